@@ -1,0 +1,6 @@
+//! Everything a pimesh node is.
+
+pub mod proto;
+
+#[cfg(test)]
+mod vectors;
