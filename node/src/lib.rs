@@ -1,6 +1,7 @@
 //! Everything a pimesh node is.
 
 pub mod proto;
+pub mod state;
 
 #[cfg(test)]
 mod vectors;

@@ -5,5 +5,6 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod iid;
+pub mod mesh;
 pub mod p2sn;
 pub mod syft;

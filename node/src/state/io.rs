@@ -1,0 +1,820 @@
+//! Everything that can happen to the state, and everything that may follow: two enums.
+//!
+//! `Input` has four arms, `Output` five (ARCHITECTURE.md, "Four ways in, five ways out"). All of
+//! it is plain data, so that a log of inputs replays a run.
+
+use std::{collections::BTreeSet, fmt, time::Duration};
+
+use libp2p_identity::PeerId;
+use serde::{Deserialize, Serialize};
+
+use super::report;
+use crate::proto::{
+    iid::{Date, Iid, Index, Value},
+    mesh::MessageId,
+    p2sn,
+};
+
+/// The two clocks, read at the same moment by whoever calls the state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Time since the process started. Never jumps: for waiting.
+    pub mono: Duration,
+    /// Calendar time in microseconds since 1970-01-01 UTC. May jump: for dates people see.
+    pub unix_us: u64,
+}
+
+impl Now {
+    /// Returns the calendar time in milliseconds since 1970-01-01 UTC.
+    #[must_use]
+    pub const fn unix_ms(self) -> u64 {
+        self.unix_us / 1000
+    }
+}
+
+/// Names one connection to one peer; given by `net`, never reused while the process lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Connection(pub u64);
+
+/// Names one request of ours that a peer answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OutboundId(pub u64);
+
+/// Names one request of a peer that we answer; given by `net`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct InboundId(pub u64);
+
+/// Names one request from the control socket; its reply carries it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RequestId(pub u64);
+
+/// Names one group of records given to the store; its completion carries it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(pub u64);
+
+/// Names one gossip message that waits for our verdict; given by `net`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GossipId(pub u64);
+
+/// Names one P2SN session on a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SessionId {
+    /// A session that we opened; numbered by the state.
+    Ours(u64),
+    /// A session that the peer opened; numbered by `net`.
+    Theirs(u64),
+}
+
+/// A place to dial, as text. Only `net` looks inside.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Address(String);
+
+impl Address {
+    /// Longest address that is kept or told to others, in bytes. A multiaddr with an IPv6 address,
+    /// QUIC and a peer id has about 120.
+    pub const BYTES_MAX: usize = 256;
+
+    /// Takes the text of an address, or `None` if it is empty or longer than [`Self::BYTES_MAX`].
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Option<Self> {
+        let text = text.into();
+        let legal = !text.is_empty()
+            && text.len() <= Self::BYTES_MAX
+            && text.bytes().all(|b| b.is_ascii_graphic());
+        legal.then_some(Self(text))
+    }
+
+    /// Returns the text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What happens to the state.
+#[derive(Debug)]
+pub enum Input {
+    /// Something came from the network.
+    Net(NetInput),
+    /// Somebody asks through the control socket.
+    Control(RequestId, Command),
+    /// The records of this ticket are on disk.
+    Stored(Ticket),
+    /// The records of this ticket could not be written, and are not on disk.
+    StoreFailed(Ticket, String),
+}
+
+/// What the state wants done.
+#[derive(Debug)]
+pub enum Output {
+    /// Do this on the network.
+    Net(NetOutput),
+    /// Answer this request of the control socket.
+    Reply(RequestId, Result<Reply, Failure>),
+    /// Write these records, all or none, after those of every earlier ticket.
+    Store(Ticket, Vec<Record>),
+    /// Tell whoever listens; also the source of log lines and counters.
+    Event(Event),
+}
+
+/// How a connection came to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// We dialled.
+    Dialled,
+    /// The peer dialled.
+    Accepted,
+}
+
+/// What a connection runs over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// QUIC.
+    Quic,
+    /// TCP with Noise and Yamux.
+    Tcp,
+    /// Anything else, for example memory in tests.
+    Other,
+}
+
+/// A request-response protocol that is open to members only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Protocol {
+    /// `/pimesh/sync/1`: certificates, revocations, addresses, last integers, clock.
+    Sync,
+    /// `/pimesh/dm/1`: direct messages.
+    Direct,
+}
+
+/// What comes from the network.
+#[derive(Debug)]
+pub enum NetInput {
+    /// The addresses under which others may reach this node; replaces the earlier set.
+    OwnAddresses(BTreeSet<Address>),
+    /// A connection is up: transport encryption is done and the peer id is authentic. It is
+    /// closed to everything but `/pimesh/member/1` until [`NetOutput::Open`].
+    Connected {
+        /// The peer at the other end.
+        peer: PeerId,
+        /// The connection's name.
+        connection: Connection,
+        /// Who dialled.
+        direction: Direction,
+        /// The address at the other end.
+        address: Address,
+        /// What it runs over.
+        transport: Transport,
+    },
+    /// A connection is gone, or was found dead and closed.
+    Disconnected {
+        /// The peer at the other end.
+        peer: PeerId,
+        /// The connection's name.
+        connection: Connection,
+        /// Why, for people.
+        reason: String,
+    },
+    /// A dial to this peer led to no connection.
+    DialFailed {
+        /// The peer that was dialled.
+        peer: PeerId,
+        /// Why, for people.
+        reason: String,
+    },
+    /// The LAN says that this peer is at this address (mDNS).
+    Discovered {
+        /// The peer.
+        peer: PeerId,
+        /// Where.
+        address: Address,
+    },
+    /// A network interface or one of its addresses changed.
+    InterfacesChanged,
+    /// A round trip on a connection was measured.
+    RoundTrip {
+        /// The connection.
+        connection: Connection,
+        /// How long.
+        time: Duration,
+    },
+    /// A peer asks on `/pimesh/member/1`.
+    MemberRequest {
+        /// The connection it came on.
+        connection: Connection,
+        /// Name to answer by.
+        id: InboundId,
+        /// The encoded request.
+        bytes: Vec<u8>,
+    },
+    /// A member asks on a request-response protocol.
+    Request {
+        /// The member.
+        peer: PeerId,
+        /// The protocol.
+        protocol: Protocol,
+        /// Name to answer by.
+        id: InboundId,
+        /// The encoded request.
+        bytes: Vec<u8>,
+    },
+    /// The answer to a request of ours, on any protocol; or why there is none. After an error the
+    /// peer may or may not have acted on the request.
+    Response {
+        /// The name of our request.
+        id: OutboundId,
+        /// The encoded answer.
+        result: Result<Vec<u8>, String>,
+    },
+    /// A gossip message whose author's signature is good.
+    Gossip {
+        /// The author.
+        source: PeerId,
+        /// Name for our verdict.
+        id: GossipId,
+        /// The message.
+        bytes: Vec<u8>,
+    },
+    /// A gossip message could not be handed to anybody.
+    PublishFailed {
+        /// Why, for people.
+        reason: String,
+    },
+    /// This node's RSA key is ready; P2SN sessions are possible from here on.
+    P2snReady(p2sn::Fingerprint),
+    /// A P2SN session has learned the peer's RSA key and waits for [`NetOutput::P2snVerdict`].
+    P2snKey {
+        /// The session.
+        session: SessionId,
+        /// The peer, as the connection authenticated it.
+        peer: PeerId,
+        /// Fingerprint of the key it showed.
+        fingerprint: p2sn::Fingerprint,
+        /// Its size.
+        bits: usize,
+    },
+    /// A P2SN key exchange is complete on both sides.
+    P2snEstablished {
+        /// The session.
+        session: SessionId,
+        /// The peer.
+        peer: PeerId,
+    },
+    /// A P2SN message came and waits for [`NetOutput::P2snReply`].
+    P2snMessage {
+        /// The session.
+        session: SessionId,
+        /// The peer.
+        peer: PeerId,
+        /// The decrypted message.
+        bytes: Vec<u8>,
+    },
+    /// The peer's reply to our P2SN message.
+    P2snReplied {
+        /// The session.
+        session: SessionId,
+        /// The decrypted reply.
+        bytes: Vec<u8>,
+    },
+    /// A P2SN session ended. Comes once for each session.
+    P2snClosed {
+        /// The session.
+        session: SessionId,
+        /// The peer.
+        peer: PeerId,
+        /// Why, for people.
+        reason: String,
+    },
+}
+
+/// How far a connection is opened to the protocols for members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Opening {
+    /// The peer may open streams to us.
+    Inbound,
+    /// Both may. From here on the connection is shown to gossipsub and request-response.
+    Both,
+}
+
+/// What `gossipsub` is told about a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Forward it.
+    Accept,
+    /// Do not forward it; nobody is to blame.
+    Ignore,
+    /// Do not forward it, and lower the sender's score.
+    Reject,
+}
+
+/// What the network is asked to do.
+#[derive(Debug)]
+pub enum NetOutput {
+    /// Dial this peer at these addresses; ends in `Connected` or `DialFailed`.
+    Dial {
+        /// The peer.
+        peer: PeerId,
+        /// Where, best first.
+        addresses: Vec<Address>,
+        /// Dial although a connection exists, because that one is suspect.
+        fresh: bool,
+    },
+    /// Close this connection.
+    Close {
+        /// The connection.
+        connection: Connection,
+        /// Why, for the log.
+        reason: &'static str,
+    },
+    /// Open this connection to the protocols for members.
+    Open {
+        /// The connection.
+        connection: Connection,
+        /// How far.
+        opening: Opening,
+    },
+    /// Ask on `/pimesh/member/1`, on this very connection.
+    MemberRequest {
+        /// The connection.
+        connection: Connection,
+        /// Name for the answer.
+        id: OutboundId,
+        /// The encoded request.
+        bytes: Vec<u8>,
+    },
+    /// Answer a request on `/pimesh/member/1`.
+    MemberRespond {
+        /// The connection it came on.
+        connection: Connection,
+        /// The name of the request.
+        id: InboundId,
+        /// The encoded answer.
+        bytes: Vec<u8>,
+    },
+    /// Ask a member, on any of its open connections.
+    Request {
+        /// The member.
+        peer: PeerId,
+        /// The protocol.
+        protocol: Protocol,
+        /// Name for the answer.
+        id: OutboundId,
+        /// The encoded request.
+        bytes: Vec<u8>,
+    },
+    /// Answer a member's request.
+    Respond {
+        /// The name of the request.
+        id: InboundId,
+        /// The encoded answer.
+        bytes: Vec<u8>,
+    },
+    /// Publish this frame on the integer topic. `net` may join frames that are published while
+    /// the link is busy into one gossip message (proto-specs/iid.md, section 9).
+    Publish(Vec<u8>),
+    /// What to do with a gossip message.
+    Verdict {
+        /// The message.
+        id: GossipId,
+        /// What to do.
+        verdict: Verdict,
+    },
+    /// Open a stream to this member and run the P2SN key exchange as its client; then send
+    /// `message`, if there is one, and close after the reply.
+    P2snOpen {
+        /// Name of the new session.
+        session: SessionId,
+        /// The member.
+        peer: PeerId,
+        /// What to send after the exchange.
+        message: Option<Vec<u8>>,
+    },
+    /// Go on with this key, or close the session.
+    P2snVerdict {
+        /// The session.
+        session: SessionId,
+        /// Whether the key is the pinned one.
+        accept: bool,
+    },
+    /// Answer a P2SN message.
+    P2snReply {
+        /// The session.
+        session: SessionId,
+        /// The reply's plaintext.
+        bytes: Vec<u8>,
+    },
+}
+
+/// Which members a command means.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Recipients {
+    /// Everybody but ourselves.
+    All,
+    /// These, each by name or by peer id.
+    Named(Vec<String>),
+}
+
+/// Through which protocol a message goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Via {
+    /// The durable direct message of the mesh.
+    #[default]
+    Direct,
+    /// One P2SN message on a stream: at once or not at all.
+    P2sn,
+}
+
+/// When an integer is meant to be carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum At {
+    /// At this Unix millisecond.
+    UnixMs(u64),
+    /// This many milliseconds from the moment the node takes the command.
+    InMs(u64),
+}
+
+/// What is asked through the control socket.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// What is this node, and how is it?
+    Status,
+    /// Who is in the mesh?
+    Peers,
+    /// Make a ticket for a new member.
+    Invite {
+        /// The new member's name; its own wish if `None`.
+        name: Option<String>,
+        /// Its index; the lowest free one if `None`.
+        index: Option<Index>,
+        /// How long the ticket is good; 15 minutes if `None`.
+        lifetime: Option<Duration>,
+    },
+    /// Enter a mesh.
+    Join {
+        /// The ticket, as `invite` printed it.
+        ticket: String,
+    },
+    /// Take a member out of the mesh.
+    Remove {
+        /// Its name or peer id.
+        peer: String,
+    },
+    /// Accept the changed RSA key of a member.
+    Trust {
+        /// Its name or peer id.
+        peer: String,
+    },
+    /// Send a direct message.
+    Send {
+        /// To whom.
+        to: Recipients,
+        /// What.
+        text: String,
+        /// How.
+        via: Via,
+        /// How long to keep trying; the configured time if `None`.
+        expiry: Option<Duration>,
+    },
+    /// Which messages wait?
+    Outbox,
+    /// Broadcast integers.
+    Integers {
+        /// The index to speak for; this node's own if `None`.
+        index: Option<Index>,
+        /// The values, in order.
+        values: Vec<Value>,
+        /// When to carry them out, if not at once.
+        at: Option<At>,
+    },
+    /// The last integer of each index.
+    LastIntegers,
+    /// Replace the settings that the state uses.
+    Configure(Box<super::Settings>),
+}
+
+/// The answer to a command that went well.
+#[derive(Clone, Debug)]
+pub enum Reply {
+    /// To [`Command::Status`].
+    Status(Box<report::Status>),
+    /// To [`Command::Peers`].
+    Peers(Vec<report::Peer>),
+    /// To [`Command::Invite`].
+    Invited(report::Invite),
+    /// To [`Command::Join`].
+    Joined(report::Joined),
+    /// To [`Command::Remove`].
+    Removed(report::Removed),
+    /// To [`Command::Trust`].
+    Trusted(report::Trusted),
+    /// To [`Command::Send`]: every message is on disk (or, via P2SN, on the peer's disk).
+    Accepted(Vec<report::Accepted>),
+    /// To [`Command::Outbox`].
+    Outbox(Vec<report::Pending>),
+    /// To [`Command::Integers`].
+    Published(report::Published),
+    /// To [`Command::LastIntegers`].
+    LastIntegers(Vec<report::Integer>),
+    /// To [`Command::Configure`].
+    Configured,
+}
+
+/// Why a command could not be carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What the asker can do about it.
+    pub kind: FailureKind,
+    /// What could not be done and why.
+    pub message: String,
+    /// What to try.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+/// What the asker can do about a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// The request cannot be carried out as it is.
+    BadRequest,
+    /// What it names does not exist.
+    NotFound,
+    /// It does not fit the node's present state.
+    Conflict,
+    /// It may work later.
+    Unavailable,
+}
+
+/// One change on disk. A group of them is written all or none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// This node is a member of this mesh with this certificate; everything known of another mesh
+    /// (members, revocations, invites, pins) is forgotten first.
+    JoinedMesh {
+        /// The node's own encoded certificate.
+        certificate: Vec<u8>,
+    },
+    /// A certificate is known; replaces an earlier one of the same peer.
+    Member {
+        /// The member.
+        peer: PeerId,
+        /// Its encoded certificate.
+        certificate: Vec<u8>,
+    },
+    /// A revocation is known; replaces an earlier one of the same peer.
+    Revocation {
+        /// The peer.
+        peer: PeerId,
+        /// The encoded revocation.
+        revocation: Vec<u8>,
+    },
+    /// An invite exists, or was changed.
+    Invite(Invite),
+    /// An invite is gone.
+    ForgetInvite {
+        /// SHA-256 of its secret.
+        secret_hash: [u8; 32],
+    },
+    /// The addresses of a peer, best first; replaces the earlier ones.
+    Addresses {
+        /// The peer.
+        peer: PeerId,
+        /// The addresses.
+        addresses: Vec<Address>,
+    },
+    /// A message was accepted for sending: into the outbox, and into the history as `sent`.
+    Outgoing(Outgoing),
+    /// A message left the outbox; its history row gets this outcome.
+    Outcome {
+        /// The message.
+        id: MessageId,
+        /// How it ended.
+        outcome: Outcome,
+        /// When, Unix ms.
+        at_ms: u64,
+    },
+    /// A message was received: into the history as `received`, and the mark of its stream moves.
+    Incoming(Incoming),
+    /// The RSA key of a peer; replaces the earlier one.
+    Pin {
+        /// The peer.
+        peer: PeerId,
+        /// Fingerprint of its key.
+        fingerprint: [u8; 32],
+        /// Size of its key.
+        bits: u32,
+    },
+    /// Keep no more history than this; outbox rows are never pruned.
+    Prune {
+        /// Rows older than this Unix millisecond go.
+        before_ms: u64,
+        /// The oldest rows go until the bodies have at most this many bytes.
+        bytes_max: u64,
+    },
+}
+
+/// A ticket that was made here and may still be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invite {
+    /// SHA-256 of the secret in the ticket; the secret itself is not kept.
+    pub secret_hash: [u8; 32],
+    /// When it ends, Unix ms.
+    pub expires_ms: u64,
+    /// The name it gives, if it gives one.
+    pub name: Option<String>,
+    /// The index it gives.
+    pub index: Index,
+    /// The peer that used it. The same peer may use it again, for it may have missed the answer.
+    pub used_by: Option<PeerId>,
+}
+
+/// A message on its way out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    /// Its name in the whole mesh.
+    pub id: MessageId,
+    /// To whom.
+    pub recipient: PeerId,
+    /// The numbering that `sequence` belongs to: one for each start of this node.
+    pub epoch: u64,
+    /// Its place in that numbering; grows.
+    pub sequence: u64,
+    /// When it was accepted, Unix ms.
+    pub created_ms: u64,
+    /// When to give up, Unix ms.
+    pub expires_ms: u64,
+    /// The plaintext.
+    pub text: String,
+}
+
+/// How a sent message ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", content = "reason", rename_all = "snake_case")]
+pub enum Outcome {
+    /// The recipient has it on disk.
+    Delivered,
+    /// Its time ran out. If it had been sent at least once, the recipient may have it all the same.
+    Expired,
+    /// The recipient will not take it.
+    Refused(String),
+}
+
+/// A message that came in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Incoming {
+    /// Its name in the whole mesh; made up by us for P2SN messages.
+    pub id: MessageId,
+    /// From whom.
+    pub sender: PeerId,
+    /// Place in the sender's numbering, and that numbering; `None` for P2SN messages.
+    pub mark: Option<(u64, u64)>,
+    /// When the sender accepted it, by the sender's clock, Unix ms.
+    pub created_ms: u64,
+    /// When it came, Unix ms.
+    pub received_ms: u64,
+    /// The protocol it came through.
+    pub via: Via,
+    /// The plaintext.
+    pub text: String,
+}
+
+/// What was on disk when the node started.
+#[derive(Clone, Debug, Default)]
+pub struct Loaded {
+    /// The node's own certificate, if it is in a mesh.
+    pub certificate: Option<Vec<u8>>,
+    /// All known certificates but the own one.
+    pub members: Vec<Vec<u8>>,
+    /// All known revocations.
+    pub revocations: Vec<Vec<u8>>,
+    /// Invites that were made here.
+    pub invites: Vec<Invite>,
+    /// Addresses of peers, best first.
+    pub addresses: Vec<(PeerId, Vec<Address>)>,
+    /// The outbox, in the order of acceptance.
+    pub outbox: Vec<Outgoing>,
+    /// For each sender and epoch, the last sequence number received.
+    pub marks: Vec<(PeerId, u64, u64)>,
+    /// RSA keys of peers: fingerprint and size.
+    pub pins: Vec<(PeerId, [u8; 32], u32)>,
+}
+
+/// Something that happened, for people, logs, counters and programs that follow the node.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A member is connected and verified.
+    PeerUp {
+        /// The member.
+        peer: PeerId,
+        /// Its name.
+        name: String,
+        /// Where it is.
+        address: Address,
+        /// What the connection runs over.
+        transport: Transport,
+        /// Who dialled.
+        direction: Direction,
+        /// How long it had been away, if it was here before in this run.
+        away: Option<Duration>,
+    },
+    /// The last connection to a member is gone.
+    PeerDown {
+        /// The member.
+        peer: PeerId,
+        /// Its name.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// A member is known that was not before.
+    MemberAdded {
+        /// The member.
+        peer: PeerId,
+        /// Its name.
+        name: String,
+        /// Its index.
+        index: Index,
+    },
+    /// A member was taken out of the mesh.
+    MemberRemoved {
+        /// The member.
+        peer: PeerId,
+        /// Its name.
+        name: String,
+    },
+    /// This node has entered a mesh.
+    Joined {
+        /// The mesh.
+        mesh: String,
+        /// The name it goes by there.
+        name: String,
+    },
+    /// This node was taken out of its mesh.
+    Revoked,
+    /// A message came and is on disk.
+    Received(report::Received),
+    /// A message left the outbox.
+    Sent(report::Sent),
+    /// Integers came, or were sent from here.
+    Integers(report::Integers),
+    /// A member showed another RSA key than the pinned one.
+    KeyChanged {
+        /// The member.
+        peer: PeerId,
+        /// Its name.
+        name: String,
+        /// Fingerprint of the pinned key.
+        pinned: p2sn::Fingerprint,
+        /// Fingerprint of the key it showed.
+        shown: p2sn::Fingerprint,
+    },
+    /// A P2SN key exchange with a member is complete.
+    KeyExchanged {
+        /// The member.
+        peer: PeerId,
+        /// Its name.
+        name: String,
+        /// Fingerprint of its key.
+        fingerprint: p2sn::Fingerprint,
+        /// Size of its key.
+        bits: usize,
+    },
+    /// Something from outside was refused.
+    Refused {
+        /// Who sent it, if that is known.
+        peer: Option<PeerId>,
+        /// What it was; a short constant for the counter, for example `certificate`.
+        what: &'static str,
+        /// Why; a short constant for the counter, for example `expired`.
+        why: &'static str,
+    },
+    /// Something was dropped or repeated at a limit or for lack of a peer.
+    Counted {
+        /// What happened; a short constant for the counter, for example `message_resent`.
+        what: &'static str,
+        /// How often.
+        times: u64,
+    },
+    /// The store could not write.
+    StoreFailed {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A convenience for `date` of an integer that carries none.
+pub const NO_DATE: Date = Date(0);
+
+/// Compile-time reminder that integers stay small: 16 bytes, as on the wire.
+const _: () = assert!(size_of::<Iid>() == 16);

@@ -1,0 +1,301 @@
+//! What the node tells about itself: the bodies of replies and events.
+//!
+//! The field names are part of the interface: the control API and `--json` print them as they
+//! stand here. Times are Unix milliseconds; durations name their unit.
+
+use libp2p_identity::PeerId;
+use serde::{Deserialize, Serialize};
+
+use super::io::{Address, Direction, Outcome, Transport, Via};
+use crate::proto::{
+    iid::{Date, Index, Value},
+    mesh::MessageId,
+};
+
+/// The node, as `pimesh status` shows it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The node's name in the mesh.
+    pub name: String,
+    /// Its libp2p peer id.
+    pub peer_id: PeerId,
+    /// The mesh: the hexadecimal public half of the mesh key.
+    pub mesh: String,
+    /// The index it owns.
+    pub index: Index,
+    /// Whether it holds the mesh key and may invite.
+    pub may_invite: bool,
+    /// Whether it was taken out of the mesh.
+    pub revoked: bool,
+    /// Base64 of the messaging key.
+    pub messaging_key: String,
+    /// Fingerprint of the RSA key, once there is one.
+    pub rsa_fingerprint: Option<String>,
+    /// When its certificate ends.
+    pub certificate_expires_ms: u64,
+    /// Addresses under which others may reach it.
+    pub addresses: Vec<Address>,
+    /// Members of the mesh, this node included.
+    pub members: usize,
+    /// Members that are connected.
+    pub connected: usize,
+    /// Invites that may still be used.
+    pub invites: usize,
+    /// Messages in the outbox.
+    pub outbox_count: usize,
+    /// Their bytes.
+    pub outbox_bytes: usize,
+    /// Messages received since start.
+    pub received: u64,
+    /// Integers received since start.
+    pub integers_received: u64,
+    /// Integers sent since start.
+    pub integers_sent: u64,
+    /// Time since start.
+    pub uptime_ms: u64,
+    /// Whether the calendar clock looks set.
+    pub clock_set: bool,
+}
+
+/// How it stands with a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PeerState {
+    /// This node itself.
+    Own,
+    /// Connected and verified.
+    Up,
+    /// A connection is being made or verified.
+    Connecting,
+    /// Not connected; the next dial is due.
+    Down,
+}
+
+/// One member, as `pimesh peers` shows it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Peer {
+    /// The name in its certificate.
+    pub name: String,
+    /// Its libp2p peer id.
+    pub peer_id: PeerId,
+    /// The index it owns.
+    pub index: Index,
+    /// How it stands.
+    pub state: PeerState,
+    /// Where it is connected.
+    pub address: Option<Address>,
+    /// What that connection runs over.
+    pub transport: Option<Transport>,
+    /// Who dialled it.
+    pub direction: Option<Direction>,
+    /// Last round trip, in microseconds.
+    pub round_trip_us: Option<u64>,
+    /// Its clock minus ours, in microseconds.
+    pub clock_offset_us: Option<i64>,
+    /// When the state last changed.
+    pub since_ms: Option<u64>,
+    /// Time until the next dial, if it is down.
+    pub next_dial_ms: Option<u64>,
+    /// Dials in a row that failed.
+    pub attempts: u32,
+    /// Why the last dial or connection failed.
+    pub last_error: Option<String>,
+    /// Every address known for it, best first.
+    pub addresses: Vec<Address>,
+    /// Messages waiting for it.
+    pub outbox_count: usize,
+    /// Fingerprint of its pinned RSA key.
+    pub rsa_fingerprint: Option<String>,
+    /// Fingerprint of another RSA key that it showed and that was refused.
+    pub rsa_changed: Option<String>,
+    /// When its certificate ends.
+    pub certificate_expires_ms: u64,
+}
+
+/// A ticket, as `pimesh invite` prints it. Whoever has it can enter the mesh once.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Invite {
+    /// The ticket's text.
+    pub ticket: String,
+    /// The name it gives, if it gives one.
+    pub name: Option<String>,
+    /// The index it gives.
+    pub index: Index,
+    /// When it ends.
+    pub expires_ms: u64,
+}
+
+impl std::fmt::Debug for Invite {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Invite")
+            .field("name", &self.name)
+            .field("index", &self.index)
+            .field("expires_ms", &self.expires_ms)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What `pimesh join` brought.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Joined {
+    /// The mesh.
+    pub mesh: String,
+    /// This node's name in it.
+    pub name: String,
+    /// This node's index in it.
+    pub index: Index,
+    /// Names of the other members.
+    pub members: Vec<String>,
+}
+
+/// What `pimesh peers remove` did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removed {
+    /// The name it had.
+    pub name: String,
+    /// Its peer id.
+    pub peer_id: PeerId,
+    /// Messages to it that were given up.
+    pub dropped_messages: usize,
+}
+
+/// What `pimesh peers trust` did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trusted {
+    /// The member's name.
+    pub name: String,
+    /// Its peer id.
+    pub peer_id: PeerId,
+    /// Fingerprint of the RSA key that is pinned from here on; `None` if the next one shown is.
+    pub fingerprint: Option<String>,
+}
+
+/// A message that is on disk and will be sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// Its id.
+    pub id: MessageId,
+    /// Name of the recipient.
+    pub to: String,
+    /// Peer id of the recipient.
+    pub peer_id: PeerId,
+    /// When sending is given up.
+    pub expires_ms: u64,
+    /// Through which protocol.
+    pub via: Via,
+}
+
+/// A message in the outbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pending {
+    /// Its id.
+    pub id: MessageId,
+    /// Name of the recipient.
+    pub to: String,
+    /// Peer id of the recipient.
+    pub peer_id: PeerId,
+    /// Its bytes of text.
+    pub bytes: usize,
+    /// When it was accepted.
+    pub created_ms: u64,
+    /// When sending is given up.
+    pub expires_ms: u64,
+    /// How often it was sent without an answer.
+    pub attempts: u32,
+}
+
+/// A message that came in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Received {
+    /// Its id.
+    pub id: MessageId,
+    /// Name of the sender.
+    pub from: String,
+    /// Peer id of the sender.
+    pub peer_id: PeerId,
+    /// When the sender accepted it, by the sender's clock.
+    pub created_ms: u64,
+    /// When it came.
+    pub received_ms: u64,
+    /// Through which protocol.
+    pub via: Via,
+    /// The text.
+    pub text: String,
+}
+
+/// A message that left the outbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sent {
+    /// Its id.
+    pub id: MessageId,
+    /// Name of the recipient.
+    pub to: String,
+    /// Peer id of the recipient.
+    pub peer_id: PeerId,
+    /// How it ended.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+    /// When.
+    pub at_ms: u64,
+    /// Whether it had been sent at least once before it ended.
+    pub attempted: bool,
+}
+
+/// Integers of one node that arrived together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Integers {
+    /// The node that speaks.
+    pub source: PeerId,
+    /// Its name.
+    pub name: String,
+    /// When it sent them, by its clock.
+    pub sent_ms: u64,
+    /// When they came, in microseconds since 1970.
+    pub received_us: u64,
+    /// Its clock minus ours in microseconds, if measured.
+    pub clock_offset_us: Option<i64>,
+    /// Whether the dates are times at which to carry the integers out.
+    pub held: bool,
+    /// Whether these are last known values handed over, not live ones.
+    pub last_known: bool,
+    /// The integers, in the sender's order.
+    pub iids: Vec<crate::proto::iid::Iid>,
+}
+
+/// One integer, as `pimesh int --listen --json` prints it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Integer {
+    /// Whom it speaks for.
+    pub index: Index,
+    /// The value.
+    pub value: Value,
+    /// The date it carries.
+    pub date: Date,
+    /// Name of the node it came from.
+    pub from: String,
+    /// Peer id of that node.
+    pub peer_id: PeerId,
+    /// When that node sent it, by its clock.
+    pub sent_ms: u64,
+    /// When it came, in microseconds since 1970.
+    pub received_us: u64,
+    /// That node's clock minus ours in microseconds, if measured.
+    pub clock_offset_us: Option<i64>,
+    /// Whether the date is a time at which to carry it out.
+    pub held: bool,
+    /// Whether it is a last known value handed over, not a live one.
+    pub last_known: bool,
+}
+
+/// What `pimesh int` did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    /// The index spoken for.
+    pub index: Index,
+    /// How many integers went out.
+    pub count: usize,
+    /// Members that are connected and so may hear them.
+    pub connected: usize,
+    /// The date they carry.
+    pub date: Date,
+}
