@@ -3,15 +3,15 @@
 //! `Input` has four arms, `Output` five (ARCHITECTURE.md, "Four ways in, five ways out"). All of
 //! it is plain data, so that a log of inputs replays a run.
 
-use std::{collections::BTreeSet, fmt, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use libp2p_identity::PeerId;
 use serde::{Deserialize, Serialize};
 
 use super::report;
 use crate::proto::{
-    iid::{Date, Iid, Index, Value},
-    mesh::MessageId,
+    iid::{Index, Value},
+    mesh::{Address, MessageId},
     p2sn,
 };
 
@@ -63,39 +63,6 @@ pub enum SessionId {
     Ours(u64),
     /// A session that the peer opened; numbered by `net`.
     Theirs(u64),
-}
-
-/// A place to dial, as text. Only `net` looks inside.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Address(String);
-
-impl Address {
-    /// Longest address that is kept or told to others, in bytes. A multiaddr with an IPv6 address,
-    /// QUIC and a peer id has about 120.
-    pub const BYTES_MAX: usize = 256;
-
-    /// Takes the text of an address, or `None` if it is empty or longer than [`Self::BYTES_MAX`].
-    #[must_use]
-    pub fn new(text: impl Into<String>) -> Option<Self> {
-        let text = text.into();
-        let legal = !text.is_empty()
-            && text.len() <= Self::BYTES_MAX
-            && text.bytes().all(|b| b.is_ascii_graphic());
-        legal.then_some(Self(text))
-    }
-
-    /// Returns the text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
 }
 
 /// What happens to the state.
@@ -812,9 +779,3 @@ pub enum Event {
         reason: String,
     },
 }
-
-/// A convenience for `date` of an integer that carries none.
-pub const NO_DATE: Date = Date(0);
-
-/// Compile-time reminder that integers stay small: 16 bytes, as on the wire.
-const _: () = assert!(size_of::<Iid>() == 16);

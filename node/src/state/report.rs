@@ -6,10 +6,10 @@
 use libp2p_identity::PeerId;
 use serde::{Deserialize, Serialize};
 
-use super::io::{Address, Direction, Outcome, Transport, Via};
+use super::io::{Direction, Outcome, Transport, Via};
 use crate::proto::{
     iid::{Date, Index, Value},
-    mesh::MessageId,
+    mesh::{Address, MessageId},
 };
 
 /// The node, as `pimesh status` shows it.

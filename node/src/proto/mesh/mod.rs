@@ -1,0 +1,97 @@
+//! The native protocols of the mesh, as `proto-specs/mesh.md` describes them.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `address` | places to dial |
+//! | `name` | names of nodes and messages |
+//! | `signed` | a payload and the signature over its exact bytes |
+//! | `certificate` | who is a member, and who no longer is |
+//! | `ticket` | what `pimesh invite` prints |
+//! | `member` | `/pimesh/member/1`: how a connection is opened |
+//! | `sync` | `/pimesh/sync/1`: what members tell each other |
+//! | `direct` | `/pimesh/dm/1`: direct messages |
+//!
+//! Everything is protobuf (proto3), because every libp2p implementation brings it along. Bytes
+//! are decoded once into types that cannot be wrong; what is signed is kept as the bytes that
+//! came, never encoded again.
+
+pub mod address;
+pub mod certificate;
+pub mod direct;
+pub mod member;
+pub mod name;
+pub mod signed;
+pub mod sync;
+pub mod ticket;
+
+pub use self::{
+    address::Address,
+    name::{MessageId, NodeName},
+};
+
+/// Why bytes of the native protocols were refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// The bytes are no protobuf message of the expected kind.
+    #[error("the bytes are no {what}")]
+    Malformed {
+        /// The expected kind.
+        what: &'static str,
+    },
+    /// A field is absent, has the wrong size or an illegal value.
+    #[error("the field `{field}` of a {what} is not legal")]
+    Field {
+        /// The kind of message.
+        what: &'static str,
+        /// The field.
+        field: &'static str,
+    },
+    /// More bytes or items than the protocol allows.
+    #[error("a {what} has at most {max} {unit}, got {got}")]
+    TooLarge {
+        /// The kind of message.
+        what: &'static str,
+        /// The limit.
+        max: usize,
+        /// What came.
+        got: usize,
+        /// What is counted.
+        unit: &'static str,
+    },
+}
+
+/// Decodes a protobuf message, naming its kind on failure.
+fn decode<M: prost::Message + Default>(what: &'static str, bytes: &[u8]) -> Result<M, DecodeError> {
+    M::decode(bytes).map_err(|_| DecodeError::Malformed { what })
+}
+
+/// Takes a field of exactly `N` bytes.
+fn array<const N: usize>(
+    what: &'static str,
+    field: &'static str,
+    bytes: &[u8],
+) -> Result<[u8; N], DecodeError> {
+    bytes.try_into().map_err(|_| DecodeError::Field { what, field })
+}
+
+/// Takes a field that holds a peer id.
+fn peer(
+    what: &'static str,
+    field: &'static str,
+    bytes: &[u8],
+) -> Result<libp2p_identity::PeerId, DecodeError> {
+    libp2p_identity::PeerId::from_bytes(bytes).map_err(|_| DecodeError::Field { what, field })
+}
+
+/// Refuses more than `max` items.
+fn at_most(
+    what: &'static str,
+    unit: &'static str,
+    got: usize,
+    max: usize,
+) -> Result<(), DecodeError> {
+    if got > max {
+        return Err(DecodeError::TooLarge { what, max, got, unit });
+    }
+    Ok(())
+}
