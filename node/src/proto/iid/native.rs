@@ -1,0 +1,734 @@
+//! The native form: frames of integers, the messages that carry them, and their ids.
+//!
+//! Specified in `proto-specs/iid.md`, section 9. Who may send what, how old it may be and whether
+//! it came before is the receiver's business (`receiver.rs`). Nothing in here signs: gossipsub
+//! signs the message, and so vouches for its source.
+
+use std::fmt;
+
+use libp2p_identity::PeerId;
+use sha2::{Digest, Sha256};
+
+use super::refusal::{FormError, Ignored, Refusal};
+use super::{IID_BYTES, Iid, Index, field};
+
+/// The gossipsub topic that carries all integers.
+pub const TOPIC: &str = "/pimesh/iid/1";
+
+/// The version in the first byte of every frame.
+pub const VERSION: u8 = 1;
+
+/// The length of a frame's head.
+pub const HEAD_BYTES: usize = 24;
+
+/// The most IIDs in one frame: a frame stays below 1,100 bytes, small enough for any link.
+pub const FRAME_IIDS_MAX: usize = 64;
+
+/// The most bytes in one message; enough for 62 full frames, that is 3,968 integers.
+pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+
+/// The length of a gossipsub message id.
+pub const MESSAGE_ID_BYTES: usize = 20;
+
+/// The longest time to live: a value that is later than this is of no use to anybody.
+pub const TTL_MS_MAX: u32 = 600_000;
+
+const FLAG_BRIDGED: u8 = 1;
+const FLAG_HELD: u8 = 2;
+
+/// The length of the longest frame, only used to guess how many a message holds.
+const FRAME_BYTES_MAX: usize = HEAD_BYTES + FRAME_IIDS_MAX * IID_BYTES;
+
+/// Says how the IIDs of a frame entered the mesh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// The node that sends them made them.
+    Native,
+    /// A client made them, and the node that sends them is its gateway.
+    Bridged,
+}
+
+/// Counts the frames of one origin, strictly growing; a restart never goes back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Sequence(pub u64);
+
+/// Says for how long after it was sent a frame is worth delivering: 1 to 600,000 ms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ttl(u32);
+
+/// Holds what is said once for all IIDs of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// How the IIDs entered the mesh.
+    pub entry: Entry,
+    /// Whether the dates say when to carry the values out, rather than when they were sent.
+    pub held: bool,
+    /// How long the frame is worth delivering.
+    pub ttl: Ttl,
+    /// The number of the frame.
+    pub sequence: Sequence,
+    /// When the origin sent the frame, in Unix milliseconds of its corrected clock.
+    pub sent_ms: u64,
+}
+
+/// Is a frame to send: a head and 1 to 64 IIDs.
+///
+/// ```text
+///  0        1        2        3        4
+///  version  flags    count n  0        ttl in ms
+///  8                                   16
+///  sequence                            sent, Unix ms
+/// 24
+///  n IIDs of 16 bytes                  all little endian
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    head: Head,
+    iids: Vec<Iid>,
+}
+
+/// Is a received frame, its IIDs still in the bytes they came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameRef<'a> {
+    head: Head,
+    iids: &'a [[u8; IID_BYTES]],
+}
+
+/// Is a received message: one frame or more, their sequences strictly growing.
+///
+/// A frame says how long it is, so frames follow each other without anything between.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message<'a> {
+    frames: Vec<FrameRef<'a>>,
+}
+
+impl Ttl {
+    /// The longest time to live.
+    pub const MAX: Ttl = Ttl(TTL_MS_MAX);
+
+    /// The usual time to live.
+    pub const DEFAULT: Ttl = Ttl(10_000);
+
+    /// Makes a time to live of that many milliseconds.
+    ///
+    /// # Errors
+    /// Fails on 0 and on more than [`Ttl::MAX`].
+    pub fn from_ms(ms: u32) -> Result<Ttl, FormError> {
+        match ms {
+            1..=TTL_MS_MAX => Ok(Ttl(ms)),
+            _ => Err(FormError::Ttl(ms)),
+        }
+    }
+
+    /// Returns the time to live of a frame of values to be carried out at their dates.
+    ///
+    /// That is the usual time after the latest date that can be read, as far as [`Ttl::MAX`]
+    /// allows: a node that joins meanwhile can still be told.
+    pub fn of_held(iids: &[Iid], now_ms: u64) -> Ttl {
+        let latest_ms = iids
+            .iter()
+            .filter_map(|iid| iid.date.reading().unix_ms)
+            .max();
+        let latest_ms = latest_ms.and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0);
+        let wait_ms = latest_ms.saturating_sub(now_ms);
+        u32::try_from(wait_ms)
+            .map_or(Ttl::MAX, |wait_ms| {
+                Ttl(wait_ms.saturating_add(Ttl::DEFAULT.0))
+            })
+            .min(Ttl::MAX)
+    }
+
+    /// Returns the milliseconds.
+    pub const fn as_ms(self) -> u32 {
+        self.0
+    }
+}
+
+impl Head {
+    fn encode(self, count: u8) -> [u8; HEAD_BYTES] {
+        let mut bytes = [0; HEAD_BYTES];
+        bytes[0] = VERSION;
+        bytes[1] = self.flags();
+        bytes[2] = count;
+        bytes[4..8].copy_from_slice(&self.ttl.0.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.sequence.0.to_le_bytes());
+        bytes[16..].copy_from_slice(&self.sent_ms.to_le_bytes());
+        bytes
+    }
+
+    fn flags(self) -> u8 {
+        let bridged = match self.entry {
+            Entry::Native => 0,
+            Entry::Bridged => FLAG_BRIDGED,
+        };
+        let held = if self.held { FLAG_HELD } else { 0 };
+        bridged | held
+    }
+
+    /// Decodes a head and the number of IIDs that follow it.
+    fn decode(bytes: &[u8; HEAD_BYTES]) -> Result<(Head, usize), FormError> {
+        let [version, flags, count, reserved] = field(bytes, 0);
+        if version != VERSION {
+            return Err(FormError::Version(version));
+        }
+        if flags & !(FLAG_BRIDGED | FLAG_HELD) != 0 {
+            return Err(FormError::Flags(flags));
+        }
+        if reserved != 0 {
+            return Err(FormError::Reserved(reserved));
+        }
+        let count = usize::from(count);
+        check_count(count)?;
+        let head = Head {
+            entry: if flags & FLAG_BRIDGED == 0 {
+                Entry::Native
+            } else {
+                Entry::Bridged
+            },
+            held: flags & FLAG_HELD != 0,
+            ttl: Ttl::from_ms(u32::from_le_bytes(field(bytes, 4)))?,
+            sequence: Sequence(u64::from_le_bytes(field(bytes, 8))),
+            sent_ms: u64::from_le_bytes(field(bytes, 16)),
+        };
+        Ok((head, count))
+    }
+}
+
+impl Frame {
+    /// Puts the IIDs under the head.
+    ///
+    /// # Errors
+    /// Fails unless there are 1 to [`FRAME_IIDS_MAX`] IIDs.
+    pub fn new(head: Head, iids: Vec<Iid>) -> Result<Frame, FormError> {
+        check_count(iids.len())?;
+        Ok(Frame { head, iids })
+    }
+
+    /// Decodes a message of one frame.
+    ///
+    /// # Errors
+    /// Fails as [`FrameRef::decode`] does.
+    pub fn decode(bytes: &[u8]) -> Result<Frame, Refusal> {
+        FrameRef::decode(bytes).map(FrameRef::to_frame)
+    }
+
+    /// Encodes the frame; the result is a whole message.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.encoded_bytes());
+        self.encode_into(&mut bytes);
+        bytes
+    }
+
+    /// Returns the length of the encoded frame.
+    pub fn encoded_bytes(&self) -> usize {
+        HEAD_BYTES + self.iids.len() * IID_BYTES
+    }
+
+    /// Returns the head.
+    pub fn head(&self) -> Head {
+        self.head
+    }
+
+    /// Returns the IIDs.
+    pub fn iids(&self) -> &[Iid] {
+        &self.iids
+    }
+
+    /// Takes the frame apart into its IIDs.
+    pub fn into_iids(self) -> Vec<Iid> {
+        self.iids
+    }
+
+    fn encode_into(&self, bytes: &mut Vec<u8>) {
+        let count = u8::try_from(self.iids.len()).expect("a frame holds at most 64 IIDs");
+        bytes.extend_from_slice(&self.head.encode(count));
+        for iid in &self.iids {
+            bytes.extend_from_slice(&iid.encode());
+        }
+    }
+}
+
+impl<'a> FrameRef<'a> {
+    /// Decodes a message of one frame.
+    ///
+    /// # Errors
+    /// Fails if the bytes are of another version, or not exactly one frame.
+    pub fn decode(bytes: &'a [u8]) -> Result<FrameRef<'a>, Refusal> {
+        check_version(bytes)?;
+        let (frame, rest) = FrameRef::split_from(bytes)?;
+        match rest.len() {
+            0 => Ok(frame),
+            trailing => Err(FormError::Trailing(trailing).into()),
+        }
+    }
+
+    /// Returns the head.
+    pub fn head(self) -> Head {
+        self.head
+    }
+
+    /// Decodes the IIDs, one after the other.
+    pub fn iids(self) -> impl ExactSizeIterator<Item = Iid> + use<'a> {
+        self.iids.iter().map(Iid::decode)
+    }
+
+    /// Copies the frame out of the bytes it came in.
+    pub fn to_frame(self) -> Frame {
+        Frame {
+            head: self.head,
+            iids: self.iids().collect(),
+        }
+    }
+
+    /// Decodes the frame at the front, and returns it with what follows.
+    fn split_from(bytes: &'a [u8]) -> Result<(FrameRef<'a>, &'a [u8]), FormError> {
+        let Some((head, rest)) = bytes.split_first_chunk() else {
+            return Err(FormError::Short(bytes.len()));
+        };
+        let (head, count) = Head::decode(head)?;
+        let expected = count * IID_BYTES;
+        let Some((iids, rest)) = rest.split_at_checked(expected) else {
+            return Err(FormError::Iids {
+                expected,
+                got: rest.len(),
+            });
+        };
+        let (iids, _) = iids.as_chunks();
+        Ok((FrameRef { head, iids }, rest))
+    }
+}
+
+impl<'a> Message<'a> {
+    /// Decodes a message.
+    ///
+    /// The first byte is the version of the whole message, so that it can be told apart from
+    /// frames followed by rubbish.
+    ///
+    /// # Errors
+    /// Fails if the message is of another version, is longer than [`MESSAGE_BYTES_MAX`], or is not
+    /// made of frames with strictly growing sequences. One bad frame spoils all of them.
+    pub fn decode(bytes: &'a [u8]) -> Result<Message<'a>, Refusal> {
+        check_version(bytes)?;
+        if bytes.len() > MESSAGE_BYTES_MAX {
+            return Err(FormError::Long(bytes.len()).into());
+        }
+        let mut frames: Vec<FrameRef<'_>> =
+            Vec::with_capacity(bytes.len().div_ceil(FRAME_BYTES_MAX));
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let (frame, after) = FrameRef::split_from(rest)?;
+            if let Some(before) = frames.last() {
+                check_order(before.head, frame.head)?;
+            }
+            frames.push(frame);
+            rest = after;
+        }
+        Ok(Message { frames })
+    }
+
+    /// Encodes frames as one message.
+    ///
+    /// # Errors
+    /// Fails if there is no frame, if the sequences do not grow, or if the message would be longer
+    /// than [`MESSAGE_BYTES_MAX`].
+    pub fn encode(frames: &[Frame]) -> Result<Vec<u8>, FormError> {
+        let length = frames.iter().map(Frame::encoded_bytes).sum();
+        if length == 0 {
+            return Err(FormError::Short(0));
+        }
+        if length > MESSAGE_BYTES_MAX {
+            return Err(FormError::Long(length));
+        }
+        for pair in frames.windows(2) {
+            check_order(pair[0].head, pair[1].head)?;
+        }
+        let mut bytes = Vec::with_capacity(length);
+        for frame in frames {
+            frame.encode_into(&mut bytes);
+        }
+        Ok(bytes)
+    }
+
+    /// Returns the frames, at least one.
+    pub fn frames(&self) -> &[FrameRef<'a>] {
+        &self.frames
+    }
+}
+
+impl<'a> From<FrameRef<'a>> for Message<'a> {
+    fn from(frame: FrameRef<'a>) -> Message<'a> {
+        Message {
+            frames: vec![frame],
+        }
+    }
+}
+
+impl fmt::Display for Sequence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Returns the one index that a peer in no list may use.
+pub fn guest_index(peer: &PeerId) -> Index {
+    let digest: [u8; 32] = Sha256::digest(peer.to_bytes()).into();
+    let low = u32::from_le_bytes(field(&digest, 0)) & 0x7fff_ffff;
+    Index(-1 - low.cast_signed())
+}
+
+/// Returns the gossipsub id of the message whose first frame has this sequence.
+pub fn message_id(source: &PeerId, sequence: Sequence) -> [u8; MESSAGE_ID_BYTES] {
+    let digest: [u8; 32] = Sha256::new()
+        .chain_update(source.to_bytes())
+        .chain_update(sequence.0.to_le_bytes())
+        .finalize()
+        .into();
+    field(&digest, 0)
+}
+
+/// Returns the gossipsub id of a message that is not decoded.
+///
+/// Gossipsub asks for the id before anybody looks at the message. One too short to have a sequence
+/// gets the id of sequence 0: it is rejected whatever its id.
+pub fn message_id_of(source: &PeerId, message: &[u8]) -> [u8; MESSAGE_ID_BYTES] {
+    let sequence = match message.get(8..16) {
+        Some(bytes) => Sequence(u64::from_le_bytes(field(bytes, 0))),
+        None => Sequence::default(),
+    };
+    message_id(source, sequence)
+}
+
+/// Looks at the version of a message; only a frame's length of bytes has one.
+fn check_version(bytes: &[u8]) -> Result<(), Refusal> {
+    match bytes {
+        [VERSION, ..] if bytes.len() >= HEAD_BYTES => Ok(()),
+        [version, ..] if bytes.len() >= HEAD_BYTES => {
+            Err(Refusal::Ignore(Ignored::Version(*version)))
+        }
+        _ => Err(FormError::Short(bytes.len()).into()),
+    }
+}
+
+fn check_count(count: usize) -> Result<(), FormError> {
+    match count {
+        1..=FRAME_IIDS_MAX => Ok(()),
+        _ => Err(FormError::Count(count)),
+    }
+}
+
+fn check_order(first: Head, then: Head) -> Result<(), FormError> {
+    if first.sequence < then.sequence {
+        return Ok(());
+    }
+    Err(FormError::Order {
+        first: first.sequence,
+        then: then.sequence,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Value;
+    use super::super::date::Date;
+    use super::*;
+
+    #[test]
+    fn a_message_of_one_frame_is_exactly_the_frame() {
+        let frame = frame(7, 3);
+
+        let bytes = Message::encode(std::slice::from_ref(&frame)).unwrap();
+
+        assert_eq!(bytes, frame.encode());
+        assert_eq!(bytes.len(), 24 + 3 * 16);
+        assert_eq!(Frame::decode(&bytes), Ok(frame));
+    }
+
+    #[test]
+    fn frames_come_out_of_a_message_as_they_went_in() {
+        let frames = [
+            frame(1, 64),
+            frame(2, 1),
+            frame(900, 17),
+            frame(u64::MAX, 64),
+        ];
+
+        let bytes = Message::encode(&frames).unwrap();
+        let message = Message::decode(&bytes).unwrap();
+
+        assert_eq!(bytes.len(), 4 * 24 + (64 + 1 + 17 + 64) * 16);
+        assert!(
+            message
+                .frames()
+                .iter()
+                .map(|frame| frame.to_frame())
+                .eq(frames)
+        );
+    }
+
+    #[test]
+    fn two_frames_are_no_lone_frame() {
+        let bytes = Message::encode(&[frame(1, 1), frame(2, 1)]).unwrap();
+
+        assert_eq!(Frame::decode(&bytes), Err(FormError::Trailing(40).into()));
+    }
+
+    #[test]
+    fn sequences_in_a_message_grow_and_never_stay() {
+        let same = [frame(5, 1), frame(5, 1)];
+        let order = FormError::Order {
+            first: Sequence(5),
+            then: Sequence(5),
+        };
+        let bytes = same.iter().flat_map(Frame::encode).collect::<Vec<u8>>();
+
+        assert_eq!(Message::encode(&same), Err(order));
+        assert_eq!(Message::decode(&bytes), Err(order.into()));
+        assert!(Message::encode(&[frame(6, 1), frame(5, 1)]).is_err());
+    }
+
+    #[test]
+    fn a_message_ends_at_sixty_four_kibibytes() {
+        let full: Vec<Frame> = (0..62).map(|sequence| frame(sequence, 64)).collect();
+        let mut frames = full.clone();
+        frames.push(frame(62, 33));
+        assert_eq!(Message::encode(&full).unwrap().len(), 64_976);
+
+        let fits = Message::encode(&frames);
+        frames.push(frame(63, 1));
+        let long = frames.iter().flat_map(Frame::encode).collect::<Vec<u8>>();
+
+        assert_eq!(fits.unwrap().len(), 65_528);
+        assert_eq!(Message::encode(&frames), Err(FormError::Long(65_568)));
+        assert_eq!(Message::decode(&long), Err(FormError::Long(65_568).into()));
+    }
+
+    #[test]
+    fn a_message_without_a_frame_is_not_made() {
+        assert_eq!(Message::encode(&[]), Err(FormError::Short(0)));
+        assert_eq!(Message::decode(&[]), Err(FormError::Short(0).into()));
+    }
+
+    #[test]
+    fn only_the_first_byte_of_a_message_may_name_a_later_version() {
+        let mut bytes = Message::encode(&[frame(1, 1), frame(2, 1)]).unwrap();
+
+        bytes[40] = 2;
+        assert_eq!(Message::decode(&bytes), Err(FormError::Version(2).into()));
+        bytes[0] = 2;
+        assert_eq!(
+            Message::decode(&bytes),
+            Err(Refusal::Ignore(Ignored::Version(2)))
+        );
+        assert_eq!(Message::decode(&[2; 23]), Err(FormError::Short(23).into()));
+    }
+
+    #[test]
+    fn no_truncated_message_is_decoded() {
+        let bytes = Message::encode(&[frame(1, 2), frame(2, 3)]).unwrap();
+
+        for length in 0..bytes.len() {
+            let decoded = Message::decode(&bytes[..length]);
+            let ends_after_the_first_frame = length == 56;
+            assert_eq!(
+                decoded.is_ok(),
+                ends_after_the_first_frame,
+                "{length} bytes"
+            );
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_is_refused_or_decodes_to_what_the_bytes_say() {
+        let bytes = Message::encode(&[frame(1, 2), frame(2, 3)]).unwrap();
+
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            check_decoder(&flipped);
+        }
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic_and_decode_to_what_they_say() {
+        bolero::check!().with_type::<Vec<u8>>().for_each(|bytes| {
+            check_decoder(bytes);
+            check_decoder(&with_plausible_heads(bytes.clone()));
+        });
+    }
+
+    #[test]
+    fn a_ttl_is_between_one_millisecond_and_ten_minutes() {
+        assert_eq!(Ttl::from_ms(0), Err(FormError::Ttl(0)));
+        assert_eq!(Ttl::from_ms(1).map(Ttl::as_ms), Ok(1));
+        assert_eq!(Ttl::from_ms(600_000), Ok(Ttl::MAX));
+        assert_eq!(Ttl::from_ms(600_001), Err(FormError::Ttl(600_001)));
+    }
+
+    #[test]
+    fn held_values_live_ten_seconds_longer_than_the_latest_of_them_waits() {
+        let now_ms = 1_736_463_172_000;
+        let of_dates = |dates: &[u64]| {
+            let iids: Vec<Iid> = dates.iter().map(|date| iid(1, *date)).collect();
+            Ttl::of_held(&iids, now_ms).as_ms()
+        };
+
+        assert_eq!(of_dates(&[1_736_463_172_500, 1_736_463_175_000]), 13_000);
+        assert_eq!(of_dates(&[1_736_463_171_000]), 10_000);
+        assert_eq!(of_dates(&[0, 18_446_744_073_709_551_615]), 10_000);
+        assert_eq!(of_dates(&[1_736_463_762_000]), 600_000);
+        assert_eq!(of_dates(&[1_736_463_762_001]), 600_000);
+        assert_eq!(of_dates(&[9_999_999_999_999]), 600_000);
+    }
+
+    #[test]
+    fn the_id_of_a_message_is_that_of_its_first_frame() {
+        let source = "12D3KooWLQ3dcT9tAB9ddB568mhXKRWvVcmwbp86rUMBu2rhTKpE"
+            .parse()
+            .unwrap();
+        let bytes = Message::encode(&[frame(5, 1), frame(6, 1)]).unwrap();
+
+        assert_eq!(
+            message_id_of(&source, &bytes),
+            message_id(&source, Sequence(5))
+        );
+        assert_eq!(
+            message_id_of(&source, &bytes[..15]),
+            message_id(&source, Sequence(0))
+        );
+    }
+
+    /// What decodes must encode to the same bytes again: nothing was passed over.
+    fn check_decoder(bytes: &[u8]) {
+        if let Ok(message) = Message::decode(bytes) {
+            let frames: Vec<Frame> = message.frames().iter().map(|f| f.to_frame()).collect();
+            assert_eq!(Message::encode(&frames).unwrap(), bytes);
+        }
+        if let Ok(frame) = Frame::decode(bytes) {
+            assert_eq!(frame.encode(), bytes);
+        }
+    }
+
+    /// Repairs what a random head nearly always has wrong, so that a part of the messages decodes.
+    fn with_plausible_heads(mut bytes: Vec<u8>) -> Vec<u8> {
+        let mut at = 0;
+        while let Some(head) = bytes.get_mut(at..at + HEAD_BYTES) {
+            head[0] = VERSION;
+            head[1] &= FLAG_BRIDGED | FLAG_HELD;
+            head[2] = head[2] % 2 + 1;
+            head[3] = 0;
+            head[6] &= 7;
+            head[7] = 0;
+            at += HEAD_BYTES + usize::from(head[2]) * IID_BYTES;
+        }
+        bytes.truncate(at);
+        bytes
+    }
+
+    fn frame(sequence: u64, count: i32) -> Frame {
+        let head = Head {
+            entry: Entry::Native,
+            held: false,
+            ttl: Ttl::DEFAULT,
+            sequence: Sequence(sequence),
+            sent_ms: 1_736_463_172_000,
+        };
+        let iids = (0..count)
+            .map(|value| iid(value, 1_736_463_172_000))
+            .collect();
+        Frame::new(head, iids).unwrap()
+    }
+
+    fn iid(value: i32, date: u64) -> Iid {
+        Iid {
+            index: Index(7),
+            value: Value(value),
+            date: Date(date),
+        }
+    }
+}
+
+#[cfg(test)]
+mod vectors {
+    use serde::Deserialize;
+
+    use super::super::Value;
+    use super::*;
+
+    #[derive(Deserialize)]
+    struct Native {
+        encode: Vec<Encode>,
+        ids: Vec<Id>,
+    }
+
+    #[derive(Deserialize)]
+    struct Encode {
+        name: String,
+        seq: String,
+        sent_ms: String,
+        ttl_ms: u32,
+        flags: u8,
+        iids: Vec<RecordedIid>,
+        hex: String,
+    }
+
+    #[derive(Deserialize)]
+    struct RecordedIid {
+        index: i32,
+        value: i32,
+        date: String,
+    }
+
+    #[derive(Deserialize)]
+    struct Id {
+        peer_id: String,
+        peer_bytes: String,
+        guest_index: i32,
+        seq: String,
+        message_id: String,
+    }
+
+    #[test]
+    fn frames_and_ids_are_the_recorded_ones() {
+        let native: Native = crate::vectors::load("iid/native.json");
+
+        for case in &native.encode {
+            let frame = frame(case);
+            let bytes = hex::decode(&case.hex).unwrap();
+            assert_eq!(frame.encode(), bytes, "{}", case.name);
+            assert_eq!(Frame::decode(&bytes), Ok(frame), "{}", case.name);
+        }
+        for case in &native.ids {
+            let peer: PeerId = case.peer_id.parse().unwrap();
+            let sequence = Sequence(case.seq.parse().unwrap());
+            assert_eq!(hex::encode(peer.to_bytes()), case.peer_bytes, "{peer}");
+            assert_eq!(guest_index(&peer), Index(case.guest_index), "{peer}");
+            assert_eq!(
+                hex::encode(message_id(&peer, sequence)),
+                case.message_id,
+                "{peer}"
+            );
+        }
+
+        crate::vectors::checked("iid/native.json", native.encode.len() + native.ids.len());
+    }
+
+    fn frame(case: &Encode) -> Frame {
+        let head = Head {
+            entry: if case.flags & 1 == 0 {
+                Entry::Native
+            } else {
+                Entry::Bridged
+            },
+            held: case.flags & 2 != 0,
+            ttl: Ttl::from_ms(case.ttl_ms).unwrap(),
+            sequence: Sequence(case.seq.parse().unwrap()),
+            sent_ms: case.sent_ms.parse().unwrap(),
+        };
+        let iids = case.iids.iter().map(|iid| Iid {
+            index: Index(iid.index),
+            value: Value(iid.value),
+            date: iid.date.parse().unwrap(),
+        });
+        Frame::new(head, iids.collect()).unwrap()
+    }
+}
