@@ -1,7 +1,8 @@
 //! Everything a pimesh node is.
 
 pub mod proto;
-pub mod state;
+// STATE
+// pub mod state;
 
 #[cfg(test)]
 mod vectors;

@@ -17,7 +17,10 @@ const TICKS_PER_MS: u64 = 10_000;
 const TAG_UNIT: u64 = 1_000_000_000_000_000_000;
 
 /// Holds the 64 bits of the date field as they came; what we make is Unix milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(transparent)]
 pub struct Date(pub u64);
 
 /// Says what a date most likely means.

@@ -17,17 +17,23 @@ use std::fmt;
 use std::num::ParseIntError;
 use std::str::FromStr;
 
-use date::Date;
+pub use self::date::Date;
 
 /// The length of an [`Iid`], the longest of the four byte forms.
 pub const IID_BYTES: usize = 16;
 
 /// Says whose value it is: positive for a registered user, negative for a guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(transparent)]
 pub struct Index(pub i32);
 
 /// Carries the integer itself, which means whatever sender and receiver agree on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(transparent)]
 pub struct Value(pub i32);
 
 /// Holds the three fields of the complete form.

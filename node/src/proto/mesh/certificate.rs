@@ -338,7 +338,7 @@ mod tests {
 
     fn terms() -> Terms {
         Terms {
-            peer: PeerId::random(),
+            peer: crate::proto::mesh::peer_of_seed(5),
             messaging_key: syft::SigningKey::from_seed(&[7; 32]).public().clone(),
             name: "pi-1".parse().expect("a legal name"),
             index: Index(1),

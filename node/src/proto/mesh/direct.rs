@@ -230,8 +230,8 @@ mod tests {
     fn frame() -> Frame {
         Frame {
             id: MessageId([1; 16]),
-            sender: PeerId::random(),
-            recipient: PeerId::random(),
+            sender: crate::proto::mesh::peer_of_seed(5),
+            recipient: crate::proto::mesh::peer_of_seed(6),
             epoch: 7,
             sequence: 8,
             created_ms: 9,

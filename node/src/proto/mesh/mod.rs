@@ -95,3 +95,10 @@ fn at_most(
     }
     Ok(())
 }
+
+/// Returns a peer id that is the same in every run.
+#[cfg(test)]
+pub(crate) fn peer_of_seed(seed: u8) -> libp2p_identity::PeerId {
+    let keypair = libp2p_identity::Keypair::ed25519_from_bytes([seed; 32]).expect("32 bytes");
+    keypair.public().to_peer_id()
+}

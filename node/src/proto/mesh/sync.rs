@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn what_is_told_survives_the_journey() {
-        let peer = PeerId::random();
+        let peer = crate::proto::mesh::peer_of_seed(5);
         let request = Request {
             certificates: vec![vec![1, 2, 3]],
             revocations: vec![vec![4]],

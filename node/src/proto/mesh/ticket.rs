@@ -174,7 +174,7 @@ mod tests {
     fn ticket() -> Ticket {
         Ticket {
             mesh: MeshKey::from_seed(&[1; 32]).mesh(),
-            inviter: PeerId::random(),
+            inviter: crate::proto::mesh::peer_of_seed(5),
             addresses: vec![
                 Address::new("/ip4/192.168.1.7/udp/4630/quic-v1").expect("an address"),
                 Address::new("/ip4/192.168.1.7/tcp/4630").expect("an address"),

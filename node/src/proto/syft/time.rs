@@ -1,0 +1,228 @@
+//! Times as texts, and the two numbers that may have been signed (`proto-specs/syft.md`,
+//! section 3).
+//!
+//! The text is what travels and is passed on to the letter. Signatures are over nanoseconds that
+//! each side computes from it: the exact ones, or Python's, which went through two roundings of a
+//! 64-bit float.
+
+use std::fmt;
+
+use jiff::civil;
+
+/// A time as a text, and the nanoseconds that a signer may have made of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timestamp {
+    text: String,
+    exact: Option<i64>,
+    python: Option<i128>,
+}
+
+/// From this Unix second on, a multiple of 4 ms is not exact in Python's arithmetic any more
+/// (2^31 seconds, January 2038); whole seconds are.
+const GRID_ENDS_S: u64 = 1 << 31;
+
+impl Timestamp {
+    /// Reads a text, whatever it is. A text that is no time has no candidates.
+    #[must_use]
+    pub fn from_text(text: impl Into<String>) -> Self {
+        let text = text.into();
+        let read = Reading::of(&text);
+        let exact = read.as_ref().filter(|r| r.strict).and_then(Reading::exact_nanos);
+        let python = read.as_ref().map(Reading::python_nanos);
+        Self { text, exact, python }
+    }
+
+    /// Makes the time that this node signs with: not later than `unix_ms`, and on the grid on
+    /// which Go, Python and JavaScript compute the same number.
+    #[must_use]
+    pub fn on_grid(unix_ms: u64) -> Self {
+        let step = if unix_ms / 1000 < GRID_ENDS_S { 4 } else { 1000 };
+        let ms = i64::try_from(unix_ms - unix_ms % step).unwrap_or(0);
+        let time = jiff::Timestamp::from_millisecond(ms).unwrap_or_default();
+        Self::from_text(format!("{time:.3}"))
+    }
+
+    /// Returns the text, as it came.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Returns the exact nanoseconds since 1970, if the text is RFC 3339 and they fit.
+    #[must_use]
+    pub const fn exact_nanos(&self) -> Option<i64> {
+        self.exact
+    }
+
+    /// Returns the nanoseconds that the Python client computes.
+    #[must_use]
+    pub const fn python_nanos(&self) -> Option<i128> {
+        self.python
+    }
+
+    /// Returns the numbers that may have been signed, each once.
+    pub fn candidates(&self) -> impl Iterator<Item = i128> + use<> {
+        let exact = self.exact.map(i128::from);
+        let python = self.python.filter(|&python| Some(python) != exact);
+        exact.into_iter().chain(python)
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.text)
+    }
+}
+
+/// Longest text that is read as a time, in bytes.
+const TEXT_BYTES_MAX: usize = 64;
+
+/// What a text says.
+struct Reading {
+    seconds: i64,
+    /// Nanoseconds within the second, cut after nine digits.
+    nanos: u32,
+    /// Whether the text is RFC 3339 in upper case with a full zone, as Go wants it.
+    strict: bool,
+}
+
+impl Reading {
+    fn of(text: &str) -> Option<Self> {
+        if text.len() > TEXT_BYTES_MAX || !text.is_ascii() {
+            return None;
+        }
+        let bytes = text.as_bytes();
+        let head: &[u8; 19] = bytes.first_chunk()?;
+        let separators = [(4, b'-'), (7, b'-'), (13, b':'), (16, b':')];
+        if separators.iter().any(|&(at, wanted)| head[at] != wanted) {
+            return None;
+        }
+        let local = civil::DateTime::new(
+            i16::try_from(number(&head[0..4])?).ok()?,
+            i8::try_from(number(&head[5..7])?).ok()?,
+            i8::try_from(number(&head[8..10])?).ok()?,
+            i8::try_from(number(&head[11..13])?).ok()?,
+            i8::try_from(number(&head[14..16])?).ok()?,
+            i8::try_from(number(&head[17..19])?).ok()?,
+            0,
+        )
+        .ok()?;
+        let rest = &bytes[19..];
+        let (nanos, fraction_bytes) = fraction(rest);
+        let (offset_seconds, full_zone) = zone(&rest[fraction_bytes..])?;
+        let seconds = local.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_second();
+        Some(Self {
+            seconds: seconds - offset_seconds,
+            nanos,
+            strict: head[10] == b'T' && fraction_bytes != 1 && full_zone,
+        })
+    }
+
+    fn exact_nanos(&self) -> Option<i64> {
+        self.seconds.checked_mul(1_000_000_000)?.checked_add(i64::from(self.nanos))
+    }
+
+    /// Does what `int(datetime.timestamp() * 1e9)` does.
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        reason = "the two roundings are the point"
+    )]
+    fn python_nanos(&self) -> i128 {
+        let micros = self.seconds * 1_000_000 + i64::from(self.nanos / 1000);
+        ((micros as f64 / 1e6) * 1e9) as i128
+    }
+}
+
+/// Reads decimal digits and nothing else.
+fn number(digits: &[u8]) -> Option<u32> {
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    digits.iter().try_fold(0u32, |n, d| n.checked_mul(10)?.checked_add(u32::from(d - b'0')))
+}
+
+/// Reads a point and digits: the nanoseconds, and how many bytes they took.
+fn fraction(bytes: &[u8]) -> (u32, usize) {
+    let Some(digits) = bytes.strip_prefix(b".") else { return (0, 0) };
+    let count = digits.iter().take_while(|b| b.is_ascii_digit()).count();
+    let nine = digits[..count].iter().copied().chain(std::iter::repeat(b'0')).take(9);
+    (nine.fold(0, |n, d| n * 10 + u32::from(d - b'0')), 1 + count)
+}
+
+/// Reads a zone: its offset in seconds, and whether it is written as RFC 3339 wants.
+fn zone(bytes: &[u8]) -> Option<(i64, bool)> {
+    let (sign, rest) = match bytes {
+        b"Z" => return Some((0, true)),
+        [b'+', rest @ ..] => (1, rest),
+        [b'-', rest @ ..] => (-1, rest),
+        _ => return None,
+    };
+    let (hours, minutes, full) = match rest {
+        [h1, h2, b':', m1, m2] => (number(&[*h1, *h2])?, number(&[*m1, *m2])?, true),
+        [h1, h2, m1, m2] => (number(&[*h1, *h2])?, number(&[*m1, *m2])?, false),
+        [h1, h2] => (number(&[*h1, *h2])?, 0, false),
+        _ => return None,
+    };
+    if hours > 23 || minutes > 59 {
+        return None;
+    }
+    Some((sign * i64::from(hours * 3600 + minutes * 60), full))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_we_sign_with_is_on_the_grid_and_written_with_three_digits() {
+        assert_eq!(Timestamp::on_grid(1_747_396_800_127).as_str(), "2025-05-16T12:00:00.124Z");
+        assert_eq!(Timestamp::on_grid(1_747_396_800_000).as_str(), "2025-05-16T12:00:00.000Z");
+        assert_eq!(Timestamp::on_grid(2_147_483_648_999).as_str(), "2038-01-19T03:14:08.000Z");
+    }
+
+    #[test]
+    fn on_the_grid_both_candidates_are_one() {
+        let mut ms = 1_700_000_000_000;
+        while ms < 2_300_000_000_000 {
+            let time = Timestamp::on_grid(ms);
+            assert_eq!(time.candidates().count(), 1, "{time}");
+            ms += 59_999_876_543;
+        }
+    }
+}
+
+#[cfg(test)]
+mod vectors {
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::vectors::{checked, load};
+
+    #[derive(Deserialize)]
+    struct File {
+        cases: Vec<Case>,
+    }
+
+    #[derive(Deserialize)]
+    struct Case {
+        text: String,
+        exact_nanos: Option<String>,
+        python_nanos: Option<String>,
+    }
+
+    #[test]
+    fn texts_give_the_numbers_that_go_and_python_compute() {
+        let file: File = load("syft/timestamp.json");
+
+        for case in &file.cases {
+            let time = Timestamp::from_text(case.text.as_str());
+            assert_eq!(time.as_str(), case.text);
+            let exact = time.exact_nanos().map(|n| n.to_string());
+            assert_eq!(exact, case.exact_nanos, "exact of {:?}", case.text);
+            let python = time.python_nanos().map(|n| n.to_string());
+            assert_eq!(python, case.python_nanos, "python of {:?}", case.text);
+        }
+        checked("syft/timestamp.json", file.cases.len());
+    }
+}
