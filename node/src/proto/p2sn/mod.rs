@@ -1,0 +1,29 @@
+//! P2SN: an RSA key exchange and short encrypted messages.
+//!
+//! Specified in `proto-specs/p2sn.md`. One session machine serves the libp2p stream
+//! `/pimesh/p2sn/1` and the sockets of the old Python clients; it opens neither. P2SN
+//! authenticates nobody: whoever runs a session compares the peer's key with a pinned one.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `keys` | RSA keys, their PEM, one encrypted block |
+//! | `frames` | frames cut out of whatever pieces the bytes come in |
+//! | `session` | both roles of the exchange, and the messages after it |
+
+mod frames;
+mod keys;
+mod session;
+
+pub use self::{
+    keys::{BlockError, Fingerprint, KeyError, KeyPolicy, PrivateKey, PublicKey},
+    session::{Limits, Output, Reason, SendError, Session},
+};
+
+/// The stream protocol inside the mesh.
+pub const STREAM_PROTOCOL: &str = "/pimesh/p2sn/1";
+
+/// What this node answers to a message once it is on disk.
+pub const ACKNOWLEDGEMENT: &[u8] = b"P2SN:OK";
+
+/// What this node answers, encrypted like a message, to one that it cannot take.
+pub const UNEXPECTED_ERROR: &[u8] = b"P2SN:UNEXPECTEDERROR";
