@@ -1,8 +1,8 @@
 //! Everything a pimesh node is.
 
 pub mod proto;
-// STATE
-// pub mod state;
+
+pub mod state;
 
 #[cfg(test)]
 mod vectors;

@@ -487,7 +487,7 @@ impl State {
     fn make_revocation(&self, text: &str, now: Now) -> Result<(PeerId, Revocation), Failure> {
         let key = self.require_mesh_key("remove members")?;
         let own = self.membership.own_terms();
-        if text == own.name.as_str() || text.parse() == Ok(own.peer) {
+        if text == own.name.as_str() || text.parse().is_ok_and(|peer: PeerId| peer == own.peer) {
             return Err(Failure::bad_request("a node cannot remove itself")
                 .with_hint("run it on another node that holds the mesh key"));
         }

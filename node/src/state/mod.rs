@@ -355,7 +355,8 @@ impl State {
             Some(After::Reply(request, _)) => self.effects.fail(request, not_stored(&reason)),
             Some(After::Welcome(welcome)) => self.welcome_not_stored(welcome),
             Some(After::Joined(joined)) => self.join_not_stored(joined, &reason, now),
-            Some(After::P2snReceived(_)) | None => {}
+            Some(After::P2snReceived(received)) => self.p2sn_not_stored(&received),
+            None => {}
         }
         self.effects.event(Event::StoreFailed { reason });
     }

@@ -1,0 +1,300 @@
+//! Integers: who may speak for an index, how much, and the last value of each.
+//!
+//! Specified in `proto-specs/iid.md`, section 9. Integers are live: they are neither stored nor
+//! sent again. A message that is refused costs its author in gossipsub's scores only if it says
+//! what its author may not say; one that is merely late, repeated or too much is passed over.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use libp2p_identity::PeerId;
+
+use super::{
+    State,
+    io::{At, Event, Failure, GossipId, NetOutput, Now, Reply, RequestId, Verdict},
+    millis, report,
+};
+use crate::proto::{
+    iid::{
+        Date, Iid, Index, Value,
+        native::{Entry, FRAME_IIDS_MAX, Frame, Head, Message, Sequence, TTL_MS_MAX, Ttl},
+        receiver::Receiver,
+        refusal::Refusal,
+    },
+    mesh::sync::{LAST_INTEGERS_MAX, LastInteger},
+};
+
+/// Most values of one command: what one gossip message carries.
+const VALUES_MAX: usize = 60 * FRAME_IIDS_MAX;
+
+/// Latest time for which an integer may be meant: the longest time to live, less the usual one.
+const AT_AHEAD_MAX_MS: u64 = TTL_MS_MAX as u64 - 10_000;
+
+/// What one sender may still send.
+#[derive(Debug)]
+struct Budget {
+    tokens: f64,
+    filled: Duration,
+}
+
+/// What is known of integers.
+pub(super) struct Integers {
+    receiver: Receiver,
+    next_sequence: u64,
+    last: BTreeMap<Index, LastInteger>,
+    budgets: BTreeMap<PeerId, Budget>,
+    received: u64,
+    sent: u64,
+}
+
+impl Integers {
+    pub(super) fn new(now: Now) -> Self {
+        Self {
+            receiver: Receiver::new(),
+            // A restart never goes back, and no node sends a frame each microsecond.
+            next_sequence: now.unix_us,
+            last: BTreeMap::new(),
+            budgets: BTreeMap::new(),
+            received: 0,
+            sent: 0,
+        }
+    }
+
+    pub(super) const fn received(&self) -> u64 {
+        self.received
+    }
+
+    pub(super) const fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    pub(super) fn last_values(&self) -> Vec<LastInteger> {
+        self.last.values().cloned().collect()
+    }
+
+    fn remember(&mut self, last: LastInteger) {
+        let is_known = self.last.contains_key(&last.iid.index);
+        if is_known || self.last.len() < LAST_INTEGERS_MAX {
+            self.last.insert(last.iid.index, last);
+        }
+    }
+}
+
+impl State {
+    pub(super) fn publish(
+        &mut self,
+        request: RequestId,
+        index: Option<Index>,
+        values: &[Value],
+        at: Option<At>,
+        now: Now,
+    ) {
+        let index = index.unwrap_or(self.membership.own_terms().index);
+        match self.check_publish(index, values, at, now) {
+            Ok(date) => {
+                let held = at.is_some();
+                let iids: Vec<Iid> =
+                    values.iter().map(|&value| Iid { index, value, date }).collect();
+                let count = iids.len();
+                self.publish_iids(iids, Entry::Native, held, now);
+                let connected = self.links.open_peers().count();
+                let published = report::Published { index, count, connected, date };
+                self.effects.reply(request, Reply::Published(published));
+            }
+            Err(failure) => self.effects.fail(request, failure),
+        }
+    }
+
+    fn check_publish(
+        &self,
+        index: Index,
+        values: &[Value],
+        at: Option<At>,
+        now: Now,
+    ) -> Result<Date, Failure> {
+        if self.membership.is_revoked() {
+            return Err(Failure::conflict("this node was removed from its mesh"));
+        }
+        if values.is_empty() || values.len() > VALUES_MAX {
+            return Err(Failure::bad_request(format!(
+                "between 1 and {VALUES_MAX} integers go at once, got {}",
+                values.len()
+            )));
+        }
+        if !self.membership.may_speak(&self.own.peer, index, false) {
+            let own = self.membership.own_terms().index;
+            return Err(Failure::conflict(format!("index {index} is not this node's"))
+                .with_hint(format!("this node owns index {own}; leave `--index` out")));
+        }
+        let date = match at {
+            None => now.unix_ms(),
+            Some(At::InMs(ms)) => now.unix_ms().saturating_add(ms),
+            Some(At::UnixMs(ms)) => ms,
+        };
+        if date > now.unix_ms() + AT_AHEAD_MAX_MS {
+            return Err(Failure::bad_request("an integer may be meant for 590 s from now at most"));
+        }
+        Ok(Date(date))
+    }
+
+    /// Publishes integers of this node, and hands them to its own listeners.
+    fn publish_iids(&mut self, iids: Vec<Iid>, entry: Entry, held: bool, now: Now) {
+        let ttl_ms = u32::try_from(millis(self.settings.integer_ttl)).unwrap_or(TTL_MS_MAX);
+        let usual = Ttl::from_ms(ttl_ms).unwrap_or(Ttl::DEFAULT);
+        for chunk in iids.chunks(FRAME_IIDS_MAX) {
+            let head = Head {
+                entry,
+                held,
+                ttl: if held { Ttl::of_held(chunk, now.unix_ms()) } else { usual },
+                sequence: Sequence(self.integers.next_sequence),
+                sent_ms: now.unix_ms(),
+            };
+            self.integers.next_sequence += 1;
+            if let Ok(frame) = Frame::new(head, chunk.to_vec()) {
+                self.effects.net(NetOutput::Publish(frame.encode()));
+            }
+        }
+        self.integers.sent += iids.len() as u64;
+        self.deliver(self.own.peer, iids, now.unix_ms(), held, false, now);
+    }
+
+    pub(super) fn gossip(&mut self, source: PeerId, id: GossipId, bytes: &[u8], now: Now) {
+        let verdict = match self.receive_integers(source, bytes, now) {
+            Ok(()) => Verdict::Accept,
+            Err((verdict, why)) => {
+                self.effects.refused(Some(source), "integer", why);
+                verdict
+            }
+        };
+        self.effects.net(NetOutput::Verdict { id, verdict });
+    }
+
+    fn receive_integers(
+        &mut self,
+        source: PeerId,
+        bytes: &[u8],
+        now: Now,
+    ) -> Result<(), (Verdict, &'static str)> {
+        if !self.membership.is_known(&source) {
+            // Its certificate may be on its way to us; others judge for themselves.
+            return Err((Verdict::Ignore, "not_a_member"));
+        }
+        let refused = |refusal: Refusal| {
+            let verdict = match refusal {
+                Refusal::Ignore(_) => Verdict::Ignore,
+                Refusal::Reject(_) => Verdict::Reject,
+            };
+            (verdict, refusal.name())
+        };
+        let message = Message::decode(bytes).map_err(refused)?;
+        let may_send = |index, entry| {
+            self.membership.may_speak(&source, index, entry == Entry::Bridged)
+        };
+        // Judged by the sender's clock, as far as it was measured: Pis disagree about the time.
+        let offset_ms = self.sync.offset_us(&source).unwrap_or(0) / 1000;
+        let sender_now_ms = now.unix_ms().saturating_add_signed(offset_ms);
+        self.integers.receiver.check(&source, &message, may_send, sender_now_ms).map_err(refused)?;
+        let count = message.frames().iter().map(|frame| frame.iids().len()).sum::<usize>();
+        if !self.spend(source, count, now) {
+            return Err((Verdict::Ignore, "over_budget"));
+        }
+        self.integers
+            .receiver
+            .receive(&source, &message, |_, _| true, sender_now_ms)
+            .map_err(refused)?;
+        self.integers.received += count as u64;
+        for frame in message.frames() {
+            let head = frame.head();
+            self.deliver(source, frame.iids().collect(), head.sent_ms, head.held, false, now);
+        }
+        Ok(())
+    }
+
+    /// Takes integers out of a sender's budget, if there are as many left.
+    fn spend(&mut self, source: PeerId, count: usize, now: Now) -> bool {
+        let rate = self.settings.budget_per_second;
+        if rate == 0 {
+            return true;
+        }
+        let burst = f64::from(self.settings.budget_burst.max(rate));
+        let full = Budget { tokens: burst, filled: now.mono };
+        let budget = self.integers.budgets.entry(source).or_insert(full);
+        let elapsed = now.mono.saturating_sub(budget.filled).as_secs_f64();
+        budget.tokens = (budget.tokens + elapsed * f64::from(rate)).min(burst);
+        budget.filled = now.mono;
+        #[expect(clippy::cast_precision_loss, reason = "at most a few thousand")]
+        let cost = count as f64;
+        if budget.tokens < cost {
+            return false;
+        }
+        budget.tokens -= cost;
+        true
+    }
+
+    fn deliver(
+        &mut self,
+        source: PeerId,
+        iids: Vec<Iid>,
+        sent_ms: u64,
+        held: bool,
+        last_known: bool,
+        now: Now,
+    ) {
+        if let Some(&iid) = iids.last() {
+            self.integers.remember(LastInteger { iid, source, sent_ms });
+        }
+        let name = if source == self.own.peer {
+            self.membership.own_terms().name.to_string()
+        } else {
+            self.name_of(&source)
+        };
+        self.effects.event(Event::Integers(report::Integers {
+            clock_offset_us: self.sync.offset_us(&source),
+            source,
+            name,
+            sent_ms,
+            received_us: now.unix_us,
+            held,
+            last_known,
+            iids,
+        }));
+    }
+
+    /// Takes the last values that a member hands over, where this node has heard none.
+    pub(super) fn learn_last_values(&mut self, from: PeerId, last: Vec<LastInteger>, now: Now) {
+        for last in last {
+            let LastInteger { iid, source, sent_ms } = last;
+            let known = self.integers.last.get(&iid.index);
+            let is_news = known.is_none_or(|known| known.sent_ms < sent_ms);
+            let speaks = [false, true]
+                .into_iter()
+                .any(|bridged| self.membership.may_speak(&source, iid.index, bridged));
+            if !is_news || source == self.own.peer || !speaks {
+                continue;
+            }
+            let _ = from;
+            self.deliver(source, vec![iid], sent_ms, false, true, now);
+        }
+    }
+
+    pub(super) fn report_last(&self) -> Vec<report::Integer> {
+        let own = self.membership.own_terms();
+        let last = self.integers.last.values();
+        last.map(|last| report::Integer {
+            index: last.iid.index,
+            value: last.iid.value,
+            date: last.iid.date,
+            from: if last.source == self.own.peer {
+                own.name.to_string()
+            } else {
+                self.name_of(&last.source)
+            },
+            peer_id: last.source,
+            sent_ms: last.sent_ms,
+            received_us: last.sent_ms * 1000,
+            clock_offset_us: self.sync.offset_us(&last.source),
+            held: false,
+            last_known: true,
+        })
+        .collect()
+    }
+}

@@ -1,0 +1,379 @@
+//! Whom to dial, where and when.
+//!
+//! A member that is not connected is dialled with exponential backoff and full jitter: before
+//! attempt n the wait is anywhere between nothing and min(2^(n-1), 60) seconds. The count starts
+//! anew after a connection that lasted a minute. A hint that the peer is there (mDNS, an interface
+//! that came back) makes the dial due at once.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use libp2p_identity::PeerId;
+
+use super::{
+    Effects, State,
+    io::{NetOutput, Now, Record},
+    micros, millis, report,
+};
+use crate::proto::mesh::{Address, sync::ADDRESSES_PER_PEER_MAX};
+
+/// Longest wait between two dials.
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
+
+/// How long a connection has to last until the backoff starts anew.
+const STABLE: Duration = Duration::from_secs(60);
+
+/// Shortest time between two dials of one peer that follow hints, so that a flood of hints is no
+/// flood of dials.
+const HINT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Longest time a dial may be under way before it counts as lost.
+const DIAL_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// How it stands with a peer's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    /// Dial at this time.
+    Due(Duration),
+    /// Dialling or shaking hands since this time.
+    Trying(Duration),
+    /// Connected.
+    Up,
+}
+
+/// One member that is not this node.
+#[derive(Debug)]
+struct Peer {
+    addresses: Vec<Address>,
+    reach: Reach,
+    attempts: u32,
+    last_dial: Option<Duration>,
+    last_error: Option<String>,
+    down_since: Option<Duration>,
+    changed_ms: Option<u64>,
+}
+
+impl Peer {
+    const fn new(due: Duration) -> Self {
+        Self {
+            addresses: Vec::new(),
+            reach: Reach::Due(due),
+            attempts: 0,
+            last_dial: None,
+            last_error: None,
+            down_since: None,
+            changed_ms: None,
+        }
+    }
+
+    fn back_off(&mut self, reason: String, effects: &mut Effects, now: Now) {
+        self.attempts = self.attempts.saturating_add(1);
+        self.last_error = Some(reason);
+        self.reach = Reach::Due(now.mono + effects.jitter(ceiling(self.attempts)));
+    }
+}
+
+/// Returns the longest wait before the attempt after `failed` failed ones.
+fn ceiling(failed: u32) -> Duration {
+    let seconds = 1u64.checked_shl(failed.saturating_sub(1)).unwrap_or(u64::MAX);
+    Duration::from_secs(seconds).min(BACKOFF_MAX)
+}
+
+/// Every peer that this node would like to be connected to, and every address it knows.
+pub(super) struct Peers {
+    peers: BTreeMap<PeerId, Peer>,
+    /// Addresses of peers that are not known as members (yet).
+    addresses: BTreeMap<PeerId, Vec<Address>>,
+}
+
+impl Peers {
+    pub(super) fn load(addresses: Vec<(PeerId, Vec<Address>)>) -> Self {
+        Self { peers: BTreeMap::new(), addresses: addresses.into_iter().collect() }
+    }
+
+    pub(super) fn add(&mut self, peer: PeerId, now: Now) {
+        let addresses = self.addresses.remove(&peer).unwrap_or_default();
+        let entry = self.peers.entry(peer).or_insert_with(|| Peer::new(now.mono));
+        merge(&mut entry.addresses, addresses);
+    }
+
+    pub(super) fn forget(&mut self, peer: &PeerId) {
+        self.peers.remove(peer);
+    }
+
+    pub(super) fn addresses(&self, peer: &PeerId) -> Vec<Address> {
+        self.peers.get(peer).map(|p| p.addresses.clone()).unwrap_or_default()
+    }
+
+    /// Adds addresses behind the known ones; returns whether any was new.
+    pub(super) fn add_addresses(&mut self, peer: &PeerId, addresses: Vec<Address>) -> bool {
+        match self.peers.get_mut(peer) {
+            Some(entry) => merge(&mut entry.addresses, addresses),
+            None => false,
+        }
+    }
+
+    pub(super) fn next_dial(&self) -> Option<Duration> {
+        let due = self.peers.values().filter(|p| !p.addresses.is_empty()).filter_map(|p| {
+            match p.reach {
+                Reach::Due(at) => Some(at),
+                Reach::Trying(since) => Some(since + DIAL_TIME_MAX),
+                Reach::Up => None,
+            }
+        });
+        due.min()
+    }
+
+    pub(super) fn dialled(&mut self, peer: &PeerId) {
+        if let Some(entry) = self.peers.get_mut(peer) {
+            entry.last_error = None;
+        }
+    }
+
+    /// Notes that the peer is connected; returns how long it had been away.
+    pub(super) fn came_up(&mut self, peer: &PeerId, now: Now) -> Option<Duration> {
+        let entry = self.peers.get_mut(peer)?;
+        if entry.reach != Reach::Up {
+            entry.changed_ms = Some(now.unix_ms());
+        }
+        entry.reach = Reach::Up;
+        entry.last_error = None;
+        entry.down_since.take().map(|since| now.mono.saturating_sub(since))
+    }
+
+    pub(super) fn went_down(
+        &mut self,
+        peer: &PeerId,
+        up_for: Duration,
+        reason: String,
+        effects: &mut Effects,
+        now: Now,
+    ) {
+        let Some(entry) = self.peers.get_mut(peer) else { return };
+        if up_for >= STABLE {
+            entry.attempts = 0;
+        }
+        entry.down_since = Some(now.mono);
+        entry.changed_ms = Some(now.unix_ms());
+        entry.back_off(reason, effects, now);
+    }
+
+    pub(super) fn handshake_failed(
+        &mut self,
+        peer: &PeerId,
+        reason: String,
+        effects: &mut Effects,
+        now: Now,
+    ) {
+        let Some(entry) = self.peers.get_mut(peer) else { return };
+        if entry.reach != Reach::Up {
+            entry.back_off(reason, effects, now);
+        }
+    }
+
+    /// Makes the dial of every peer that is down due, spread over a moment.
+    pub(super) fn dial_all_now(&mut self, effects: &mut Effects, now: Now) {
+        for peer in self.peers.values_mut() {
+            if let Reach::Due(at) = &mut peer.reach {
+                *at = (*at).min(now.mono + effects.jitter(Duration::from_millis(200)));
+            }
+        }
+    }
+
+    fn hint(&mut self, peer: &PeerId, now: Now) {
+        let Some(entry) = self.peers.get_mut(peer) else { return };
+        let earliest = entry.last_dial.map_or(now.mono, |last| last + HINT_INTERVAL);
+        if let Reach::Due(at) = &mut entry.reach {
+            *at = (*at).min(earliest.max(now.mono));
+        }
+    }
+}
+
+/// Adds addresses that are not there yet, up to the limit; returns whether any was added.
+fn merge(known: &mut Vec<Address>, more: Vec<Address>) -> bool {
+    let before = known.len();
+    for address in more {
+        if known.len() < ADDRESSES_PER_PEER_MAX && !known.contains(&address) {
+            known.push(address);
+        }
+    }
+    known.len() > before
+}
+
+impl State {
+    pub(super) fn add_configured_addresses(&mut self) {
+        let members: Vec<PeerId> = self.membership.members().map(|(peer, _)| peer).collect();
+        for peer in members {
+            self.peers.add(peer, self.started);
+        }
+        for (peer, address) in self.settings.peers.clone() {
+            if !self.peers.add_addresses(&peer, vec![address.clone()]) {
+                self.peers.addresses.entry(peer).or_default().push(address);
+            }
+        }
+    }
+
+    pub(super) fn dial_due(&mut self, now: Now) {
+        if self.membership.is_revoked() {
+            return;
+        }
+        for (peer, entry) in &mut self.peers.peers {
+            let due = match entry.reach {
+                Reach::Due(at) => at <= now.mono,
+                Reach::Trying(since) => since + DIAL_TIME_MAX <= now.mono,
+                Reach::Up => false,
+            };
+            if due && !entry.addresses.is_empty() && !self.links.any_with(peer) {
+                entry.reach = Reach::Trying(now.mono);
+                entry.last_dial = Some(now.mono);
+                let addresses = entry.addresses.clone();
+                self.effects.net(NetOutput::Dial { peer: *peer, addresses, fresh: false });
+            } else if due {
+                // Nowhere to dial, or a connection of the peer's own is being verified: look again.
+                entry.reach = Reach::Due(now.mono + ceiling(entry.attempts.max(1)));
+            }
+        }
+    }
+
+    pub(super) fn dial_failed(&mut self, peer: PeerId, reason: String, now: Now) {
+        if self.join_dial_failed(&peer, &reason) {
+            return;
+        }
+        let Some(entry) = self.peers.peers.get_mut(&peer) else { return };
+        // A fresh dial beside an open connection changes nothing when it fails.
+        if matches!(entry.reach, Reach::Trying(_)) {
+            entry.back_off(reason, &mut self.effects, now);
+        }
+    }
+
+    pub(super) fn discovered(&mut self, peer: PeerId, address: Address, now: Now) {
+        if !self.membership.is_known(&peer) {
+            return;
+        }
+        self.learn_addresses(peer, vec![address]);
+        self.peers.hint(&peer, now);
+        self.dial_due(now);
+    }
+
+    /// Keeps addresses that a member or the LAN told.
+    pub(super) fn learn_addresses(&mut self, peer: PeerId, addresses: Vec<Address>) {
+        if self.peers.add_addresses(&peer, addresses) {
+            self.store_addresses(peer);
+        }
+    }
+
+    /// Puts the address that worked in front.
+    pub(super) fn remember_address(&mut self, peer: PeerId, address: Address) {
+        let Some(entry) = self.peers.peers.get_mut(&peer) else { return };
+        if entry.addresses.first() == Some(&address) {
+            return;
+        }
+        entry.addresses.retain(|known| *known != address);
+        entry.addresses.insert(0, address);
+        entry.addresses.truncate(ADDRESSES_PER_PEER_MAX);
+        self.store_addresses(peer);
+    }
+
+    /// Replaces what is known of a peer by what it says itself, the address that works in front.
+    pub(super) fn replace_addresses(&mut self, peer: PeerId, told: Vec<Address>) {
+        let working = self.links.open_link(&peer).and_then(|link| {
+            use super::io::Direction;
+            (link.direction() == Direction::Dialled).then(|| link.address().clone())
+        });
+        let Some(entry) = self.peers.peers.get_mut(&peer) else { return };
+        let mut addresses: Vec<Address> = working.into_iter().collect();
+        merge(&mut addresses, told);
+        if addresses != entry.addresses && !addresses.is_empty() {
+            entry.addresses = addresses;
+            self.store_addresses(peer);
+        }
+    }
+
+    fn store_addresses(&mut self, peer: PeerId) {
+        let addresses = self.peers.addresses(&peer);
+        self.effects.store(vec![Record::Addresses { peer, addresses }], None);
+    }
+
+    pub(super) fn report_peers(&self, now: Now) -> Vec<report::Peer> {
+        let own = self.membership.own_terms();
+        let mut peers = vec![report::Peer {
+            name: own.name.to_string(),
+            peer_id: self.own.peer,
+            index: own.index,
+            state: report::PeerState::Own,
+            address: None,
+            transport: None,
+            direction: None,
+            round_trip_us: None,
+            clock_offset_us: None,
+            since_ms: None,
+            next_dial_ms: None,
+            attempts: 0,
+            last_error: None,
+            addresses: self.own.addresses.clone(),
+            outbox_count: 0,
+            rsa_fingerprint: self.keys.own_fingerprint().map(|f| f.to_string()),
+            rsa_changed: None,
+            certificate_expires_ms: own.expires_ms,
+        }];
+        let members = self.membership.members();
+        peers.extend(members.map(|(peer, terms)| {
+            let link = self.links.open_link(&peer);
+            let entry = self.peers.peers.get(&peer);
+            let state = match entry.map(|e| e.reach) {
+                _ if link.is_some() => report::PeerState::Up,
+                Some(Reach::Trying(_)) => report::PeerState::Connecting,
+                _ => report::PeerState::Down,
+            };
+            report::Peer {
+                name: terms.name.to_string(),
+                peer_id: peer,
+                index: terms.index,
+                state,
+                address: link.map(|l| l.address().clone()),
+                transport: link.map(super::links::Link::transport),
+                direction: link.map(super::links::Link::direction),
+                round_trip_us: link.and_then(|l| l.last_round_trip()).map(micros),
+                clock_offset_us: self.sync.offset_us(&peer),
+                since_ms: link.map(super::links::Link::opened_ms).or_else(|| entry?.changed_ms),
+                next_dial_ms: entry.filter(|e| !e.addresses.is_empty()).and_then(|e| {
+                    match e.reach {
+                        Reach::Due(at) => Some(millis(at.saturating_sub(now.mono))),
+                        Reach::Trying(_) | Reach::Up => None,
+                    }
+                }),
+                attempts: entry.map_or(0, |e| e.attempts),
+                last_error: entry.and_then(|e| e.last_error.clone()),
+                addresses: self.peers.addresses(&peer),
+                outbox_count: self.messages.count_for(&peer),
+                rsa_fingerprint: self.keys.pinned(&peer).map(|f| f.to_string()),
+                rsa_changed: self.keys.changed(&peer).map(|f| f.to_string()),
+                certificate_expires_ms: terms.expires_ms,
+            }
+        }));
+        peers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_wait_doubles_up_to_a_minute() {
+        let waits: Vec<u64> = (1..=9).map(|failed| ceiling(failed).as_secs()).collect();
+
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        assert_eq!(ceiling(u32::MAX), Duration::from_secs(60));
+    }
+
+    #[test]
+    fn the_wait_is_anywhere_below_the_ceiling() {
+        let mut effects = Effects::new([1; 32]);
+        let waits: Vec<Duration> =
+            (0..1000).map(|_| effects.jitter(Duration::from_secs(8))).collect();
+
+        assert!(waits.iter().all(|&w| w <= Duration::from_secs(8)));
+        assert!(waits.iter().any(|&w| w < Duration::from_secs(1)));
+        assert!(waits.iter().any(|&w| w > Duration::from_secs(7)));
+    }
+}

@@ -1,0 +1,157 @@
+//! What members tell each other about the mesh, and how their clocks differ.
+//!
+//! When a connection opens, each side tells everything: certificates, revocations, addresses, last
+//! integers. What is new afterwards is told to everybody at once and passed on by whoever did not
+//! know it, so it spreads and stops. Once a minute an empty request compares clocks.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use libp2p_identity::PeerId;
+
+use super::{
+    Asked, State,
+    io::{InboundId, NetOutput, Now, Protocol},
+};
+use crate::proto::mesh::{
+    Address,
+    sync::{ADDRESSES_PER_PEER_MAX, Request, Response},
+};
+
+/// How often clocks are compared.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Longest round trip at which a clock reading counts, in microseconds: with more, the two ways
+/// may differ by more than the reading is worth.
+const ROUND_TRIP_MAX_US: i64 = 1_000_000;
+
+/// What is known of other clocks.
+#[derive(Default)]
+pub(super) struct Sync {
+    offsets_us: BTreeMap<PeerId, i64>,
+    next_round: Option<Duration>,
+}
+
+impl Sync {
+    /// Returns a peer's clock minus ours.
+    pub(super) fn offset_us(&self, peer: &PeerId) -> Option<i64> {
+        self.offsets_us.get(peer).copied()
+    }
+
+    pub(super) const fn next_round(&self) -> Option<Duration> {
+        self.next_round
+    }
+}
+
+impl State {
+    pub(super) fn own_addresses(
+        &mut self,
+        addresses: std::collections::BTreeSet<Address>,
+        now: Now,
+    ) {
+        self.own.addresses = addresses.into_iter().take(ADDRESSES_PER_PEER_MAX).collect();
+        let addresses = vec![(self.own.peer, self.own.addresses.clone())];
+        let request = Request { addresses, ..Request::default() };
+        let peers: Vec<PeerId> = self.links.open_peers().collect();
+        for peer in peers {
+            self.tell(peer, &request, now);
+        }
+    }
+
+    /// Tells a peer everything that this node knows of the mesh.
+    pub(super) fn tell_everything(&mut self, peer: PeerId, now: Now) {
+        let members = self.membership.members().map(|(member, _)| member);
+        let mut addresses: Vec<(PeerId, Vec<Address>)> = members
+            .filter(|member| *member != peer)
+            .map(|member| (member, self.peers.addresses(&member)))
+            .filter(|(_, addresses)| !addresses.is_empty())
+            .collect();
+        addresses.push((self.own.peer, self.own.addresses.clone()));
+        let request = Request {
+            certificates: self.membership.certificates(),
+            revocations: self.membership.revocations(),
+            addresses,
+            last: self.integers.last_values(),
+        };
+        self.tell(peer, &request, now);
+        let next = now.mono + CLOCK_INTERVAL;
+        self.sync.next_round = Some(self.sync.next_round.map_or(next, |round| round.min(next)));
+    }
+
+    /// Tells every connected member what is new.
+    pub(super) fn tell_everybody(
+        &mut self,
+        certificates: Vec<Vec<u8>>,
+        revocations: Vec<Vec<u8>>,
+        now: Now,
+    ) {
+        let request = Request { certificates, revocations, ..Request::default() };
+        let peers: Vec<PeerId> = self.links.open_peers().collect();
+        for peer in peers {
+            self.tell(peer, &request, now);
+        }
+    }
+
+    fn tell(&mut self, peer: PeerId, request: &Request, now: Now) {
+        let id = self.effects.ask(Asked::Sync { peer, sent_us: now.unix_us });
+        let bytes = request.encode();
+        self.effects.net(NetOutput::Request { peer, protocol: Protocol::Sync, id, bytes });
+    }
+
+    pub(super) fn sync_request(&mut self, peer: PeerId, id: InboundId, bytes: &[u8], now: Now) {
+        if !self.membership.is_known(&peer) {
+            return self.effects.refused(Some(peer), "sync", "not_a_member");
+        }
+        let request = match Request::decode(bytes) {
+            Ok(request) => request,
+            Err(_) => return self.effects.refused(Some(peer), "sync", "malformed"),
+        };
+        let answer = Response { received_us: now.unix_us, sent_us: now.unix_us }.encode();
+        self.effects.net(NetOutput::Respond { id, bytes: answer });
+        let (certificates, revocations) =
+            self.learn_statements(request.certificates, request.revocations, now);
+        if !certificates.is_empty() || !revocations.is_empty() {
+            self.tell_everybody(certificates, revocations, now);
+        }
+        for (of, addresses) in request.addresses {
+            if of == peer {
+                self.replace_addresses(of, addresses);
+            } else if of != self.own.peer && self.membership.is_known(&of) {
+                self.learn_addresses(of, addresses);
+            }
+        }
+        self.learn_last_values(peer, request.last, now);
+        self.dial_due(now);
+    }
+
+    pub(super) fn sync_answered(
+        &mut self,
+        peer: PeerId,
+        sent_us: u64,
+        result: Result<Vec<u8>, String>,
+        now: Now,
+    ) {
+        let Ok(response) = result.map_err(drop).and_then(|b| Response::decode(&b).map_err(drop))
+        else {
+            return;
+        };
+        let signed = |us: u64| i64::try_from(us).unwrap_or(i64::MAX);
+        let (t0, t3) = (signed(sent_us), signed(now.unix_us));
+        let (t1, t2) = (signed(response.received_us), signed(response.sent_us));
+        let round_trip = t3.saturating_sub(t0).saturating_sub(t2.saturating_sub(t1));
+        if (0..=ROUND_TRIP_MAX_US).contains(&round_trip) {
+            let offset = t1.saturating_sub(t0).saturating_add(t2.saturating_sub(t3)) / 2;
+            self.sync.offsets_us.insert(peer, offset);
+        }
+    }
+
+    pub(super) fn sync_due(&mut self, now: Now) {
+        if self.sync.next_round.is_none_or(|round| round > now.mono) {
+            return;
+        }
+        let peers: Vec<PeerId> = self.links.open_peers().collect();
+        self.sync.next_round = (!peers.is_empty()).then(|| now.mono + CLOCK_INTERVAL);
+        for peer in peers {
+            self.tell(peer, &Request::default(), now);
+        }
+    }
+}
