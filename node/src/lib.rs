@@ -3,6 +3,8 @@
 pub mod proto;
 
 pub mod state;
+#[cfg(feature = "disk")]
+pub mod store;
 
 #[cfg(test)]
 mod vectors;

@@ -1,0 +1,204 @@
+//! The tables, their versions, and what is read from them at start.
+
+use std::path::Path;
+
+use libp2p_identity::PeerId;
+use rusqlite::{Connection, Row};
+
+use super::StoreError;
+use crate::{
+    proto::{
+        iid::Index,
+        mesh::{Address, MessageId},
+    },
+    state::io::{Invite, Loaded, Outgoing},
+};
+
+/// "pmsh": marks the file as a pimesh store.
+const APPLICATION_ID: i64 = 0x706d_7368;
+
+/// How large the log grows until it is written back, in pages of 4 KiB: 4 MiB. Writing back costs
+/// two flushes, so it should be rare; the log is overwritten from its start afterwards, at its
+/// full length, so that a commit does not change the file's length.
+const CHECKPOINT_PAGES: i64 = 1024;
+
+/// One step for each version of the format; the number of steps is the newest version.
+const MIGRATIONS: [&str; 1] = ["
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
+    CREATE TABLE members (peer BLOB PRIMARY KEY, certificate BLOB NOT NULL) STRICT;
+    CREATE TABLE revocations (peer BLOB PRIMARY KEY, revocation BLOB NOT NULL) STRICT;
+    CREATE TABLE invites (
+        secret_hash BLOB PRIMARY KEY,
+        expires_ms INTEGER NOT NULL,
+        name TEXT NOT NULL DEFAULT '',
+        idx INTEGER NOT NULL,
+        used_by BLOB NOT NULL DEFAULT x''
+    ) STRICT;
+    CREATE TABLE addresses (
+        peer BLOB NOT NULL, rank INTEGER NOT NULL, address TEXT NOT NULL,
+        PRIMARY KEY (peer, rank)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE pins (
+        peer BLOB PRIMARY KEY, fingerprint BLOB NOT NULL, bits INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE marks (
+        used INTEGER PRIMARY KEY AUTOINCREMENT,
+        sender BLOB NOT NULL, epoch INTEGER NOT NULL, sequence INTEGER NOT NULL
+    ) STRICT;
+    CREATE UNIQUE INDEX marks_by_sender ON marks (sender, epoch);
+    CREATE TABLE outbox (
+        row INTEGER PRIMARY KEY AUTOINCREMENT,
+        id BLOB NOT NULL UNIQUE, recipient BLOB NOT NULL,
+        epoch INTEGER NOT NULL, sequence INTEGER NOT NULL,
+        created_ms INTEGER NOT NULL, expires_ms INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE history (
+        row INTEGER PRIMARY KEY AUTOINCREMENT,
+        id BLOB NOT NULL,
+        direction INTEGER NOT NULL CHECK (direction IN (0, 1)),
+        peer BLOB NOT NULL,
+        created_ms INTEGER NOT NULL,
+        at_ms INTEGER NOT NULL,
+        via TEXT NOT NULL,
+        outcome TEXT NOT NULL DEFAULT '',
+        body TEXT NOT NULL,
+        UNIQUE (id, direction)
+    ) STRICT;
+    CREATE TABLE totals (one INTEGER PRIMARY KEY CHECK (one = 1), bytes INTEGER NOT NULL) STRICT;
+    INSERT INTO totals VALUES (1, 0);
+    CREATE TRIGGER history_in AFTER INSERT ON history BEGIN
+        UPDATE totals SET bytes = bytes + length(CAST(new.body AS BLOB));
+    END;
+    CREATE TRIGGER history_out AFTER DELETE ON history BEGIN
+        UPDATE totals SET bytes = bytes - length(CAST(old.body AS BLOB));
+    END;
+"];
+
+pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
+    let connection = Connection::open(path)?;
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    migrate(&connection, path)?;
+    Ok(connection)
+}
+
+fn migrate(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+    let (application, found) = (number("application_id")?, number("user_version")?);
+    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    if application != APPLICATION_ID && (application != 0 || found != 0) {
+        return Err(StoreError::Foreign(path.to_owned()));
+    }
+    if found > known {
+        return Err(StoreError::Newer { found, known });
+    }
+    for (version, step) in (1..).zip(MIGRATIONS).skip(usize::try_from(found).unwrap_or(0)) {
+        connection.execute_batch(&format!(
+            "BEGIN; {step} PRAGMA application_id = {APPLICATION_ID}; \
+             PRAGMA user_version = {version}; COMMIT;"
+        ))?;
+    }
+    Ok(())
+}
+
+/// Reads what the state starts from.
+pub(super) fn load(connection: &Connection) -> Result<Loaded, StoreError> {
+    Ok(Loaded {
+        certificate: rows(connection, "SELECT value FROM meta WHERE key = 'certificate'", |row| {
+            Ok(row.get(0)?)
+        })?
+        .pop(),
+        members: rows(connection, "SELECT certificate FROM members", |row| Ok(row.get(0)?))?,
+        revocations: rows(connection, "SELECT revocation FROM revocations", |row| Ok(row.get(0)?))?,
+        invites: rows(
+            connection,
+            "SELECT secret_hash, expires_ms, name, idx, used_by FROM invites",
+            read_invite,
+        )?,
+        addresses: load_addresses(connection)?,
+        outbox: rows(
+            connection,
+            "SELECT o.id, o.recipient, o.epoch, o.sequence, o.created_ms, o.expires_ms, h.body \
+             FROM outbox o JOIN history h ON h.id = o.id AND h.direction = 1 ORDER BY o.row",
+            read_outgoing,
+        )?,
+        marks: rows(connection, "SELECT sender, epoch, sequence FROM marks ORDER BY used", |row| {
+            Ok((peer(row, 0)?, number(row, 1)?, number(row, 2)?))
+        })?,
+        pins: rows(connection, "SELECT peer, fingerprint, bits FROM pins", |row| {
+            Ok((peer(row, 0)?, bytes(row, 1)?, row.get(2)?))
+        })?,
+    })
+}
+
+fn rows<T>(
+    connection: &Connection,
+    sql: &str,
+    read: impl Fn(&Row<'_>) -> Result<T, StoreError>,
+) -> Result<Vec<T>, StoreError> {
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    let mut all = Vec::new();
+    while let Some(row) = rows.next()? {
+        all.push(read(row)?);
+    }
+    Ok(all)
+}
+
+fn load_addresses(connection: &Connection) -> Result<Vec<(PeerId, Vec<Address>)>, StoreError> {
+    let listed = rows(
+        connection,
+        "SELECT peer, address FROM addresses ORDER BY peer, rank",
+        |row| Ok((peer(row, 0)?, Address::new(row.get::<_, String>(1)?))),
+    )?;
+    let mut all: Vec<(PeerId, Vec<Address>)> = Vec::new();
+    for (peer, address) in listed {
+        match all.last_mut() {
+            Some((last, addresses)) if *last == peer => addresses.extend(address),
+            _ => all.push((peer, address.into_iter().collect())),
+        }
+    }
+    Ok(all)
+}
+
+fn read_invite(row: &Row<'_>) -> Result<Invite, StoreError> {
+    let used_by: Vec<u8> = row.get(4)?;
+    let name: String = row.get(2)?;
+    Ok(Invite {
+        secret_hash: bytes(row, 0)?,
+        expires_ms: number(row, 1)?,
+        name: (!name.is_empty()).then_some(name),
+        index: Index(row.get(3)?),
+        used_by: if used_by.is_empty() { None } else { Some(peer(row, 4)?) },
+    })
+}
+
+fn read_outgoing(row: &Row<'_>) -> Result<Outgoing, StoreError> {
+    Ok(Outgoing {
+        id: MessageId(bytes(row, 0)?),
+        recipient: peer(row, 1)?,
+        epoch: number(row, 2)?,
+        sequence: number(row, 3)?,
+        created_ms: number(row, 4)?,
+        expires_ms: number(row, 5)?,
+        text: row.get(6)?,
+    })
+}
+
+pub(super) fn peer(row: &Row<'_>, column: usize) -> Result<PeerId, StoreError> {
+    let bytes: Vec<u8> = row.get(column)?;
+    PeerId::from_bytes(&bytes).map_err(|e| StoreError::Damaged(e.to_string()))
+}
+
+pub(super) fn bytes<const N: usize>(row: &Row<'_>, column: usize) -> Result<[u8; N], StoreError> {
+    let bytes: Vec<u8> = row.get(column)?;
+    bytes.try_into().map_err(|_| StoreError::Damaged(format!("column {column} is not {N} bytes")))
+}
+
+/// SQLite's integers are signed; ours keep their bits.
+pub(super) fn number(row: &Row<'_>, column: usize) -> Result<u64, StoreError> {
+    Ok(row.get::<_, i64>(column)?.cast_unsigned())
+}

@@ -1,0 +1,274 @@
+//! What was completed is there after a restart, whatever happened to the tail of the log.
+
+use std::sync::mpsc::{Receiver, channel};
+
+use libp2p_identity::PeerId;
+
+use super::*;
+use crate::{
+    proto::{
+        iid::Index,
+        mesh::{Address, MessageId, peer_of_seed},
+    },
+    state::io::{Incoming, Invite, Outcome, Outgoing, Via},
+};
+
+struct Fixture {
+    home: tempfile::TempDir,
+    store: Store,
+    loaded: Loaded,
+    completions: Receiver<Completion>,
+    next: u64,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        Self::at(tempfile::tempdir().expect("a folder"))
+    }
+
+    fn at(home: tempfile::TempDir) -> Self {
+        let (sender, completions) = channel();
+        let done = move |completion| drop(sender.send(completion));
+        let (store, loaded) = Store::open(home.path(), done).expect("a store");
+        Self { home, store, loaded, completions, next: 0 }
+    }
+
+    fn write(&mut self, records: Vec<Record>) -> bool {
+        let ticket = Ticket(self.next);
+        self.next += 1;
+        self.store.write(ticket, records).expect("room in the queue");
+        match self.completions.recv().expect("a completion") {
+            Completion::Stored(stored) => {
+                assert_eq!(stored, ticket);
+                true
+            }
+            Completion::Failed(failed, _) => {
+                assert_eq!(failed, ticket);
+                false
+            }
+        }
+    }
+
+    fn reopen(self) -> Self {
+        let Self { home, store, .. } = self;
+        drop(store);
+        Self::at(home)
+    }
+
+    fn received(&self, after: Option<i64>, search: Option<&str>) -> Vec<Row> {
+        let history = self.store.history().expect("a history");
+        let query = Query {
+            direction: Direction::Received,
+            peer: None,
+            since_ms: None,
+            after,
+            search: search.map(str::to_owned),
+            limit: 100,
+        };
+        history.read(&query).expect("rows")
+    }
+}
+
+fn peer() -> PeerId {
+    peer_of_seed(1)
+}
+
+fn outgoing(number: u8) -> Outgoing {
+    Outgoing {
+        id: MessageId([number; 16]),
+        recipient: peer(),
+        epoch: u64::MAX,
+        sequence: u64::from(number),
+        created_ms: 1_000,
+        expires_ms: 2_000,
+        text: format!("out {number}"),
+    }
+}
+
+fn incoming(number: u8, text: &str) -> Incoming {
+    Incoming {
+        id: MessageId([number; 16]),
+        sender: peer(),
+        mark: Some((u64::MAX, u64::from(number))),
+        created_ms: 1_000,
+        received_ms: 1_001,
+        via: Via::Direct,
+        text: text.to_owned(),
+    }
+}
+
+#[test]
+fn every_kind_of_record_is_there_after_a_restart() {
+    let invite = Invite {
+        secret_hash: [1; 32],
+        expires_ms: 5,
+        name: Some("pi-2".to_owned()),
+        index: Index(-2),
+        used_by: Some(peer()),
+    };
+    let addresses = vec![
+        Address::new("/ip4/10.0.0.2/tcp/1").expect("legal"),
+        Address::new("/ip4/10.0.0.1/tcp/1").expect("legal"),
+    ];
+    let mut store = Fixture::new();
+    assert!(store.write(vec![
+        Record::JoinedMesh { certificate: vec![1] },
+        Record::Member { peer: peer(), certificate: vec![2] },
+        Record::Revocation { peer: peer(), revocation: vec![3] },
+        Record::Invite(invite.clone()),
+        Record::Addresses { peer: peer(), addresses: addresses.clone() },
+        Record::Pin { peer: peer(), fingerprint: [4; 32], bits: 3072 },
+        Record::Outgoing(outgoing(1)),
+        Record::Outgoing(outgoing(2)),
+        Record::Incoming(incoming(3, "in")),
+    ]));
+    assert!(store.write(vec![Record::Outcome {
+        id: MessageId([1; 16]),
+        outcome: Outcome::Delivered,
+        at_ms: 1_500,
+    }]));
+
+    let loaded = store.reopen().loaded;
+
+    assert_eq!(loaded.certificate, Some(vec![1]));
+    assert_eq!(loaded.members, [vec![2]]);
+    assert_eq!(loaded.revocations, [vec![3]]);
+    assert_eq!(loaded.invites, [invite]);
+    assert_eq!(loaded.addresses, [(peer(), addresses)]);
+    assert_eq!(loaded.pins, [(peer(), [4; 32], 3072)]);
+    assert_eq!(loaded.outbox, [outgoing(2)]);
+    assert_eq!(loaded.marks, [(peer(), u64::MAX, 3)]);
+}
+
+#[test]
+fn entering_another_mesh_forgets_the_first_one() {
+    let mut store = Fixture::new();
+    store.write(vec![
+        Record::JoinedMesh { certificate: vec![1] },
+        Record::Member { peer: peer(), certificate: vec![2] },
+        Record::Pin { peer: peer(), fingerprint: [4; 32], bits: 3072 },
+    ]);
+
+    store.write(vec![Record::JoinedMesh { certificate: vec![9] }]);
+
+    let loaded = store.reopen().loaded;
+    assert_eq!(loaded.certificate, Some(vec![9]));
+    assert!(loaded.members.is_empty() && loaded.pins.is_empty());
+}
+
+#[test]
+fn a_ticket_that_fails_takes_no_other_with_it() {
+    let mut store = Fixture::new();
+
+    assert!(store.write(vec![Record::Outgoing(outgoing(1))]));
+    assert!(!store.write(vec![Record::Outgoing(outgoing(2)), Record::Outgoing(outgoing(1))]));
+    assert!(store.write(vec![Record::Outgoing(outgoing(3))]));
+
+    assert_eq!(store.reopen().loaded.outbox, [outgoing(1), outgoing(3)]);
+}
+
+#[test]
+fn completions_come_in_the_order_of_the_tickets() {
+    let store = Fixture::new();
+    for ticket in 0..500 {
+        let record = Record::Incoming(Incoming { id: id_of(ticket), ..incoming(1, "x") });
+        store.store.write(Ticket(ticket), vec![record]).expect("room");
+    }
+
+    for expected in 0..500 {
+        let Completion::Stored(ticket) = store.completions.recv().expect("one") else {
+            panic!("ticket {expected} failed")
+        };
+        assert_eq!(ticket, Ticket(expected));
+    }
+}
+
+fn id_of(number: u64) -> MessageId {
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&number.to_le_bytes());
+    MessageId(id)
+}
+
+#[test]
+fn a_second_process_on_the_same_home_is_refused() {
+    let store = Fixture::new();
+
+    let second = Store::open(store.home.path(), |_| {});
+
+    assert!(matches!(second, Err(StoreError::Locked(_))), "{second:?}");
+}
+
+#[test]
+fn a_newer_and_a_foreign_store_are_refused() {
+    for (pragma, value) in [("user_version", 99), ("application_id", 7)] {
+        let store = Fixture::new();
+        let path = store.home.path().join("pimesh.db");
+        let Fixture { home, store, .. } = store;
+        drop(store);
+        let connection = Connection::open(&path).expect("the file");
+        connection.pragma_update(None, pragma, value).expect("written");
+        drop(connection);
+
+        let opened = Store::open(home.path(), |_| {});
+
+        assert!(
+            matches!(opened, Err(StoreError::Newer { found: 99, known: 1 } | StoreError::Foreign(_))),
+            "{opened:?}"
+        );
+    }
+}
+
+#[test]
+fn history_is_searched_and_followed_without_gaps() {
+    let mut store = Fixture::new();
+    store.write(vec![Record::Incoming(incoming(1, "Door open")), Record::Incoming(incoming(2, "100%"))]);
+    let seen = store.received(None, None);
+    store.write(vec![Record::Incoming(incoming(3, "door shut"))]);
+
+    let texts = |rows: Vec<Row>| rows.into_iter().map(|row| row.text).collect::<Vec<_>>();
+    assert_eq!(texts(seen.clone()), ["Door open", "100%"]);
+    assert_eq!(texts(store.received(Some(seen[1].row), None)), ["door shut"]);
+    assert_eq!(texts(store.received(None, Some("door"))), ["Door open", "door shut"]);
+    assert_eq!(texts(store.received(None, Some("%"))), ["100%"]);
+}
+
+#[test]
+fn pruning_keeps_what_is_in_the_outbox_and_the_newest() {
+    let mut store = Fixture::new();
+    store.write(vec![Record::Outgoing(outgoing(1))]);
+    for number in 2..10 {
+        store.write(vec![Record::Incoming(incoming(number, "0123456789"))]);
+    }
+
+    store.write(vec![Record::Prune { before_ms: 0, bytes_max: 35 }]);
+    let kept = store.received(None, None).len();
+    store.write(vec![Record::Prune { before_ms: 5_000, bytes_max: u64::MAX >> 1 }]);
+
+    assert!(kept <= 3, "{kept} are left");
+    assert!(store.received(None, None).is_empty());
+    assert_eq!(store.reopen().loaded.outbox, [outgoing(1)]);
+}
+
+#[test]
+fn a_torn_tail_of_the_log_loses_nothing_that_was_completed_before_it() {
+    let mut store = Fixture::new();
+    store.write(vec![Record::Outgoing(outgoing(1))]);
+    let log = store.home.path().join("pimesh.db-wal");
+    let complete = std::fs::metadata(&log).expect("a log").len();
+    store.write(vec![Record::Outgoing(outgoing(2))]);
+    let all = std::fs::metadata(&log).expect("a log").len();
+    assert!(all > complete);
+
+    for cut in (complete..=all).step_by(97) {
+        let copy = tempfile::tempdir().expect("a folder");
+        for file in ["pimesh.db", "pimesh.db-wal"] {
+            std::fs::copy(store.home.path().join(file), copy.path().join(file)).expect("a copy");
+        }
+        let torn = OpenOptions::new().write(true).open(copy.path().join("pimesh.db-wal"));
+        torn.and_then(|file| file.set_len(cut)).expect("cut");
+
+        let outbox = Fixture::at(copy).loaded.outbox;
+
+        assert_eq!(outbox.first(), Some(&outgoing(1)), "cut at {cut}");
+    }
+}
