@@ -1,5 +1,8 @@
 //! Everything a pimesh node is.
 
+pub mod config;
+#[cfg(feature = "disk")]
+pub mod identity;
 pub mod proto;
 
 pub mod state;

@@ -1,0 +1,509 @@
+//! `pimesh.toml` becomes a [`Config`], every value legal.
+//!
+//! Nothing else reads the file. Every key has a default that suits two Pis on a kitchen table, and
+//! [`EXAMPLE`] shows all of them. Reading the file itself is the caller's.
+
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+
+use serde::Deserialize;
+
+use crate::{
+    proto::mesh::{Address, NodeName},
+    state::Settings,
+};
+
+/// Every key with its default and what it means.
+pub const EXAMPLE: &str = include_str!("pimesh.example.toml");
+
+/// Longest configuration file, in bytes.
+pub const FILE_BYTES_MAX: u64 = 64 * 1024;
+
+/// The configuration of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The name this node would like to have; the host name if `None`.
+    pub name: Option<NodeName>,
+    /// The network.
+    pub network: Network,
+    /// What the state uses.
+    pub settings: Settings,
+    /// Configured addresses of peers, each ending in `/p2p/` and a peer id.
+    pub peers: Vec<String>,
+    /// Size of a new RSA key, in bits.
+    pub rsa_bits: usize,
+    /// A file with the passphrase of the key files.
+    pub passphrase_file: Option<PathBuf>,
+    /// The control socket.
+    pub control: Control,
+    /// The log.
+    pub log: Log,
+}
+
+/// The `[network]` section.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// Where to listen.
+    pub listen: Vec<Address>,
+    /// Further addresses to tell others.
+    pub announce: Vec<Address>,
+    /// Whether to look for peers on the LAN.
+    pub mdns: bool,
+    /// Most connections.
+    pub connections_max: u32,
+    /// Most memory in use, in bytes, at which connections are still taken.
+    pub memory_bytes_max: usize,
+}
+
+/// The `[control]` section.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Control {
+    /// The unix socket; `control.sock` in the home folder if `None`.
+    pub socket: Option<PathBuf>,
+    /// A loopback TCP address that serves the same, with a bearer token.
+    pub tcp: Option<SocketAddr>,
+}
+
+/// The `[log]` section.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// What is logged, as a filter of `tracing`.
+    pub level: String,
+    /// How it is written.
+    pub format: LogFormat,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Why a configuration is not legal.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// The text is no TOML, or a value has the wrong type.
+    #[error("{0}")]
+    Toml(String),
+    /// A key does not exist.
+    #[error("line {line}: there is no key `{key}`{}", nearest.as_ref().map(|n| format!("; did you mean `{n}`?")).unwrap_or_default())]
+    UnknownKey {
+        /// Where.
+        line: usize,
+        /// The key with its section.
+        key: String,
+        /// The known key that is most like it.
+        nearest: Option<String>,
+    },
+    /// A value is out of range.
+    #[error("`{key}` is {expected}, got `{found}`")]
+    Value {
+        /// The key with its section.
+        key: &'static str,
+        /// What it may be.
+        expected: &'static str,
+        /// What it is.
+        found: String,
+    },
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::parse("").expect("the defaults are legal, as a test shows")
+    }
+}
+
+impl Config {
+    /// Reads a configuration.
+    ///
+    /// # Errors
+    /// Returns the first thing that is not legal.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        check_keys(text)?;
+        let file: File = toml::from_str(text).map_err(|e| ConfigError::Toml(e.to_string()))?;
+        file.into_config()
+    }
+}
+
+/// Returns every key with its section, as the example names them.
+#[must_use]
+pub fn keys() -> Vec<String> {
+    let mut section = String::new();
+    let mut keys = Vec::new();
+    for line in EXAMPLE.lines() {
+        let line = line.trim_start_matches("# ").trim();
+        if let Some(name) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
+            name.clone_into(&mut section);
+        } else if let Some((key, _)) = line.split_once(" = ")
+            && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+        {
+            keys.push(format!("{section}.{key}"));
+        }
+    }
+    keys
+}
+
+/// Refuses keys that do not exist, with their line and the nearest one that does.
+fn check_keys(text: &str) -> Result<(), ConfigError> {
+    let table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
+        ConfigError::Toml(e.to_string().trim_end().to_owned())
+    })?;
+    let known = keys();
+    for (section, value) in &table {
+        let found = match value {
+            toml::Value::Table(entries) => {
+                entries.keys().map(|key| format!("{section}.{key}")).collect()
+            }
+            _ => vec![section.clone()],
+        };
+        if let Some(key) = found.into_iter().find(|key| !known.contains(key)) {
+            let likeness = |known: &&String| (strsim::jaro_winkler(known, &key) * 1e6) as u64;
+            let nearest = known.iter().max_by_key(likeness).filter(|n| likeness(n) > 800_000);
+            let line = line_of(text, &key);
+            return Err(ConfigError::UnknownKey { line, nearest: nearest.cloned(), key });
+        }
+    }
+    Ok(())
+}
+
+fn line_of(text: &str, key: &str) -> usize {
+    let (section, name) = key.split_once('.').unwrap_or(("", key));
+    let mut current = String::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let line = line.trim();
+        if let Some(header) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
+            header.trim().clone_into(&mut current);
+        } else if current == section
+            && line.split_once('=').is_some_and(|(key, _)| key.trim() == name)
+        {
+            return number;
+        }
+    }
+    1
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct File {
+    node: NodeSection,
+    network: NetworkSection,
+    messages: MessagesSection,
+    integers: IntegersSection,
+    identity: IdentitySection,
+    control: ControlSection,
+    log: LogSection,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct NodeSection {
+    name: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(default)]
+struct NetworkSection {
+    listen: Vec<String>,
+    announce: Vec<String>,
+    peers: Vec<String>,
+    mdns: bool,
+    connections_max: u32,
+    memory_max: Size,
+}
+
+impl Default for NetworkSection {
+    fn default() -> Self {
+        let listen = [
+            "/ip4/0.0.0.0/udp/4630/quic-v1",
+            "/ip4/0.0.0.0/tcp/4630",
+            "/ip6/::/udp/4630/quic-v1",
+            "/ip6/::/tcp/4630",
+        ];
+        Self {
+            listen: listen.map(str::to_owned).to_vec(),
+            announce: Vec::new(),
+            peers: Vec::new(),
+            mdns: true,
+            connections_max: 512,
+            memory_max: Size(256 << 20),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(default)]
+struct MessagesSection {
+    expiry: Span,
+    outbox_count_max: usize,
+    outbox_size_max: Size,
+    history_age_max: Span,
+    history_size_max: Size,
+}
+
+impl Default for MessagesSection {
+    fn default() -> Self {
+        let settings = Settings::default();
+        Self {
+            expiry: Span(settings.expiry),
+            outbox_count_max: settings.outbox_count_max,
+            outbox_size_max: Size(settings.outbox_bytes_max as u64),
+            history_age_max: Span(settings.history_age_max),
+            history_size_max: Size(settings.history_bytes_max),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(default)]
+struct IntegersSection {
+    ttl: Span,
+    budget_per_second: u32,
+    budget_burst: u32,
+}
+
+impl Default for IntegersSection {
+    fn default() -> Self {
+        let settings = Settings::default();
+        Self {
+            ttl: Span(settings.integer_ttl),
+            budget_per_second: settings.budget_per_second,
+            budget_burst: settings.budget_burst,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(default)]
+struct IdentitySection {
+    rsa_bits: usize,
+    passphrase_file: Option<PathBuf>,
+}
+
+impl Default for IdentitySection {
+    fn default() -> Self {
+        Self { rsa_bits: 3072, passphrase_file: None }
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ControlSection {
+    socket: Option<PathBuf>,
+    tcp: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(default)]
+struct LogSection {
+    level: String,
+    format: LogFormat,
+}
+
+impl Default for LogSection {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), format: LogFormat::Text }
+    }
+}
+
+impl File {
+    fn into_config(self) -> Result<Config, ConfigError> {
+        const MINUTE: Duration = Duration::from_secs(60);
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+        let name = self.node.name.map(|name| {
+            let expected = "1 to 63 letters, digits, `-`, `_` and `.`, and no reserved word";
+            name.parse().map_err(|_| value("node.name", expected, &name))
+        });
+        let Span(expiry) = self.messages.expiry;
+        if expiry < MINUTE || expiry > 30 * DAY {
+            return Err(value("messages.expiry", "1min to 30d", format_args!("{expiry:?}")));
+        }
+        let Span(integer_ttl) = self.integers.ttl;
+        if integer_ttl < Duration::from_millis(1) || integer_ttl > 10 * MINUTE {
+            return Err(value("integers.ttl", "1ms to 10min", format_args!("{integer_ttl:?}")));
+        }
+        if ![2048, 3072, 4096].contains(&self.identity.rsa_bits) {
+            let found = self.identity.rsa_bits;
+            return Err(value("identity.rsa_bits", "2048, 3072 or 4096", found));
+        }
+        let count = self.messages.outbox_count_max;
+        if !(1..=1_000_000).contains(&count) {
+            return Err(value("messages.outbox_count_max", "1 to 1000000", count));
+        }
+        if !(4..=65_536).contains(&self.network.connections_max) {
+            let found = self.network.connections_max;
+            return Err(value("network.connections_max", "4 to 65536", found));
+        }
+        let tcp = self.control.tcp.map(|text| {
+            let address = text.parse::<SocketAddr>().ok().filter(|a| a.ip().is_loopback());
+            address.ok_or_else(|| value("control.tcp", "a loopback address with a port", text))
+        });
+        for peer in &self.network.peers {
+            if !peer.starts_with('/') || !peer.contains("/p2p/") {
+                return Err(value("network.peers", "a multiaddr that ends in `/p2p/…`", peer));
+            }
+        }
+        Ok(Config {
+            name: name.transpose()?,
+            network: Network {
+                listen: addresses("network.listen", self.network.listen)?,
+                announce: addresses("network.announce", self.network.announce)?,
+                mdns: self.network.mdns,
+                connections_max: self.network.connections_max,
+                memory_bytes_max: usize::try_from(self.network.memory_max.0).unwrap_or(usize::MAX),
+            },
+            settings: Settings {
+                expiry,
+                outbox_count_max: count,
+                outbox_bytes_max: usize::try_from(self.messages.outbox_size_max.0)
+                    .unwrap_or(usize::MAX),
+                history_age_max: self.messages.history_age_max.0,
+                history_bytes_max: self.messages.history_size_max.0,
+                integer_ttl,
+                budget_per_second: self.integers.budget_per_second,
+                budget_burst: self.integers.budget_burst,
+                peers: Vec::new(),
+            },
+            peers: self.network.peers,
+            rsa_bits: self.identity.rsa_bits,
+            passphrase_file: self.identity.passphrase_file,
+            control: Control { socket: self.control.socket, tcp: tcp.transpose()? },
+            log: Log { level: self.log.level, format: self.log.format },
+        })
+    }
+}
+
+fn value(key: &'static str, expected: &'static str, found: impl fmt::Display) -> ConfigError {
+    ConfigError::Value { key, expected, found: found.to_string() }
+}
+
+fn addresses(key: &'static str, texts: Vec<String>) -> Result<Vec<Address>, ConfigError> {
+    let read = |text: String| {
+        let address = Address::new(text.clone()).filter(|_| text.starts_with('/'));
+        address.ok_or_else(|| value(key, "a list of multiaddrs", text))
+    };
+    texts.into_iter().map(read).collect()
+}
+
+/// A duration as people write it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+struct Span(Duration);
+
+impl TryFrom<String> for Span {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        parse_duration(&text).map(Self).ok_or_else(|| {
+            format!("`{text}` is no duration; write for example \"30s\", \"15min\" or \"7d\"")
+        })
+    }
+}
+
+/// Reads a duration as people write it: a number and `ms`, `s`, `min`, `h` or `d`.
+#[must_use]
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let (number, unit) = split_unit(text)?;
+    let millis: u64 = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "min" | "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    number.checked_mul(millis).map(Duration::from_millis)
+}
+
+/// A size as people write it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+struct Size(u64);
+
+impl TryFrom<String> for Size {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let scale = |(number, unit): (u64, &str)| {
+            let shift = match unit {
+                "B" => 0,
+                "KiB" => 10,
+                "MiB" => 20,
+                "GiB" => 30,
+                _ => return None,
+            };
+            number.checked_mul(1 << shift)
+        };
+        split_unit(&text).and_then(scale).map(Self).ok_or_else(|| {
+            format!("`{text}` is no size; write for example \"64 KiB\" or \"256 MiB\"")
+        })
+    }
+}
+
+fn split_unit(text: &str) -> Option<(u64, &str)> {
+    let text = text.trim();
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    Some((number.parse().ok()?, unit.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_shows_every_key_with_its_default() {
+        let shown: String = EXAMPLE
+            .lines()
+            .filter(|line| !line.starts_with("## "))
+            .map(|line| format!("{}\n", line.strip_prefix("# ").unwrap_or(line)))
+            .collect();
+        let mut parsed = Config::parse(&shown).expect("the example is legal");
+        assert_eq!(parsed.name.take().map(String::from), Some("pi-1".to_owned()));
+        assert!(parsed.passphrase_file.take().is_some());
+        assert!(parsed.control.socket.take().is_some() && parsed.control.tcp.take().is_some());
+
+        assert_eq!(parsed, Config::default());
+        assert_eq!(keys().len(), 21);
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line_and_the_nearest_one() {
+        let error = Config::parse("[network]\nmdns = true\nlissten = []\n").expect_err("refused");
+
+        assert_eq!(
+            error.to_string(),
+            "line 3: there is no key `network.lissten`; did you mean `network.listen`?"
+        );
+        assert!(matches!(Config::parse("x = 1"), Err(ConfigError::UnknownKey { line: 1, .. })));
+    }
+
+    #[test]
+    fn values_out_of_range_are_named_with_what_they_may_be() {
+        for (text, message) in [
+            ("[messages]\nexpiry = \"31d\"", "`messages.expiry` is 1min to 30d, got `2678400s`"),
+            ("[identity]\nrsa_bits = 1024", "`identity.rsa_bits` is 2048, 3072 or 4096, got `1024`"),
+            (
+                "[control]\ntcp = \"0.0.0.0:1\"",
+                "`control.tcp` is a loopback address with a port, got `0.0.0.0:1`",
+            ),
+        ] {
+            assert_eq!(Config::parse(text).expect_err(text).to_string(), message);
+        }
+        assert!(Config::parse("[messages]\nexpiry = 7").is_err());
+        assert!(Config::parse("[messages]\nexpiry = \"soon\"").is_err());
+    }
+
+    #[test]
+    fn durations_and_sizes_are_read_as_people_write_them() {
+        assert_eq!(parse_duration("30s"), Some(Duration::from_secs(30)));
+        assert_eq!(parse_duration("200 ms"), Some(Duration::from_millis(200)));
+        assert_eq!(parse_duration("15min"), Some(Duration::from_secs(900)));
+        assert_eq!(parse_duration("7d"), Some(Duration::from_secs(604_800)));
+        assert_eq!(parse_duration("7"), None);
+        assert_eq!(Size::try_from("4 MiB".to_owned()), Ok(Size(4_194_304)));
+        assert!(Size::try_from("4 MB".to_owned()).is_err());
+    }
+}

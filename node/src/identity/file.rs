@@ -1,0 +1,320 @@
+//! One key file: its two lines, its permissions, and how it is written.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{Read, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use aes_gcm::{
+    Aes256Gcm, KeyInit,
+    aead::{Aead, Payload},
+};
+use argon2::{Algorithm, Argon2, Params, Version};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use zeroize::Zeroizing;
+
+use super::{Passphrase, random};
+
+/// Longest key file, in bytes: the PEM of a 4,096-bit key, sealed and in base64, has about 4,400.
+const FILE_BYTES_MAX: u64 = 16 * 1024;
+
+/// The first word of every key file.
+const MAGIC: &str = "pimesh-key";
+const VERSION: &str = "v1";
+
+/// Argon2id with 64 MiB and three passes (RFC 9106, section 4, second recommendation): about a
+/// second on a Pi 3.
+const MEMORY_KIB: u32 = 64 * 1024;
+const PASSES: u32 = 3;
+const LANES: u32 = 1;
+
+/// What a key file may ask for at most, so that a changed file cannot exhaust the machine.
+const MEMORY_KIB_MAX: u32 = 256 * 1024;
+const PASSES_MAX: u32 = 10;
+
+const SALT_BYTES: usize = 16;
+const NONCE_BYTES: usize = 12;
+
+/// Which key a file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The libp2p key.
+    Node,
+    /// The messaging key.
+    Messaging,
+    /// The RSA key.
+    Rsa,
+    /// The mesh key.
+    Mesh,
+}
+
+impl Kind {
+    /// Returns the word in the file's first line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Node => "node",
+            Self::Messaging => "messaging",
+            Self::Rsa => "rsa",
+            Self::Mesh => "mesh",
+        }
+    }
+
+    /// Returns the name of the file in the home folder.
+    #[must_use]
+    pub const fn file_name(self) -> &'static str {
+        match self {
+            Self::Node => "node.key",
+            Self::Messaging => "messaging.key",
+            Self::Rsa => "rsa.key",
+            Self::Mesh => "mesh.key",
+        }
+    }
+}
+
+/// Why a key file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFileError {
+    /// The file system failed.
+    #[error("could not use {path}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Others can read or change it.
+    #[error("{path} has permissions {mode:o}: others could use it; `chmod {wanted:o} {path}` mends that")]
+    Permissions {
+        /// Which file.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+        /// What they should be.
+        wanted: u32,
+    },
+    /// It is there already.
+    #[error("{path} exists already")]
+    Exists {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// It is not there.
+    #[error("there is no {path}")]
+    Missing {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// It is damaged.
+    #[error("{path} is damaged; restore it from a backup")]
+    Torn {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// It holds another key.
+    #[error("{path} is not a {wanted} key file")]
+    OtherKind {
+        /// Which file.
+        path: PathBuf,
+        /// What it should hold.
+        wanted: &'static str,
+    },
+    /// A newer program wrote it.
+    #[error("{path} was written by a newer pimesh")]
+    Newer {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// It is sealed, and no passphrase was given.
+    #[error("{path} is sealed with a passphrase; set `identity.passphrase_file`, or run on a terminal")]
+    NeedsPassphrase {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// The passphrase is wrong, or the file was changed. Nothing says which.
+    #[error("{path} does not open with this passphrase")]
+    WrongPassphrase {
+        /// Which file.
+        path: PathBuf,
+    },
+}
+
+/// Reads a key, or `None` if there is no file.
+pub(super) fn load(
+    path: &Path,
+    kind: Kind,
+    passphrase: Option<&Passphrase>,
+) -> Result<Option<Zeroizing<Vec<u8>>>, KeyFileError> {
+    match check_private(path) {
+        Err(KeyFileError::Missing { .. }) => return Ok(None),
+        checked => checked?,
+    }
+    let text = Zeroizing::new(read_bounded(path)?);
+    decode(&text, path, kind, passphrase).map(Some)
+}
+
+/// Writes a key to a file that is not there yet.
+pub(super) fn create(
+    path: &Path,
+    kind: Kind,
+    secret: &[u8],
+    passphrase: Option<&Passphrase>,
+) -> Result<(), KeyFileError> {
+    let neighbour = write_neighbour(path, kind, secret, passphrase)?;
+    // A hard link, unlike a rename, fails if the name is taken.
+    let linked = fs::hard_link(&neighbour, path);
+    let removed = fs::remove_file(&neighbour);
+    linked.map_err(|source| match source.kind() {
+        std::io::ErrorKind::AlreadyExists => KeyFileError::Exists { path: path.to_owned() },
+        _ => io(path)(source),
+    })?;
+    removed.map_err(io(path))?;
+    sync_folder(path)
+}
+
+/// Writes a key in the place of the one that is there.
+pub(super) fn replace(
+    path: &Path,
+    kind: Kind,
+    secret: &[u8],
+    passphrase: Option<&Passphrase>,
+) -> Result<(), KeyFileError> {
+    let neighbour = write_neighbour(path, kind, secret, passphrase)?;
+    fs::rename(&neighbour, path).map_err(io(path))?;
+    sync_folder(path)
+}
+
+/// Refuses a file that anybody but its owner can read or change.
+pub(super) fn check_private(path: &Path) -> Result<(), KeyFileError> {
+    let metadata = fs::metadata(path).map_err(|source| match source.kind() {
+        std::io::ErrorKind::NotFound => KeyFileError::Missing { path: path.to_owned() },
+        _ => io(path)(source),
+    })?;
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(KeyFileError::Permissions { path: path.to_owned(), mode, wanted: 0o600 });
+    }
+    Ok(())
+}
+
+pub(super) fn read_bounded(path: &Path) -> Result<String, KeyFileError> {
+    let mut text = String::new();
+    let file = File::open(path).map_err(io(path))?;
+    file.take(FILE_BYTES_MAX).read_to_string(&mut text).map_err(io(path))?;
+    Ok(text)
+}
+
+fn write_neighbour(
+    path: &Path,
+    kind: Kind,
+    secret: &[u8],
+    passphrase: Option<&Passphrase>,
+) -> Result<PathBuf, KeyFileError> {
+    let neighbour = path.with_extension(format!("new-{}", hex::encode(random::<8>())));
+    let text = encode(kind, secret, passphrase);
+    let mut file = OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(&neighbour)
+        .map_err(io(path))?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(io(path))?;
+    Ok(neighbour)
+}
+
+fn sync_folder(path: &Path) -> Result<(), KeyFileError> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(io(path))
+}
+
+fn io(path: &Path) -> impl Fn(std::io::Error) -> KeyFileError {
+    let path = path.to_owned();
+    move |source| KeyFileError::Io { path: path.clone(), source }
+}
+
+fn encode(kind: Kind, secret: &[u8], passphrase: Option<&Passphrase>) -> Zeroizing<String> {
+    let name = kind.name();
+    let Some(passphrase) = passphrase else {
+        let body = Zeroizing::new(STANDARD.encode(secret));
+        return Zeroizing::new(format!("{MAGIC} {VERSION} {name} plain\n{}\n", *body));
+    };
+    let (salt, nonce) = (random::<SALT_BYTES>(), random::<NONCE_BYTES>());
+    let head = format!(
+        "{MAGIC} {VERSION} {name} argon2id+aes-256-gcm m={MEMORY_KIB},t={PASSES},p={LANES} {} {}",
+        STANDARD.encode(salt),
+        STANDARD.encode(nonce)
+    );
+    let params = Params::new(MEMORY_KIB, PASSES, LANES, Some(32)).expect("fixed and legal");
+    let key = derive(passphrase, &salt, params);
+    let sealed = Aes256Gcm::new((&*key).into())
+        .encrypt((&nonce).into(), Payload { msg: secret, aad: head.as_bytes() })
+        .expect("AES-GCM takes a few kilobytes");
+    Zeroizing::new(format!("{head}\n{}\n", STANDARD.encode(sealed)))
+}
+
+fn decode(
+    text: &str,
+    path: &Path,
+    kind: Kind,
+    passphrase: Option<&Passphrase>,
+) -> Result<Zeroizing<Vec<u8>>, KeyFileError> {
+    let path = path.to_owned();
+    let torn = || KeyFileError::Torn { path: path.clone() };
+    let (head, body) = text.split_once('\n').ok_or_else(torn)?;
+    let mut words = head.split(' ');
+    if words.next() != Some(MAGIC) {
+        return Err(torn());
+    }
+    if words.next() != Some(VERSION) {
+        return Err(KeyFileError::Newer { path });
+    }
+    if words.next() != Some(kind.name()) {
+        return Err(KeyFileError::OtherKind { path, wanted: kind.name() });
+    }
+    let body = body.strip_suffix('\n').ok_or_else(torn)?;
+    let body = Zeroizing::new(STANDARD.decode(body).map_err(|_| torn())?);
+    let rest: Vec<&str> = words.collect();
+    match rest.as_slice() {
+        ["plain"] => Ok(body),
+        ["argon2id+aes-256-gcm", params, salt, nonce] => {
+            let params = read_params(params).ok_or_else(torn)?;
+            let salt: [u8; SALT_BYTES] = exact(salt).ok_or_else(torn)?;
+            let nonce: [u8; NONCE_BYTES] = exact(nonce).ok_or_else(torn)?;
+            let Some(passphrase) = passphrase else {
+                return Err(KeyFileError::NeedsPassphrase { path });
+            };
+            let key = derive(passphrase, &salt, params);
+            Aes256Gcm::new((&*key).into())
+                .decrypt((&nonce).into(), Payload { msg: &body, aad: head.as_bytes() })
+                .map(Zeroizing::new)
+                .map_err(|_| KeyFileError::WrongPassphrase { path })
+        }
+        _ => Err(torn()),
+    }
+}
+
+fn exact<const N: usize>(text: &str) -> Option<[u8; N]> {
+    STANDARD.decode(text).ok()?.try_into().ok()
+}
+
+fn read_params(text: &str) -> Option<Params> {
+    let mut numbers = text.split(',').zip(["m=", "t=", "p="]).map(|(part, name)| {
+        part.strip_prefix(name).and_then(|number| number.parse::<u32>().ok())
+    });
+    let (memory, passes, lanes) = (numbers.next()??, numbers.next()??, numbers.next()??);
+    if memory > MEMORY_KIB_MAX || passes > PASSES_MAX || lanes != LANES {
+        return None;
+    }
+    Params::new(memory, passes, lanes, Some(32)).ok()
+}
+
+fn derive(passphrase: &Passphrase, salt: &[u8], params: Params) -> Zeroizing<[u8; 32]> {
+    let mut key = Zeroizing::new([0; 32]);
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+        .hash_password_into(passphrase.as_bytes(), salt, &mut *key)
+        .expect("salt and key have legal lengths");
+    key
+}

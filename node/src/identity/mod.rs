@@ -1,0 +1,293 @@
+//! The key files in the home folder, readable by their owner only.
+//!
+//! | file | key | used for |
+//! | --- | --- | --- |
+//! | `node.key` | Ed25519 | the libp2p peer id; signs nothing else |
+//! | `messaging.key` | Ed25519 | signs and opens direct messages (Syft) |
+//! | `rsa.key` | RSA | P2SN |
+//! | `mesh.key` | Ed25519 | says who is a member; only on nodes that may invite |
+//!
+//! Each file is one line that says what it is and one line of base64. With a passphrase the second
+//! line is sealed with AES-256-GCM under a key from Argon2id, with the first line as associated
+//! data, so that no part of it can be changed.
+
+mod file;
+
+use std::{fmt, fs, os::unix::fs::PermissionsExt, path::Path};
+
+use libp2p_identity::Keypair;
+use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+use zeroize::Zeroizing;
+
+pub use self::file::{KeyFileError, Kind};
+use crate::proto::{mesh::certificate::MeshKey, p2sn, syft};
+
+/// Opens the key files.
+#[derive(Clone)]
+pub struct Passphrase(Zeroizing<String>);
+
+impl Passphrase {
+    /// Shortest passphrase, in bytes.
+    pub const BYTES_MIN: usize = 8;
+
+    /// Takes a text.
+    #[must_use]
+    pub fn new(text: Zeroizing<String>) -> Self {
+        Self(text)
+    }
+
+    /// Reads the first line of a file that its owner alone can read.
+    ///
+    /// # Errors
+    /// Returns why it cannot be read, or that others can.
+    pub fn from_file(path: &Path) -> Result<Self, KeyFileError> {
+        file::check_private(path)?;
+        let text = Zeroizing::new(file::read_bounded(path)?);
+        Ok(Self(Zeroizing::new(text.lines().next().unwrap_or_default().to_owned())))
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl fmt::Debug for Passphrase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Passphrase(..)")
+    }
+}
+
+/// The keys a node has from its first start on.
+pub struct Identity {
+    /// The libp2p key.
+    pub node: Keypair,
+    /// The messaging key.
+    pub messaging: syft::SigningKey,
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Identity({})", self.node.public().to_peer_id())
+    }
+}
+
+impl Identity {
+    /// Reads the two keys, and makes those that are missing.
+    ///
+    /// # Errors
+    /// Returns what is wrong with the folder or with a file.
+    pub fn load_or_create(
+        home: &Path,
+        passphrase: Option<&Passphrase>,
+    ) -> Result<Self, KeyFileError> {
+        prepare_home(home)?;
+        let seed = seed_of(home, Kind::Node, passphrase)?;
+        let node = Keypair::ed25519_from_bytes(*seed).map_err(|_| KeyFileError::Torn {
+            path: home.join(Kind::Node.file_name()),
+        })?;
+        let messaging = syft::SigningKey::from_seed(&*seed_of(home, Kind::Messaging, passphrase)?);
+        Ok(Self { node, messaging })
+    }
+}
+
+/// Creates the home folder, or refuses one that others can enter.
+///
+/// # Errors
+/// Returns what is wrong with it.
+pub fn prepare_home(home: &Path) -> Result<(), KeyFileError> {
+    let failed = |source| KeyFileError::Io { path: home.to_owned(), source };
+    if !home.exists() {
+        fs::create_dir_all(home).map_err(failed)?;
+        fs::set_permissions(home, fs::Permissions::from_mode(0o700)).map_err(failed)?;
+    }
+    let mode = fs::metadata(home).map_err(failed)?.permissions().mode();
+    if mode & 0o022 != 0 {
+        return Err(KeyFileError::Permissions {
+            path: home.to_owned(),
+            mode: mode & 0o777,
+            wanted: 0o700,
+        });
+    }
+    Ok(())
+}
+
+/// Reads the mesh key, if this node holds one.
+///
+/// # Errors
+/// Returns what is wrong with the file.
+pub fn load_mesh_key(
+    home: &Path,
+    passphrase: Option<&Passphrase>,
+) -> Result<Option<MeshKey>, KeyFileError> {
+    let seed = load_seed(home, Kind::Mesh, passphrase)?;
+    Ok(seed.map(|seed| MeshKey::from_seed(&seed)))
+}
+
+/// Reads the mesh key, and makes one if there is none.
+///
+/// # Errors
+/// Returns what is wrong with the folder or with the file.
+pub fn load_or_create_mesh_key(
+    home: &Path,
+    passphrase: Option<&Passphrase>,
+) -> Result<MeshKey, KeyFileError> {
+    Ok(MeshKey::from_seed(&*seed_of(home, Kind::Mesh, passphrase)?))
+}
+
+/// Puts the mesh key aside, because this node entered a mesh that another key rules.
+///
+/// # Errors
+/// Returns why the file cannot be removed.
+pub fn remove_mesh_key(home: &Path) -> Result<(), KeyFileError> {
+    let path = home.join(Kind::Mesh.file_name());
+    match fs::remove_file(&path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(KeyFileError::Io { path, source })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes the mesh key to a file of its own, sealed with a passphrase: the backup, and the way to
+/// make another node one that may invite.
+///
+/// # Errors
+/// Returns why it cannot be written; an existing file is not overwritten.
+pub fn export_mesh_key(
+    home: &Path,
+    passphrase: Option<&Passphrase>,
+    to: &Path,
+    seal: &Passphrase,
+) -> Result<MeshKey, KeyFileError> {
+    let seed = load_seed(home, Kind::Mesh, passphrase)?
+        .ok_or_else(|| KeyFileError::Missing { path: home.join(Kind::Mesh.file_name()) })?;
+    file::create(to, Kind::Mesh, &*seed, Some(seal))?;
+    Ok(MeshKey::from_seed(&seed))
+}
+
+/// Reads a mesh key that was exported, and keeps it in the home folder.
+///
+/// # Errors
+/// Returns what is wrong with the file; a mesh key that is there already is not overwritten.
+pub fn import_mesh_key(
+    home: &Path,
+    passphrase: Option<&Passphrase>,
+    from: &Path,
+    seal: &Passphrase,
+) -> Result<MeshKey, KeyFileError> {
+    let bytes = file::load(from, Kind::Mesh, Some(seal))?
+        .ok_or_else(|| KeyFileError::Missing { path: from.to_owned() })?;
+    let seed = seed(&bytes, from)?;
+    prepare_home(home)?;
+    file::create(&home.join(Kind::Mesh.file_name()), Kind::Mesh, &*seed, passphrase)?;
+    Ok(MeshKey::from_seed(&seed))
+}
+
+/// Reads the RSA key, if it was made already.
+///
+/// # Errors
+/// Returns what is wrong with the file.
+pub fn load_rsa(
+    home: &Path,
+    passphrase: Option<&Passphrase>,
+) -> Result<Option<p2sn::PrivateKey>, KeyFileError> {
+    let path = home.join(Kind::Rsa.file_name());
+    let Some(pem) = file::load(&path, Kind::Rsa, passphrase)? else { return Ok(None) };
+    let torn = || KeyFileError::Torn { path: path.clone() };
+    let pem = str::from_utf8(&pem).map_err(|_| torn())?;
+    p2sn::PrivateKey::from_pem(pem).map(Some).map_err(|_| torn())
+}
+
+/// Makes the RSA key. Takes seconds, on a small machine many.
+///
+/// # Errors
+/// Returns why it cannot be written.
+pub fn create_rsa(
+    home: &Path,
+    passphrase: Option<&Passphrase>,
+    bits: usize,
+) -> Result<p2sn::PrivateKey, KeyFileError> {
+    let path = home.join(Kind::Rsa.file_name());
+    let mut rng = ChaCha20Rng::from_seed(random());
+    let unusable = |_| KeyFileError::Torn { path: path.clone() };
+    let key = p2sn::PrivateKey::generate(bits, &mut rng).map_err(unusable)?;
+    file::create(&path, Kind::Rsa, key.to_pem().map_err(unusable)?.as_bytes(), passphrase)?;
+    Ok(key)
+}
+
+/// Seals every key file with another passphrase, or with none.
+///
+/// Each file is replaced as a whole. If the power goes in between, some files have the old and
+/// some the new passphrase: run it again with the same two, and it goes on.
+///
+/// # Errors
+/// Returns what is wrong with a file; files before it are changed already.
+pub fn change_passphrase(
+    home: &Path,
+    old: Option<&Passphrase>,
+    new: Option<&Passphrase>,
+) -> Result<usize, KeyFileError> {
+    let mut changed = 0;
+    for kind in [Kind::Node, Kind::Messaging, Kind::Rsa, Kind::Mesh] {
+        let path = home.join(kind.file_name());
+        let loaded = match file::load(&path, kind, old) {
+            Err(KeyFileError::WrongPassphrase { .. } | KeyFileError::NeedsPassphrase { .. }) => {
+                file::load(&path, kind, new)?
+            }
+            loaded => loaded?,
+        };
+        if let Some(secret) = loaded {
+            file::replace(&path, kind, &secret, new)?;
+            changed += 1;
+        }
+    }
+    Ok(changed)
+}
+
+/// Returns bytes from the operating system's randomness.
+///
+/// # Panics
+/// Panics if it has none: then nothing here can be secret.
+#[must_use]
+pub fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the operating system has randomness");
+    bytes
+}
+
+fn load_seed(
+    home: &Path,
+    kind: Kind,
+    passphrase: Option<&Passphrase>,
+) -> Result<Option<Zeroizing<[u8; 32]>>, KeyFileError> {
+    let path = home.join(kind.file_name());
+    file::load(&path, kind, passphrase)?.map(|bytes| seed(&bytes, &path)).transpose()
+}
+
+fn seed(bytes: &[u8], path: &Path) -> Result<Zeroizing<[u8; 32]>, KeyFileError> {
+    let torn = |_| KeyFileError::Torn { path: path.to_owned() };
+    bytes.try_into().map(Zeroizing::new).map_err(torn)
+}
+
+/// Reads a seed, or makes it. If two processes make it at once, both get the one that was first.
+fn seed_of(
+    home: &Path,
+    kind: Kind,
+    passphrase: Option<&Passphrase>,
+) -> Result<Zeroizing<[u8; 32]>, KeyFileError> {
+    if let Some(seed) = load_seed(home, kind, passphrase)? {
+        return Ok(seed);
+    }
+    let path = home.join(kind.file_name());
+    let seed = Zeroizing::new(random());
+    match file::create(&path, kind, &*seed, passphrase) {
+        Ok(()) => Ok(seed),
+        Err(KeyFileError::Exists { .. }) => {
+            load_seed(home, kind, passphrase)?.ok_or(KeyFileError::Missing { path })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests;
