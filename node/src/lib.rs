@@ -1,13 +1,57 @@
 //! Everything a pimesh node is.
+//!
+//! ```text
+//!  node ──▶ net   control   store   identity      sockets, clock, disk, tasks
+//!            └───────┬────────┘
+//!                    ▼
+//!                  state      Input, Output        no I/O, no clock, no randomness of its own
+//!                    ▼
+//!                  proto      bytes <-> meaning    no I/O
+//! ```
+//!
+//! `proto` and `state` build and test alone with `--no-default-features`. Start a node with
+//! [`Node::start`], speak with it through its [`NodeHandle`]:
+//!
+//! ```no_run
+//! # #[cfg(feature = "net")]
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use pimesh_node::{Config, Node, NodeOptions};
+//!
+//! let node = Node::start(NodeOptions {
+//!     home: "/var/lib/pimesh".into(),
+//!     config: Config::default(),
+//!     fallback_name: "pi-1".parse()?,
+//!     passphrase: None,
+//! })
+//! .await?;
+//! println!("{}", node.peer_id());
+//! node.run(std::future::pending()).await;
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod config;
+#[cfg(feature = "net")]
+pub mod control;
 #[cfg(feature = "disk")]
 pub mod identity;
+#[cfg(feature = "net")]
+pub mod metrics;
+#[cfg(feature = "net")]
+pub mod net;
+#[cfg(feature = "net")]
+pub mod node;
 pub mod proto;
-
 pub mod state;
 #[cfg(feature = "disk")]
 pub mod store;
+
+pub use config::Config;
+#[cfg(feature = "net")]
+pub use control::handle::NodeHandle;
+#[cfg(feature = "net")]
+pub use node::{Node, Options as NodeOptions};
+pub use state::io::Event;
 
 #[cfg(test)]
 mod vectors;

@@ -23,7 +23,7 @@ pub use self::file::{KeyFileError, Kind};
 use crate::proto::{mesh::certificate::MeshKey, p2sn, syft};
 
 /// Opens the key files.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Passphrase(Zeroizing<String>);
 
 impl Passphrase {
@@ -44,6 +44,12 @@ impl Passphrase {
         file::check_private(path)?;
         let text = Zeroizing::new(file::read_bounded(path)?);
         Ok(Self(Zeroizing::new(text.lines().next().unwrap_or_default().to_owned())))
+    }
+
+    /// Says whether it is worth the work of deriving a key from it.
+    #[must_use]
+    pub fn is_long_enough(&self) -> bool {
+        self.0.len() >= Self::BYTES_MIN
     }
 
     fn as_bytes(&self) -> &[u8] {
@@ -181,6 +187,17 @@ pub fn import_mesh_key(
     prepare_home(home)?;
     file::create(&home.join(Kind::Mesh.file_name()), Kind::Mesh, &*seed, passphrase)?;
     Ok(MeshKey::from_seed(&seed))
+}
+
+/// Says whether the key files are sealed with a passphrase.
+///
+/// # Errors
+/// Returns why the first of them cannot be read; on a first start there is none.
+pub fn is_sealed(home: &Path) -> Result<bool, KeyFileError> {
+    let path = home.join(Kind::Node.file_name());
+    file::check_private(&path)?;
+    let text = Zeroizing::new(file::read_bounded(&path)?);
+    Ok(!text.lines().next().unwrap_or_default().ends_with(" plain"))
 }
 
 /// Reads the RSA key, if it was made already.

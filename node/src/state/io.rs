@@ -45,7 +45,7 @@ pub struct OutboundId(pub u64);
 pub struct InboundId(pub u64);
 
 /// Names one request from the control socket; its reply carries it back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
 /// Names one group of records given to the store; its completion carries it back.
@@ -57,7 +57,7 @@ pub struct Ticket(pub u64);
 pub struct GossipId(pub u64);
 
 /// Names one P2SN session on a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SessionId {
     /// A session that we opened; numbered by the state.
     Ours(u64),
@@ -114,7 +114,7 @@ pub enum Transport {
 }
 
 /// A request-response protocol that is open to members only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
     /// `/pimesh/sync/1`: certificates, revocations, addresses, last integers, clock.
     Sync,

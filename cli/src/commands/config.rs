@@ -1,0 +1,66 @@
+//! `pimesh config`
+
+use std::path::Path;
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use pimesh_node::config::{Config as NodeConfig, EXAMPLE, FILE_BYTES_MAX};
+
+use super::Global;
+use crate::output;
+
+/// Show or check the configuration
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  pimesh config example > ~/.local/share/pimesh/pimesh.toml\n  \
+                        pimesh config check")]
+pub(super) struct Config {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Print the settings in force
+    Show,
+    /// Check `pimesh.toml`, or another file
+    Check {
+        /// The file [default: `pimesh.toml` in the home folder]
+        file: Option<std::path::PathBuf>,
+    },
+    /// Print every key with its default and its meaning
+    Example,
+    /// Print where `pimesh.toml` is looked for
+    Path,
+}
+
+impl Config {
+    pub(super) fn run(self, global: &Global) -> anyhow::Result<()> {
+        match self.action {
+            Action::Example => output::line(EXAMPLE.trim_end()),
+            Action::Path => output::line(global.home()?.join("pimesh.toml").display()),
+            Action::Show => output::line(format!("{:#?}", load(&global.home()?)?)),
+            Action::Check { file } => {
+                let path = match file {
+                    Some(file) => file,
+                    None => global.home()?.join("pimesh.toml"),
+                };
+                read(&path)?;
+                output::line(format!("{} is good", path.display()))
+            }
+        }
+    }
+}
+
+/// Reads the configuration in a home folder; without a file, the defaults.
+pub(super) fn load(home: &Path) -> anyhow::Result<NodeConfig> {
+    let path = home.join("pimesh.toml");
+    if path.exists() { read(&path) } else { Ok(NodeConfig::default()) }
+}
+
+fn read(path: &Path) -> anyhow::Result<NodeConfig> {
+    let shown = path.display();
+    let length = std::fs::metadata(path).with_context(|| format!("read {shown}"))?.len();
+    anyhow::ensure!(length <= FILE_BYTES_MAX, "{shown} has more than {FILE_BYTES_MAX} bytes");
+    let text = std::fs::read_to_string(path).with_context(|| format!("read {shown}"))?;
+    NodeConfig::parse(&text).with_context(|| format!("{shown} is not legal"))
+}

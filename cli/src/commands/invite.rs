@@ -1,0 +1,62 @@
+//! `pimesh invite`
+
+use std::time::Duration;
+
+use clap::Args;
+use pimesh_node::{control::api::NewInvite, proto::iid::Index};
+
+use super::{Global, duration};
+use crate::output;
+
+/// Print a ticket with which another machine enters the mesh, once
+///
+/// Whoever has the ticket can enter, so keep it to yourself. Needs the mesh key: see `pimesh
+/// status` and `pimesh mesh-key --help`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  pi-1$ pimesh invite --name kitchen\n  \
+                        kitchen$ pimesh join pimesh1:…")]
+pub(super) struct Invite {
+    /// Name that the new member gets [default: the one it wishes for]
+    #[arg(long)]
+    name: Option<String>,
+    /// Index that it owns [default: the lowest free one]
+    #[arg(long, allow_negative_numbers = true)]
+    index: Option<i32>,
+    /// How long the ticket is good [default: 15min]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    expires: Option<Duration>,
+    /// Print a QR code although stdout is no terminal
+    #[arg(long)]
+    qr: bool,
+}
+
+impl Invite {
+    pub(super) async fn run(self, global: &Global) -> anyhow::Result<()> {
+        let invite = NewInvite {
+            name: self.name,
+            index: self.index.map(Index),
+            lifetime_s: self.expires.map(|d| d.as_secs().max(1)),
+        };
+        let invite = global.client()?.invite(&invite).await?;
+        if global.json {
+            return output::json(&invite);
+        }
+        output::line(&invite.ticket)?;
+        if self.qr || output::is_terminal() {
+            output::note(qr_code(&invite.ticket)?);
+            output::note(format!(
+                "good once, until {}; on the other machine:\n  pimesh run\n  pimesh join {}",
+                output::local_time(invite.expires_ms),
+                invite.ticket
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Draws a QR code with half blocks, dark on light.
+pub(super) fn qr_code(text: &str) -> anyhow::Result<String> {
+    let code = qrcode::QrCode::with_error_correction_level(text, qrcode::EcLevel::L)?;
+    let mut drawn = code.render::<qrcode::render::unicode::Dense1x2>();
+    Ok(drawn.quiet_zone(true).build())
+}

@@ -1,0 +1,155 @@
+//! `pimesh mesh-key` and `pimesh passphrase`
+
+use std::{
+    io::{self, IsTerminal, Read},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use pimesh_node::{
+    Config,
+    identity::{self, KeyFileError, Passphrase},
+};
+use serde::Serialize;
+
+use super::{Global, config};
+use crate::output;
+
+/// Back up the mesh key, or bring it to another node so that it can invite, too
+///
+/// The mesh key says who is a member: whoever has it can invite and remove. It is made on the first
+/// node, in `mesh.key` in its home folder. An export is always sealed with a passphrase.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  pi-1$ pimesh mesh-key export mesh.backup\n  \
+                        pi-2$ pimesh mesh-key import mesh.backup   # then restart the node")]
+pub(super) struct MeshKey {
+    #[command(subcommand)]
+    action: MeshKeyAction,
+}
+
+#[derive(Debug, Subcommand)]
+enum MeshKeyAction {
+    /// Write the key to a file, sealed with a passphrase that is asked for
+    Export {
+        /// The file; it must not exist yet
+        file: PathBuf,
+    },
+    /// Take the key from a file
+    Import {
+        /// The file
+        file: PathBuf,
+    },
+    /// Say whether this node holds a mesh key
+    Status,
+}
+
+#[derive(Serialize)]
+struct MeshKeyStatus {
+    held: bool,
+    mesh: Option<String>,
+}
+
+impl MeshKey {
+    pub(super) fn run(self, global: &Global) -> anyhow::Result<()> {
+        let home = global.home()?;
+        let passphrase = passphrase_for(&home, &config::load(&home)?)?;
+        match self.action {
+            MeshKeyAction::Export { file } => {
+                let seal = ask_new("passphrase for the exported file")?;
+                let key = identity::export_mesh_key(&home, passphrase.as_ref(), &file, &seal)?;
+                output::note(format!("exported the key of mesh {} to {}", key.mesh(), file.display()));
+            }
+            MeshKeyAction::Import { file } => {
+                let seal = ask("passphrase of the exported file")?;
+                let key = identity::import_mesh_key(&home, passphrase.as_ref(), &file, &seal)?;
+                output::note(format!(
+                    "imported the key of mesh {}; it counts from the node's next start",
+                    key.mesh()
+                ));
+            }
+            MeshKeyAction::Status => {
+                let key = identity::load_mesh_key(&home, passphrase.as_ref())?;
+                let mesh = key.map(|key| key.mesh().to_string());
+                if global.json {
+                    return output::json(&MeshKeyStatus { held: mesh.is_some(), mesh });
+                }
+                output::line(mesh.map_or_else(
+                    || "this node holds no mesh key".to_owned(),
+                    |mesh| format!("this node holds the key of mesh {mesh}"),
+                ))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Seal the key files with a passphrase, or open them for good
+///
+/// Stop the node first. Afterwards `pimesh run` asks for the passphrase on a terminal, or reads it
+/// from `identity.passphrase_file`.
+#[derive(Debug, Args)]
+pub(super) struct PassphraseCommand {
+    #[command(subcommand)]
+    action: PassphraseAction,
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+enum PassphraseAction {
+    /// Set or change the passphrase
+    Set,
+    /// Store the keys without a passphrase
+    Remove,
+}
+
+impl PassphraseCommand {
+    pub(super) fn run(self, global: &Global) -> anyhow::Result<()> {
+        let home = global.home()?;
+        let old = passphrase_for(&home, &config::load(&home)?)?;
+        let new = match self.action {
+            PassphraseAction::Set => Some(ask_new("new passphrase")?),
+            PassphraseAction::Remove => None,
+        };
+        let changed = identity::change_passphrase(&home, old.as_ref(), new.as_ref())?;
+        output::note(format!("changed {changed} key files in {}", home.display()));
+        Ok(())
+    }
+}
+
+/// Returns the passphrase of the key files: from the configured file, or asked for if the files are
+/// sealed.
+pub(super) fn passphrase_for(home: &Path, config: &Config) -> anyhow::Result<Option<Passphrase>> {
+    if let Some(file) = &config.passphrase_file {
+        return Ok(Some(Passphrase::from_file(file)?));
+    }
+    match identity::is_sealed(home) {
+        Ok(true) if io::stdin().is_terminal() => Ok(Some(ask("passphrase of the key files")?)),
+        Ok(_) | Err(KeyFileError::Missing { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn ask(prompt: &str) -> anyhow::Result<Passphrase> {
+    if !io::stdin().is_terminal() {
+        let mut text = String::new();
+        io::stdin().take(4096).read_to_string(&mut text).context("read the passphrase")?;
+        let line = text.lines().next().unwrap_or_default().to_owned();
+        return Ok(Passphrase::new(line.into()));
+    }
+    let text = rpassword::prompt_password(format!("{prompt}: ")).context("read the passphrase")?;
+    Ok(Passphrase::new(text.into()))
+}
+
+fn ask_new(prompt: &str) -> anyhow::Result<Passphrase> {
+    let first = ask(prompt)?;
+    if io::stdin().is_terminal() {
+        let second = ask("once more")?;
+        anyhow::ensure!(first == second, "the two passphrases differ");
+    }
+    anyhow::ensure!(
+        first.is_long_enough(),
+        "a passphrase has at least {} characters",
+        Passphrase::BYTES_MIN
+    );
+    Ok(first)
+}

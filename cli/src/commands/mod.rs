@@ -1,0 +1,180 @@
+//! The commands, one file each.
+
+mod config;
+mod demo;
+mod doctor;
+mod id;
+mod inbox;
+mod int;
+mod invite;
+mod join;
+mod keys;
+mod outbox;
+mod peers;
+mod run;
+mod send;
+mod shell;
+mod status;
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use pimesh_node::{config::parse_duration, control::client::Client};
+
+/// Encrypted messages and integers between Raspberry Pis, with no server.
+///
+/// Each machine runs a node (`pimesh run`). One node invites another (`pimesh invite`), the other
+/// joins (`pimesh join`), and from then on they find each other.
+#[derive(Debug, Parser)]
+#[command(
+    name = "pimesh",
+    version,
+    after_help = "Begin with:\n  pi-1$ pimesh run                        # leave it running\n  \
+                  pi-1$ pimesh invite                     # prints a ticket\n  \
+                  pi-2$ pimesh run                        # on the other machine\n  \
+                  pi-2$ pimesh join pimesh1:…             # the ticket\n  \
+                  pi-2$ pimesh send pi-1 \"door open\"\n  \
+                  pi-1$ pimesh inbox --follow\n  \
+                  pi-1$ pimesh int 42\n\n\
+                  Exit codes: 0 done, 1 could not be done, 2 the command was wrong"
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every command.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Global {
+    /// Folder with keys, `pimesh.toml`, store and control socket
+    #[arg(long, global = true, env = "PIMESH_HOME", value_name = "DIR")]
+    home: Option<PathBuf>,
+    /// Control socket of the node [default: `control.sock` in the home folder]
+    #[arg(long, global = true, env = "PIMESH_SOCKET", value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Print JSON: one object, or one object a line
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+impl Global {
+    /// Returns the home folder: as given, as systemd gives it, or the user's data folder.
+    fn home(&self) -> anyhow::Result<PathBuf> {
+        if let Some(home) = &self.home {
+            return Ok(home.clone());
+        }
+        if let Some(folder) = std::env::var_os("STATE_DIRECTORY") {
+            return Ok(PathBuf::from(folder));
+        }
+        directories::ProjectDirs::from("", "", "pimesh")
+            .map(|folders| folders.data_dir().to_owned())
+            .context("no home folder is known: name one with `--home`")
+    }
+
+    fn client(&self) -> anyhow::Result<Client> {
+        if let Some(socket) = &self.socket {
+            return Ok(Client::new(socket));
+        }
+        let home = self.home()?;
+        let configured = config::load(&home).ok().and_then(|config| config.control.socket);
+        Ok(Client::new(configured.unwrap_or_else(|| home.join("control.sock"))))
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Run),
+    Demo(demo::Demo),
+    Invite(invite::Invite),
+    Join(join::Join),
+    Peers(peers::Peers),
+    Send(send::Send),
+    Inbox(inbox::Inbox),
+    Outbox(outbox::Outbox),
+    Int(int::Int),
+    Status(status::Status),
+    Id(id::Id),
+    Doctor(doctor::Doctor),
+    Config(config::Config),
+    MeshKey(keys::MeshKey),
+    Passphrase(keys::PassphraseCommand),
+    Completions(shell::Completions),
+    Man(shell::Man),
+}
+
+/// Runs a command.
+pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
+    let Cli { global, command } = cli;
+    match command {
+        Command::Config(command) => return command.run(&global),
+        Command::MeshKey(command) => return command.run(&global),
+        Command::Passphrase(command) => return command.run(&global),
+        Command::Completions(command) => return command.run(),
+        Command::Man(command) => return command.run(),
+        _ => {}
+    }
+    // One thread serves everything but the disk and RSA: between cores, a small message costs more
+    // to hand over than to handle.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    runtime.block_on(async {
+        match command {
+            Command::Run(command) => command.run(&global).await,
+            Command::Demo(command) => command.run(&global).await,
+            Command::Invite(command) => command.run(&global).await,
+            Command::Join(command) => command.run(&global).await,
+            Command::Peers(command) => command.run(&global).await,
+            Command::Send(command) => command.run(&global).await,
+            Command::Inbox(command) => command.run(&global).await,
+            Command::Outbox(command) => command.run(&global).await,
+            Command::Int(command) => command.run(&global).await,
+            Command::Status(command) => command.run(&global).await,
+            Command::Id(command) => command.run(&global).await,
+            Command::Doctor(command) => command.run(&global).await,
+            Command::Config(_)
+            | Command::MeshKey(_)
+            | Command::Passphrase(_)
+            | Command::Completions(_)
+            | Command::Man(_) => Ok(()),
+        }
+    })
+}
+
+/// Reads a duration such as `30s`, `15min` or `7d`.
+fn duration(text: &str) -> Result<std::time::Duration, String> {
+    parse_duration(text).ok_or_else(|| "write it as `30s`, `15min`, `2h` or `7d`".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn negative_integers_are_values_and_not_flags() {
+        let cli = Cli::try_parse_from(["pimesh", "int", "-42", "7", "--index", "-3"]);
+
+        let Command::Int(int) = cli.expect("parses").command else { panic!("not `int`") };
+        assert_eq!(int.values, [-42, 7]);
+        assert_eq!(int.index, Some(-3));
+    }
+
+    #[test]
+    fn the_last_word_of_send_is_the_text() {
+        let cli = Cli::try_parse_from(["pimesh", "send", "pi-1", "pi-2", "door open"]);
+
+        let Command::Send(send) = cli.expect("parses").command else { panic!("not `send`") };
+        assert_eq!(send.words, ["pi-1", "pi-2", "door open"]);
+    }
+}

@@ -1,0 +1,192 @@
+//! `pimesh run`
+
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use pimesh_node::{
+    Node, NodeHandle, NodeOptions,
+    config::LogFormat,
+    proto::mesh::{Address, NodeName},
+    state::io::Command,
+};
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use super::{Global, config, keys};
+use crate::output;
+
+/// Run the node of this machine, in the foreground
+///
+/// The first start makes the keys and a mesh of one. Once the node serves, it prints one line that
+/// begins with `ready`. SIGTERM and Ctrl-C stop it cleanly, SIGHUP reads `pimesh.toml` again.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  pimesh run\n  pimesh --home /tmp/a run --name a \
+                        --listen /ip4/127.0.0.1/tcp/0")]
+pub(super) struct Run {
+    /// Name to wish for in the mesh [default: `node.name`, or the host name]
+    #[arg(long, env = "PIMESH_NAME")]
+    name: Option<NodeName>,
+    /// Listen here, in the place of `network.listen`; may be repeated
+    #[arg(long, value_name = "MULTIADDR")]
+    listen: Vec<String>,
+    /// Do not look for peers on the LAN
+    #[arg(long)]
+    no_mdns: bool,
+    /// How log lines are written [default: `log.format`]
+    #[arg(long, value_enum)]
+    log: Option<Format>,
+    /// Log more; twice for everything
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+/// The line that says that the node serves.
+#[derive(Serialize)]
+struct Ready {
+    ready: bool,
+    name: String,
+    peer_id: String,
+    addresses: Vec<String>,
+    control_socket: String,
+}
+
+impl Run {
+    pub(super) async fn run(self, global: &Global) -> anyhow::Result<()> {
+        let home = global.home()?;
+        pimesh_node::identity::prepare_home(&home)?;
+        let mut config = config::load(&home)?;
+        if let Some(name) = self.name.clone() {
+            config.name = Some(name);
+        }
+        if !self.listen.is_empty() {
+            let listen = self.listen.iter().map(|text| {
+                Address::new(text.as_str()).with_context(|| format!("`{text}` is no multiaddr"))
+            });
+            config.network.listen = listen.collect::<anyhow::Result<_>>()?;
+        }
+        config.network.mdns &= !self.no_mdns;
+        if let Some(socket) = &global.socket {
+            config.control.socket = Some(socket.clone());
+        }
+        self.start_log(&config);
+        let node = Node::start(NodeOptions {
+            passphrase: keys::passphrase_for(&home, &config)?,
+            home: home.clone(),
+            config,
+            fallback_name: NodeName::from_any(&host_name()),
+        })
+        .await?;
+        let handle = node.handle();
+        say_ready(global, &node, &handle)?;
+        let reload = tokio::spawn(reload_on_hangup(home, handle));
+        let watchdog = tokio::spawn(feed_watchdog());
+        node.run(stop_signal()).await;
+        drop(sd_notify::notify(&[sd_notify::NotifyState::Stopping]));
+        reload.abort();
+        watchdog.abort();
+        Ok(())
+    }
+
+    fn start_log(&self, config: &pimesh_node::Config) {
+        let level = match self.verbose {
+            0 => config.log.level.clone(),
+            1 => "info,pimesh_node=debug".to_owned(),
+            _ => "debug,pimesh_node=trace".to_owned(),
+        };
+        let filter = EnvFilter::try_from_env("PIMESH_LOG")
+            .or_else(|_| EnvFilter::try_new(&level))
+            .unwrap_or_else(|_| EnvFilter::new("info"));
+        let format = match self.log {
+            Some(Format::Text) => LogFormat::Text,
+            Some(Format::Json) => LogFormat::Json,
+            None => config.log.format,
+        };
+        let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        match format {
+            LogFormat::Text => log.with_target(false).init(),
+            LogFormat::Json => log.json().init(),
+        }
+    }
+}
+
+fn say_ready(global: &Global, node: &Node, _: &NodeHandle) -> anyhow::Result<()> {
+    let peer_id = node.peer_id().to_string();
+    let addresses = node.listeners();
+    let control_socket = node.socket().display().to_string();
+    drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
+    if global.json {
+        let name = String::new();
+        return output::json(&Ready { ready: true, name, peer_id, addresses, control_socket });
+    }
+    output::line(format!("ready {peer_id} {}", addresses.join(" ")))?;
+    if output::is_terminal() {
+        output::note(
+            "\nleave it running, and go on in another terminal:\n  \
+             pimesh status    how it is\n  pimesh invite    a ticket for another machine\n  \
+             pimesh join …    enter another machine's mesh\n",
+        );
+    }
+    Ok(())
+}
+
+/// Waits for a signal to stop. A second one ends the process at once.
+async fn stop_signal() {
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    tracing::info!("stopping");
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        std::process::exit(1);
+    });
+}
+
+async fn reload_on_hangup(home: std::path::PathBuf, handle: NodeHandle) {
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+    while hangup.recv().await.is_some() {
+        let settings = config::load(&home)
+            .and_then(|config| Ok(pimesh_node::node::settings(&config)?));
+        match settings {
+            Ok(settings) => {
+                // The state takes any settings.
+                drop(handle.ask(Command::Configure(Box::new(settings))).await);
+                tracing::info!(
+                    "read `pimesh.toml` again; `network`, `control`, `identity` and `log` take \
+                     effect at the next start"
+                );
+            }
+            Err(error) => tracing::warn!("kept the old settings: {error:#}"),
+        }
+    }
+}
+
+/// Tells systemd that the node lives, if systemd watches.
+async fn feed_watchdog() {
+    let Some(interval) = sd_notify::watchdog_enabled() else { return };
+    let mut ticks = tokio::time::interval((interval / 2).max(Duration::from_millis(100)));
+    loop {
+        ticks.tick().await;
+        drop(sd_notify::notify(&[sd_notify::NotifyState::Watchdog]));
+    }
+}
+
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
+}

@@ -1,0 +1,46 @@
+//! `pimesh status`
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::Global;
+use crate::output;
+
+/// Show how the node is
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct Status {}
+
+impl Status {
+    pub(super) async fn run(self, global: &Global) -> anyhow::Result<()> {
+        let status = global.client()?.status().await?;
+        if global.json {
+            return output::json(&status);
+        }
+        let node = &status.node;
+        let yes_no = |yes| if yes { "yes" } else { "no" };
+        let mut lines = vec![
+            ("name", node.name.clone()),
+            ("peer id", node.peer_id.to_string()),
+            ("index", node.index.to_string()),
+            ("mesh", node.mesh.clone()),
+            ("may invite", yes_no(node.may_invite).to_owned()),
+            ("members", format!("{} ({} of the others connected)", node.members, node.connected)),
+            ("open tickets", node.invites.to_string()),
+            ("outbox", format!("{} messages, {} bytes", node.outbox_count, node.outbox_bytes)),
+            ("received", format!("{} messages, {} integers", node.received, node.integers_received)),
+            ("RSA key", node.rsa_fingerprint.clone().unwrap_or_else(|| "being made".to_owned())),
+            ("listening", status.listeners.join("\n                ")),
+            ("up for", output::span(Duration::from_millis(node.uptime_ms))),
+            ("version", status.version.clone()),
+            ("home", status.home.clone()),
+        ];
+        if node.revoked {
+            lines.push(("WARNING", "this node was removed from its mesh".to_owned()));
+        }
+        if !node.clock_set {
+            lines.push(("WARNING", "the clock is not set".to_owned()));
+        }
+        lines.iter().try_for_each(|(name, value)| output::line(format!("{name:<14}  {value}")))
+    }
+}

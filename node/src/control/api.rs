@@ -1,0 +1,352 @@
+//! The bodies of requests and answers on the control socket. Field names are part of the interface.
+//!
+//! | request | body | answer |
+//! | --- | --- | --- |
+//! | `GET /v1/status` | | [`report::Status`] and the program's version |
+//! | `GET /v1/peers` | | list of [`report::Peer`] |
+//! | `DELETE /v1/peers/{peer}` | | [`report::Removed`] |
+//! | `POST /v1/peers/{peer}/trust` | | [`report::Trusted`] |
+//! | `POST /v1/invites` | [`NewInvite`] | [`report::Invite`] |
+//! | `POST /v1/join` | [`Join`] | [`report::Joined`] |
+//! | `POST /v1/messages` | [`NewMessage`] | list of [`report::Accepted`] |
+//! | `GET /v1/messages` | [`HistoryQuery`] as the query | list of [`HistoryRow`] |
+//! | `GET /v1/outbox` | | list of [`report::Pending`] |
+//! | `POST /v1/integers` | [`NewIntegers`] | [`report::Published`] |
+//! | `GET /v1/integers` | | list of [`report::Integer`], the last of each index |
+//! | `GET /v1/integers/stream` | | one [`report::Integer`] or [`Lost`] a line, without end |
+//! | `GET /v1/events` | | server-sent events, each an [`EventBody`] |
+//! | `GET /metrics` | | counters as Prometheus reads them |
+//!
+//! An error is answered with its status code and a [`Failure`](crate::state::io::Failure).
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    proto::{
+        iid::{Index, Value},
+        mesh::MessageId,
+    },
+    state::{
+        io::{At, Direction, Event, Recipients, Transport, Via},
+        report,
+    },
+};
+
+/// Longest body of a request, in bytes: a message of 1 MiB in which JSON escapes every byte twice.
+pub const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// The answer to `GET /v1/status`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// The version of the running program.
+    pub version: String,
+    /// The home folder.
+    pub home: String,
+    /// Where the node listens.
+    pub listeners: Vec<String>,
+    /// The rest.
+    #[serde(flatten)]
+    pub node: report::Status,
+}
+
+/// The body of `POST /v1/invites`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewInvite {
+    /// The new member's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Its index.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<Index>,
+    /// How long the ticket is good, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lifetime_s: Option<u64>,
+}
+
+/// The body of `POST /v1/join`.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Join {
+    /// The ticket.
+    pub ticket: String,
+}
+
+impl std::fmt::Debug for Join {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Join(..)")
+    }
+}
+
+/// The body of `POST /v1/messages`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewMessage {
+    /// To whom: `"all"`, or `{"named": ["pi-1"]}`.
+    pub to: Recipients,
+    /// The text.
+    pub text: String,
+    /// The protocol.
+    #[serde(default)]
+    pub via: Via,
+    /// How long to keep trying, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expiry_s: Option<u64>,
+}
+
+/// The body of `POST /v1/integers`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewIntegers {
+    /// The index to speak for; the node's own if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<Index>,
+    /// The values.
+    pub values: Vec<Value>,
+    /// When to carry them out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<At>,
+}
+
+/// A line of an integer stream that says how many integers were lost because the reader was slow.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Lost {
+    /// How many events were lost; each holds one integer or a few.
+    pub lost: u64,
+}
+
+/// Which way messages went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Way {
+    /// To this node.
+    #[default]
+    Received,
+    /// From this node.
+    Sent,
+}
+
+/// The query of `GET /v1/messages`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HistoryQuery {
+    /// Which way they went.
+    #[serde(default)]
+    pub way: Way,
+    /// From or to this member only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
+    /// At this Unix millisecond or later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_ms: Option<u64>,
+    /// Behind this row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<i64>,
+    /// With this text in them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search: Option<String>,
+    /// At most so many, up to 1000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}
+
+/// One message of the history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryRow {
+    /// Its place; rows grow in the order in which messages came.
+    pub row: i64,
+    /// Its id.
+    pub id: MessageId,
+    /// Name of the other side.
+    pub name: String,
+    /// Peer id of the other side.
+    pub peer_id: String,
+    /// When the sender accepted it.
+    pub created_ms: u64,
+    /// When it came, or when its outcome was known.
+    pub at_ms: u64,
+    /// The protocol: `direct` or `p2sn`.
+    pub via: String,
+    /// How sending ended; empty while it waits, and for received ones.
+    pub outcome: String,
+    /// The text.
+    pub text: String,
+}
+
+/// An event, as the stream of events tells it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum EventBody {
+    /// A member is connected and verified.
+    PeerUp {
+        /// Its name.
+        name: String,
+        /// Its peer id.
+        peer_id: String,
+        /// Where it is.
+        address: String,
+        /// What the connection runs over.
+        transport: Transport,
+        /// Who dialled.
+        direction: Direction,
+        /// How long it had been away, if it was here before.
+        away_ms: Option<u64>,
+    },
+    /// The last connection to a member is gone.
+    PeerDown {
+        /// Its name.
+        name: String,
+        /// Its peer id.
+        peer_id: String,
+        /// Why.
+        reason: String,
+    },
+    /// A member is known that was not before.
+    MemberAdded {
+        /// Its name.
+        name: String,
+        /// Its peer id.
+        peer_id: String,
+        /// Its index.
+        index: Index,
+    },
+    /// A member was taken out of the mesh.
+    MemberRemoved {
+        /// Its name.
+        name: String,
+        /// Its peer id.
+        peer_id: String,
+    },
+    /// This node has entered a mesh.
+    Joined {
+        /// The mesh.
+        mesh: String,
+        /// Its name there.
+        name: String,
+    },
+    /// This node was taken out of its mesh.
+    Revoked,
+    /// A message came and is on disk.
+    Received(report::Received),
+    /// A message left the outbox.
+    Sent(report::Sent),
+    /// Integers came, or were sent from here.
+    Integers {
+        /// The integers.
+        integers: Vec<report::Integer>,
+    },
+    /// A member showed another RSA key than the pinned one.
+    KeyChanged {
+        /// Its name.
+        name: String,
+        /// Its peer id.
+        peer_id: String,
+        /// The pinned fingerprint.
+        pinned: String,
+        /// The fingerprint it showed.
+        shown: String,
+    },
+    /// A P2SN key exchange is complete.
+    KeyExchanged {
+        /// The member's name.
+        name: String,
+        /// Its peer id.
+        peer_id: String,
+        /// Fingerprint of its key.
+        fingerprint: String,
+        /// Size of its key.
+        bits: usize,
+    },
+    /// Something from outside was refused.
+    Refused {
+        /// Peer id of who sent it, if that is known.
+        peer_id: Option<String>,
+        /// What it was.
+        what: String,
+        /// Why.
+        why: String,
+    },
+    /// Something was dropped or repeated.
+    Counted {
+        /// What happened.
+        what: String,
+        /// How often.
+        times: u64,
+    },
+    /// The store could not write.
+    StoreFailed {
+        /// Why.
+        reason: String,
+    },
+    /// The reader was too slow: this many events were lost.
+    Lagged {
+        /// How many.
+        lost: u64,
+    },
+}
+
+impl From<&Event> for EventBody {
+    fn from(event: &Event) -> Self {
+        match event.clone() {
+            Event::PeerUp { peer, name, address, transport, direction, away } => Self::PeerUp {
+                name,
+                peer_id: peer.to_string(),
+                address: address.to_string(),
+                transport,
+                direction,
+                away_ms: away.map(|away| u64::try_from(away.as_millis()).unwrap_or(u64::MAX)),
+            },
+            Event::PeerDown { peer, name, reason } => {
+                Self::PeerDown { name, peer_id: peer.to_string(), reason }
+            }
+            Event::MemberAdded { peer, name, index } => {
+                Self::MemberAdded { name, peer_id: peer.to_string(), index }
+            }
+            Event::MemberRemoved { peer, name } => {
+                Self::MemberRemoved { name, peer_id: peer.to_string() }
+            }
+            Event::Joined { mesh, name } => Self::Joined { mesh, name },
+            Event::Revoked => Self::Revoked,
+            Event::Received(received) => Self::Received(received),
+            Event::Sent(sent) => Self::Sent(sent),
+            Event::Integers(integers) => Self::Integers { integers: singles(&integers) },
+            Event::KeyChanged { peer, name, pinned, shown } => Self::KeyChanged {
+                name,
+                peer_id: peer.to_string(),
+                pinned: pinned.to_string(),
+                shown: shown.to_string(),
+            },
+            Event::KeyExchanged { peer, name, fingerprint, bits } => Self::KeyExchanged {
+                name,
+                peer_id: peer.to_string(),
+                fingerprint: fingerprint.to_string(),
+                bits,
+            },
+            Event::Refused { peer, what, why } => Self::Refused {
+                peer_id: peer.map(|peer| peer.to_string()),
+                what: what.to_owned(),
+                why: why.to_owned(),
+            },
+            Event::Counted { what, times } => Self::Counted { what: what.to_owned(), times },
+            Event::StoreFailed { reason } => Self::StoreFailed { reason },
+        }
+    }
+}
+
+/// Takes integers that arrived together apart.
+#[must_use]
+pub fn singles(integers: &report::Integers) -> Vec<report::Integer> {
+    let one = |iid: &crate::proto::iid::Iid| report::Integer {
+        index: iid.index,
+        value: iid.value,
+        date: iid.date,
+        from: integers.name.clone(),
+        peer_id: integers.source,
+        sent_ms: integers.sent_ms,
+        received_us: integers.received_us,
+        clock_offset_us: integers.clock_offset_us,
+        held: integers.held,
+        last_known: integers.last_known,
+    };
+    integers.iids.iter().map(one).collect()
+}

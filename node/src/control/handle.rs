@@ -1,0 +1,123 @@
+//! How the control server, and programs that embed a node, speak with the node's loop.
+
+use std::{fmt, sync::Arc};
+
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use super::api::{HistoryQuery, HistoryRow, Status};
+use crate::state::{
+    io::{Command, Event, Failure, Reply},
+    report,
+};
+
+/// Commands that wait for the loop. More askers than this wait their turn.
+const COMMANDS: usize = 256;
+
+/// Events that a slow reader may be behind; then it loses the oldest.
+const EVENTS: usize = 4096;
+
+/// A command, and where its answer goes.
+pub(crate) type Asked = (Command, oneshot::Sender<Result<Reply, Failure>>);
+
+type ReadHistory = dyn Fn(HistoryQuery) -> Result<Vec<HistoryRow>, Failure> + Send + Sync;
+
+/// What a node shows besides its state.
+#[derive(Clone)]
+pub(crate) struct Surroundings {
+    pub(crate) home: String,
+    pub(crate) listeners: Arc<std::sync::Mutex<Vec<String>>>,
+    pub(crate) metrics: Arc<crate::metrics::Metrics>,
+    pub(crate) history: Arc<ReadHistory>,
+}
+
+/// A running node, for those who ask it. Cheap to clone.
+#[derive(Clone)]
+pub struct NodeHandle {
+    commands: mpsc::Sender<Asked>,
+    events: broadcast::Sender<Arc<Event>>,
+    surroundings: Surroundings,
+}
+
+impl fmt::Debug for NodeHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NodeHandle(..)")
+    }
+}
+
+impl NodeHandle {
+    pub(crate) fn new(
+        surroundings: Surroundings,
+    ) -> (Self, mpsc::Receiver<Asked>, broadcast::Sender<Arc<Event>>) {
+        let (commands, asked) = mpsc::channel(COMMANDS);
+        let (events, _) = broadcast::channel(EVENTS);
+        (Self { commands, events: events.clone(), surroundings }, asked, events)
+    }
+
+    /// Asks the node, and waits for its answer.
+    ///
+    /// # Errors
+    /// Returns why the command could not be carried out.
+    pub async fn ask(&self, command: Command) -> Result<Reply, Failure> {
+        let stopping = |_| Failure::unavailable("the node is stopping");
+        let (sender, answer) = oneshot::channel();
+        self.commands.send((command, sender)).await.map_err(|_| stopping(()))?;
+        answer.await.map_err(|_| stopping(()))?
+    }
+
+    /// Follows what happens from here on. A reader that is too slow loses the oldest events, and is
+    /// told how many.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<Arc<Event>> {
+        self.events.subscribe()
+    }
+
+    /// Returns the counters as Prometheus reads them.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        self.surroundings.metrics.encode()
+    }
+
+    /// Reads messages that are on disk.
+    ///
+    /// # Errors
+    /// Returns why they cannot be read.
+    pub async fn history(&self, query: HistoryQuery) -> Result<Vec<HistoryRow>, Failure> {
+        let read = self.surroundings.history.clone();
+        let wanted = query.peer.clone();
+        let members = match self.ask(Command::Peers).await? {
+            Reply::Peers(peers) => peers,
+            _ => Vec::new(),
+        };
+        let query = HistoryQuery { peer: resolve(&members, wanted)?, ..query };
+        let rows = tokio::task::spawn_blocking(move || read(query));
+        let mut rows = rows.await.map_err(|_| Failure::unavailable("the node is stopping"))??;
+        for row in &mut rows {
+            let member = members.iter().find(|member| member.peer_id.to_string() == row.peer_id);
+            row.name = member.map_or_else(|| row.peer_id.clone(), |member| member.name.clone());
+        }
+        Ok(rows)
+    }
+
+    pub(crate) fn status(&self, node: report::Status) -> Status {
+        let listeners = self.surroundings.listeners.lock();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            home: self.surroundings.home.clone(),
+            listeners: listeners.map(|l| l.clone()).unwrap_or_default(),
+            node,
+        }
+    }
+}
+
+/// Turns a member's name into its peer id.
+fn resolve(members: &[report::Peer], wanted: Option<String>) -> Result<Option<String>, Failure> {
+    let Some(wanted) = wanted else { return Ok(None) };
+    let fits = |m: &&report::Peer| m.name == wanted || m.peer_id.to_string() == wanted;
+    match members.iter().find(fits) {
+        Some(member) => Ok(Some(member.peer_id.to_string())),
+        // Messages of a peer that is no member any more are still there under its peer id.
+        None if wanted.parse::<libp2p_identity::PeerId>().is_ok() => Ok(Some(wanted)),
+        None => Err(Failure::not_found(format!("no member is named `{wanted}`"))
+            .with_hint("`pimesh peers` lists the members")),
+    }
+}

@@ -1,0 +1,13 @@
+//! The door for the command line, dashboards and scripts: HTTP/1.1 with JSON on a unix socket.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `api` | bodies of requests and answers |
+//! | `handle` | how they reach the node's loop |
+//! | `server` | the router and its sockets |
+//! | `client` | what the command line uses |
+
+pub mod api;
+pub mod client;
+pub mod handle;
+pub mod server;

@@ -1,0 +1,493 @@
+//! A running node: the one loop that owns the swarm, the state and the way to the disk.
+//!
+//! ```text
+//!   net ────────┐                         ┌──▶ net
+//!   commands ───┤                         ├──▶ replies
+//!   store ──────┼──▶ State::handle ──▶ ───┼──▶ store
+//!   time ───────┘    one input,           └──▶ events: log, counters, followers
+//!                    then all outputs
+//! ```
+//!
+//! The loop decides nothing. It takes one input, does all that follows from it, and then the next.
+//! Inputs that are ready at once are taken in one turn, at the end of which integers are
+//! published: those that were asked for together travel together, and a lone one never waits.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use libp2p_identity::PeerId;
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use crate::{
+    config::Config,
+    control::{
+        api::{HistoryQuery, HistoryRow, Way},
+        handle::{Asked, NodeHandle, Surroundings},
+        server,
+    },
+    identity::{self, Identity, KeyFileError, Passphrase, random},
+    metrics::Metrics,
+    net::{self, Net, NetError},
+    proto::{mesh::Address, mesh::NodeName, p2sn::PrivateKey},
+    state::{
+        self, Settings, Setup, State,
+        io::{Event, Failure, Input, NetInput, Now, Output, RequestId},
+    },
+    store::{Completion, Direction, History, Query, Store, StoreError},
+};
+
+/// Completions of the store that wait for the loop.
+const COMPLETIONS: usize = 4096;
+
+/// Most inputs of one turn of the loop.
+const TURN_INPUTS: usize = 256;
+
+/// How long a start waits for all listeners to have an address.
+const LISTEN_TIME: Duration = Duration::from_secs(3);
+
+/// What a node needs to start.
+#[derive(Debug)]
+pub struct Options {
+    /// The home folder.
+    pub home: PathBuf,
+    /// The configuration.
+    pub config: Config,
+    /// The name to wish for if the configuration has none.
+    pub fallback_name: NodeName,
+    /// What opens the key files.
+    pub passphrase: Option<Passphrase>,
+}
+
+/// Why a node cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The keys.
+    #[error("could not load the keys")]
+    Keys(#[from] KeyFileError),
+    /// The store.
+    #[error("could not open the store")]
+    Store(#[from] StoreError),
+    /// The state.
+    #[error("could not start from what is stored")]
+    State(#[from] state::StartError),
+    /// The network.
+    #[error("could not set up the network")]
+    Net(#[from] NetError),
+    /// A configured address of a peer.
+    #[error("`{0}` in `network.peers` is no multiaddr with a peer id")]
+    PeerAddress(String),
+    /// The control socket.
+    #[error("could not make the control socket {path}")]
+    Control {
+        /// Where.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// A node that is ready to run.
+pub struct Node {
+    state: State,
+    net: Net,
+    store: Store,
+    peer: PeerId,
+    started: Instant,
+    completions: mpsc::Receiver<Completion>,
+    commands: mpsc::Receiver<Asked>,
+    events: broadcast::Sender<Arc<Event>>,
+    metrics: Arc<Metrics>,
+    listeners: Arc<Mutex<Vec<String>>>,
+    replies: HashMap<RequestId, oneshot::Sender<Result<state::io::Reply, Failure>>>,
+    next_request: u64,
+    handle: NodeHandle,
+    rsa: Option<oneshot::Receiver<Result<PrivateKey, KeyFileError>>>,
+    home: PathBuf,
+    socket: PathBuf,
+    servers: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Node({})", self.peer)
+    }
+}
+
+impl Node {
+    /// Starts a node: keys, store, state, network, control socket. Then [`Self::run`] it.
+    ///
+    /// # Errors
+    /// Returns why it cannot start.
+    pub async fn start(options: Options) -> Result<Self, StartError> {
+        let Options { home, config, fallback_name, passphrase } = options;
+        let phrase = passphrase.as_ref();
+        identity::prepare_home(&home)?;
+        let (done, completions) = mpsc::channel(COMPLETIONS);
+        // The lock of the home folder comes before anything that writes to it.
+        let (store, loaded) = Store::open(&home, move |completion| {
+            // Fails only when the node is gone, and then nobody waits for the completion.
+            drop(done.blocking_send(completion));
+        })?;
+        let Identity { node, messaging } = Identity::load_or_create(&home, phrase)?;
+        let mesh_key = if loaded.certificate.is_some() {
+            identity::load_mesh_key(&home, phrase)?
+        } else {
+            Some(identity::load_or_create_mesh_key(&home, phrase)?)
+        };
+        let peer = node.public().to_peer_id();
+        let started = Instant::now();
+        let setup = Setup {
+            peer,
+            messaging_key: messaging,
+            mesh_key,
+            name: config.name.clone().unwrap_or(fallback_name),
+            seed: random(),
+            settings: settings(&config)?,
+        };
+        let state = State::new(setup, loaded, read_clocks(started))?;
+        let net = Net::new(
+            &net::Config {
+                listen: config.network.listen.clone(),
+                announce: config.network.announce.clone(),
+                mdns: config.network.mdns,
+                connections_max: config.network.connections_max,
+                memory_bytes_max: config.network.memory_bytes_max,
+            },
+            &node,
+        )?;
+        let metrics = Arc::new(Metrics::default());
+        let listeners = Arc::new(Mutex::new(Vec::new()));
+        let (handle, commands, events) = NodeHandle::new(Surroundings {
+            home: home.display().to_string(),
+            listeners: listeners.clone(),
+            metrics: metrics.clone(),
+            history: reader(store.history()?),
+        });
+        let rsa = prepare_rsa(&home, passphrase, config.rsa_bits);
+        let socket = config.control.socket.clone().unwrap_or_else(|| home.join("control.sock"));
+        let mut node = Self {
+            state,
+            net,
+            store,
+            peer,
+            started,
+            completions,
+            commands,
+            events,
+            metrics,
+            listeners,
+            replies: HashMap::new(),
+            next_request: 0,
+            handle,
+            rsa: Some(rsa),
+            home,
+            socket,
+            servers: Vec::new(),
+        };
+        node.drain();
+        node.wait_for_listeners(config.network.listen.len()).await;
+        node.serve(&config)?;
+        Ok(node)
+    }
+
+    /// Returns a way to speak with the node.
+    #[must_use]
+    pub fn handle(&self) -> NodeHandle {
+        self.handle.clone()
+    }
+
+    /// Returns its peer id.
+    #[must_use]
+    pub const fn peer_id(&self) -> PeerId {
+        self.peer
+    }
+
+    /// Returns where it listens.
+    #[must_use]
+    pub fn listeners(&self) -> Vec<String> {
+        self.net.listeners()
+    }
+
+    /// Returns its control socket.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Runs until `stop` is done; then writes what still waits, and ends.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) {
+        tokio::pin!(stop);
+        loop {
+            let timeout = self.state.poll_timeout();
+            let deadline = timeout.map(|at| tokio::time::Instant::from_std(self.started + at));
+            tokio::select! {
+                input = self.net.next() => self.feed(Input::Net(input)),
+                Some(completion) = self.completions.recv() => self.complete(completion),
+                Some(asked) = self.commands.recv() => self.command(asked),
+                key = ready(&mut self.rsa) => self.rsa_made(key),
+                () = sleep_until(deadline) => {
+                    self.state.handle_timeout(self.now());
+                    self.drain();
+                }
+                () = &mut stop => break,
+            }
+            self.finish_turn();
+        }
+        self.stop();
+    }
+
+    /// Takes what else is ready, within a limit, and publishes the integers of this turn.
+    fn finish_turn(&mut self) {
+        for _ in 0..TURN_INPUTS {
+            if let Ok(completion) = self.completions.try_recv() {
+                self.complete(completion);
+            } else if let Ok(asked) = self.commands.try_recv() {
+                self.command(asked);
+            } else {
+                break;
+            }
+        }
+        self.net.flush();
+    }
+
+    fn feed(&mut self, input: Input) {
+        if matches!(input, Input::Net(NetInput::OwnAddresses(_))) {
+            let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+            *listeners = self.net.listeners();
+        }
+        let now = self.now();
+        self.state.handle(input, now);
+        self.drain();
+    }
+
+    fn complete(&mut self, completion: Completion) {
+        self.feed(match completion {
+            Completion::Stored(ticket) => Input::Stored(ticket),
+            Completion::Failed(ticket, reason) => Input::StoreFailed(ticket, reason),
+        });
+    }
+
+    fn command(&mut self, (command, reply): Asked) {
+        let request = RequestId(self.next_request);
+        self.next_request += 1;
+        self.replies.insert(request, reply);
+        self.feed(Input::Control(request, command));
+    }
+
+    fn rsa_made(&mut self, key: Result<PrivateKey, String>) {
+        self.rsa = None;
+        match key {
+            Ok(key) => self.net.set_rsa(key),
+            Err(error) => tracing::error!(%error, "could not make the RSA key; P2SN stays off"),
+        }
+    }
+
+    /// Does everything that follows from the last input.
+    fn drain(&mut self) {
+        while let Some(output) = self.state.poll_output() {
+            match output {
+                Output::Net(output) => self.net.act(output),
+                Output::Reply(request, result) => {
+                    if let Some(reply) = self.replies.remove(&request) {
+                        // An asker that is gone needs no answer.
+                        drop(reply.send(result));
+                    }
+                }
+                Output::Store(ticket, records) => {
+                    if let Err(reason) = self.store.write(ticket, records) {
+                        let now = self.now();
+                        self.state.handle(Input::StoreFailed(ticket, reason), now);
+                    }
+                }
+                Output::Event(event) => self.tell(event),
+            }
+        }
+    }
+
+    fn tell(&self, event: Event) {
+        log(&event);
+        self.metrics.count(&event, &self.peer);
+        if matches!(event, Event::Joined { .. })
+            && let Err(error) = identity::remove_mesh_key(&self.home)
+        {
+            tracing::warn!(%error, "the key of the mesh that this node left is still there");
+        }
+        // Nobody may be following.
+        drop(self.events.send(Arc::new(event)));
+    }
+
+    fn now(&self) -> Now {
+        read_clocks(self.started)
+    }
+
+    async fn wait_for_listeners(&mut self, wanted: usize) {
+        let deadline = tokio::time::Instant::now() + LISTEN_TIME;
+        while self.net.listeners().len() < wanted {
+            tokio::select! {
+                input = self.net.next() => self.feed(Input::Net(input)),
+                () = tokio::time::sleep_until(deadline) => break,
+            }
+        }
+    }
+
+    fn serve(&mut self, config: &Config) -> Result<(), StartError> {
+        let path = self.socket.clone();
+        let failed = |path: String| move |source| StartError::Control { path, source };
+        let unix = server::serve_unix(&path, self.handle())
+            .map_err(failed(path.display().to_string()))?;
+        self.servers.push(tokio::spawn(unix));
+        if let Some(address) = config.control.tcp {
+            let token = self.home.join("control.token");
+            let tcp = server::serve_tcp(address, &token, self.handle())
+                .map_err(failed(address.to_string()))?;
+            self.servers.push(tokio::spawn(tcp));
+        }
+        Ok(())
+    }
+
+    fn stop(mut self) {
+        for server in &self.servers {
+            server.abort();
+        }
+        // The next start replaces a socket that could not be removed.
+        drop(std::fs::remove_file(&self.socket));
+        drop(self.net);
+        self.completions.close();
+        self.store.close();
+    }
+}
+
+/// Reads the settings of the state, addresses of peers among them.
+///
+/// # Errors
+/// Returns an address that is none.
+pub fn settings(config: &Config) -> Result<Settings, StartError> {
+    let peers = config.peers.iter().map(|text| {
+        let illegal = || StartError::PeerAddress(text.clone());
+        let (address, peer) = text.rsplit_once("/p2p/").ok_or_else(illegal)?;
+        let peer: PeerId = peer.parse().map_err(|_| illegal())?;
+        Ok((peer, Address::new(address).ok_or_else(illegal)?))
+    });
+    let peers = peers.collect::<Result<_, StartError>>()?;
+    Ok(Settings { peers, ..config.settings.clone() })
+}
+
+fn read_clocks(started: Instant) -> Now {
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let unix_us = u64::try_from(unix.as_micros()).unwrap_or(u64::MAX);
+    Now { mono: started.elapsed(), unix_us }
+}
+
+/// Loads the RSA key or makes it, on a thread of its own: on a small machine that takes a while.
+fn prepare_rsa(
+    home: &Path,
+    passphrase: Option<Passphrase>,
+    bits: usize,
+) -> oneshot::Receiver<Result<PrivateKey, KeyFileError>> {
+    let (sender, receiver) = oneshot::channel();
+    let home = home.to_owned();
+    tokio::task::spawn_blocking(move || {
+        let key = match identity::load_rsa(&home, passphrase.as_ref()) {
+            Ok(Some(key)) => Ok(key),
+            Ok(None) => identity::create_rsa(&home, passphrase.as_ref(), bits),
+            Err(error) => Err(error),
+        };
+        // A node that has stopped meanwhile needs no key.
+        drop(sender.send(key));
+    });
+    receiver
+}
+
+async fn ready(
+    rsa: &mut Option<oneshot::Receiver<Result<PrivateKey, KeyFileError>>>,
+) -> Result<PrivateKey, String> {
+    match rsa {
+        Some(receiver) => match receiver.await {
+            Ok(key) => key.map_err(|error| error.to_string()),
+            Err(_) => Err("the thread ended".to_owned()),
+        },
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Reads history for the control socket.
+fn reader(
+    history: History,
+) -> Arc<dyn Fn(HistoryQuery) -> Result<Vec<HistoryRow>, Failure> + Send + Sync> {
+    Arc::new(move |query| {
+        let peer = query.peer.as_ref().and_then(|peer| peer.parse().ok());
+        let rows = history.read(&Query {
+            direction: match query.way {
+                Way::Received => Direction::Received,
+                Way::Sent => Direction::Sent,
+            },
+            peer,
+            since_ms: query.since_ms,
+            after: query.after,
+            search: query.search,
+            limit: query.limit.unwrap_or(100),
+        });
+        let rows = rows.map_err(|e| Failure::unavailable(format!("could not read: {e}")))?;
+        let row = |row: crate::store::Row| HistoryRow {
+            row: row.row,
+            id: row.id,
+            name: String::new(),
+            peer_id: row.peer.to_string(),
+            created_ms: row.created_ms,
+            at_ms: row.at_ms,
+            via: row.via,
+            outcome: row.outcome,
+            text: row.text,
+        };
+        Ok(rows.into_iter().map(row).collect())
+    })
+}
+
+/// Writes the line that a person would want to read. Bodies of messages are never in it.
+fn log(event: &Event) {
+    match event {
+        Event::PeerUp { name, address, transport, .. } => {
+            tracing::info!(peer = %name, %address, ?transport, "peer up");
+        }
+        Event::PeerDown { name, reason, .. } => tracing::info!(peer = %name, %reason, "peer down"),
+        Event::MemberAdded { name, index, .. } => {
+            tracing::info!(member = %name, %index, "member added");
+        }
+        Event::MemberRemoved { name, .. } => tracing::info!(member = %name, "member removed"),
+        Event::Joined { name, .. } => tracing::info!(%name, "joined a mesh"),
+        Event::Revoked => tracing::warn!("this node was removed from its mesh"),
+        Event::Received(received) => {
+            tracing::debug!(peer = %received.from, id = %received.id, "message received");
+        }
+        Event::Sent(sent) => {
+            tracing::debug!(peer = %sent.to, id = %sent.id, outcome = ?sent.outcome, "message sent");
+        }
+        Event::Integers(integers) => {
+            tracing::trace!(peer = %integers.name, count = integers.iids.len(), "integers");
+        }
+        Event::KeyChanged { name, pinned, shown, .. } => {
+            tracing::warn!(peer = %name, %pinned, %shown, "the RSA key changed and is refused");
+        }
+        Event::KeyExchanged { name, bits, .. } => {
+            tracing::info!(peer = %name, bits, "P2SN keys exchanged");
+        }
+        Event::Refused { peer, what, why } => {
+            let peer = peer.map(|peer| peer.to_string());
+            tracing::info!(peer = peer.as_deref().unwrap_or("-"), what, why, "refused");
+        }
+        Event::Counted { what, times } => tracing::debug!(what, times, "counted"),
+        Event::StoreFailed { reason } => tracing::error!(%reason, "could not write to disk"),
+    }
+}
