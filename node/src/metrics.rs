@@ -124,8 +124,7 @@ impl Metrics {
     #[must_use]
     pub fn encode(&self) -> String {
         let mut text = String::new();
-        // Writing to a string cannot fail.
-        drop(encode(&mut text, &self.registry));
+        encode(&mut text, &self.registry).expect("writing to a string cannot fail");
         text
     }
 }

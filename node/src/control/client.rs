@@ -323,8 +323,7 @@ fn escape(text: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             escaped.push(char::from(byte));
         } else {
-            // Writing to a string cannot fail.
-            drop(write!(escaped, "%{byte:02X}"));
+            write!(escaped, "%{byte:02X}").expect("writing to a string cannot fail");
         }
         escaped
     })

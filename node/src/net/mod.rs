@@ -133,7 +133,6 @@ pub enum NetError {
 #[derive(Debug)]
 struct Entry {
     id: ConnectionId,
-    peer: PeerId,
     transport: Transport,
     /// When to close it, unless it is open both ways by then.
     opening_until: Option<Instant>,
@@ -451,7 +450,6 @@ impl Net {
         let unopened = self.connections.values().filter(|e| e.opening_until.is_some()).count();
         let entry = Entry {
             id,
-            peer,
             transport,
             opening_until: Some(Instant::now() + OPENING_TIME),
             closed_by_us: None,

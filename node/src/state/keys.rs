@@ -4,7 +4,7 @@
 //! shown, and another one is refused until the owner says `pimesh peers trust`. A P2SN message is
 //! neither repeated nor numbered: it goes at once or not at all.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use libp2p_identity::PeerId;
 
@@ -19,6 +19,9 @@ use crate::proto::{
     mesh::MessageId,
     p2sn::{ACKNOWLEDGEMENT, Fingerprint, UNEXPECTED_ERROR},
 };
+
+/// Shortest wait before a key exchange is tried again; the longest is twice as long.
+const RETRY: Duration = Duration::from_secs(2);
 
 /// The RSA key of a peer.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +47,8 @@ pub(super) struct Keys {
     exchanged: BTreeMap<PeerId, ()>,
     sessions: BTreeMap<SessionId, Ours>,
     next_session: u64,
+    /// When to try an exchange again that did not work.
+    retry_at: BTreeMap<PeerId, Duration>,
 }
 
 /// A P2SN message on its way to the disk.
@@ -64,6 +69,7 @@ impl Keys {
             exchanged: BTreeMap::new(),
             sessions: BTreeMap::new(),
             next_session: 0,
+            retry_at: BTreeMap::new(),
         }
     }
 
@@ -85,6 +91,10 @@ impl Keys {
         self.exchanged.clear();
     }
 
+    pub(super) fn next_retry(&self) -> Option<Duration> {
+        self.retry_at.values().min().copied()
+    }
+
     fn open(&mut self, ours: Ours) -> SessionId {
         let session = SessionId::Ours(self.next_session);
         self.next_session += 1;
@@ -96,16 +106,35 @@ impl Keys {
 impl State {
     pub(super) fn p2sn_ready(&mut self, fingerprint: Fingerprint) {
         self.keys.own = Some(fingerprint);
+        // A key that is late may be what the others were waiting for, so whoever has it begins.
         let peers: Vec<PeerId> = self.links.open_peers().collect();
         for peer in peers {
-            self.exchange_keys(peer);
+            self.begin_exchange(peer);
         }
     }
 
     /// Runs the key exchange with a member, once in a run. Of two peers the smaller one begins.
     pub(super) fn exchange_keys(&mut self, peer: PeerId) {
-        let done = self.keys.exchanged.contains_key(&peer);
-        if done || self.keys.own.is_none() || self.own.peer > peer {
+        if self.own.peer < peer {
+            self.begin_exchange(peer);
+        }
+    }
+
+    /// Tries exchanges again that did not work, for example because the peer's key is being made.
+    pub(super) fn exchanges_due(&mut self, now: Now) {
+        let due = |at: &Duration| *at <= now.mono;
+        let peers: Vec<PeerId> =
+            self.keys.retry_at.iter().filter(|(_, at)| due(at)).map(|(peer, _)| *peer).collect();
+        for peer in peers {
+            self.keys.retry_at.remove(&peer);
+            if self.links.is_open(&peer) {
+                self.begin_exchange(peer);
+            }
+        }
+    }
+
+    fn begin_exchange(&mut self, peer: PeerId) {
+        if self.keys.exchanged.contains_key(&peer) || self.keys.own.is_none() {
             return;
         }
         let session = self.keys.open(Ours { peer, message: None });
@@ -232,9 +261,22 @@ impl State {
         }
     }
 
-    pub(super) fn p2sn_closed(&mut self, session: SessionId, peer: PeerId, reason: &str) {
+    pub(super) fn p2sn_closed(
+        &mut self,
+        session: SessionId,
+        peer: PeerId,
+        reason: &str,
+        now: Now,
+    ) {
         let Some(ours) = self.keys.sessions.remove(&session) else { return };
-        let Some((request, _)) = ours.message else { return };
+        let Some((request, _)) = ours.message else {
+            let done = self.keys.exchanged.contains_key(&peer);
+            if !done && !self.keys.changed.contains_key(&peer) && self.links.is_open(&peer) {
+                let wait = RETRY + self.effects.jitter(RETRY);
+                self.keys.retry_at.insert(peer, now.mono + wait);
+            }
+            return;
+        };
         let name = self.name_of(&peer);
         let failure =
             Failure::unavailable(format!("the P2SN session with `{name}` ended: {reason}"));

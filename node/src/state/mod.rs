@@ -228,6 +228,7 @@ impl State {
             self.links.next_deadline(),
             self.messages.next_deadline(),
             self.sync.next_round(),
+            self.keys.next_retry(),
             self.joining.as_ref().map(membership::Joining::deadline),
             Some(self.prune_at),
         ]
@@ -242,6 +243,7 @@ impl State {
         self.dial_due(now);
         self.messages_due(now);
         self.sync_due(now);
+        self.exchanges_due(now);
         if self.prune_at <= now.mono {
             self.prune(now);
         }
@@ -282,7 +284,7 @@ impl State {
             }
             NetInput::P2snReplied { session, bytes } => self.p2sn_replied(session, &bytes, now),
             NetInput::P2snClosed { session, peer, reason } => {
-                self.p2sn_closed(session, peer, &reason);
+                self.p2sn_closed(session, peer, &reason, now);
             }
         }
     }
