@@ -105,6 +105,20 @@ impl<B: NetworkBehaviour> Gate<B> {
         }
     }
 
+    /// Takes a connection away from the inner behaviour at once. A connection to a dead peer can
+    /// take long to close; nothing should wait for it.
+    pub(super) fn hide(&mut self, connection: ConnectionId) {
+        let Some(entry) = self.connections.get(&connection) else { return };
+        let (peer_id, endpoint) = (entry.peer, entry.endpoint.clone());
+        self.closed(ConnectionClosed {
+            peer_id,
+            connection_id: connection,
+            endpoint: &endpoint,
+            cause: None,
+            remaining_established: 0,
+        });
+    }
+
     /// Shows a connection to the inner behaviour, and then what came on it.
     fn show(&mut self, connection: ConnectionId) {
         let Some(peer) = self.connections.get(&connection).map(|entry| entry.peer) else { return };

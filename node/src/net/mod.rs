@@ -133,11 +133,10 @@ pub enum NetError {
 #[derive(Debug)]
 struct Entry {
     id: ConnectionId,
+    peer: PeerId,
     transport: Transport,
     /// When to close it, unless it is open both ways by then.
     opening_until: Option<Instant>,
-    /// Why we closed it, if we did.
-    closed_by_us: Option<&'static str>,
 }
 
 /// The swarm, and what connects it with the state.
@@ -363,11 +362,8 @@ impl Net {
     fn dial(&mut self, peer: PeerId, addresses: &[Address], fresh: bool) {
         let addresses: Vec<Multiaddr> =
             addresses.iter().filter_map(|a| a.as_str().parse().ok()).collect();
-        let condition = if fresh {
-            PeerCondition::Always
-        } else {
-            PeerCondition::DisconnectedAndNotDialing
-        };
+        // The state knows which connections it counts; libp2p may still know a dead one.
+        let condition = if fresh { PeerCondition::Always } else { PeerCondition::NotDialing };
         let options = DialOpts::peer_id(peer).condition(condition).addresses(addresses).build();
         let id = options.connection_id();
         match self.swarm.dial(options) {
@@ -381,11 +377,15 @@ impl Net {
         }
     }
 
-    fn close(&mut self, connection: Connection, reason: &'static str) {
-        let Some(entry) = self.connections.get_mut(&connection) else { return };
-        entry.closed_by_us.get_or_insert(reason);
-        let id = entry.id;
-        self.swarm.close_connection(id);
+    /// Closes a connection. For the state and for the members' protocols it is gone at once, even
+    /// if libp2p needs long to say goodbye to a peer that does not answer.
+    fn close(&mut self, connection: Connection, reason: &str) {
+        let Some(entry) = self.connections.remove(&connection) else { return };
+        self.names.remove(&entry.id);
+        self.swarm.behaviour_mut().gate.hide(entry.id);
+        self.swarm.close_connection(entry.id);
+        let (peer, reason) = (entry.peer, reason.to_owned());
+        self.queue.push_back(NetInput::Disconnected { peer, connection, reason });
     }
 
     fn close_unopened(&mut self) {
@@ -397,9 +397,6 @@ impl Net {
             .map(|(connection, _)| *connection)
             .collect();
         for connection in over {
-            if let Some(entry) = self.connections.get_mut(&connection) {
-                entry.opening_until = None;
-            }
             self.close(connection, "no handshake in time");
         }
     }
@@ -450,9 +447,9 @@ impl Net {
         let unopened = self.connections.values().filter(|e| e.opening_until.is_some()).count();
         let entry = Entry {
             id,
+            peer,
             transport,
             opening_until: Some(Instant::now() + OPENING_TIME),
-            closed_by_us: None,
         };
         self.connections.insert(connection, entry);
         self.names.insert(id, connection);
@@ -472,12 +469,8 @@ impl Net {
 
     fn closed(&mut self, peer: PeerId, id: ConnectionId, cause: Option<&ConnectionError>) {
         let Some(connection) = self.names.remove(&id) else { return };
-        let Some(entry) = self.connections.remove(&connection) else { return };
-        let reason = match (entry.closed_by_us, cause) {
-            (Some(reason), _) => reason.to_owned(),
-            (None, Some(cause)) => innermost(cause),
-            (None, None) => "the peer closed it".to_owned(),
-        };
+        self.connections.remove(&connection);
+        let reason = cause.map_or_else(|| "the peer closed it".to_owned(), |c| innermost(c));
         self.queue.push_back(NetInput::Disconnected { peer, connection, reason });
     }
 

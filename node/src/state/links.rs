@@ -20,6 +20,9 @@ use crate::proto::mesh::{
     member::{Refusal, Request, Response},
 };
 
+/// How long two dials count as simultaneous.
+const SIMULTANEOUS: Duration = Duration::from_secs(2);
+
 /// How far the handshake of a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
@@ -256,7 +259,7 @@ impl State {
                 return self.refuse(connection, id, Refusal::NotAMember);
             }
         };
-        if self.prefers_own_dial(&peer) {
+        if self.prefers_own_dial(&peer, now) {
             return self.refuse(connection, id, Refusal::OtherConnection);
         }
         self.learn_from_hello(certificate, now);
@@ -271,9 +274,15 @@ impl State {
         self.effects.net(NetOutput::MemberRespond { connection, id, bytes });
     }
 
-    /// Says whether a handshake that we began goes before one that the peer began.
-    fn prefers_own_dial(&self, peer: &PeerId) -> bool {
-        let ours = |link: &Link| link.direction == Direction::Dialled && link.phase == Phase::Asked;
+    /// Says whether a handshake that we began goes before one that the peer began, or went a moment
+    /// ago: then the peer did not know of it when it dialled.
+    fn prefers_own_dial(&self, peer: &PeerId, now: Now) -> bool {
+        let ours = |link: &Link| {
+            let fresh = link.opened_at.is_some_and(|at| now.mono < at + SIMULTANEOUS);
+            link.direction == Direction::Dialled
+                && !link.suspect
+                && (link.phase == Phase::Asked || fresh)
+        };
         self.own.peer < *peer && self.links.of(peer).any(|(_, link)| ours(link))
     }
 
@@ -309,6 +318,11 @@ impl State {
         let Some(peer) = self.links.peer(connection) else { return };
         let Ok(bytes) = result else { return self.close(connection, "no answer to hello") };
         match Response::decode(&bytes) {
+            Ok(Response::Hello(_))
+                if self.links.open_link(&peer).is_some_and(|link| !link.suspect) =>
+            {
+                self.close(connection, "another connection is open");
+            }
             Ok(Response::Hello(certificate)) => {
                 match self.membership.judge(&certificate, &peer, now) {
                     Ok(certificate) => {
@@ -361,12 +375,15 @@ impl State {
         let was_open = others
             .iter()
             .any(|c| self.links.links.get(c).is_some_and(|link| link.phase == Phase::Open));
+        // The dialler has no healthy connection, or it would not have gone on with this one.
+        for other in others {
+            self.close(other, "replaced by a fresh connection");
+        }
         if direction == Direction::Dialled {
-            for other in others {
-                self.close(other, "replaced by a fresh connection");
-            }
             self.remember_address(peer, address.clone());
         }
+        // What was under way on an older connection is sent again on this one.
+        self.messages.link_lost(&peer);
         let away = self.peers.came_up(&peer, now);
         if !was_open {
             let name = self.name_of(&peer);
