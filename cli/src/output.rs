@@ -11,15 +11,17 @@ use serde::Serialize;
 
 /// An error with something to try.
 #[derive(Debug)]
-pub(crate) struct Hinted {
+struct Hinted {
     text: String,
     hint: String,
 }
 
-impl Hinted {
-    pub(crate) fn new(text: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
-        anyhow::Error::new(Self { text: text.into(), hint: hint.into() })
-    }
+/// Makes an error with something to try.
+pub(crate) fn hinted(text: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
+    anyhow::Error::new(Hinted {
+        text: text.into(),
+        hint: hint.into(),
+    })
 }
 
 impl Display for Hinted {
@@ -35,7 +37,9 @@ impl std::error::Error for Hinted {}
 pub(crate) fn print_error(error: &anyhow::Error) {
     eprintln!("error: {error:#}");
     let hint = error.chain().find_map(|cause| {
-        let of_client = cause.downcast_ref::<ClientError>().and_then(ClientError::hint);
+        let of_client = cause
+            .downcast_ref::<ClientError>()
+            .and_then(ClientError::hint);
         of_client.or_else(|| cause.downcast_ref::<Hinted>().map(|h| h.hint.clone()))
     });
     if let Some(hint) = hint {
@@ -46,7 +50,9 @@ pub(crate) fn print_error(error: &anyhow::Error) {
 /// Says whether somebody closed the pipe that we print to, as `head` does.
 pub(crate) fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
-        cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+        cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
     })
 }
 
@@ -84,8 +90,11 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> anyhow::Result<()>
     }
     let header: Vec<String> = header.iter().map(|h| (*h).to_owned()).collect();
     for row in std::iter::once(&header).chain(rows) {
-        let cells: Vec<String> =
-            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let cells: Vec<String> = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"))
+            .collect();
         line(cells.join("  ").trim_end())?;
     }
     Ok(())
@@ -93,11 +102,15 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> anyhow::Result<()>
 
 /// Writes a Unix millisecond as local time.
 pub(crate) fn local_time(unix_ms: u64) -> String {
-    let time = i64::try_from(unix_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    let time = i64::try_from(unix_ms)
+        .ok()
+        .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
     time.map_or_else(
         || unix_ms.to_string(),
         |time| {
-            time.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()
+            time.to_zoned(jiff::tz::TimeZone::system())
+                .strftime("%Y-%m-%d %H:%M:%S")
+                .to_string()
         },
     )
 }

@@ -148,22 +148,30 @@ pub fn keys() -> Vec<String> {
 
 /// Refuses keys that do not exist, with their line and the nearest one that does.
 fn check_keys(text: &str) -> Result<(), ConfigError> {
-    let table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
-        ConfigError::Toml(e.to_string().trim_end().to_owned())
-    })?;
+    let table: toml::Table = text
+        .parse()
+        .map_err(|e: toml::de::Error| ConfigError::Toml(e.to_string().trim_end().to_owned()))?;
     let known = keys();
     for (section, value) in &table {
         let found = match value {
-            toml::Value::Table(entries) => {
-                entries.keys().map(|key| format!("{section}.{key}")).collect()
-            }
+            toml::Value::Table(entries) => entries
+                .keys()
+                .map(|key| format!("{section}.{key}"))
+                .collect(),
             _ => vec![section.clone()],
         };
         if let Some(key) = found.into_iter().find(|key| !known.contains(key)) {
             let likeness = |known: &&String| (strsim::jaro_winkler(known, &key) * 1e6) as u64;
-            let nearest = known.iter().max_by_key(likeness).filter(|n| likeness(n) > 800_000);
+            let nearest = known
+                .iter()
+                .max_by_key(likeness)
+                .filter(|n| likeness(n) > 800_000);
             let line = line_of(text, &key);
-            return Err(ConfigError::UnknownKey { line, nearest: nearest.cloned(), key });
+            return Err(ConfigError::UnknownKey {
+                line,
+                nearest: nearest.cloned(),
+                key,
+            });
         }
     }
     Ok(())
@@ -177,7 +185,9 @@ fn line_of(text: &str, key: &str) -> usize {
         if let Some(header) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
             header.trim().clone_into(&mut current);
         } else if current == section
-            && line.split_once('=').is_some_and(|(key, _)| key.trim() == name)
+            && line
+                .split_once('=')
+                .is_some_and(|(key, _)| key.trim() == name)
         {
             return number;
         }
@@ -284,7 +294,10 @@ struct IdentitySection {
 
 impl Default for IdentitySection {
     fn default() -> Self {
-        Self { rsa_bits: 3072, passphrase_file: None }
+        Self {
+            rsa_bits: 3072,
+            passphrase_file: None,
+        }
     }
 }
 
@@ -304,7 +317,10 @@ struct LogSection {
 
 impl Default for LogSection {
     fn default() -> Self {
-        Self { level: "info".to_owned(), format: LogFormat::Text }
+        Self {
+            level: "info".to_owned(),
+            format: LogFormat::Text,
+        }
     }
 }
 
@@ -314,15 +330,24 @@ impl File {
         const DAY: Duration = Duration::from_secs(24 * 60 * 60);
         let name = self.node.name.map(|name| {
             let expected = "1 to 63 letters, digits, `-`, `_` and `.`, and no reserved word";
-            name.parse().map_err(|_| value("node.name", expected, &name))
+            name.parse()
+                .map_err(|_| value("node.name", expected, &name))
         });
         let Span(expiry) = self.messages.expiry;
         if expiry < MINUTE || expiry > 30 * DAY {
-            return Err(value("messages.expiry", "1min to 30d", format_args!("{expiry:?}")));
+            return Err(value(
+                "messages.expiry",
+                "1min to 30d",
+                format_args!("{expiry:?}"),
+            ));
         }
         let Span(integer_ttl) = self.integers.ttl;
         if integer_ttl < Duration::from_millis(1) || integer_ttl > 10 * MINUTE {
-            return Err(value("integers.ttl", "1ms to 10min", format_args!("{integer_ttl:?}")));
+            return Err(value(
+                "integers.ttl",
+                "1ms to 10min",
+                format_args!("{integer_ttl:?}"),
+            ));
         }
         if ![2048, 3072, 4096].contains(&self.identity.rsa_bits) {
             let found = self.identity.rsa_bits;
@@ -337,12 +362,19 @@ impl File {
             return Err(value("network.connections_max", "4 to 65536", found));
         }
         let tcp = self.control.tcp.map(|text| {
-            let address = text.parse::<SocketAddr>().ok().filter(|a| a.ip().is_loopback());
+            let address = text
+                .parse::<SocketAddr>()
+                .ok()
+                .filter(|a| a.ip().is_loopback());
             address.ok_or_else(|| value("control.tcp", "a loopback address with a port", text))
         });
         for peer in &self.network.peers {
             if !peer.starts_with('/') || !peer.contains("/p2p/") {
-                return Err(value("network.peers", "a multiaddr that ends in `/p2p/…`", peer));
+                return Err(value(
+                    "network.peers",
+                    "a multiaddr that ends in `/p2p/…`",
+                    peer,
+                ));
             }
         }
         Ok(Config {
@@ -369,14 +401,24 @@ impl File {
             peers: self.network.peers,
             rsa_bits: self.identity.rsa_bits,
             passphrase_file: self.identity.passphrase_file,
-            control: Control { socket: self.control.socket, tcp: tcp.transpose()? },
-            log: Log { level: self.log.level, format: self.log.format },
+            control: Control {
+                socket: self.control.socket,
+                tcp: tcp.transpose()?,
+            },
+            log: Log {
+                level: self.log.level,
+                format: self.log.format,
+            },
         })
     }
 }
 
 fn value(key: &'static str, expected: &'static str, found: impl fmt::Display) -> ConfigError {
-    ConfigError::Value { key, expected, found: found.to_string() }
+    ConfigError::Value {
+        key,
+        expected,
+        found: found.to_string(),
+    }
 }
 
 fn addresses(key: &'static str, texts: Vec<String>) -> Result<Vec<Address>, ConfigError> {
@@ -461,7 +503,10 @@ mod tests {
             .map(|line| format!("{}\n", line.strip_prefix("# ").unwrap_or(line)))
             .collect();
         let mut parsed = Config::parse(&shown).expect("the example is legal");
-        assert_eq!(parsed.name.take().map(String::from), Some("pi-1".to_owned()));
+        assert_eq!(
+            parsed.name.take().map(String::from),
+            Some("pi-1".to_owned())
+        );
         assert!(parsed.passphrase_file.take().is_some());
         assert!(parsed.control.socket.take().is_some() && parsed.control.tcp.take().is_some());
 
@@ -477,14 +522,23 @@ mod tests {
             error.to_string(),
             "line 3: there is no key `network.lissten`; did you mean `network.listen`?"
         );
-        assert!(matches!(Config::parse("x = 1"), Err(ConfigError::UnknownKey { line: 1, .. })));
+        assert!(matches!(
+            Config::parse("x = 1"),
+            Err(ConfigError::UnknownKey { line: 1, .. })
+        ));
     }
 
     #[test]
     fn values_out_of_range_are_named_with_what_they_may_be() {
         for (text, message) in [
-            ("[messages]\nexpiry = \"31d\"", "`messages.expiry` is 1min to 30d, got `2678400s`"),
-            ("[identity]\nrsa_bits = 1024", "`identity.rsa_bits` is 2048, 3072 or 4096, got `1024`"),
+            (
+                "[messages]\nexpiry = \"31d\"",
+                "`messages.expiry` is 1min to 30d, got `2678400s`",
+            ),
+            (
+                "[identity]\nrsa_bits = 1024",
+                "`identity.rsa_bits` is 2048, 3072 or 4096, got `1024`",
+            ),
             (
                 "[control]\ntcp = \"0.0.0.0:1\"",
                 "`control.tcp` is a loopback address with a port, got `0.0.0.0:1`",

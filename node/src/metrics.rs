@@ -47,10 +47,26 @@ impl Default for Metrics {
             connected: Gauge::default(),
         };
         let registry = &mut metrics.registry;
-        registry.register("refused", "What came from outside and was refused", metrics.refused.clone());
-        registry.register("limits", "What was dropped or repeated at a limit", metrics.counted.clone());
-        registry.register("messages_sent", "Messages that left the outbox", metrics.sent.clone());
-        registry.register("messages_received", "Messages that came", metrics.received.clone());
+        registry.register(
+            "refused",
+            "What came from outside and was refused",
+            metrics.refused.clone(),
+        );
+        registry.register(
+            "limits",
+            "What was dropped or repeated at a limit",
+            metrics.counted.clone(),
+        );
+        registry.register(
+            "messages_sent",
+            "Messages that left the outbox",
+            metrics.sent.clone(),
+        );
+        registry.register(
+            "messages_received",
+            "Messages that came",
+            metrics.received.clone(),
+        );
         registry.register(
             "integers_received",
             "Integers that came from other nodes",
@@ -61,13 +77,21 @@ impl Default for Metrics {
             "Integers that were sent from here",
             metrics.integers_sent.clone(),
         );
-        registry.register("peers_connects", "Members that connected", metrics.connects.clone());
+        registry.register(
+            "peers_connects",
+            "Members that connected",
+            metrics.connects.clone(),
+        );
         registry.register(
             "store_failures",
             "Groups of records that could not be written",
             metrics.store_failures.clone(),
         );
-        registry.register("peers_connected", "Members that are connected", metrics.connected.clone());
+        registry.register(
+            "peers_connected",
+            "Members that are connected",
+            metrics.connected.clone(),
+        );
         metrics
     }
 }
@@ -77,10 +101,14 @@ impl Metrics {
     pub fn count(&self, event: &Event, own: &libp2p_identity::PeerId) {
         match event {
             Event::Refused { what, why, .. } => {
-                self.refused.get_or_create(&vec![("what", *what), ("why", *why)]).inc();
+                self.refused
+                    .get_or_create(&vec![("what", *what), ("why", *why)])
+                    .inc();
             }
             Event::Counted { what, times } => {
-                self.counted.get_or_create(&vec![("what", *what)]).inc_by(*times);
+                self.counted
+                    .get_or_create(&vec![("what", *what)])
+                    .inc_by(*times);
             }
             Event::Sent(sent) => {
                 let outcome = match sent.outcome {

@@ -124,7 +124,12 @@ impl Node {
     /// # Errors
     /// Returns why it cannot start.
     pub async fn start(options: Options) -> Result<Self, StartError> {
-        let Options { home, config, fallback_name, passphrase } = options;
+        let Options {
+            home,
+            config,
+            fallback_name,
+            passphrase,
+        } = options;
         let phrase = passphrase.as_ref();
         identity::prepare_home(&home)?;
         let (done, completions) = mpsc::channel(COMPLETIONS);
@@ -169,7 +174,11 @@ impl Node {
             history: reader(store.history()?),
         });
         let rsa = prepare_rsa(&home, passphrase, config.rsa_bits);
-        let socket = config.control.socket.clone().unwrap_or_else(|| home.join("control.sock"));
+        let socket = config
+            .control
+            .socket
+            .clone()
+            .unwrap_or_else(|| home.join("control.sock"));
         let mut node = Self {
             state,
             net,
@@ -257,7 +266,10 @@ impl Node {
 
     fn feed(&mut self, input: Input) {
         if matches!(input, Input::Net(NetInput::OwnAddresses(_))) {
-            let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut listeners = self
+                .listeners
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             *listeners = self.net.listeners();
         }
         let now = self.now();
@@ -338,8 +350,8 @@ impl Node {
     fn serve(&mut self, config: &Config) -> Result<(), StartError> {
         let path = self.socket.clone();
         let failed = |path: String| move |source| StartError::Control { path, source };
-        let unix = server::serve_unix(&path, self.handle())
-            .map_err(failed(path.display().to_string()))?;
+        let unix =
+            server::serve_unix(&path, self.handle()).map_err(failed(path.display().to_string()))?;
         self.servers.push(tokio::spawn(unix));
         if let Some(address) = config.control.tcp {
             let token = self.home.join("control.token");
@@ -374,13 +386,21 @@ pub fn settings(config: &Config) -> Result<Settings, StartError> {
         Ok((peer, Address::new(address).ok_or_else(illegal)?))
     });
     let peers = peers.collect::<Result<_, StartError>>()?;
-    Ok(Settings { peers, ..config.settings.clone() })
+    Ok(Settings {
+        peers,
+        ..config.settings.clone()
+    })
 }
 
 fn read_clocks(started: Instant) -> Now {
-    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let unix = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     let unix_us = u64::try_from(unix.as_micros()).unwrap_or(u64::MAX);
-    Now { mono: started.elapsed(), unix_us }
+    Now {
+        mono: started.elapsed(),
+        unix_us,
+    }
 }
 
 /// Loads the RSA key or makes it, on a thread of its own: on a small machine that takes a while.
@@ -458,7 +478,12 @@ fn reader(
 /// Writes the line that a person would want to read. Bodies of messages are never in it.
 fn log(event: &Event) {
     match event {
-        Event::PeerUp { name, address, transport, .. } => {
+        Event::PeerUp {
+            name,
+            address,
+            transport,
+            ..
+        } => {
             tracing::info!(peer = %name, %address, ?transport, "peer up");
         }
         Event::PeerDown { name, reason, .. } => tracing::info!(peer = %name, %reason, "peer down"),
@@ -477,7 +502,12 @@ fn log(event: &Event) {
         Event::Integers(integers) => {
             tracing::trace!(peer = %integers.name, count = integers.iids.len(), "integers");
         }
-        Event::KeyChanged { name, pinned, shown, .. } => {
+        Event::KeyChanged {
+            name,
+            pinned,
+            shown,
+            ..
+        } => {
             tracing::warn!(peer = %name, %pinned, %shown, "the RSA key changed and is refused");
         }
         Event::KeyExchanged { name, bits, .. } => {

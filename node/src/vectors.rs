@@ -13,7 +13,12 @@ use serde::de::DeserializeOwned;
 /// Panics if the file is missing or is not of the expected form: this is test code.
 pub(crate) fn load<T: DeserializeOwned>(file: &str) -> T {
     let folder = std::env::var_os("PIMESH_VECTORS").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../proto-specs/vectors")),
+        || {
+            PathBuf::from(concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/../proto-specs/vectors"
+            ))
+        },
         PathBuf::from,
     );
     let path = folder.join(file);
@@ -29,7 +34,10 @@ pub(crate) fn load<T: DeserializeOwned>(file: &str) -> T {
 /// Panics if `cases` is zero.
 pub(crate) fn checked(file: &str, cases: usize) {
     assert!(cases > 0, "{file}: no case was checked");
-    #[expect(clippy::print_stdout, reason = "the number of cases is what the test reports")]
+    #[expect(
+        clippy::print_stdout,
+        reason = "the number of cases is what the test reports"
+    )]
     {
         println!("vectors {file}: {cases} cases checked");
     }

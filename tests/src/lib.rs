@@ -1,1 +1,307 @@
-//! x
+//! Real nodes in processes of their own, for the whole-program tests.
+//!
+//! A test starts nodes, does what a person does, and waits for conditions with a deadline; it never
+//! sleeps and hopes. Nodes live in temporary folders, listen on loopback on free ports, and are
+//! killed when the test ends.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use anyhow::{Context, ensure};
+use futures::StreamExt;
+use pimesh_node::{
+    control::{
+        api::{EventBody, HistoryQuery, HistoryRow, NewInvite, NewMessage, Way},
+        client::Client,
+    },
+    state::{
+        io::{Recipients, Via},
+        report::{Accepted, PeerState},
+    },
+};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+};
+
+/// Longest wait for any condition. Far beyond what is usual, because a test machine may be busy.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Returns the program under test; built once by whichever test comes first.
+///
+/// # Panics
+/// Panics if it cannot be built: then no test can run.
+#[must_use]
+pub fn program() -> &'static Path {
+    static PROGRAM: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+        let status = std::process::Command::new(cargo)
+            .args(["build", "--quiet", "--package", "pimesh", "--bin", "pimesh"])
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+            .status()
+            .expect("cargo runs");
+        assert!(status.success(), "the program builds");
+        // The test itself runs from TARGET/debug/deps.
+        let own = std::env::current_exe().expect("a path");
+        let folder = own.parent().and_then(Path::parent).expect("TARGET/debug");
+        folder.join("pimesh")
+    })
+}
+
+/// A folder with the homes of a test's nodes.
+#[derive(Debug)]
+pub struct World {
+    folder: tempfile::TempDir,
+}
+
+impl World {
+    /// Makes an empty world.
+    ///
+    /// # Errors
+    /// Fails if there is no temporary folder.
+    pub fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            folder: tempfile::Builder::new().prefix("pm-").tempdir()?,
+        })
+    }
+
+    /// Starts a node on loopback.
+    ///
+    /// # Errors
+    /// Fails if the node does not get ready.
+    pub async fn start(&self, name: &str) -> anyhow::Result<Pi> {
+        Pi::start(self.home(name), name).await
+    }
+
+    /// Starts as many nodes as there are names, the first of which invites the others.
+    ///
+    /// # Errors
+    /// Fails if they do not form a mesh.
+    pub async fn mesh<const N: usize>(&self, names: [&str; N]) -> anyhow::Result<[Pi; N]> {
+        let mut pis = Vec::with_capacity(N);
+        for name in names {
+            pis.push(self.start(name).await?);
+        }
+        for at in 1..N {
+            pis[at].join(&pis[0]).await?;
+        }
+        for pi in &pis {
+            pi.wait_for_peers(N - 1).await?;
+        }
+        pis.try_into()
+            .map_err(|_| anyhow::anyhow!("N nodes were started"))
+    }
+
+    /// Returns the home folder of a node.
+    #[must_use]
+    pub fn home(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+}
+
+/// One running node.
+#[derive(Debug)]
+pub struct Pi {
+    /// Its name.
+    pub name: String,
+    /// Its home folder.
+    pub home: PathBuf,
+    /// Its process.
+    pub child: Child,
+    /// The way to ask it.
+    pub client: Client,
+    /// What it printed when it was ready.
+    pub ready: String,
+}
+
+impl Pi {
+    async fn start(home: PathBuf, name: &str) -> anyhow::Result<Self> {
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(home.with_extension("log"))
+            .context("open the log")?;
+        let mut child = Command::new(program())
+            .arg("--home")
+            .arg(&home)
+            .args(["run", "--no-mdns", "-v", "--name", name])
+            .args(["--listen", "/ip4/127.0.0.1/udp/0/quic-v1"])
+            .args(["--listen", "/ip4/127.0.0.1/tcp/0"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .context("start a node")?;
+        let stdout = child.stdout.take().context("stdout is piped")?;
+        let line = BufReader::new(stdout).lines().next_line().await?;
+        let ready = line.unwrap_or_default();
+        let log = || std::fs::read_to_string(home.with_extension("log")).unwrap_or_default();
+        ensure!(
+            ready.starts_with("ready "),
+            "{name} did not get ready:\n{}",
+            log()
+        );
+        let client = Client::new(home.join("control.sock"));
+        Ok(Self {
+            name: name.to_owned(),
+            home,
+            child,
+            client,
+            ready,
+        })
+    }
+
+    /// Kills the node as a power cut would, and starts it again.
+    ///
+    /// # Errors
+    /// Fails if it does not get ready again.
+    pub async fn restart(mut self) -> anyhow::Result<Self> {
+        self.child.kill().await.context("kill the node")?;
+        Self::start(self.home.clone(), &self.name).await
+    }
+
+    /// Enters the mesh of another node.
+    ///
+    /// # Errors
+    /// Fails as `pimesh join` does.
+    pub async fn join(&self, inviter: &Self) -> anyhow::Result<()> {
+        let invite = inviter.client.invite(&NewInvite::default()).await?;
+        self.client.join(invite.ticket).await?;
+        Ok(())
+    }
+
+    /// Sends a message, and returns once it is accepted.
+    ///
+    /// # Errors
+    /// Fails as `pimesh send` does.
+    pub async fn send(&self, to: &str, text: &str) -> anyhow::Result<Accepted> {
+        let to = Recipients::Named(vec![to.to_owned()]);
+        let message = NewMessage {
+            to,
+            text: text.to_owned(),
+            via: Via::Direct,
+            expiry_s: None,
+        };
+        let accepted = self.client.send(&message).await?;
+        accepted
+            .into_iter()
+            .next()
+            .context("one recipient, one message")
+    }
+
+    /// Returns the inbox.
+    ///
+    /// # Errors
+    /// Fails if the node does not answer.
+    pub async fn inbox(&self) -> anyhow::Result<Vec<HistoryRow>> {
+        let query = HistoryQuery {
+            way: Way::Received,
+            after: Some(0),
+            limit: Some(1000),
+            ..Default::default()
+        };
+        Ok(self.client.history(&query).await?)
+    }
+
+    /// Waits until something about this node holds; looks again at each of its events.
+    ///
+    /// # Errors
+    /// Fails when patience ends, with the node's log.
+    pub async fn wait_until<T, F: Future<Output = anyhow::Result<Option<T>>>>(
+        &self,
+        what: &str,
+        mut holds: impl FnMut() -> F,
+    ) -> anyhow::Result<T> {
+        let mut events = self.client.events().await?;
+        let waiting = async {
+            loop {
+                if let Some(found) = holds().await? {
+                    return anyhow::Ok(found);
+                }
+                events.next().await.context("the node stopped")??;
+            }
+        };
+        let log = || std::fs::read_to_string(self.home.with_extension("log")).unwrap_or_default();
+        tokio::time::timeout(PATIENCE, waiting)
+            .await
+            .with_context(|| format!("{}: not {what} in time; its log:\n{}", self.name, log()))?
+    }
+
+    /// Waits until so many others are connected.
+    ///
+    /// # Errors
+    /// Fails when patience ends.
+    pub async fn wait_for_peers(&self, count: usize) -> anyhow::Result<()> {
+        self.wait_until("connected", || async {
+            let peers = self.client.peers().await?;
+            let up = peers
+                .iter()
+                .filter(|peer| peer.state == PeerState::Up)
+                .count();
+            Ok((up == count).then_some(()))
+        })
+        .await
+    }
+
+    /// Waits until the inbox has so many messages, and returns their texts.
+    ///
+    /// # Errors
+    /// Fails when patience ends.
+    pub async fn wait_for_inbox(&self, count: usize) -> anyhow::Result<Vec<String>> {
+        self.wait_until("received", || async {
+            let rows = self.inbox().await?;
+            Ok((rows.len() >= count).then(|| rows.into_iter().map(|row| row.text).collect()))
+        })
+        .await
+    }
+
+    /// Waits for an event that fits.
+    ///
+    /// # Errors
+    /// Fails when patience ends.
+    pub async fn wait_for_event<T>(
+        events: &mut (
+                 impl futures::Stream<
+            Item = Result<EventBody, pimesh_node::control::client::ClientError>,
+        > + Unpin
+             ),
+        mut fits: impl FnMut(EventBody) -> Option<T>,
+    ) -> anyhow::Result<T> {
+        let waiting = async {
+            loop {
+                let event = events.next().await.context("the node stopped")??;
+                if let Some(found) = fits(event) {
+                    return anyhow::Ok(found);
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, waiting)
+            .await
+            .context("the event did not come")?
+    }
+}
+
+/// Runs a command of the program, and returns its exit code, stdout and stderr.
+///
+/// # Errors
+/// Fails if it cannot be run.
+pub async fn pimesh(home: &Path, args: &[&str]) -> anyhow::Result<(i32, String, String)> {
+    let output = Command::new(program())
+        .arg("--home")
+        .arg(home)
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .await?;
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    Ok((
+        output.status.code().unwrap_or(-1),
+        text(&output.stdout),
+        text(&output.stderr),
+    ))
+}

@@ -11,8 +11,10 @@ use crate::output;
 
 /// Show or check the configuration
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  pimesh config example > ~/.local/share/pimesh/pimesh.toml\n  \
-                        pimesh config check")]
+#[command(
+    after_help = "Example:\n  pimesh config example > ~/.local/share/pimesh/pimesh.toml\n  \
+                        pimesh config check"
+)]
 pub(super) struct Config {
     #[command(subcommand)]
     action: Action,
@@ -54,13 +56,22 @@ impl Config {
 /// Reads the configuration in a home folder; without a file, the defaults.
 pub(super) fn load(home: &Path) -> anyhow::Result<NodeConfig> {
     let path = home.join("pimesh.toml");
-    if path.exists() { read(&path) } else { Ok(NodeConfig::default()) }
+    if path.exists() {
+        read(&path)
+    } else {
+        Ok(NodeConfig::default())
+    }
 }
 
 fn read(path: &Path) -> anyhow::Result<NodeConfig> {
     let shown = path.display();
-    let length = std::fs::metadata(path).with_context(|| format!("read {shown}"))?.len();
-    anyhow::ensure!(length <= FILE_BYTES_MAX, "{shown} has more than {FILE_BYTES_MAX} bytes");
+    let length = std::fs::metadata(path)
+        .with_context(|| format!("read {shown}"))?
+        .len();
+    anyhow::ensure!(
+        length <= FILE_BYTES_MAX,
+        "{shown} has more than {FILE_BYTES_MAX} bytes"
+    );
     let text = std::fs::read_to_string(path).with_context(|| format!("read {shown}"))?;
     NodeConfig::parse(&text).with_context(|| format!("{shown} is not legal"))
 }

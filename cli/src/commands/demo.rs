@@ -74,15 +74,31 @@ impl Pi {
         let stdout = child.stdout.take().context("read what the node prints")?;
         let mut lines = BufReader::new(stdout).lines();
         let ready = tokio::time::timeout(PATIENCE, lines.next_line()).await;
-        let ready = ready.context("the node did not get ready")??.unwrap_or_default();
-        ensure!(ready.starts_with("ready "), "{name} did not get ready; see {}", home.display());
+        let ready = ready
+            .context("the node did not get ready")??
+            .unwrap_or_default();
+        ensure!(
+            ready.starts_with("ready "),
+            "{name} did not get ready; see {}",
+            home.display()
+        );
         let client = Client::new(home.join("control.sock"));
-        Ok(Self { name, home, child, client })
+        Ok(Self {
+            name,
+            home,
+            child,
+            client,
+        })
     }
 
     async fn send(&self, to: &Pi, text: String) -> anyhow::Result<()> {
         let to = Recipients::Named(vec![to.name.to_owned()]);
-        let message = NewMessage { to, text, via: Via::Direct, expiry_s: None };
+        let message = NewMessage {
+            to,
+            text,
+            via: Via::Direct,
+            expiry_s: None,
+        };
         self.client.send(&message).await?;
         Ok(())
     }
@@ -109,8 +125,11 @@ impl Pi {
         let mut events = self.client.events().await?;
         let waiting = async {
             loop {
-                let query =
-                    HistoryQuery { way: Way::Received, limit: Some(1000), ..HistoryQuery::default() };
+                let query = HistoryQuery {
+                    way: Way::Received,
+                    limit: Some(1000),
+                    ..HistoryQuery::default()
+                };
                 let rows = self.client.history(&query).await?;
                 if rows.len() >= count {
                     return anyhow::Ok(rows);
@@ -136,7 +155,9 @@ impl Pi {
             while heard.values.len() < wanted {
                 let line = tokio::time::timeout(PATIENCE, lines.next()).await;
                 let Ok(Some(line)) = line else { break };
-                let Ok(integer) = serde_json::from_str::<Integer>(&line?) else { continue };
+                let Ok(integer) = serde_json::from_str::<Integer>(&line?) else {
+                    continue;
+                };
                 if !integer.last_known {
                     let late = integer.received_us.saturating_sub(integer.sent_ms * 1000);
                     heard.late_us.push(late);
@@ -164,7 +185,10 @@ struct Report {
 impl Report {
     fn step(&self, text: &str) {
         if !self.json {
-            output::note(format!("{:>6.2} s  {text}", self.began.elapsed().as_secs_f64()));
+            output::note(format!(
+                "{:>6.2} s  {text}",
+                self.began.elapsed().as_secs_f64()
+            ));
         }
     }
 
@@ -178,7 +202,11 @@ impl Demo {
     pub(super) async fn run(self, global: &Global) -> anyhow::Result<()> {
         let folder = tempfile::Builder::new().prefix("pimesh-demo-").tempdir()?;
         let home = |name: &str| folder.path().join(name);
-        let mut report = Report { json: global.json, rows: Vec::new(), began: Instant::now() };
+        let mut report = Report {
+            json: global.json,
+            rows: Vec::new(),
+            began: Instant::now(),
+        };
 
         report.step("starting three nodes on loopback");
         let began = Instant::now();
@@ -202,7 +230,11 @@ impl Demo {
         report.step("the P2SN key exchange of each pair");
         let began = Instant::now();
         let pairs = pairs_of(events).await?;
-        report.done("P2SN", format!("{} pairs exchanged RSA keys", pairs.len()), began);
+        report.done(
+            "P2SN",
+            format!("{} pairs exchanged RSA keys", pairs.len()),
+            began,
+        );
 
         report.step("direct messages each way");
         let began = Instant::now();
@@ -236,7 +268,11 @@ impl Demo {
         signal(&c.child, "CONT").await?;
         c.wait_for_peers(2).await?;
         check_order(&c, c.inbox(20).await?, 2, 10)?;
-        report.done("back", "pi-3 got the 10 messages of the meantime, once and in order", began);
+        report.done(
+            "back",
+            "pi-3 got the 10 messages of the meantime, once and in order",
+            began,
+        );
 
         report.step("killing pi-3 with SIGKILL; sending on; starting it again");
         let began = Instant::now();
@@ -248,7 +284,11 @@ impl Demo {
         let c = Pi::start("pi-3", c.home.clone()).await?;
         check_order(&c, c.inbox(30).await?, 2, 15)?;
         c.wait_for_peers(2).await?;
-        report.done("killed", "pi-3 has all 30 messages, once and in order", began);
+        report.done(
+            "killed",
+            "pi-3 has all 30 messages, once and in order",
+            began,
+        );
 
         report.step("integers again, to all three");
         let began = Instant::now();
@@ -268,7 +308,13 @@ impl Demo {
         for batch in values.chunks(BATCH) {
             pace.tick().await;
             let values = batch.iter().map(|&value| Value(value)).collect();
-            from.client.publish(&NewIntegers { index: None, values, at: None }).await?;
+            from.client
+                .publish(&NewIntegers {
+                    index: None,
+                    values,
+                    at: None,
+                })
+                .await?;
         }
         let mut late = Vec::new();
         for (pi, listener) in to.iter().zip(listeners) {
@@ -304,7 +350,9 @@ async fn key_exchanges(pis: &[&Pi]) -> anyhow::Result<Exchanges> {
             let mut pairs = Vec::new();
             while pairs.len() < 2 {
                 let event = tokio::time::timeout(PATIENCE, events.next()).await;
-                let event = event.context("no P2SN key exchange")?.context("the node stopped")??;
+                let event = event
+                    .context("no P2SN key exchange")?
+                    .context("the node stopped")??;
                 if let EventBody::KeyExchanged { name, .. } = event {
                     let mut pair = [own.clone(), name];
                     pair.sort();
@@ -323,7 +371,11 @@ async fn pairs_of(exchanges: Exchanges) -> anyhow::Result<Vec<(String, String)>>
         pairs.extend(exchange.await.context("follow the node")??);
     }
     pairs.sort();
-    ensure!(pairs.len() == 6, "each of 3 pairs is told twice, got {}", pairs.len());
+    ensure!(
+        pairs.len() == 6,
+        "each of 3 pairs is told twice, got {}",
+        pairs.len()
+    );
     pairs.dedup();
     ensure!(pairs.len() == 3, "3 pairs, got {}", pairs.len());
     Ok(pairs)
@@ -336,7 +388,12 @@ fn check_order(
     senders: usize,
     each: usize,
 ) -> anyhow::Result<()> {
-    ensure!(inbox.len() == senders, "{} heard {} senders", pi.name, inbox.len());
+    ensure!(
+        inbox.len() == senders,
+        "{} heard {} senders",
+        pi.name,
+        inbox.len()
+    );
     for (sender, texts) in inbox {
         let expected: Vec<String> = (1..=each).map(|n| format!("{sender} {n}")).collect();
         ensure!(texts == expected, "{} got {texts:?} from {sender}", pi.name);
@@ -346,8 +403,15 @@ fn check_order(
 
 async fn signal(child: &Child, signal: &str) -> anyhow::Result<()> {
     let pid = child.id().context("the node has ended")?.to_string();
-    let status = Command::new("kill").arg(format!("-{signal}")).arg(pid).status().await;
-    ensure!(status.context("run `kill`")?.success(), "could not signal the node");
+    let status = Command::new("kill")
+        .arg(format!("-{signal}"))
+        .arg(pid)
+        .status()
+        .await;
+    ensure!(
+        status.context("run `kill`")?.success(),
+        "could not signal the node"
+    );
     Ok(())
 }
 

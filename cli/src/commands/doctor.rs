@@ -43,15 +43,30 @@ struct Check {
 
 impl Check {
     fn ok(check: &'static str, found: impl Into<String>) -> Self {
-        Self { check, verdict: Verdict::Ok, found: found.into(), todo: None }
+        Self {
+            check,
+            verdict: Verdict::Ok,
+            found: found.into(),
+            todo: None,
+        }
     }
 
     fn warn(check: &'static str, found: impl Into<String>, todo: impl Into<String>) -> Self {
-        Self { check, verdict: Verdict::Warn, found: found.into(), todo: Some(todo.into()) }
+        Self {
+            check,
+            verdict: Verdict::Warn,
+            found: found.into(),
+            todo: Some(todo.into()),
+        }
     }
 
     fn fail(check: &'static str, found: impl Into<String>, todo: impl Into<String>) -> Self {
-        Self { check, verdict: Verdict::Fail, found: found.into(), todo: Some(todo.into()) }
+        Self {
+            check,
+            verdict: Verdict::Fail,
+            found: found.into(),
+            todo: Some(todo.into()),
+        }
     }
 }
 
@@ -71,23 +86,35 @@ impl Doctor {
                 continue;
             }
             let verdict = format!("{:?}", check.verdict).to_lowercase();
-            output::line(format!("{verdict:<4}  {:<12}  {}", check.check, check.found))?;
+            output::line(format!(
+                "{verdict:<4}  {:<12}  {}",
+                check.check, check.found
+            ))?;
             if let Some(todo) = &check.todo {
                 output::line(format!("      {:<12}  → {todo}", ""))?;
             }
         }
-        let failed = checks.iter().filter(|check| check.verdict == Verdict::Fail).count();
+        let failed = checks
+            .iter()
+            .filter(|check| check.verdict == Verdict::Fail)
+            .count();
         anyhow::ensure!(failed == 0, "{failed} of {} checks failed", checks.len());
         Ok(())
     }
 }
 
 fn clock() -> Check {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     let ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
     let shown = output::local_time(ms);
     if ms < CLOCK_SET_MS {
-        return Check::fail("clock", shown, "set the clock, for example with `timedatectl set-ntp true`");
+        return Check::fail(
+            "clock",
+            shown,
+            "set the clock, for example with `timedatectl set-ntp true`",
+        );
     }
     Check::ok("clock", shown)
 }
@@ -96,7 +123,11 @@ fn configuration(home: &Path) -> Check {
     match config::load(home) {
         Ok(_) if home.join("pimesh.toml").exists() => Check::ok("config", "pimesh.toml is good"),
         Ok(_) => Check::ok("config", "no pimesh.toml: the defaults are in force"),
-        Err(error) => Check::fail("config", format!("{error:#}"), "mend it, or start from `pimesh config example`"),
+        Err(error) => Check::fail(
+            "config",
+            format!("{error:#}"),
+            "mend it, or start from `pimesh config example`",
+        ),
     }
 }
 
@@ -118,7 +149,10 @@ fn mdns() -> Check {
 fn permissions(home: &Path) -> Vec<Check> {
     let Ok(entries) = fs::read_dir(home) else {
         let todo = "nothing: `pimesh run` makes it";
-        return vec![Check::ok("home", format!("{} is not there yet ({todo})", home.display()))];
+        return vec![Check::ok(
+            "home",
+            format!("{} is not there yet ({todo})", home.display()),
+        )];
     };
     let mode = |path: &Path| fs::metadata(path).map(|m| m.permissions().mode() & 0o777);
     let mut checks = Vec::new();
@@ -129,7 +163,11 @@ fn permissions(home: &Path) -> Vec<Check> {
             && mode & 0o077 != 0
         {
             let found = format!("{} has permissions {mode:o}", path.display());
-            checks.push(Check::fail("keys", found, format!("chmod 600 {}", path.display())));
+            checks.push(Check::fail(
+                "keys",
+                found,
+                format!("chmod 600 {}", path.display()),
+            ));
         }
     }
     if checks.is_empty() {
@@ -141,10 +179,18 @@ fn permissions(home: &Path) -> Vec<Check> {
 fn disk(home: &Path) -> Check {
     // `df` is on every system that a node runs on; POSIX fixes its output with -P.
     let folder = if home.exists() { home } else { Path::new("/") };
-    let output = std::process::Command::new("df").args(["-Pk"]).arg(folder).output();
+    let output = std::process::Command::new("df")
+        .args(["-Pk"])
+        .arg(folder)
+        .output();
     let free = output.ok().and_then(|output| {
         let text = String::from_utf8(output.stdout).ok()?;
-        text.lines().nth(1)?.split_whitespace().nth(3)?.parse::<u64>().ok()
+        text.lines()
+            .nth(1)?
+            .split_whitespace()
+            .nth(3)?
+            .parse::<u64>()
+            .ok()
     });
     match free.map(|kib| kib * 1024) {
         None => Check::warn("disk", "free space is not known", "look with `df`"),
@@ -162,7 +208,11 @@ async fn node(global: &Global, home: &Path) -> anyhow::Result<Vec<Check>> {
     let status = match tokio::time::timeout(Duration::from_secs(5), client.status()).await {
         Ok(Ok(status)) => status,
         Ok(Err(ClientError::NoSocket(_) | ClientError::Dead(_))) => {
-            let mut checks = vec![Check::warn("node", "not running", "start it with `pimesh run`")];
+            let mut checks = vec![Check::warn(
+                "node",
+                "not running",
+                "start it with `pimesh run`",
+            )];
             checks.extend(ports(home));
             return Ok(checks);
         }
@@ -172,11 +222,18 @@ async fn node(global: &Global, home: &Path) -> anyhow::Result<Vec<Check>> {
         }
         Err(_) => {
             let todo = "look at its log; restart it";
-            return Ok(vec![Check::fail("node", "does not answer within 5 s", todo)]);
+            return Ok(vec![Check::fail(
+                "node",
+                "does not answer within 5 s",
+                todo,
+            )]);
         }
     };
     let own = env!("CARGO_PKG_VERSION");
-    let mut checks = vec![Check::ok("node", format!("{} is running", status.node.name))];
+    let mut checks = vec![Check::ok(
+        "node",
+        format!("{} is running", status.node.name),
+    )];
     checks.push(if status.version == own {
         Check::ok("version", own)
     } else {
@@ -200,7 +257,9 @@ async fn node(global: &Global, home: &Path) -> anyhow::Result<Vec<Check>> {
             PeerState::Own => continue,
             PeerState::Up => Check::ok("peer", format!("{} is up", peer.name)),
             PeerState::Connecting | PeerState::Down => {
-                let why = peer.last_error.unwrap_or_else(|| "not tried yet".to_owned());
+                let why = peer
+                    .last_error
+                    .unwrap_or_else(|| "not tried yet".to_owned());
                 Check::warn(
                     "peer",
                     format!("{} is down: {why}", peer.name),
@@ -214,12 +273,18 @@ async fn node(global: &Global, home: &Path) -> anyhow::Result<Vec<Check>> {
 
 /// Tries the ports that a node would listen on.
 fn ports(home: &Path) -> Vec<Check> {
-    let Ok(config) = config::load(home) else { return Vec::new() };
+    let Ok(config) = config::load(home) else {
+        return Vec::new();
+    };
     let mut checks = Vec::new();
     for address in &config.network.listen {
         let parts: Vec<&str> = address.as_str().split('/').collect();
-        let (Some(ip), Some(port)) = (parts.get(2), parts.get(4)) else { continue };
-        let (Ok(ip), Ok(port)) = (ip.parse(), port.parse()) else { continue };
+        let (Some(ip), Some(port)) = (parts.get(2), parts.get(4)) else {
+            continue;
+        };
+        let (Ok(ip), Ok(port)) = (ip.parse(), port.parse()) else {
+            continue;
+        };
         let socket = SocketAddr::new(ip, port);
         let bound = if parts.get(3) == Some(&"udp") {
             UdpSocket::bind(socket).map(drop)

@@ -40,7 +40,9 @@ impl Id {
         output::line(format!("name           {}", shown.name))?;
         output::line(format!("index          {}", shown.index))?;
         output::line(format!("messaging key  {}", shown.messaging_key))?;
-        let rsa = shown.rsa_fingerprint.unwrap_or_else(|| "being made".to_owned());
+        let rsa = shown
+            .rsa_fingerprint
+            .unwrap_or_else(|| "being made".to_owned());
         output::line(format!("RSA key        {rsa}"))?;
         if self.qr {
             output::line(qr_code(&shown.peer_id)?)?;

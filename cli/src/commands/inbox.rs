@@ -17,8 +17,10 @@ use crate::output;
 
 /// Show messages that came, or with `--sent` those that were sent
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  pimesh inbox --follow\n  pimesh inbox --from pi-1 --since 2h \
-                        --search door")]
+#[command(
+    after_help = "Example:\n  pimesh inbox --follow\n  pimesh inbox --from pi-1 --since 2h \
+                        --search door"
+)]
 pub(super) struct Inbox {
     /// Go on with messages as they come
     #[arg(long)]
@@ -52,9 +54,15 @@ impl Inbox {
             limit: Some(self.limit),
         };
         // Followed before the first reading, so that nothing falls in between.
-        let events = if self.follow { Some(client.events().await?) } else { None };
+        let events = if self.follow {
+            Some(client.events().await?)
+        } else {
+            None
+        };
         let mut last = show(global, &client, &query, 0).await?;
-        let Some(mut events) = events else { return Ok(()) };
+        let Some(mut events) = events else {
+            return Ok(());
+        };
         query.limit = None;
         while let Some(event) = events.next().await {
             let concerns = match event? {
@@ -99,23 +107,34 @@ fn print(global: &Global, way: Way, row: &HistoryRow) -> anyhow::Result<()> {
         return output::json(row);
     }
     let time = output::local_time(row.at_ms);
-    let via = if row.via == "direct" { String::new() } else { format!(" [{}]", row.via) };
+    let via = if row.via == "direct" {
+        String::new()
+    } else {
+        format!(" [{}]", row.via)
+    };
     match way {
         Way::Received => output::line(format!("{time}  {}{via}: {}", row.name, row.text)),
         Way::Sent => {
-            let outcome = if row.outcome.is_empty() { "waiting" } else { &row.outcome };
+            let outcome = if row.outcome.is_empty() {
+                "waiting"
+            } else {
+                &row.outcome
+            };
             output::line(format!("{time}  to {} ({outcome}): {}", row.name, row.text))
         }
     }
 }
 
 fn since(text: &str) -> Result<u64, String> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
     if let Some(ago) = parse_duration(text) {
         return Ok(ms(now.saturating_sub(ago)));
     }
-    let time: jiff::Timestamp =
-        text.parse().map_err(|_| "write `2h`, `3d` or 2026-11-21T08:00:00Z".to_owned())?;
+    let time: jiff::Timestamp = text
+        .parse()
+        .map_err(|_| "write `2h`, `3d` or 2026-11-21T08:00:00Z".to_owned())?;
     u64::try_from(time.as_millisecond()).map_err(|_| "that is before 1970".to_owned())
 }

@@ -33,9 +33,11 @@ const BATCH: usize = 1024;
 /// Integers are live: a node that is not connected does not get them later, but learns the last
 /// value of each index when it returns.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  pimesh int 42\n  pimesh int 1 2 3 --at +200ms\n  \
+#[command(
+    after_help = "Example:\n  pimesh int 42\n  pimesh int 1 2 3 --at +200ms\n  \
                         seq 1000 | pimesh int --stdin\n  pimesh int --listen --index 7\n  \
-                        pimesh int --listen --udp 127.0.0.1:3615")]
+                        pimesh int --listen --udp 127.0.0.1:3615"
+)]
 pub(super) struct Int {
     /// The integers, from -2147483648 to 2147483647
     #[arg(allow_negative_numbers = true, required_unless_present_any = ["listen", "stdin"])]
@@ -92,7 +94,11 @@ impl Int {
         let (mut line, mut values, mut total) = (String::new(), Vec::new(), 0);
         loop {
             line.clear();
-            let ended = input.read_line(&mut line).await.context("read standard input")? == 0;
+            let ended = input
+                .read_line(&mut line)
+                .await
+                .context("read standard input")?
+                == 0;
             for word in line.split_whitespace() {
                 let value = word.parse::<i32>();
                 values.push(value.with_context(|| format!("`{word}` is no 32-bit integer"))?);
@@ -119,7 +125,10 @@ impl Int {
             Some(to) => {
                 let from = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
                 let socket = UdpSocket::bind(from).await.context("open a UDP socket")?;
-                socket.connect(to).await.with_context(|| format!("send to {to}"))?;
+                socket
+                    .connect(to)
+                    .await
+                    .with_context(|| format!("send to {to}"))?;
                 Some(socket)
             }
             None => None,
@@ -156,7 +165,11 @@ impl Int {
         udp: Option<&UdpSocket>,
     ) -> anyhow::Result<()> {
         if let Some(udp) = udp {
-            let iid = Iid { index: integer.index, value: integer.value, date: integer.date };
+            let iid = Iid {
+                index: integer.index,
+                value: integer.value,
+                date: integer.date,
+            };
             // A receiver that is not there yet refuses datagrams; it may come.
             drop(udp.send(&iid.encode()).await);
         }
@@ -199,7 +212,8 @@ struct Held {
 impl Held {
     fn push(&mut self, integer: Integer, wait: Duration) {
         if self.waiting.len() < HELD_MAX {
-            self.waiting.insert((tokio::time::Instant::now() + wait, self.next), integer);
+            self.waiting
+                .insert((tokio::time::Instant::now() + wait, self.next), integer);
             self.next += 1;
         }
     }
@@ -225,11 +239,16 @@ fn wait_of(integer: &Integer) -> Option<Duration> {
     }
     let sender_now = now_us() + integer.clock_offset_us.unwrap_or(0);
     let wait = signed(integer.date.0).saturating_mul(1000) - sender_now;
-    u64::try_from(wait).ok().filter(|&us| us > 0).map(Duration::from_micros)
+    u64::try_from(wait)
+        .ok()
+        .filter(|&us| us > 0)
+        .map(Duration::from_micros)
 }
 
 fn now_us() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(now.as_micros()).unwrap_or(i64::MAX)
 }
 
@@ -240,10 +259,13 @@ fn signed(number: u64) -> i64 {
 fn at(text: &str) -> Result<At, String> {
     if let Some(span) = text.strip_prefix('+') {
         let span = parse_duration(span).ok_or("write `+200ms` or `+5s`")?;
-        return Ok(At::InMs(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)));
+        return Ok(At::InMs(
+            u64::try_from(span.as_millis()).unwrap_or(u64::MAX),
+        ));
     }
-    let time: jiff::Timestamp =
-        text.parse().map_err(|_| "write `+200ms` or 2026-11-21T08:00:00Z".to_owned())?;
+    let time: jiff::Timestamp = text
+        .parse()
+        .map_err(|_| "write `+200ms` or 2026-11-21T08:00:00Z".to_owned())?;
     let ms = u64::try_from(time.as_millisecond()).map_err(|_| "that is before 1970".to_owned())?;
     Ok(At::UnixMs(ms))
 }

@@ -20,7 +20,10 @@ impl Join {
     pub(super) async fn run(self, global: &Global) -> anyhow::Result<()> {
         let ticket = if self.ticket == "-" {
             let mut text = String::new();
-            std::io::stdin().take(16 * 1024).read_to_string(&mut text).context("read the ticket")?;
+            std::io::stdin()
+                .take(16 * 1024)
+                .read_to_string(&mut text)
+                .context("read the ticket")?;
             text
         } else {
             self.ticket
@@ -29,6 +32,9 @@ impl Join {
         if global.json {
             return output::json(&joined);
         }
-        output::line(format!("joined as {} with index {}", joined.name, joined.index))
+        output::line(format!(
+            "joined as {} with index {}",
+            joined.name, joined.index
+        ))
     }
 }

@@ -21,8 +21,10 @@ use crate::output;
 /// The mesh key says who is a member: whoever has it can invite and remove. It is made on the first
 /// node, in `mesh.key` in its home folder. An export is always sealed with a passphrase.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  pi-1$ pimesh mesh-key export mesh.backup\n  \
-                        pi-2$ pimesh mesh-key import mesh.backup   # then restart the node")]
+#[command(
+    after_help = "Example:\n  pi-1$ pimesh mesh-key export mesh.backup\n  \
+                        pi-2$ pimesh mesh-key import mesh.backup   # then restart the node"
+)]
 pub(super) struct MeshKey {
     #[command(subcommand)]
     action: MeshKeyAction,
@@ -58,7 +60,11 @@ impl MeshKey {
             MeshKeyAction::Export { file } => {
                 let seal = ask_new("passphrase for the exported file")?;
                 let key = identity::export_mesh_key(&home, passphrase.as_ref(), &file, &seal)?;
-                output::note(format!("exported the key of mesh {} to {}", key.mesh(), file.display()));
+                output::note(format!(
+                    "exported the key of mesh {} to {}",
+                    key.mesh(),
+                    file.display()
+                ));
             }
             MeshKeyAction::Import { file } => {
                 let seal = ask("passphrase of the exported file")?;
@@ -72,7 +78,10 @@ impl MeshKey {
                 let key = identity::load_mesh_key(&home, passphrase.as_ref())?;
                 let mesh = key.map(|key| key.mesh().to_string());
                 if global.json {
-                    return output::json(&MeshKeyStatus { held: mesh.is_some(), mesh });
+                    return output::json(&MeshKeyStatus {
+                        held: mesh.is_some(),
+                        mesh,
+                    });
                 }
                 output::line(mesh.map_or_else(
                     || "this node holds no mesh key".to_owned(),
@@ -132,7 +141,10 @@ pub(super) fn passphrase_for(home: &Path, config: &Config) -> anyhow::Result<Opt
 fn ask(prompt: &str) -> anyhow::Result<Passphrase> {
     if !io::stdin().is_terminal() {
         let mut text = String::new();
-        io::stdin().take(4096).read_to_string(&mut text).context("read the passphrase")?;
+        io::stdin()
+            .take(4096)
+            .read_to_string(&mut text)
+            .context("read the passphrase")?;
         let line = text.lines().next().unwrap_or_default().to_owned();
         return Ok(Passphrase::new(line.into()));
     }

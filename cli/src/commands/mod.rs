@@ -79,8 +79,12 @@ impl Global {
             return Ok(Client::new(socket));
         }
         let home = self.home()?;
-        let configured = config::load(&home).ok().and_then(|config| config.control.socket);
-        Ok(Client::new(configured.unwrap_or_else(|| home.join("control.sock"))))
+        let configured = config::load(&home)
+            .ok()
+            .and_then(|config| config.control.socket);
+        Ok(Client::new(
+            configured.unwrap_or_else(|| home.join("control.sock")),
+        ))
     }
 }
 
@@ -165,7 +169,9 @@ mod tests {
     fn negative_integers_are_values_and_not_flags() {
         let cli = Cli::try_parse_from(["pimesh", "int", "-42", "7", "--index", "-3"]);
 
-        let Command::Int(int) = cli.expect("parses").command else { panic!("not `int`") };
+        let Command::Int(int) = cli.expect("parses").command else {
+            panic!("not `int`")
+        };
         assert_eq!(int.values, [-42, 7]);
         assert_eq!(int.index, Some(-3));
     }
@@ -174,7 +180,9 @@ mod tests {
     fn the_last_word_of_send_is_the_text() {
         let cli = Cli::try_parse_from(["pimesh", "send", "pi-1", "pi-2", "door open"]);
 
-        let Command::Send(send) = cli.expect("parses").command else { panic!("not `send`") };
+        let Command::Send(send) = cli.expect("parses").command else {
+            panic!("not `send`")
+        };
         assert_eq!(send.words, ["pi-1", "pi-2", "door open"]);
     }
 }

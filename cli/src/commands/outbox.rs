@@ -28,6 +28,9 @@ impl Outbox {
                 ]
             })
             .collect();
-        output::table(&["ID", "TO", "BYTES", "ATTEMPTS", "ACCEPTED", "EXPIRES"], &rows)
+        output::table(
+            &["ID", "TO", "BYTES", "ATTEMPTS", "ACCEPTED", "EXPIRES"],
+            &rows,
+        )
     }
 }

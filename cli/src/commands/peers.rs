@@ -54,7 +54,9 @@ impl Peers {
                 if global.json {
                     return output::json(&trusted);
                 }
-                let key = trusted.fingerprint.unwrap_or_else(|| "shown next".to_owned());
+                let key = trusted
+                    .fingerprint
+                    .unwrap_or_else(|| "shown next".to_owned());
                 output::line(format!("the RSA key of {} is {key}", trusted.name))
             }
             None if self.follow => follow(global, &client).await,
@@ -65,13 +67,21 @@ impl Peers {
 
 async fn remove(global: &Global, client: &Client, peer: &str, yes: bool) -> anyhow::Result<()> {
     if !yes {
-        anyhow::ensure!(std::io::stdin().is_terminal(), "removing a member needs `--yes` here");
+        anyhow::ensure!(
+            std::io::stdin().is_terminal(),
+            "removing a member needs `--yes` here"
+        );
         let mut err = std::io::stderr().lock();
         write!(err, "take `{peer}` out of the mesh? [y/N] ").context("ask")?;
         drop(err);
         let mut answer = String::new();
-        std::io::stdin().read_line(&mut answer).context("read the answer")?;
-        anyhow::ensure!(answer.trim().eq_ignore_ascii_case("y"), "nothing was removed");
+        std::io::stdin()
+            .read_line(&mut answer)
+            .context("read the answer")?;
+        anyhow::ensure!(
+            answer.trim().eq_ignore_ascii_case("y"),
+            "nothing was removed"
+        );
     }
     let removed = client.remove(peer).await?;
     if global.json {
@@ -104,7 +114,18 @@ fn show(global: &Global, peers: &[Peer]) -> anyhow::Result<()> {
         return peers.iter().try_for_each(output::json);
     }
     let rows: Vec<Vec<String>> = peers.iter().map(row).collect();
-    output::table(&["NAME", "INDEX", "STATE", "TRANSPORT", "ROUND TRIP", "WAITING", "ADDRESS"], &rows)
+    output::table(
+        &[
+            "NAME",
+            "INDEX",
+            "STATE",
+            "TRANSPORT",
+            "ROUND TRIP",
+            "WAITING",
+            "ADDRESS",
+        ],
+        &rows,
+    )
 }
 
 fn row(peer: &Peer) -> Vec<String> {
@@ -128,11 +149,16 @@ fn row(peer: &Peer) -> Vec<String> {
         peer.name.clone(),
         peer.index.to_string(),
         state,
-        peer.transport.map_or_else(dash, |t| format!("{t:?}").to_lowercase()),
+        peer.transport
+            .map_or_else(dash, |t| format!("{t:?}").to_lowercase()),
         peer.round_trip_us.map_or_else(dash, |us| {
             output::millis(i64::try_from(us).unwrap_or(i64::MAX))
         }),
-        if peer.state == PeerState::Own { dash() } else { peer.outbox_count.to_string() },
+        if peer.state == PeerState::Own {
+            dash()
+        } else {
+            peer.outbox_count.to_string()
+        },
         place,
     ]
 }

@@ -22,8 +22,10 @@ use crate::output;
 /// The first start makes the keys and a mesh of one. Once the node serves, it prints one line that
 /// begins with `ready`. SIGTERM and Ctrl-C stop it cleanly, SIGHUP reads `pimesh.toml` again.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  pimesh run\n  pimesh --home /tmp/a run --name a \
-                        --listen /ip4/127.0.0.1/tcp/0")]
+#[command(
+    after_help = "Example:\n  pimesh run\n  pimesh --home /tmp/a run --name a \
+                        --listen /ip4/127.0.0.1/tcp/0"
+)]
 pub(super) struct Run {
     /// Name to wish for in the mesh [default: `node.name`, or the host name]
     #[arg(long, env = "PIMESH_NAME")]
@@ -109,7 +111,9 @@ impl Run {
             Some(Format::Json) => LogFormat::Json,
             None => config.log.format,
         };
-        let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        let log = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr);
         match format {
             LogFormat::Text => log.with_target(false).init(),
             LogFormat::Json => log.json().init(),
@@ -124,7 +128,13 @@ fn say_ready(global: &Global, node: &Node, _: &NodeHandle) -> anyhow::Result<()>
     drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
     if global.json {
         let name = String::new();
-        return output::json(&Ready { ready: true, name, peer_id, addresses, control_socket });
+        return output::json(&Ready {
+            ready: true,
+            name,
+            peer_id,
+            addresses,
+            control_socket,
+        });
     }
     output::line(format!("ready {peer_id} {}", addresses.join(" ")))?;
     if output::is_terminal() {
@@ -139,9 +149,10 @@ fn say_ready(global: &Global, node: &Node, _: &NodeHandle) -> anyhow::Result<()>
 
 /// Waits for a signal to stop. A second one ends the process at once.
 async fn stop_signal() {
-    let (Ok(mut interrupt), Ok(mut terminate)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    ) else {
         return std::future::pending().await;
     };
     tokio::select! {
@@ -159,10 +170,12 @@ async fn stop_signal() {
 }
 
 async fn reload_on_hangup(home: std::path::PathBuf, handle: NodeHandle) {
-    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else {
+        return;
+    };
     while hangup.recv().await.is_some() {
-        let settings = config::load(&home)
-            .and_then(|config| Ok(pimesh_node::node::settings(&config)?));
+        let settings =
+            config::load(&home).and_then(|config| Ok(pimesh_node::node::settings(&config)?));
         match settings {
             Ok(settings) => {
                 // The state takes any settings.
@@ -179,7 +192,9 @@ async fn reload_on_hangup(home: std::path::PathBuf, handle: NodeHandle) {
 
 /// Tells systemd that the node lives, if systemd watches.
 async fn feed_watchdog() {
-    let Some(interval) = sd_notify::watchdog_enabled() else { return };
+    let Some(interval) = sd_notify::watchdog_enabled() else {
+        return;
+    };
     let mut ticks = tokio::time::interval((interval / 2).max(Duration::from_millis(100)));
     loop {
         ticks.tick().await;
@@ -188,5 +203,8 @@ async fn feed_watchdog() {
 }
 
 fn host_name() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
 }

@@ -15,7 +15,7 @@ use pimesh_node::{
 };
 
 use super::{Global, duration};
-use crate::output::{self, Hinted};
+use crate::output;
 
 /// Send an encrypted message to one member, to several, or to all
 ///
@@ -57,7 +57,11 @@ impl Send {
         let (to, text) = self.split()?;
         let client = global.client()?;
         // Followed before sending, so that a fast delivery is not missed.
-        let events = if self.wait { Some(client.events().await?) } else { None };
+        let events = if self.wait {
+            Some(client.events().await?)
+        } else {
+            None
+        };
         let message = NewMessage {
             to,
             text,
@@ -72,7 +76,11 @@ impl Send {
             accepted.iter().try_for_each(output::json)?;
         } else {
             for accepted in &accepted {
-                let what = if accepted.via == Via::P2sn { "delivered" } else { "accepted" };
+                let what = if accepted.via == Via::P2sn {
+                    "delivered"
+                } else {
+                    "accepted"
+                };
                 output::line(format!("{what} {} for {}", accepted.id, accepted.to))?;
             }
         }
@@ -81,7 +89,7 @@ impl Send {
                 let waiting = wait_for(global, accepted, events);
                 match self.timeout {
                     Some(time) => tokio::time::timeout(time, waiting).await.map_err(|_| {
-                        Hinted::new(
+                        output::hinted(
                             format!("not delivered within {}", output::span(time)),
                             "the message is kept and tried on; `pimesh outbox` shows it",
                         )
@@ -99,16 +107,20 @@ impl Send {
             (true, []) => Recipients::All,
             (true, _) => anyhow::bail!("name members or say `--all`, not both"),
             (false, []) => {
-                return Err(Hinted::new(
+                return Err(output::hinted(
                     "there is no text, or nobody to send it to",
                     "write `pimesh send PEER TEXT`; `pimesh peers` lists the members",
                 ));
             }
             (false, peers) => Recipients::Named(peers.to_vec()),
         };
-        let text = if text == "-" { read_text()? } else { text.clone() };
+        let text = if text == "-" {
+            read_text()?
+        } else {
+            text.clone()
+        };
         if text.len() > TEXT_BYTES_MAX {
-            return Err(Hinted::new(
+            return Err(output::hinted(
                 format!("a message has at most 1 MiB, got {} bytes", text.len()),
                 "larger things go as files",
             ));
@@ -120,9 +132,14 @@ impl Send {
 fn read_text() -> anyhow::Result<String> {
     let mut bytes = Vec::new();
     let limit = TEXT_BYTES_MAX as u64 + 1;
-    std::io::stdin().take(limit).read_to_end(&mut bytes).context("read standard input")?;
+    std::io::stdin()
+        .take(limit)
+        .read_to_end(&mut bytes)
+        .context("read standard input")?;
     let text = String::from_utf8(bytes).context("a message is text in UTF-8")?;
-    Ok(text.strip_suffix('\n').map_or_else(|| text.clone(), str::to_owned))
+    Ok(text
+        .strip_suffix('\n')
+        .map_or_else(|| text.clone(), str::to_owned))
 }
 
 async fn wait_for(
@@ -137,8 +154,12 @@ async fn wait_for(
     let mut failed = Vec::new();
     while !waiting.is_empty() {
         let event = events.next().await.context("the node stopped")??;
-        let EventBody::Sent(sent) = event else { continue };
-        let Some(to) = waiting.remove(&sent.id) else { continue };
+        let EventBody::Sent(sent) = event else {
+            continue;
+        };
+        let Some(to) = waiting.remove(&sent.id) else {
+            continue;
+        };
         if global.json {
             output::json(&sent)?;
         }

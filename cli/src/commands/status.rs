@@ -25,13 +25,39 @@ impl Status {
             ("index", node.index.to_string()),
             ("mesh", node.mesh.clone()),
             ("may invite", yes_no(node.may_invite).to_owned()),
-            ("members", format!("{} ({} of the others connected)", node.members, node.connected)),
+            (
+                "members",
+                format!(
+                    "{} ({} of the others connected)",
+                    node.members, node.connected
+                ),
+            ),
             ("open tickets", node.invites.to_string()),
-            ("outbox", format!("{} messages, {} bytes", node.outbox_count, node.outbox_bytes)),
-            ("received", format!("{} messages, {} integers", node.received, node.integers_received)),
-            ("RSA key", node.rsa_fingerprint.clone().unwrap_or_else(|| "being made".to_owned())),
+            (
+                "outbox",
+                format!(
+                    "{} messages, {} bytes",
+                    node.outbox_count, node.outbox_bytes
+                ),
+            ),
+            (
+                "received",
+                format!(
+                    "{} messages, {} integers",
+                    node.received, node.integers_received
+                ),
+            ),
+            (
+                "RSA key",
+                node.rsa_fingerprint
+                    .clone()
+                    .unwrap_or_else(|| "being made".to_owned()),
+            ),
             ("listening", status.listeners.join("\n                ")),
-            ("up for", output::span(Duration::from_millis(node.uptime_ms))),
+            (
+                "up for",
+                output::span(Duration::from_millis(node.uptime_ms)),
+            ),
             ("version", status.version.clone()),
             ("home", status.home.clone()),
         ];
@@ -41,6 +67,8 @@ impl Status {
         if !node.clock_set {
             lines.push(("WARNING", "the clock is not set".to_owned()));
         }
-        lines.iter().try_for_each(|(name, value)| output::line(format!("{name:<14}  {value}")))
+        lines
+            .iter()
+            .try_for_each(|(name, value)| output::line(format!("{name:<14}  {value}")))
     }
 }

@@ -288,7 +288,14 @@ pub enum EventBody {
 impl From<&Event> for EventBody {
     fn from(event: &Event) -> Self {
         match event.clone() {
-            Event::PeerUp { peer, name, address, transport, direction, away } => Self::PeerUp {
+            Event::PeerUp {
+                peer,
+                name,
+                address,
+                transport,
+                direction,
+                away,
+            } => Self::PeerUp {
                 name,
                 peer_id: peer.to_string(),
                 address: address.to_string(),
@@ -296,27 +303,44 @@ impl From<&Event> for EventBody {
                 direction,
                 away_ms: away.map(|away| u64::try_from(away.as_millis()).unwrap_or(u64::MAX)),
             },
-            Event::PeerDown { peer, name, reason } => {
-                Self::PeerDown { name, peer_id: peer.to_string(), reason }
-            }
-            Event::MemberAdded { peer, name, index } => {
-                Self::MemberAdded { name, peer_id: peer.to_string(), index }
-            }
-            Event::MemberRemoved { peer, name } => {
-                Self::MemberRemoved { name, peer_id: peer.to_string() }
-            }
+            Event::PeerDown { peer, name, reason } => Self::PeerDown {
+                name,
+                peer_id: peer.to_string(),
+                reason,
+            },
+            Event::MemberAdded { peer, name, index } => Self::MemberAdded {
+                name,
+                peer_id: peer.to_string(),
+                index,
+            },
+            Event::MemberRemoved { peer, name } => Self::MemberRemoved {
+                name,
+                peer_id: peer.to_string(),
+            },
             Event::Joined { mesh, name } => Self::Joined { mesh, name },
             Event::Revoked => Self::Revoked,
             Event::Received(received) => Self::Received(received),
             Event::Sent(sent) => Self::Sent(sent),
-            Event::Integers(integers) => Self::Integers { integers: singles(&integers) },
-            Event::KeyChanged { peer, name, pinned, shown } => Self::KeyChanged {
+            Event::Integers(integers) => Self::Integers {
+                integers: singles(&integers),
+            },
+            Event::KeyChanged {
+                peer,
+                name,
+                pinned,
+                shown,
+            } => Self::KeyChanged {
                 name,
                 peer_id: peer.to_string(),
                 pinned: pinned.to_string(),
                 shown: shown.to_string(),
             },
-            Event::KeyExchanged { peer, name, fingerprint, bits } => Self::KeyExchanged {
+            Event::KeyExchanged {
+                peer,
+                name,
+                fingerprint,
+                bits,
+            } => Self::KeyExchanged {
                 name,
                 peer_id: peer.to_string(),
                 fingerprint: fingerprint.to_string(),
@@ -327,7 +351,10 @@ impl From<&Event> for EventBody {
                 what: what.to_owned(),
                 why: why.to_owned(),
             },
-            Event::Counted { what, times } => Self::Counted { what: what.to_owned(), times },
+            Event::Counted { what, times } => Self::Counted {
+                what: what.to_owned(),
+                times,
+            },
             Event::StoreFailed { reason } => Self::StoreFailed { reason },
         }
     }

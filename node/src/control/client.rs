@@ -54,9 +54,9 @@ impl ClientError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::NoSocket(_) | Self::Dead(_) => Some(
-                "start it with `pimesh run`, or name another home with `--home`".to_owned(),
-            ),
+            Self::NoSocket(_) | Self::Dead(_) => {
+                Some("start it with `pimesh run`, or name another home with `--home`".to_owned())
+            }
             Self::Failure(failure) => failure.hint.clone(),
             Self::Io { .. } => Some("does this user own the node's home folder?".to_owned()),
             Self::Broken(_) | Self::NotUnderstood(_) => None,
@@ -74,7 +74,9 @@ impl Client {
     /// Will speak with the node behind this socket.
     #[must_use]
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self { socket: socket.into() }
+        Self {
+            socket: socket.into(),
+        }
     }
 
     /// Returns the socket.
@@ -104,7 +106,12 @@ impl Client {
     /// # Errors
     /// See [`Self::status`].
     pub async fn remove(&self, peer: &str) -> Result<report::Removed, ClientError> {
-        self.call(Method::DELETE, &format!("/v1/peers/{}", escape(peer)), None::<()>).await
+        self.call(
+            Method::DELETE,
+            &format!("/v1/peers/{}", escape(peer)),
+            None::<()>,
+        )
+        .await
     }
 
     /// Accepts a member's changed RSA key.
@@ -112,7 +119,12 @@ impl Client {
     /// # Errors
     /// See [`Self::status`].
     pub async fn trust(&self, peer: &str) -> Result<report::Trusted, ClientError> {
-        self.call(Method::POST, &format!("/v1/peers/{}/trust", escape(peer)), None::<()>).await
+        self.call(
+            Method::POST,
+            &format!("/v1/peers/{}/trust", escape(peer)),
+            None::<()>,
+        )
+        .await
     }
 
     /// Makes a ticket.
@@ -128,7 +140,8 @@ impl Client {
     /// # Errors
     /// See [`Self::status`].
     pub async fn join(&self, ticket: String) -> Result<report::Joined, ClientError> {
-        self.call(Method::POST, "/v1/join", Some(Join { ticket })).await
+        self.call(Method::POST, "/v1/join", Some(Join { ticket }))
+            .await
     }
 
     /// Sends a message; returns once it is on disk.
@@ -149,7 +162,9 @@ impl Client {
         let query: Vec<String> = pairs
             .iter()
             .map(|(key, value)| {
-                let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                let value = value
+                    .as_str()
+                    .map_or_else(|| value.to_string(), str::to_owned);
                 format!("{key}={}", escape(&value))
             })
             .collect();
@@ -169,7 +184,8 @@ impl Client {
     /// # Errors
     /// See [`Self::status`].
     pub async fn publish(&self, integers: &NewIntegers) -> Result<report::Published, ClientError> {
-        self.call(Method::POST, "/v1/integers", Some(integers)).await
+        self.call(Method::POST, "/v1/integers", Some(integers))
+            .await
     }
 
     /// Returns the last integer of each index.
@@ -199,9 +215,9 @@ impl Client {
         let lines = self.lines("/v1/events").await?;
         let events = futures::StreamExt::filter_map(lines, |line| async {
             match line {
-                Ok(line) => line.strip_prefix("data: ").map(|data| {
-                    serde_json::from_str(data).map_err(ClientError::NotUnderstood)
-                }),
+                Ok(line) => line
+                    .strip_prefix("data: ")
+                    .map(|data| serde_json::from_str(data).map_err(ClientError::NotUnderstood)),
                 Err(error) => Some(Err(error)),
             }
         });
@@ -241,7 +257,11 @@ impl Client {
         body: Option<Vec<u8>>,
     ) -> Result<Bytes, ClientError> {
         let body = self.request(method, path, body).await?;
-        Ok(body.collect().await.map_err(ClientError::Broken)?.to_bytes())
+        Ok(body
+            .collect()
+            .await
+            .map_err(ClientError::Broken)?
+            .to_bytes())
     }
 
     /// Reads the lines of an answer without end. The first line says that it has begun.
@@ -259,7 +279,9 @@ impl Client {
                         let line = String::from_utf8_lossy(&line).trim_end().to_owned();
                         return Ok(Some((line, (body, buffer))));
                     }
-                    let Some(frame) = body.frame().await else { return Ok(None) };
+                    let Some(frame) = body.frame().await else {
+                        return Ok(None);
+                    };
                     let frame = frame.map_err(ClientError::Broken)?;
                     if let Ok(data) = frame.into_data() {
                         buffer.extend_from_slice(&data);
@@ -289,10 +311,9 @@ impl Client {
                 _ => ClientError::Io { path, source },
             }
         })?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream))
-                .await
-                .map_err(ClientError::Broken)?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(ClientError::Broken)?;
         tokio::spawn(connection);
         let request = Request::builder()
             .method(method)
@@ -304,11 +325,19 @@ impl Client {
                 path: self.socket.clone(),
                 source: std::io::Error::new(std::io::ErrorKind::InvalidInput, error),
             })?;
-        let response = sender.send_request(request).await.map_err(ClientError::Broken)?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(ClientError::Broken)?;
         if response.status() == StatusCode::OK {
             return Ok(response.into_body());
         }
-        let bytes = response.into_body().collect().await.map_err(ClientError::Broken)?.to_bytes();
+        let bytes = response
+            .into_body()
+            .collect()
+            .await
+            .map_err(ClientError::Broken)?
+            .to_bytes();
         let failure = serde_json::from_slice(&bytes).unwrap_or_else(|_| {
             Failure::unavailable(String::from_utf8_lossy(&bytes).trim().to_owned())
         });

@@ -50,7 +50,15 @@ impl NodeHandle {
     ) -> (Self, mpsc::Receiver<Asked>, broadcast::Sender<Arc<Event>>) {
         let (commands, asked) = mpsc::channel(COMMANDS);
         let (events, _) = broadcast::channel(EVENTS);
-        (Self { commands, events: events.clone(), surroundings }, asked, events)
+        (
+            Self {
+                commands,
+                events: events.clone(),
+                surroundings,
+            },
+            asked,
+            events,
+        )
     }
 
     /// Asks the node, and waits for its answer.
@@ -60,7 +68,10 @@ impl NodeHandle {
     pub async fn ask(&self, command: Command) -> Result<Reply, Failure> {
         let stopping = |_| Failure::unavailable("the node is stopping");
         let (sender, answer) = oneshot::channel();
-        self.commands.send((command, sender)).await.map_err(|_| stopping(()))?;
+        self.commands
+            .send((command, sender))
+            .await
+            .map_err(|_| stopping(()))?;
         answer.await.map_err(|_| stopping(()))?
     }
 
@@ -88,11 +99,18 @@ impl NodeHandle {
             Reply::Peers(peers) => peers,
             _ => Vec::new(),
         };
-        let query = HistoryQuery { peer: resolve(&members, wanted)?, ..query };
+        let query = HistoryQuery {
+            peer: resolve(&members, wanted)?,
+            ..query
+        };
         let rows = tokio::task::spawn_blocking(move || read(query));
-        let mut rows = rows.await.map_err(|_| Failure::unavailable("the node is stopping"))??;
+        let mut rows = rows
+            .await
+            .map_err(|_| Failure::unavailable("the node is stopping"))??;
         for row in &mut rows {
-            let member = members.iter().find(|member| member.peer_id.to_string() == row.peer_id);
+            let member = members
+                .iter()
+                .find(|member| member.peer_id.to_string() == row.peer_id);
             row.name = member.map_or_else(|| row.peer_id.clone(), |member| member.name.clone());
         }
         Ok(rows)
@@ -111,7 +129,9 @@ impl NodeHandle {
 
 /// Turns a member's name into its peer id.
 fn resolve(members: &[report::Peer], wanted: Option<String>) -> Result<Option<String>, Failure> {
-    let Some(wanted) = wanted else { return Ok(None) };
+    let Some(wanted) = wanted else {
+        return Ok(None);
+    };
     let fits = |m: &&report::Peer| m.name == wanted || m.peer_id.to_string() == wanted;
     match members.iter().find(fits) {
         Some(member) => Ok(Some(member.peer_id.to_string())),

@@ -56,10 +56,7 @@ const SOCKET_PATH_MAX: usize = 107;
 ///
 /// # Errors
 /// Returns why the socket cannot be made.
-pub fn serve_unix(
-    path: &Path,
-    handle: NodeHandle,
-) -> io::Result<impl Future<Output = ()> + use<>> {
+pub fn serve_unix(path: &Path, handle: NodeHandle) -> io::Result<impl Future<Output = ()> + use<>> {
     if path.as_os_str().len() > SOCKET_PATH_MAX {
         let text = format!("the path of a socket has at most {SOCKET_PATH_MAX} bytes");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
@@ -146,13 +143,17 @@ type Answer<T> = Result<Json<T>, Refused>;
 
 /// The loop answers each command with its own reply; any other is a bug there.
 fn unexpected(_: Reply) -> Refused {
-    Refused(Failure::unavailable("the node gave an answer that does not fit"))
+    Refused(Failure::unavailable(
+        "the node gave an answer that does not fit",
+    ))
 }
 
 /// Decodes a JSON body, with an error that a person understands.
 fn body<T: serde::de::DeserializeOwned>(bytes: &Bytes) -> Result<T, Refused> {
     serde_json::from_slice(bytes).map_err(|error| {
-        Refused(Failure::bad_request(format!("the body is not what is expected here: {error}")))
+        Refused(Failure::bad_request(format!(
+            "the body is not what is expected here: {error}"
+        )))
     })
 }
 
@@ -191,9 +192,20 @@ async fn trust(
 }
 
 async fn invite(State(node): State<NodeHandle>, bytes: Bytes) -> Answer<report::Invite> {
-    let NewInvite { name, index, lifetime_s } = body(&bytes)?;
+    let NewInvite {
+        name,
+        index,
+        lifetime_s,
+    } = body(&bytes)?;
     let lifetime = lifetime_s.map(Duration::from_secs);
-    match node.ask(Command::Invite { name, index, lifetime }).await? {
+    match node
+        .ask(Command::Invite {
+            name,
+            index,
+            lifetime,
+        })
+        .await?
+    {
         Reply::Invited(invite) => Ok(Json(invite)),
         other => Err(unexpected(other)),
     }
@@ -208,9 +220,22 @@ async fn join(State(node): State<NodeHandle>, bytes: Bytes) -> Answer<report::Jo
 }
 
 async fn send(State(node): State<NodeHandle>, bytes: Bytes) -> Answer<Vec<report::Accepted>> {
-    let NewMessage { to, text, via, expiry_s } = body(&bytes)?;
+    let NewMessage {
+        to,
+        text,
+        via,
+        expiry_s,
+    } = body(&bytes)?;
     let expiry = expiry_s.map(Duration::from_secs);
-    match node.ask(Command::Send { to, text, via, expiry }).await? {
+    match node
+        .ask(Command::Send {
+            to,
+            text,
+            via,
+            expiry,
+        })
+        .await?
+    {
         Reply::Accepted(accepted) => Ok(Json(accepted)),
         other => Err(unexpected(other)),
     }
@@ -262,7 +287,9 @@ async fn events(
         Ok(event.json_data(&body).unwrap_or_default())
     });
     // The first word says that from here on nothing is missed.
-    let hello = stream::iter([Ok(axum::response::sse::Event::default().comment("following"))]);
+    let hello = stream::iter([Ok(
+        axum::response::sse::Event::default().comment("following")
+    )]);
     Sse::new(hello.chain(events)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
 }
 
@@ -295,7 +322,9 @@ fn lines<T: serde::Serialize>(items: impl IntoIterator<Item = T>) -> String {
 
 async fn check_token(token: &str, request: Request, next: Next) -> Response {
     let given = request.headers().get(header::AUTHORIZATION);
-    let given = given.and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let given = given
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
     let given = given.strip_prefix("Bearer ").unwrap_or_default();
     if given.as_bytes().ct_eq(token.as_bytes()).into() {
         return next.run(request).await;
@@ -309,7 +338,12 @@ async fn check_token(token: &str, request: Request, next: Next) -> Response {
 const TOKEN_BYTES: usize = 32;
 
 fn read_or_make_token(path: &Path) -> io::Result<String> {
-    match fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(path) {
+    match fs::OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(path)
+    {
         Ok(mut file) => {
             let token = hex::encode(crate::identity::random::<TOKEN_BYTES>());
             file.write_all(token.as_bytes())?;
@@ -319,7 +353,10 @@ fn read_or_make_token(path: &Path) -> io::Result<String> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let token = fs::read_to_string(path)?.trim().to_owned();
             if token.len() < TOKEN_BYTES {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "the token is too short"));
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "the token is too short",
+                ));
             }
             Ok(token)
         }

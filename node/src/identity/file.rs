@@ -87,7 +87,9 @@ pub enum KeyFileError {
         source: std::io::Error,
     },
     /// Others can read or change it.
-    #[error("{path} has permissions {mode:o}: others could use it; `chmod {wanted:o} {path}` mends that")]
+    #[error(
+        "{path} has permissions {mode:o}: others could use it; `chmod {wanted:o} {path}` mends that"
+    )]
     Permissions {
         /// Which file.
         path: PathBuf,
@@ -129,7 +131,9 @@ pub enum KeyFileError {
         path: PathBuf,
     },
     /// It is sealed, and no passphrase was given.
-    #[error("{path} is sealed with a passphrase; set `identity.passphrase_file`, or run on a terminal")]
+    #[error(
+        "{path} is sealed with a passphrase; set `identity.passphrase_file`, or run on a terminal"
+    )]
     NeedsPassphrase {
         /// Which file.
         path: PathBuf,
@@ -168,7 +172,9 @@ pub(super) fn create(
     let linked = fs::hard_link(&neighbour, path);
     let removed = fs::remove_file(&neighbour);
     linked.map_err(|source| match source.kind() {
-        std::io::ErrorKind::AlreadyExists => KeyFileError::Exists { path: path.to_owned() },
+        std::io::ErrorKind::AlreadyExists => KeyFileError::Exists {
+            path: path.to_owned(),
+        },
         _ => io(path)(source),
     })?;
     removed.map_err(io(path))?;
@@ -190,12 +196,18 @@ pub(super) fn replace(
 /// Refuses a file that anybody but its owner can read or change.
 pub(super) fn check_private(path: &Path) -> Result<(), KeyFileError> {
     let metadata = fs::metadata(path).map_err(|source| match source.kind() {
-        std::io::ErrorKind::NotFound => KeyFileError::Missing { path: path.to_owned() },
+        std::io::ErrorKind::NotFound => KeyFileError::Missing {
+            path: path.to_owned(),
+        },
         _ => io(path)(source),
     })?;
     let mode = metadata.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
-        return Err(KeyFileError::Permissions { path: path.to_owned(), mode, wanted: 0o600 });
+        return Err(KeyFileError::Permissions {
+            path: path.to_owned(),
+            mode,
+            wanted: 0o600,
+        });
     }
     Ok(())
 }
@@ -203,7 +215,9 @@ pub(super) fn check_private(path: &Path) -> Result<(), KeyFileError> {
 pub(super) fn read_bounded(path: &Path) -> Result<String, KeyFileError> {
     let mut text = String::new();
     let file = File::open(path).map_err(io(path))?;
-    file.take(FILE_BYTES_MAX).read_to_string(&mut text).map_err(io(path))?;
+    file.take(FILE_BYTES_MAX)
+        .read_to_string(&mut text)
+        .map_err(io(path))?;
     Ok(text)
 }
 
@@ -221,18 +235,28 @@ fn write_neighbour(
         .mode(0o600)
         .open(&neighbour)
         .map_err(io(path))?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(io(path))?;
+    file.write_all(text.as_bytes())
+        .and_then(|()| file.sync_all())
+        .map_err(io(path))?;
     Ok(neighbour)
 }
 
 fn sync_folder(path: &Path) -> Result<(), KeyFileError> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(io(path))
+    let folder = path
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(io(path))
 }
 
 fn io(path: &Path) -> impl Fn(std::io::Error) -> KeyFileError {
     let path = path.to_owned();
-    move |source| KeyFileError::Io { path: path.clone(), source }
+    move |source| KeyFileError::Io {
+        path: path.clone(),
+        source,
+    }
 }
 
 fn encode(kind: Kind, secret: &[u8], passphrase: Option<&Passphrase>) -> Zeroizing<String> {
@@ -250,7 +274,13 @@ fn encode(kind: Kind, secret: &[u8], passphrase: Option<&Passphrase>) -> Zeroizi
     let params = Params::new(MEMORY_KIB, PASSES, LANES, Some(32)).expect("fixed and legal");
     let key = derive(passphrase, &salt, params);
     let sealed = Aes256Gcm::new((&*key).into())
-        .encrypt((&nonce).into(), Payload { msg: secret, aad: head.as_bytes() })
+        .encrypt(
+            (&nonce).into(),
+            Payload {
+                msg: secret,
+                aad: head.as_bytes(),
+            },
+        )
         .expect("AES-GCM takes a few kilobytes");
     Zeroizing::new(format!("{head}\n{}\n", STANDARD.encode(sealed)))
 }
@@ -272,7 +302,10 @@ fn decode(
         return Err(KeyFileError::Newer { path });
     }
     if words.next() != Some(kind.name()) {
-        return Err(KeyFileError::OtherKind { path, wanted: kind.name() });
+        return Err(KeyFileError::OtherKind {
+            path,
+            wanted: kind.name(),
+        });
     }
     let body = body.strip_suffix('\n').ok_or_else(torn)?;
     let body = Zeroizing::new(STANDARD.decode(body).map_err(|_| torn())?);
@@ -288,7 +321,13 @@ fn decode(
             };
             let key = derive(passphrase, &salt, params);
             Aes256Gcm::new((&*key).into())
-                .decrypt((&nonce).into(), Payload { msg: &body, aad: head.as_bytes() })
+                .decrypt(
+                    (&nonce).into(),
+                    Payload {
+                        msg: &body,
+                        aad: head.as_bytes(),
+                    },
+                )
                 .map(Zeroizing::new)
                 .map_err(|_| KeyFileError::WrongPassphrase { path })
         }
@@ -302,7 +341,8 @@ fn exact<const N: usize>(text: &str) -> Option<[u8; N]> {
 
 fn read_params(text: &str) -> Option<Params> {
     let mut numbers = text.split(',').zip(["m=", "t=", "p="]).map(|(part, name)| {
-        part.strip_prefix(name).and_then(|number| number.parse::<u32>().ok())
+        part.strip_prefix(name)
+            .and_then(|number| number.parse::<u32>().ok())
     });
     let (memory, passes, lanes) = (numbers.next()??, numbers.next()??, numbers.next()??);
     if memory > MEMORY_KIB_MAX || passes > PASSES_MAX || lanes != LANES {

@@ -43,7 +43,9 @@ impl Passphrase {
     pub fn from_file(path: &Path) -> Result<Self, KeyFileError> {
         file::check_private(path)?;
         let text = Zeroizing::new(file::read_bounded(path)?);
-        Ok(Self(Zeroizing::new(text.lines().next().unwrap_or_default().to_owned())))
+        Ok(Self(Zeroizing::new(
+            text.lines().next().unwrap_or_default().to_owned(),
+        )))
     }
 
     /// Says whether it is worth the work of deriving a key from it.
@@ -101,7 +103,10 @@ impl Identity {
 /// # Errors
 /// Returns what is wrong with it.
 pub fn prepare_home(home: &Path) -> Result<(), KeyFileError> {
-    let failed = |source| KeyFileError::Io { path: home.to_owned(), source };
+    let failed = |source| KeyFileError::Io {
+        path: home.to_owned(),
+        source,
+    };
     if !home.exists() {
         fs::create_dir_all(home).map_err(failed)?;
         fs::set_permissions(home, fs::Permissions::from_mode(0o700)).map_err(failed)?;
@@ -165,8 +170,9 @@ pub fn export_mesh_key(
     to: &Path,
     seal: &Passphrase,
 ) -> Result<MeshKey, KeyFileError> {
-    let seed = load_seed(home, Kind::Mesh, passphrase)?
-        .ok_or_else(|| KeyFileError::Missing { path: home.join(Kind::Mesh.file_name()) })?;
+    let seed = load_seed(home, Kind::Mesh, passphrase)?.ok_or_else(|| KeyFileError::Missing {
+        path: home.join(Kind::Mesh.file_name()),
+    })?;
     file::create(to, Kind::Mesh, &*seed, Some(seal))?;
     Ok(MeshKey::from_seed(&seed))
 }
@@ -181,11 +187,17 @@ pub fn import_mesh_key(
     from: &Path,
     seal: &Passphrase,
 ) -> Result<MeshKey, KeyFileError> {
-    let bytes = file::load(from, Kind::Mesh, Some(seal))?
-        .ok_or_else(|| KeyFileError::Missing { path: from.to_owned() })?;
+    let bytes = file::load(from, Kind::Mesh, Some(seal))?.ok_or_else(|| KeyFileError::Missing {
+        path: from.to_owned(),
+    })?;
     let seed = seed(&bytes, from)?;
     prepare_home(home)?;
-    file::create(&home.join(Kind::Mesh.file_name()), Kind::Mesh, &*seed, passphrase)?;
+    file::create(
+        &home.join(Kind::Mesh.file_name()),
+        Kind::Mesh,
+        &*seed,
+        passphrase,
+    )?;
     Ok(MeshKey::from_seed(&seed))
 }
 
@@ -209,10 +221,14 @@ pub fn load_rsa(
     passphrase: Option<&Passphrase>,
 ) -> Result<Option<p2sn::PrivateKey>, KeyFileError> {
     let path = home.join(Kind::Rsa.file_name());
-    let Some(pem) = file::load(&path, Kind::Rsa, passphrase)? else { return Ok(None) };
+    let Some(pem) = file::load(&path, Kind::Rsa, passphrase)? else {
+        return Ok(None);
+    };
     let torn = || KeyFileError::Torn { path: path.clone() };
     let pem = str::from_utf8(&pem).map_err(|_| torn())?;
-    p2sn::PrivateKey::from_pem(pem).map(Some).map_err(|_| torn())
+    p2sn::PrivateKey::from_pem(pem)
+        .map(Some)
+        .map_err(|_| torn())
 }
 
 /// Makes the RSA key. Takes seconds, on a small machine many.
@@ -228,7 +244,12 @@ pub fn create_rsa(
     let mut rng = ChaCha20Rng::from_seed(random());
     let unusable = |_| KeyFileError::Torn { path: path.clone() };
     let key = p2sn::PrivateKey::generate(bits, &mut rng).map_err(unusable)?;
-    file::create(&path, Kind::Rsa, key.to_pem().map_err(unusable)?.as_bytes(), passphrase)?;
+    file::create(
+        &path,
+        Kind::Rsa,
+        key.to_pem().map_err(unusable)?.as_bytes(),
+        passphrase,
+    )?;
     Ok(key)
 }
 
@@ -278,11 +299,15 @@ fn load_seed(
     passphrase: Option<&Passphrase>,
 ) -> Result<Option<Zeroizing<[u8; 32]>>, KeyFileError> {
     let path = home.join(kind.file_name());
-    file::load(&path, kind, passphrase)?.map(|bytes| seed(&bytes, &path)).transpose()
+    file::load(&path, kind, passphrase)?
+        .map(|bytes| seed(&bytes, &path))
+        .transpose()
 }
 
 fn seed(bytes: &[u8], path: &Path) -> Result<Zeroizing<[u8; 32]>, KeyFileError> {
-    let torn = |_| KeyFileError::Torn { path: path.to_owned() };
+    let torn = |_| KeyFileError::Torn {
+        path: path.to_owned(),
+    };
     bytes.try_into().map(Zeroizing::new).map_err(torn)
 }
 

@@ -27,7 +27,10 @@ fn a_second_start_finds_the_keys_of_the_first() {
     assert_eq!(first.messaging.public(), second.messaging.public());
     assert_ne!(&*first.messaging.to_seed(), &[0; 32]);
     for file in ["node.key", "messaging.key"] {
-        let mode = fs::metadata(home.path().join(file)).expect(file).permissions().mode();
+        let mode = fs::metadata(home.path().join(file))
+            .expect(file)
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600, "{file}");
     }
 }
@@ -39,7 +42,10 @@ fn processes_that_start_at_once_get_one_identity() {
 
     let peers: std::collections::BTreeSet<String> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..8).map(|_| scope.spawn(start)).collect();
-        threads.into_iter().map(|t| t.join().expect("no panic")).collect()
+        threads
+            .into_iter()
+            .map(|t| t.join().expect("no panic"))
+            .collect()
     });
 
     assert_eq!(peers.len(), 1);
@@ -57,7 +63,10 @@ fn a_file_that_others_can_read_stops_the_node() {
     let error = Identity::load_or_create(home.path(), None).expect_err("refused");
 
     let text = error.to_string();
-    assert!(text.contains("permissions 640") && text.contains("chmod 600"), "{text}");
+    assert!(
+        text.contains("permissions 640") && text.contains("chmod 600"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -70,8 +79,14 @@ fn a_sealed_key_opens_with_its_passphrase_only() {
     let none = Identity::load_or_create(home.path(), None).expect_err("no");
     let again = Identity::load_or_create(home.path(), Some(&right)).expect("read");
 
-    assert!(matches!(wrong, KeyFileError::WrongPassphrase { .. }), "{wrong}");
-    assert!(matches!(none, KeyFileError::NeedsPassphrase { .. }), "{none}");
+    assert!(
+        matches!(wrong, KeyFileError::WrongPassphrase { .. }),
+        "{wrong}"
+    );
+    assert!(
+        matches!(none, KeyFileError::NeedsPassphrase { .. }),
+        "{none}"
+    );
     assert_eq!(peer(&first), peer(&again));
 }
 
@@ -88,11 +103,17 @@ fn a_sealed_file_with_a_byte_changed_or_cut_is_an_error() {
         let mut changed = bytes.clone();
         changed[at] = if changed[at] == b'1' { b'2' } else { b'1' };
         fs::write(&path, &changed).expect("written");
-        assert!(load_mesh_key(home.path(), Some(&right)).is_err(), "byte {at} changed");
+        assert!(
+            load_mesh_key(home.path(), Some(&right)).is_err(),
+            "byte {at} changed"
+        );
     }
     for at in (1..bytes.len()).step_by(7) {
         fs::write(&path, &bytes[..at]).expect("written");
-        assert!(load_mesh_key(home.path(), Some(&right)).is_err(), "cut at {at}");
+        assert!(
+            load_mesh_key(home.path(), Some(&right)).is_err(),
+            "cut at {at}"
+        );
     }
 }
 
@@ -102,13 +123,24 @@ fn the_passphrase_can_be_changed_and_taken_away() {
     let (old, new) = (phrase("first one"), phrase("second one"));
     let first = Identity::load_or_create(home.path(), None).expect("made");
 
-    assert_eq!(change_passphrase(home.path(), None, Some(&old)).expect("sealed"), 2);
+    assert_eq!(
+        change_passphrase(home.path(), None, Some(&old)).expect("sealed"),
+        2
+    );
     // As after a power cut in between: one file has the new one already.
     let path = home.path().join("node.key");
-    let secret = file::load(&path, Kind::Node, Some(&old)).expect("opens").expect("there");
+    let secret = file::load(&path, Kind::Node, Some(&old))
+        .expect("opens")
+        .expect("there");
     file::replace(&path, Kind::Node, &secret, Some(&new)).expect("replaced");
-    assert_eq!(change_passphrase(home.path(), Some(&old), Some(&new)).expect("changed"), 2);
-    assert_eq!(change_passphrase(home.path(), Some(&new), None).expect("opened"), 2);
+    assert_eq!(
+        change_passphrase(home.path(), Some(&old), Some(&new)).expect("changed"),
+        2
+    );
+    assert_eq!(
+        change_passphrase(home.path(), Some(&new), None).expect("opened"),
+        2
+    );
 
     let last = Identity::load_or_create(home.path(), None).expect("read");
     assert_eq!(peer(&first), peer(&last));
@@ -126,8 +158,13 @@ fn a_mesh_key_travels_in_a_sealed_file() {
     let taken = import_mesh_key(to.path(), None, &file, &seal).expect("imported");
 
     assert_eq!(taken.mesh(), made.mesh());
-    assert!(export_mesh_key(from.path(), None, &file, &seal).is_err(), "nothing is overwritten");
-    let loaded = load_mesh_key(to.path(), None).expect("read").expect("there");
+    assert!(
+        export_mesh_key(from.path(), None, &file, &seal).is_err(),
+        "nothing is overwritten"
+    );
+    let loaded = load_mesh_key(to.path(), None)
+        .expect("read")
+        .expect("there");
     assert_eq!(loaded.mesh(), made.mesh());
 }
 
@@ -135,7 +172,11 @@ fn a_mesh_key_travels_in_a_sealed_file() {
 fn an_rsa_key_is_made_and_found_again() {
     let home = home();
 
-    assert!(load_rsa(home.path(), None).expect("nothing wrong").is_none());
+    assert!(
+        load_rsa(home.path(), None)
+            .expect("nothing wrong")
+            .is_none()
+    );
     let made = create_rsa(home.path(), None, 2048).expect("made");
     let found = load_rsa(home.path(), None).expect("read").expect("there");
 
@@ -150,5 +191,8 @@ fn a_key_file_of_another_kind_is_refused() {
 
     let loaded = load_mesh_key(home.path(), None);
 
-    assert!(matches!(loaded, Err(KeyFileError::OtherKind { wanted: "mesh", .. })));
+    assert!(matches!(
+        loaded,
+        Err(KeyFileError::OtherKind { wanted: "mesh", .. })
+    ));
 }

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use libp2p::{
-    PeerId, StreamProtocol, connection_limits, gossipsub, identify, identity::Keypair, mdns,
-    memory_connection_limits, ping,
+    PeerId, StreamProtocol, connection_limits, gossipsub, identify,
+    identity::Keypair,
+    mdns, memory_connection_limits, ping,
     request_response::{self, ProtocolSupport},
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
@@ -78,7 +79,9 @@ impl Behaviour {
             gate: Gate::new(Members::new(keypair)?),
             member: Member::default(),
             ping: ping::Behaviour::new(
-                ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIME),
+                ping::Config::new()
+                    .with_interval(PING_INTERVAL)
+                    .with_timeout(PING_TIME),
             ),
             identify: identify::Behaviour::new(identify),
             mdns: mdns.transpose()?.into(),
@@ -90,14 +93,21 @@ impl Members {
     fn new(keypair: &Keypair) -> Result<Self, NetError> {
         let requests = |protocol, request_max, response_max| {
             request_response::Behaviour::with_codec(
-                Codec { request_max, response_max },
+                Codec {
+                    request_max,
+                    response_max,
+                },
                 [(StreamProtocol::new(protocol), ProtocolSupport::Full)],
                 request_response::Config::default().with_request_timeout(REQUEST_TIME),
             )
         };
         Ok(Self {
             gossip: gossip(keypair)?,
-            sync: requests("/pimesh/sync/1", sync::REQUEST_BYTES_MAX, sync::RESPONSE_BYTES_MAX),
+            sync: requests(
+                "/pimesh/sync/1",
+                sync::REQUEST_BYTES_MAX,
+                sync::RESPONSE_BYTES_MAX,
+            ),
             direct: requests(
                 "/pimesh/dm/1",
                 direct::REQUEST_BYTES_MAX,
@@ -130,11 +140,14 @@ fn gossip(keypair: &Keypair) -> Result<gossipsub::Behaviour, NetError> {
         .build()
         .map_err(|e| failed(&e))?;
     let signed = gossipsub::MessageAuthenticity::Signed(keypair.clone());
-    let mut behaviour =
-        gossipsub::Behaviour::new(signed, config).map_err(|e| failed(&e))?;
+    let mut behaviour = gossipsub::Behaviour::new(signed, config).map_err(|e| failed(&e))?;
     let (params, thresholds) = scores();
-    behaviour.with_peer_score(params, thresholds).map_err(|e| failed(&e))?;
-    behaviour.subscribe(&gossipsub::IdentTopic::new(TOPIC)).map_err(|e| failed(&e))?;
+    behaviour
+        .with_peer_score(params, thresholds)
+        .map_err(|e| failed(&e))?;
+    behaviour
+        .subscribe(&gossipsub::IdentTopic::new(TOPIC))
+        .map_err(|e| failed(&e))?;
     Ok(behaviour)
 }
 

@@ -26,7 +26,8 @@ pub(super) async fn read(io: &mut (impl AsyncRead + Unpin), max: usize) -> io::R
 /// Writes one message, and closes the writing half.
 pub(super) async fn write(io: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
     let length = u32::try_from(bytes.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-    io.write_all(&[&length.to_be_bytes()[..], bytes].concat()).await?;
+    io.write_all(&[&length.to_be_bytes()[..], bytes].concat())
+        .await?;
     io.close().await
 }
 

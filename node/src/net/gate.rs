@@ -73,7 +73,11 @@ impl<H: ConnectionHandler> std::fmt::Debug for Command<H> {
 
 impl<B: NetworkBehaviour> Gate<B> {
     pub(super) fn new(inner: B) -> Self {
-        Self { inner, connections: HashMap::new(), commands: VecDeque::new() }
+        Self {
+            inner,
+            connections: HashMap::new(),
+            commands: VecDeque::new(),
+        }
     }
 
     pub(super) const fn inner(&mut self) -> &mut B {
@@ -82,7 +86,9 @@ impl<B: NetworkBehaviour> Gate<B> {
 
     /// Opens a connection; a connection that is gone, or open that far, stays as it is.
     pub(super) fn open(&mut self, connection: ConnectionId, opening: Opening) {
-        let Some(entry) = self.connections.get_mut(&connection) else { return };
+        let Some(entry) = self.connections.get_mut(&connection) else {
+            return;
+        };
         if entry.opening >= Some(opening) {
             return;
         }
@@ -108,7 +114,9 @@ impl<B: NetworkBehaviour> Gate<B> {
     /// Takes a connection away from the inner behaviour at once. A connection to a dead peer can
     /// take long to close; nothing should wait for it.
     pub(super) fn hide(&mut self, connection: ConnectionId) {
-        let Some(entry) = self.connections.get(&connection) else { return };
+        let Some(entry) = self.connections.get(&connection) else {
+            return;
+        };
         let (peer_id, endpoint) = (entry.peer, entry.endpoint.clone());
         self.closed(ConnectionClosed {
             peer_id,
@@ -121,25 +129,30 @@ impl<B: NetworkBehaviour> Gate<B> {
 
     /// Shows a connection to the inner behaviour, and then what came on it.
     fn show(&mut self, connection: ConnectionId) {
-        let Some(peer) = self.connections.get(&connection).map(|entry| entry.peer) else { return };
+        let Some(peer) = self.connections.get(&connection).map(|entry| entry.peer) else {
+            return;
+        };
         let other_established = self.shown(&peer) - 1;
-        let Some(entry) = self.connections.get_mut(&connection) else { return };
-        self.inner.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
-            peer_id: peer,
-            connection_id: connection,
-            endpoint: &entry.endpoint,
-            failed_addresses: &[],
-            other_established,
-        }));
+        let Some(entry) = self.connections.get_mut(&connection) else {
+            return;
+        };
+        self.inner
+            .on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
+                peer_id: peer,
+                connection_id: connection,
+                endpoint: &entry.endpoint,
+                failed_addresses: &[],
+                other_established,
+            }));
         for event in std::mem::take(&mut entry.waiting) {
-            self.inner.on_connection_handler_event(peer, connection, event);
+            self.inner
+                .on_connection_handler_event(peer, connection, event);
         }
     }
 
     /// Counts the connections to a peer that the inner behaviour has been shown.
     fn shown(&self, peer: &PeerId) -> usize {
-        let shown =
-            |entry: &&Entry<_>| entry.peer == *peer && entry.opening == Some(Opening::Both);
+        let shown = |entry: &&Entry<_>| entry.peer == *peer && entry.opening == Some(Opening::Both);
         self.connections.values().filter(shown).count()
     }
 
@@ -168,10 +181,11 @@ impl<B: NetworkBehaviour> Gate<B> {
         self.connections.remove(&connection);
         if opening.is_some() {
             let remaining_established = self.shown(&closed.peer_id);
-            self.inner.on_swarm_event(FromSwarm::ConnectionClosed(ConnectionClosed {
-                remaining_established,
-                ..closed
-            }));
+            self.inner
+                .on_swarm_event(FromSwarm::ConnectionClosed(ConnectionClosed {
+                    remaining_established,
+                    ..closed
+                }));
         }
     }
 }
@@ -182,14 +196,17 @@ fn make_handler<B: NetworkBehaviour>(
     entry: &Entry<THandlerOutEvent<B>>,
 ) -> Result<THandler<B>, ConnectionDenied> {
     match &entry.endpoint {
-        ConnectedPoint::Dialer { address, role_override, port_use } => inner
-            .handle_established_outbound_connection(
-                connection,
-                entry.peer,
-                address,
-                *role_override,
-                *port_use,
-            ),
+        ConnectedPoint::Dialer {
+            address,
+            role_override,
+            port_use,
+        } => inner.handle_established_outbound_connection(
+            connection,
+            entry.peer,
+            address,
+            *role_override,
+            *port_use,
+        ),
         ConnectedPoint::Listener { send_back_addr, .. } => inner
             .handle_established_inbound_connection(
                 connection,
@@ -216,7 +233,13 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Gate<B> {
             send_back_addr: remote.clone(),
         };
         let local = local.clone();
-        let entry = Entry { peer, endpoint, local, opening: None, waiting: Vec::new() };
+        let entry = Entry {
+            peer,
+            endpoint,
+            local,
+            opening: None,
+            waiting: Vec::new(),
+        };
         self.connections.insert(connection, entry);
         Ok(GateHandler::default())
     }
@@ -229,10 +252,19 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Gate<B> {
         role_override: Endpoint,
         port_use: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        let endpoint =
-            ConnectedPoint::Dialer { address: address.clone(), role_override, port_use };
+        let endpoint = ConnectedPoint::Dialer {
+            address: address.clone(),
+            role_override,
+            port_use,
+        };
         let local = Multiaddr::empty();
-        let entry = Entry { peer, endpoint, local, opening: None, waiting: Vec::new() };
+        let entry = Entry {
+            peer,
+            endpoint,
+            local,
+            opening: None,
+            waiting: Vec::new(),
+        };
         self.connections.insert(connection, entry);
         Ok(GateHandler::default())
     }
@@ -261,10 +293,13 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Gate<B> {
         connection: ConnectionId,
         event: THandlerOutEvent<Self>,
     ) {
-        let Some(entry) = self.connections.get_mut(&connection) else { return };
+        let Some(entry) = self.connections.get_mut(&connection) else {
+            return;
+        };
         match entry.opening {
             Some(Opening::Both) => {
-                self.inner.on_connection_handler_event(peer, connection, event);
+                self.inner
+                    .on_connection_handler_event(peer, connection, event);
             }
             Some(Opening::Inbound) if entry.waiting.len() < EVENTS_WAITING_MAX => {
                 entry.waiting.push(event);
@@ -280,7 +315,9 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Gate<B> {
         if let Some(command) = self.commands.pop_front() {
             return Poll::Ready(command);
         }
-        self.inner.poll(cx).map(|event| event.map_in(Command::Inner))
+        self.inner
+            .poll(cx)
+            .map(|event| event.map_in(Command::Inner))
     }
 }
 
@@ -294,7 +331,11 @@ pub(super) struct GateHandler<H: ConnectionHandler> {
 
 impl<H: ConnectionHandler> Default for GateHandler<H> {
     fn default() -> Self {
-        Self { inner: None, opening: None, held: VecDeque::new() }
+        Self {
+            inner: None,
+            opening: None,
+            held: VecDeque::new(),
+        }
     }
 }
 
@@ -331,9 +372,10 @@ impl<H: ConnectionHandler> ConnectionHandler for GateHandler<H> {
 
     fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol, Self::InboundOpenInfo> {
         match &self.inner {
-            Some(inner) => {
-                inner.listen_protocol().map_upgrade(|u| Optional(Some(u))).map_info(Some)
-            }
+            Some(inner) => inner
+                .listen_protocol()
+                .map_upgrade(|u| Optional(Some(u)))
+                .map_info(Some),
             None => SubstreamProtocol::new(Optional(None), None),
         }
     }
@@ -369,7 +411,9 @@ impl<H: ConnectionHandler> ConnectionHandler for GateHandler<H> {
         if may_open && let Some(protocol) = self.held.pop_front() {
             return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol });
         }
-        let Some(inner) = &mut self.inner else { return Poll::Pending };
+        let Some(inner) = &mut self.inner else {
+            return Poll::Pending;
+        };
         loop {
             match inner.poll(cx) {
                 Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol })
@@ -397,10 +441,9 @@ impl<H: ConnectionHandler> ConnectionHandler for GateHandler<H> {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
                 protocol,
                 info: Some(info),
-            }) => ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
-                protocol,
-                info,
-            }),
+            }) => {
+                ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol, info })
+            }
             ConnectionEvent::ListenUpgradeError(ListenUpgradeError {
                 info: Some(info),
                 error,

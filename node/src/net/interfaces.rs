@@ -32,12 +32,17 @@ impl Interfaces {
         let socket = open()
             .inspect_err(|error| tracing::warn!(%error, "cannot watch network interfaces"))
             .ok();
-        Self { socket, burst_until: None }
+        Self {
+            socket,
+            burst_until: None,
+        }
     }
 
     /// Waits for the next change. Cancel safe.
     pub(super) async fn changed(&mut self) {
-        let Some(socket) = &mut self.socket else { return std::future::pending().await };
+        let Some(socket) = &mut self.socket else {
+            return std::future::pending().await;
+        };
         if self.burst_until.is_none() {
             if let Err(error) = socket.recv_from_full().await {
                 tracing::debug!(%error, "lost messages about network interfaces");
@@ -48,6 +53,10 @@ impl Interfaces {
             tokio::time::sleep_until(until).await;
         }
         self.burst_until = None;
-        while socket.recv_from_full().now_or_never().is_some_and(|read| read.is_ok()) {}
+        while socket
+            .recv_from_full()
+            .now_or_never()
+            .is_some_and(|read| read.is_ok())
+        {}
     }
 }

@@ -11,7 +11,9 @@ use std::{
     time::Duration,
 };
 
-use futures::{FutureExt, StreamExt, channel::oneshot, future::BoxFuture, stream::FuturesUnordered};
+use futures::{
+    FutureExt, StreamExt, channel::oneshot, future::BoxFuture, stream::FuturesUnordered,
+};
 use libp2p::{
     Multiaddr, PeerId, StreamProtocol,
     core::{Endpoint, transport::PortUse, upgrade::ReadyUpgrade},
@@ -88,7 +90,11 @@ impl Member {
 
     fn notify(&mut self, peer_id: PeerId, connection: ConnectionId, event: Command) {
         let handler = NotifyHandler::One(connection);
-        self.events.push_back(ToSwarm::NotifyHandler { peer_id, handler, event });
+        self.events.push_back(ToSwarm::NotifyHandler {
+            peer_id,
+            handler,
+            event,
+        });
     }
 }
 
@@ -177,11 +183,16 @@ impl Handler {
             frame::write(&mut stream, &bytes).await.ok()
         };
         let serve = tokio::time::timeout(TIME, serve);
-        let tell = request.map(move |bytes| bytes.ok().map(|b| Told::Request(id, b))).boxed();
+        let tell = request
+            .map(move |bytes| bytes.ok().map(|b| Told::Request(id, b)))
+            .boxed();
         let ended = async move {
             // Whether it was served or not, its place is free again.
             drop(serve.await);
-            Some(Told::Response(OutboundId(ENDED), Ok(id.to_be_bytes().to_vec())))
+            Some(Told::Response(
+                OutboundId(ENDED),
+                Ok(id.to_be_bytes().to_vec()),
+            ))
         };
         self.tasks.push(tell);
         self.tasks.push(ended.boxed());
@@ -275,13 +286,17 @@ impl ConnectionHandler for Handler {
                 protocol,
                 info: (id, bytes),
             }) => self.negotiated_outbound(protocol, id, bytes),
-            ConnectionEvent::DialUpgradeError(DialUpgradeError { info: (id, _), error }) => {
+            ConnectionEvent::DialUpgradeError(DialUpgradeError {
+                info: (id, _),
+                error,
+            }) => {
                 let reason = match error {
                     StreamUpgradeError::NegotiationFailed => "the peer is no pimesh node",
                     StreamUpgradeError::Timeout => "timed out",
                     StreamUpgradeError::Apply(_) | StreamUpgradeError::Io(_) => "the stream broke",
                 };
-                self.told.push_back(Told::Response(id, Err(reason.to_owned())));
+                self.told
+                    .push_back(Told::Response(id, Err(reason.to_owned())));
             }
             _ => {}
         }

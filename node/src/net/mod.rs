@@ -169,7 +169,9 @@ pub struct Net {
 
 impl std::fmt::Debug for Net {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Net").field("connections", &self.connections).finish_non_exhaustive()
+        f.debug_struct("Net")
+            .field("connections", &self.connections)
+            .finish_non_exhaustive()
     }
 }
 
@@ -181,14 +183,21 @@ impl Net {
     pub fn new(config: &Config, keypair: &Keypair) -> Result<Self, NetError> {
         let mut swarm = build(config, keypair)?;
         for address in &config.listen {
-            let multiaddr: Multiaddr =
-                address.as_str().parse().map_err(|_| NetError::Address(address.clone()))?;
+            let multiaddr: Multiaddr = address
+                .as_str()
+                .parse()
+                .map_err(|_| NetError::Address(address.clone()))?;
             let is_v6 = matches!(multiaddr.iter().next(), Some(Part::Ip6(_)));
             match swarm.listen_on(multiaddr) {
                 Ok(_) => {}
                 // A machine may have IPv6 switched off; the others still serve.
                 Err(error) if is_v6 => tracing::warn!(%address, %error, "cannot listen"),
-                Err(source) => return Err(NetError::Listen { address: address.clone(), source }),
+                Err(source) => {
+                    return Err(NetError::Listen {
+                        address: address.clone(),
+                        source,
+                    });
+                }
             }
         }
         let mut streams = swarm.behaviour_mut().gate.inner().streams.new_control();
@@ -225,7 +234,8 @@ impl Net {
 
     /// Gives the RSA key; P2SN sessions are possible from here on.
     pub fn set_rsa(&mut self, key: PrivateKey) {
-        self.queue.push_back(NetInput::P2snReady(key.public().fingerprint()));
+        self.queue
+            .push_back(NetInput::P2snReady(key.public().fingerprint()));
         self.rsa = Some(key);
     }
 
@@ -241,7 +251,11 @@ impl Net {
             if let Some(input) = self.queue.pop_front() {
                 return input;
             }
-            let deadline = self.connections.values().filter_map(|entry| entry.opening_until).min();
+            let deadline = self
+                .connections
+                .values()
+                .filter_map(|entry| entry.opening_until)
+                .min();
             tokio::select! {
                 event = self.swarm.select_next_some() => self.handle(event),
                 Some(input) = self.task_inputs.1.recv() => self.handle_task(input),
@@ -257,38 +271,65 @@ impl Net {
     /// Does what the state says. Publishing waits for [`Self::flush`].
     pub fn act(&mut self, output: NetOutput) {
         match output {
-            NetOutput::Dial { peer, addresses, fresh } => self.dial(peer, &addresses, fresh),
+            NetOutput::Dial {
+                peer,
+                addresses,
+                fresh,
+            } => self.dial(peer, &addresses, fresh),
             NetOutput::Close { connection, reason } => self.close(connection, reason),
-            NetOutput::Open { connection, opening } => {
-                let Some(entry) = self.connections.get_mut(&connection) else { return };
+            NetOutput::Open {
+                connection,
+                opening,
+            } => {
+                let Some(entry) = self.connections.get_mut(&connection) else {
+                    return;
+                };
                 if opening == crate::state::io::Opening::Both {
                     entry.opening_until = None;
                 }
                 let id = entry.id;
                 self.swarm.behaviour_mut().gate.open(id, opening);
             }
-            NetOutput::MemberRequest { connection, id, bytes } => {
-                match self.connections.get(&connection).map(|entry| entry.id) {
-                    Some(on) => self.swarm.behaviour_mut().member.ask(on, id, bytes),
-                    None => {
-                        let result = Err("the connection is closed".to_owned());
-                        self.queue.push_back(NetInput::Response { id, result });
-                    }
+            NetOutput::MemberRequest {
+                connection,
+                id,
+                bytes,
+            } => match self.connections.get(&connection).map(|entry| entry.id) {
+                Some(on) => self.swarm.behaviour_mut().member.ask(on, id, bytes),
+                None => {
+                    let result = Err("the connection is closed".to_owned());
+                    self.queue.push_back(NetInput::Response { id, result });
                 }
-            }
-            NetOutput::MemberRespond { connection, id, bytes } => {
+            },
+            NetOutput::MemberRespond {
+                connection,
+                id,
+                bytes,
+            } => {
                 if let Some(entry) = self.connections.get(&connection) {
-                    self.swarm.behaviour_mut().member.answer(entry.id, id, bytes);
+                    self.swarm
+                        .behaviour_mut()
+                        .member
+                        .answer(entry.id, id, bytes);
                 }
             }
-            NetOutput::Request { peer, protocol, id, bytes } => {
+            NetOutput::Request {
+                peer,
+                protocol,
+                id,
+                bytes,
+            } => {
                 let request = self.requests(protocol).send_request(&peer, bytes);
                 self.asked.insert((protocol, request), id);
             }
             NetOutput::Respond { id, bytes } => self.respond(id, bytes),
             NetOutput::Publish(frame) => self.unpublished.push(frame),
             NetOutput::Verdict { id, verdict } => self.verdict(id, verdict),
-            NetOutput::P2snOpen { session, peer, message } => {
+            NetOutput::P2snOpen {
+                session,
+                peer,
+                message,
+            } => {
                 self.open_p2sn(session, peer, message);
             }
             NetOutput::P2snVerdict { session, accept } => {
@@ -318,20 +359,25 @@ impl Net {
 
     fn publish(&mut self, message: Vec<u8>) {
         let topic = self.topic.hash();
-        let published = self.swarm.behaviour_mut().gate.inner().gossip.publish(topic, message);
+        let published = self
+            .swarm
+            .behaviour_mut()
+            .gate
+            .inner()
+            .gossip
+            .publish(topic, message);
         match published {
             // A node alone has nobody to publish to.
             Ok(_) | Err(gossipsub::PublishError::NoPeersSubscribedToTopic) => {}
             Err(error) => {
-                self.queue.push_back(NetInput::PublishFailed { reason: error.to_string() });
+                self.queue.push_back(NetInput::PublishFailed {
+                    reason: error.to_string(),
+                });
             }
         }
     }
 
-    fn requests(
-        &mut self,
-        protocol: Protocol,
-    ) -> &mut request_response::Behaviour<frame::Codec> {
+    fn requests(&mut self, protocol: Protocol) -> &mut request_response::Behaviour<frame::Codec> {
         let members = self.swarm.behaviour_mut().gate.inner();
         match protocol {
             Protocol::Sync => &mut members.sync,
@@ -349,7 +395,9 @@ impl Net {
     }
 
     fn verdict(&mut self, id: GossipId, verdict: Verdict) {
-        let Some((message, from)) = self.gossip.remove(&id) else { return };
+        let Some((message, from)) = self.gossip.remove(&id) else {
+            return;
+        };
         let acceptance = match verdict {
             Verdict::Accept => gossipsub::MessageAcceptance::Accept,
             Verdict::Ignore => gossipsub::MessageAcceptance::Ignore,
@@ -360,11 +408,20 @@ impl Net {
     }
 
     fn dial(&mut self, peer: PeerId, addresses: &[Address], fresh: bool) {
-        let addresses: Vec<Multiaddr> =
-            addresses.iter().filter_map(|a| a.as_str().parse().ok()).collect();
+        let addresses: Vec<Multiaddr> = addresses
+            .iter()
+            .filter_map(|a| a.as_str().parse().ok())
+            .collect();
         // The state knows which connections it counts; libp2p may still know a dead one.
-        let condition = if fresh { PeerCondition::Always } else { PeerCondition::NotDialing };
-        let options = DialOpts::peer_id(peer).condition(condition).addresses(addresses).build();
+        let condition = if fresh {
+            PeerCondition::Always
+        } else {
+            PeerCondition::NotDialing
+        };
+        let options = DialOpts::peer_id(peer)
+            .condition(condition)
+            .addresses(addresses)
+            .build();
         let id = options.connection_id();
         match self.swarm.dial(options) {
             Ok(()) => {
@@ -380,12 +437,18 @@ impl Net {
     /// Closes a connection. For the state and for the members' protocols it is gone at once, even
     /// if libp2p needs long to say goodbye to a peer that does not answer.
     fn close(&mut self, connection: Connection, reason: &str) {
-        let Some(entry) = self.connections.remove(&connection) else { return };
+        let Some(entry) = self.connections.remove(&connection) else {
+            return;
+        };
         self.names.remove(&entry.id);
         self.swarm.behaviour_mut().gate.hide(entry.id);
         self.swarm.close_connection(entry.id);
         let (peer, reason) = (entry.peer, reason.to_owned());
-        self.queue.push_back(NetInput::Disconnected { peer, connection, reason });
+        self.queue.push_back(NetInput::Disconnected {
+            peer,
+            connection,
+            reason,
+        });
     }
 
     fn close_unopened(&mut self) {
@@ -404,19 +467,37 @@ impl Net {
     fn handle(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
             SwarmEvent::Behaviour(event) => self.handle_behaviour(event),
-            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+            SwarmEvent::ConnectionEstablished {
+                peer_id,
+                connection_id,
+                endpoint,
+                ..
+            } => {
                 self.established(peer_id, connection_id, &endpoint);
             }
-            SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
+            SwarmEvent::ConnectionClosed {
+                peer_id,
+                connection_id,
+                cause,
+                ..
+            } => {
                 self.closed(peer_id, connection_id, cause.as_ref());
             }
-            SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
+            SwarmEvent::OutgoingConnectionError {
+                connection_id,
+                error,
+                ..
+            } => {
                 if let Some(peer) = self.dials.remove(&connection_id) {
                     let reason = explain_dial(&error);
                     self.queue.push_back(NetInput::DialFailed { peer, reason });
                 }
             }
-            SwarmEvent::IncomingConnectionError { error, send_back_addr, .. } => {
+            SwarmEvent::IncomingConnectionError {
+                error,
+                send_back_addr,
+                ..
+            } => {
                 tracing::debug!(%error, address = %send_back_addr, "a connection was not taken");
             }
             SwarmEvent::NewListenAddr { address, .. } => {
@@ -428,7 +509,9 @@ impl Net {
                 self.listeners.remove(&address);
                 self.tell_addresses();
             }
-            SwarmEvent::ListenerClosed { addresses, reason, .. } => {
+            SwarmEvent::ListenerClosed {
+                addresses, reason, ..
+            } => {
                 tracing::warn!(?addresses, ?reason, "a listener closed");
             }
             SwarmEvent::ListenerError { error, .. } => {
@@ -444,7 +527,11 @@ impl Net {
         self.next_connection += 1;
         let remote = without_peer(endpoint.get_remote_address());
         let transport = transport_of(&remote);
-        let unopened = self.connections.values().filter(|e| e.opening_until.is_some()).count();
+        let unopened = self
+            .connections
+            .values()
+            .filter(|e| e.opening_until.is_some())
+            .count();
         let entry = Entry {
             id,
             peer,
@@ -453,8 +540,14 @@ impl Net {
         };
         self.connections.insert(connection, entry);
         self.names.insert(id, connection);
-        let Some(address) = Address::new(remote.to_string()) else { return };
-        let direction = if dialled { Direction::Dialled } else { Direction::Accepted };
+        let Some(address) = Address::new(remote.to_string()) else {
+            return;
+        };
+        let direction = if dialled {
+            Direction::Dialled
+        } else {
+            Direction::Accepted
+        };
         self.queue.push_back(NetInput::Connected {
             peer,
             connection,
@@ -468,10 +561,16 @@ impl Net {
     }
 
     fn closed(&mut self, peer: PeerId, id: ConnectionId, cause: Option<&ConnectionError>) {
-        let Some(connection) = self.names.remove(&id) else { return };
+        let Some(connection) = self.names.remove(&id) else {
+            return;
+        };
         self.connections.remove(&connection);
         let reason = cause.map_or_else(|| "the peer closed it".to_owned(), |c| innermost(c));
-        self.queue.push_back(NetInput::Disconnected { peer, connection, reason });
+        self.queue.push_back(NetInput::Disconnected {
+            peer,
+            connection,
+            reason,
+        });
     }
 
     fn handle_behaviour(&mut self, event: BehaviourEvent) {
@@ -485,13 +584,19 @@ impl Net {
             }
             BehaviourEvent::Member(member::Event::Request(on, id, bytes)) => {
                 if let Some(&connection) = self.names.get(&on) {
-                    self.queue.push_back(NetInput::MemberRequest { connection, id, bytes });
+                    self.queue.push_back(NetInput::MemberRequest {
+                        connection,
+                        id,
+                        bytes,
+                    });
                 }
             }
             BehaviourEvent::Member(member::Event::Response(id, result)) => {
                 self.queue.push_back(NetInput::Response { id, result });
             }
-            BehaviourEvent::Ping(ping::Event { connection, result, .. }) => {
+            BehaviourEvent::Ping(ping::Event {
+                connection, result, ..
+            }) => {
                 self.handle_ping(connection, result);
             }
             BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
@@ -508,9 +613,13 @@ impl Net {
     }
 
     fn handle_ping(&mut self, on: ConnectionId, result: Result<Duration, ping::Failure>) {
-        let Some(&connection) = self.names.get(&on) else { return };
+        let Some(&connection) = self.names.get(&on) else {
+            return;
+        };
         match result {
-            Ok(time) => self.queue.push_back(NetInput::RoundTrip { connection, time }),
+            Ok(time) => self
+                .queue
+                .push_back(NetInput::RoundTrip { connection, time }),
             Err(ping::Failure::Unsupported) => {}
             Err(ping::Failure::Timeout | ping::Failure::Other { .. }) => {
                 // libp2p leaves the connection open. QUIC finds dead connections by itself, and its
@@ -527,7 +636,12 @@ impl Net {
     }
 
     fn handle_gossip(&mut self, event: gossipsub::Event) {
-        let gossipsub::Event::Message { propagation_source, message_id, message } = event else {
+        let gossipsub::Event::Message {
+            propagation_source,
+            message_id,
+            message,
+        } = event
+        else {
             return;
         };
         // Strict validation lets no message without an author through.
@@ -538,7 +652,11 @@ impl Net {
         if self.gossip.len() > GOSSIP_MAX {
             self.gossip.pop_first();
         }
-        self.queue.push_back(NetInput::Gossip { source, id, bytes: message.data });
+        self.queue.push_back(NetInput::Gossip {
+            source,
+            id,
+            bytes: message.data,
+        });
     }
 
     fn handle_request(
@@ -548,7 +666,11 @@ impl Net {
     ) {
         match event {
             request_response::Event::Message { peer, message, .. } => match message {
-                request_response::Message::Request { request: bytes, channel, .. } => {
+                request_response::Message::Request {
+                    request: bytes,
+                    channel,
+                    ..
+                } => {
                     let id = InboundId(self.next_inbound);
                     self.next_inbound += 1;
                     self.inbound.insert(id, channel);
@@ -557,15 +679,28 @@ impl Net {
                         self.inbound.pop_first();
                         self.inbound_protocol.pop_first();
                     }
-                    self.queue.push_back(NetInput::Request { peer, protocol, id, bytes });
+                    self.queue.push_back(NetInput::Request {
+                        peer,
+                        protocol,
+                        id,
+                        bytes,
+                    });
                 }
-                request_response::Message::Response { request_id, response } => {
+                request_response::Message::Response {
+                    request_id,
+                    response,
+                } => {
                     if let Some(id) = self.asked.remove(&(protocol, request_id)) {
-                        self.queue.push_back(NetInput::Response { id, result: Ok(response) });
+                        self.queue.push_back(NetInput::Response {
+                            id,
+                            result: Ok(response),
+                        });
                     }
                 }
             },
-            request_response::Event::OutboundFailure { request_id, error, .. } => {
+            request_response::Event::OutboundFailure {
+                request_id, error, ..
+            } => {
                 if let Some(id) = self.asked.remove(&(protocol, request_id)) {
                     let result = Err(error.to_string());
                     self.queue.push_back(NetInput::Response { id, result });
@@ -580,7 +715,8 @@ impl Net {
 
     fn tell_addresses(&mut self) {
         let usable = |a: &&Multiaddr| {
-            !a.iter().any(|part| matches!(part, Part::Ip6(ip) if ip.is_unicast_link_local()))
+            !a.iter()
+                .any(|part| matches!(part, Part::Ip6(ip) if ip.is_unicast_link_local()))
         };
         let is_loopback = |a: &Multiaddr| {
             a.iter().any(|part| match part {
@@ -590,12 +726,13 @@ impl Net {
             })
         };
         let all: Vec<&Multiaddr> = self.listeners.iter().filter(usable).collect();
-        let reachable: Vec<&Multiaddr> =
-            all.iter().copied().filter(|a| !is_loopback(a)).collect();
+        let reachable: Vec<&Multiaddr> = all.iter().copied().filter(|a| !is_loopback(a)).collect();
         // A node that listens on loopback alone serves others on the same machine.
         let told = if reachable.is_empty() { all } else { reachable };
-        let mut addresses: BTreeSet<Address> =
-            told.into_iter().filter_map(|a| Address::new(a.to_string())).collect();
+        let mut addresses: BTreeSet<Address> = told
+            .into_iter()
+            .filter_map(|a| Address::new(a.to_string()))
+            .collect();
         addresses.extend(self.announce.iter().cloned());
         if addresses != self.told_addresses {
             self.told_addresses.clone_from(&addresses);
@@ -607,7 +744,11 @@ impl Net {
         let mut control = self.streams.clone();
         let Some(task) = self.new_session(session, peer, message) else {
             let reason = "no RSA key yet, or too many sessions".to_owned();
-            return self.queue.push_back(NetInput::P2snClosed { session, peer, reason });
+            return self.queue.push_back(NetInput::P2snClosed {
+                session,
+                peer,
+                reason,
+            });
         };
         tokio::spawn(async move {
             let stream = control.open_stream(peer, p2sn::PROTOCOL).await;
@@ -635,7 +776,14 @@ impl Net {
         }
         let (sender, words) = mpsc::channel(WORDS);
         self.sessions.insert(id, sender);
-        Some(Task { id, peer, own, message, inputs: self.task_inputs.0.clone(), words })
+        Some(Task {
+            id,
+            peer,
+            own,
+            message,
+            inputs: self.task_inputs.0.clone(),
+            words,
+        })
     }
 
     fn handle_task(&mut self, input: NetInput) {
@@ -663,7 +811,11 @@ fn build(config: &Config, keypair: &Keypair) -> Result<Swarm<Behaviour>, NetErro
     };
     let swarm = libp2p::SwarmBuilder::with_existing_identity(keypair.clone())
         .with_tokio()
-        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, muxer)
+        .with_tcp(
+            tcp::Config::default().nodelay(true),
+            noise::Config::new,
+            muxer,
+        )
         .map_err(|e| failed(&e))?
         .with_quic_config(|mut quic| {
             quic.max_idle_timeout = QUIC_IDLE_MS;
@@ -688,7 +840,10 @@ async fn sleep_until(deadline: Option<Instant>) {
 }
 
 fn without_peer(address: &Multiaddr) -> Multiaddr {
-    address.iter().filter(|part| !matches!(part, Part::P2p(_))).collect()
+    address
+        .iter()
+        .filter(|part| !matches!(part, Part::P2p(_)))
+        .collect()
 }
 
 fn transport_of(address: &Multiaddr) -> Transport {
@@ -710,7 +865,8 @@ fn explain_dial(error: &DialError) -> String {
         DialError::LocalPeerId { .. } => "the address is this node's own".to_owned(),
         DialError::WrongPeerId { .. } => "another node answered at that address".to_owned(),
         DialError::Transport(tried) => {
-            let mut reasons: Vec<String> = tried.iter().map(|(_, error)| innermost(error)).collect();
+            let mut reasons: Vec<String> =
+                tried.iter().map(|(_, error)| innermost(error)).collect();
             reasons.sort();
             reasons.dedup();
             reasons.join("; ")
@@ -727,5 +883,9 @@ fn innermost(error: &dyn std::error::Error) -> String {
     }
     let text = last.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
-    text.lines().next().unwrap_or_default().trim_end_matches(": []").to_owned()
+    text.lines()
+        .next()
+        .unwrap_or_default()
+        .trim_end_matches(": []")
+        .to_owned()
 }

@@ -12,9 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     identity::random,
-    proto::p2sn::{
-        KeyPolicy, Limits, Output, PrivateKey, Reason, STREAM_PROTOCOL, Session,
-    },
+    proto::p2sn::{KeyPolicy, Limits, Output, PrivateKey, Reason, STREAM_PROTOCOL, Session},
     state::io::{NetInput, SessionId},
 };
 
@@ -61,7 +59,11 @@ impl Machine {
         } else {
             Session::server(own, policy, limits, Duration::ZERO)
         };
-        Self { session, rng: ChaCha20Rng::from_seed(random()), started: Instant::now() }
+        Self {
+            session,
+            rng: ChaCha20Rng::from_seed(random()),
+            started: Instant::now(),
+        }
     }
 
     fn now(&self) -> Duration {
@@ -85,8 +87,15 @@ impl Task {
             Ok(stream) => self.talk(stream).await,
             Err(reason) => reason,
         };
-        let Self { id: session, peer, .. } = self;
-        self.tell(NetInput::P2snClosed { session, peer, reason }).await;
+        let Self {
+            id: session, peer, ..
+        } = self;
+        self.tell(NetInput::P2snClosed {
+            session,
+            peer,
+            reason,
+        })
+        .await;
     }
 
     async fn talk(&mut self, mut stream: Stream) -> String {
@@ -158,7 +167,9 @@ impl Task {
     }
 
     async fn act(&mut self, stream: &mut Stream, output: Output) -> Result<Next, String> {
-        let Self { id: session, peer, .. } = *self;
+        let Self {
+            id: session, peer, ..
+        } = *self;
         match output {
             Output::Write(bytes) => {
                 stream.write_all(&bytes).await.map_err(|e| e.to_string())?;
@@ -166,7 +177,13 @@ impl Task {
             }
             Output::PeerKey(key) => {
                 let (fingerprint, bits) = (key.fingerprint(), key.bits());
-                self.tell(NetInput::P2snKey { session, peer, fingerprint, bits }).await;
+                self.tell(NetInput::P2snKey {
+                    session,
+                    peer,
+                    fingerprint,
+                    bits,
+                })
+                .await;
             }
             Output::Established => {
                 self.tell(NetInput::P2snEstablished { session, peer }).await;
@@ -179,7 +196,12 @@ impl Task {
                 }
             }
             Output::Message(bytes) => {
-                self.tell(NetInput::P2snMessage { session, peer, bytes }).await;
+                self.tell(NetInput::P2snMessage {
+                    session,
+                    peer,
+                    bytes,
+                })
+                .await;
             }
             Output::Reply(bytes) => {
                 self.tell(NetInput::P2snReplied { session, bytes }).await;

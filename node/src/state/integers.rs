@@ -92,12 +92,19 @@ impl State {
         match self.check_publish(index, values, at, now) {
             Ok(date) => {
                 let held = at.is_some();
-                let iids: Vec<Iid> =
-                    values.iter().map(|&value| Iid { index, value, date }).collect();
+                let iids: Vec<Iid> = values
+                    .iter()
+                    .map(|&value| Iid { index, value, date })
+                    .collect();
                 let count = iids.len();
                 self.publish_iids(iids, Entry::Native, held, now);
                 let connected = self.links.open_peers().count();
-                let published = report::Published { index, count, connected, date };
+                let published = report::Published {
+                    index,
+                    count,
+                    connected,
+                    date,
+                };
                 self.effects.reply(request, Reply::Published(published));
             }
             Err(failure) => self.effects.fail(request, failure),
@@ -122,8 +129,10 @@ impl State {
         }
         if !self.membership.may_speak(&self.own.peer, index, false) {
             let own = self.membership.own_terms().index;
-            return Err(Failure::conflict(format!("index {index} is not this node's"))
-                .with_hint(format!("this node owns index {own}; leave `--index` out")));
+            return Err(
+                Failure::conflict(format!("index {index} is not this node's"))
+                    .with_hint(format!("this node owns index {own}; leave `--index` out")),
+            );
         }
         let date = match at {
             None => now.unix_ms(),
@@ -131,7 +140,9 @@ impl State {
             Some(At::UnixMs(ms)) => ms,
         };
         if date > now.unix_ms() + AT_AHEAD_MAX_MS {
-            return Err(Failure::bad_request("an integer may be meant for 590 s from now at most"));
+            return Err(Failure::bad_request(
+                "an integer may be meant for 590 s from now at most",
+            ));
         }
         Ok(Date(date))
     }
@@ -144,7 +155,11 @@ impl State {
             let head = Head {
                 entry,
                 held,
-                ttl: if held { Ttl::of_held(chunk, now.unix_ms()) } else { usual },
+                ttl: if held {
+                    Ttl::of_held(chunk, now.unix_ms())
+                } else {
+                    usual
+                },
                 sequence: Sequence(self.integers.next_sequence),
                 sent_ms: now.unix_ms(),
             };
@@ -187,13 +202,21 @@ impl State {
         };
         let message = Message::decode(bytes).map_err(refused)?;
         let may_send = |index, entry| {
-            self.membership.may_speak(&source, index, entry == Entry::Bridged)
+            self.membership
+                .may_speak(&source, index, entry == Entry::Bridged)
         };
         // Judged by the sender's clock, as far as it was measured: Pis disagree about the time.
         let offset_ms = self.sync.offset_us(&source).unwrap_or(0) / 1000;
         let sender_now_ms = now.unix_ms().saturating_add_signed(offset_ms);
-        self.integers.receiver.check(&source, &message, may_send, sender_now_ms).map_err(refused)?;
-        let count = message.frames().iter().map(|frame| frame.iids().len()).sum::<usize>();
+        self.integers
+            .receiver
+            .check(&source, &message, may_send, sender_now_ms)
+            .map_err(refused)?;
+        let count = message
+            .frames()
+            .iter()
+            .map(|frame| frame.iids().len())
+            .sum::<usize>();
         if !self.spend(source, count, now) {
             return Err((Verdict::Ignore, "over_budget"));
         }
@@ -204,7 +227,14 @@ impl State {
         self.integers.received += count as u64;
         for frame in message.frames() {
             let head = frame.head();
-            self.deliver(source, frame.iids().collect(), head.sent_ms, head.held, false, now);
+            self.deliver(
+                source,
+                frame.iids().collect(),
+                head.sent_ms,
+                head.held,
+                false,
+                now,
+            );
         }
         Ok(())
     }
@@ -216,7 +246,10 @@ impl State {
             return true;
         }
         let burst = f64::from(self.settings.budget_burst.max(rate));
-        let full = Budget { tokens: burst, filled: now.mono };
+        let full = Budget {
+            tokens: burst,
+            filled: now.mono,
+        };
         let budget = self.integers.budgets.entry(source).or_insert(full);
         let elapsed = now.mono.saturating_sub(budget.filled).as_secs_f64();
         budget.tokens = (budget.tokens + elapsed * f64::from(rate)).min(burst);
@@ -240,7 +273,11 @@ impl State {
         now: Now,
     ) {
         if let Some(&iid) = iids.last() {
-            self.integers.remember(LastInteger { iid, source, sent_ms });
+            self.integers.remember(LastInteger {
+                iid,
+                source,
+                sent_ms,
+            });
         }
         let name = if source == self.own.peer {
             self.membership.own_terms().name.to_string()
@@ -262,7 +299,11 @@ impl State {
     /// Takes the last values that a member hands over, where this node has heard none.
     pub(super) fn learn_last_values(&mut self, from: PeerId, last: Vec<LastInteger>, now: Now) {
         for last in last {
-            let LastInteger { iid, source, sent_ms } = last;
+            let LastInteger {
+                iid,
+                source,
+                sent_ms,
+            } = last;
             let known = self.integers.last.get(&iid.index);
             let is_news = known.is_none_or(|known| known.sent_ms < sent_ms);
             let speaks = [false, true]

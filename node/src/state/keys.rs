@@ -10,9 +10,7 @@ use libp2p_identity::PeerId;
 
 use super::{
     After, State,
-    io::{
-        Event, Failure, Incoming, NetOutput, Now, Record, Reply, RequestId, SessionId, Via,
-    },
+    io::{Event, Failure, Incoming, NetOutput, Now, Record, Reply, RequestId, SessionId, Via},
     report,
 };
 use crate::proto::{
@@ -60,7 +58,13 @@ pub(super) struct P2snReceiving {
 impl Keys {
     pub(super) fn load(pins: Vec<(PeerId, [u8; 32], u32)>) -> Self {
         let pin = |(peer, fingerprint, bits): (PeerId, [u8; 32], u32)| {
-            (peer, Pin { fingerprint: Fingerprint(fingerprint), bits: bits as usize })
+            (
+                peer,
+                Pin {
+                    fingerprint: Fingerprint(fingerprint),
+                    bits: bits as usize,
+                },
+            )
         };
         Self {
             own: None,
@@ -123,8 +127,13 @@ impl State {
     /// Tries exchanges again that did not work, for example because the peer's key is being made.
     pub(super) fn exchanges_due(&mut self, now: Now) {
         let due = |at: &Duration| *at <= now.mono;
-        let peers: Vec<PeerId> =
-            self.keys.retry_at.iter().filter(|(_, at)| due(at)).map(|(peer, _)| *peer).collect();
+        let peers: Vec<PeerId> = self
+            .keys
+            .retry_at
+            .iter()
+            .filter(|(_, at)| due(at))
+            .map(|(peer, _)| *peer)
+            .collect();
         for peer in peers {
             self.keys.retry_at.remove(&peer);
             if self.links.is_open(&peer) {
@@ -137,8 +146,15 @@ impl State {
         if self.keys.exchanged.contains_key(&peer) || self.keys.own.is_none() {
             return;
         }
-        let session = self.keys.open(Ours { peer, message: None });
-        self.effects.net(NetOutput::P2snOpen { session, peer, message: None });
+        let session = self.keys.open(Ours {
+            peer,
+            message: None,
+        });
+        self.effects.net(NetOutput::P2snOpen {
+            session,
+            peer,
+            message: None,
+        });
     }
 
     /// Compares a shown key with the pinned one.
@@ -157,7 +173,12 @@ impl State {
                 self.keys.changed.insert(peer, shown);
                 self.effects.refused(Some(peer), "rsa_key", "changed");
                 let name = self.name_of(&peer);
-                self.effects.event(Event::KeyChanged { peer, name, pinned, shown: fingerprint });
+                self.effects.event(Event::KeyChanged {
+                    peer,
+                    name,
+                    pinned,
+                    shown: fingerprint,
+                });
                 false
             }
             Some(_) => true,
@@ -173,18 +194,33 @@ impl State {
         self.keys.pins.insert(peer, pin);
         self.keys.changed.remove(&peer);
         let bits = u32::try_from(pin.bits).unwrap_or(u32::MAX);
-        let record = Record::Pin { peer, fingerprint: pin.fingerprint.0, bits };
+        let record = Record::Pin {
+            peer,
+            fingerprint: pin.fingerprint.0,
+            bits,
+        };
         self.effects.store(vec![record], after);
     }
 
     pub(super) fn p2sn_established(&mut self, session: SessionId, peer: PeerId) {
         let first = self.keys.exchanged.insert(peer, ()).is_none();
-        let Some(pin) = self.keys.pins.get(&peer).copied() else { return };
-        let is_exchange = self.keys.sessions.get(&session).is_none_or(|s| s.message.is_none());
+        let Some(pin) = self.keys.pins.get(&peer).copied() else {
+            return;
+        };
+        let is_exchange = self
+            .keys
+            .sessions
+            .get(&session)
+            .is_none_or(|s| s.message.is_none());
         if first && is_exchange {
             let name = self.name_of(&peer);
             let Pin { fingerprint, bits } = pin;
-            self.effects.event(Event::KeyExchanged { peer, name, fingerprint, bits });
+            self.effects.event(Event::KeyExchanged {
+                peer,
+                name,
+                fingerprint,
+                bits,
+            });
         }
     }
 
@@ -198,7 +234,9 @@ impl State {
         let reply = Reply::Trusted(report::Trusted {
             name: self.name_of(&peer),
             peer_id: peer,
-            fingerprint: changed.or(self.keys.pins.get(&peer).copied()).map(|p| p.fingerprint.to_string()),
+            fingerprint: changed
+                .or(self.keys.pins.get(&peer).copied())
+                .map(|p| p.fingerprint.to_string()),
         });
         match changed {
             Some(pin) => {
@@ -216,7 +254,9 @@ impl State {
         let name = self.name_of(&peer);
         if self.keys.own.is_none() {
             let failure = Failure::unavailable("this node's RSA key is still being made");
-            return self.effects.fail(request, failure.with_hint("try again in a minute"));
+            return self
+                .effects
+                .fail(request, failure.with_hint("try again in a minute"));
         }
         if !self.links.is_open(&peer) {
             let failure = Failure::unavailable(format!("`{name}` is not connected"));
@@ -232,18 +272,31 @@ impl State {
                     "a P2SN message to `{name}` has at most {max} bytes, got {}",
                     text.len()
                 ));
-                return self.effects.fail(request, failure.with_hint("leave out `--via p2sn`"));
+                return self
+                    .effects
+                    .fail(request, failure.with_hint("leave out `--via p2sn`"));
             }
         }
         let id = MessageId(self.effects.random());
-        let session = self.keys.open(Ours { peer, message: Some((request, id)) });
+        let session = self.keys.open(Ours {
+            peer,
+            message: Some((request, id)),
+        });
         let message = Some(text.into_bytes());
-        self.effects.net(NetOutput::P2snOpen { session, peer, message });
+        self.effects.net(NetOutput::P2snOpen {
+            session,
+            peer,
+            message,
+        });
     }
 
     pub(super) fn p2sn_replied(&mut self, session: SessionId, bytes: &[u8], now: Now) {
-        let Some(ours) = self.keys.sessions.get_mut(&session) else { return };
-        let Some((request, id)) = ours.message.take() else { return };
+        let Some(ours) = self.keys.sessions.get_mut(&session) else {
+            return;
+        };
+        let Some((request, id)) = ours.message.take() else {
+            return;
+        };
         let peer = ours.peer;
         if bytes == ACKNOWLEDGEMENT {
             let accepted = report::Accepted {
@@ -261,14 +314,10 @@ impl State {
         }
     }
 
-    pub(super) fn p2sn_closed(
-        &mut self,
-        session: SessionId,
-        peer: PeerId,
-        reason: &str,
-        now: Now,
-    ) {
-        let Some(ours) = self.keys.sessions.remove(&session) else { return };
+    pub(super) fn p2sn_closed(&mut self, session: SessionId, peer: PeerId, reason: &str, now: Now) {
+        let Some(ours) = self.keys.sessions.remove(&session) else {
+            return;
+        };
         let Some((request, _)) = ours.message else {
             let done = self.keys.exchanged.contains_key(&peer);
             if !done && !self.keys.changed.contains_key(&peer) && self.links.is_open(&peer) {
@@ -297,7 +346,9 @@ impl State {
         bytes: Vec<u8>,
         now: Now,
     ) {
-        let text = String::from_utf8(bytes).ok().filter(|_| self.membership.is_known(&peer));
+        let text = String::from_utf8(bytes)
+            .ok()
+            .filter(|_| self.membership.is_known(&peer));
         let Some(text) = text else {
             self.effects.refused(Some(peer), "p2sn_message", "not_text");
             let bytes = UNEXPECTED_ERROR.to_vec();

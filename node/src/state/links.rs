@@ -11,9 +11,7 @@ use libp2p_identity::PeerId;
 
 use super::{
     Asked, State,
-    io::{
-        Connection, Direction, Event, InboundId, NetOutput, Now, Opening, Transport,
-    },
+    io::{Connection, Direction, Event, InboundId, NetOutput, Now, Opening, Transport},
 };
 use crate::proto::mesh::{
     Address,
@@ -21,7 +19,7 @@ use crate::proto::mesh::{
 };
 
 /// How long two dials count as simultaneous.
-const SIMULTANEOUS: Duration = Duration::from_secs(2);
+const SIMULTANEOUS: Duration = Duration::from_millis(500);
 
 /// How far the handshake of a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -105,7 +103,9 @@ impl Links {
 
     /// Returns the open connection to a peer.
     pub(super) fn open_link(&self, peer: &PeerId) -> Option<&Link> {
-        self.of(peer).map(|(_, link)| link).find(|link| link.phase == Phase::Open)
+        self.of(peer)
+            .map(|(_, link)| link)
+            .find(|link| link.phase == Phase::Open)
     }
 
     pub(super) fn is_open(&self, peer: &PeerId) -> bool {
@@ -180,7 +180,10 @@ impl State {
         if !self.membership.is_known(&peer) || self.membership.is_revoked() {
             return self.close(connection, "not a member");
         }
-        let healthy = self.links.open_link(&peer).is_some_and(|link| !link.suspect);
+        let healthy = self
+            .links
+            .open_link(&peer)
+            .is_some_and(|link| !link.suspect);
         if healthy {
             return self.close(connection, "another connection is open");
         }
@@ -192,7 +195,11 @@ impl State {
     fn ask_member(&mut self, connection: Connection, asked: Asked, bytes: Vec<u8>) {
         self.links.asked(connection);
         let id = self.effects.ask(asked);
-        self.effects.net(NetOutput::MemberRequest { connection, id, bytes });
+        self.effects.net(NetOutput::MemberRequest {
+            connection,
+            id,
+            bytes,
+        });
     }
 
     pub(super) fn disconnected(
@@ -202,14 +209,18 @@ impl State {
         reason: String,
         now: Now,
     ) {
-        let Some(link) = self.links.links.remove(&connection) else { return };
+        let Some(link) = self.links.links.remove(&connection) else {
+            return;
+        };
         if link.phase != Phase::Open {
             if link.direction == Direction::Dialled && !self.join_dial_failed(&peer, &reason) {
-                self.peers.handshake_failed(&peer, reason, &mut self.effects, now);
+                self.peers
+                    .handshake_failed(&peer, reason, &mut self.effects, now);
             }
         } else if !self.links.is_open(&peer) {
             let up_for = now.mono.saturating_sub(link.opened_at.unwrap_or(now.mono));
-            self.peers.went_down(&peer, up_for, reason.clone(), &mut self.effects, now);
+            self.peers
+                .went_down(&peer, up_for, reason.clone(), &mut self.effects, now);
             self.messages.link_lost(&peer);
             if self.membership.is_known(&peer) {
                 let name = self.name_of(&peer);
@@ -227,15 +238,18 @@ impl State {
         bytes: &[u8],
         now: Now,
     ) {
-        let Some(peer) = self.links.peer(connection) else { return };
+        let Some(peer) = self.links.peer(connection) else {
+            return;
+        };
         match Request::decode(bytes) {
             Ok(Request::Hello(certificate)) => {
                 self.hello_requested(connection, id, peer, &certificate, now);
             }
             Ok(Request::Ready) => self.ready_requested(connection, id, now),
-            Ok(Request::Join(join)) => self.join_requested(connection, id, peer, join, now),
+            Ok(Request::Join(join)) => self.join_requested(connection, id, peer, &join, now),
             Err(_) => {
-                self.effects.refused(Some(peer), "member_request", "malformed");
+                self.effects
+                    .refused(Some(peer), "member_request", "malformed");
                 self.close(connection, "malformed request");
             }
         }
@@ -255,7 +269,8 @@ impl State {
         let certificate = match self.membership.judge(certificate, &peer, now) {
             Ok(certificate) => certificate,
             Err(reason) => {
-                self.effects.refused(Some(peer), "certificate", reason.name());
+                self.effects
+                    .refused(Some(peer), "certificate", reason.name());
                 return self.refuse(connection, id, Refusal::NotAMember);
             }
         };
@@ -264,21 +279,34 @@ impl State {
         }
         self.learn_from_hello(certificate, now);
         self.links.answered(connection);
-        self.effects.net(NetOutput::Open { connection, opening: Opening::Inbound });
+        self.effects.net(NetOutput::Open {
+            connection,
+            opening: Opening::Inbound,
+        });
         let bytes = Response::Hello(self.membership.own_certificate()).encode();
-        self.effects.net(NetOutput::MemberRespond { connection, id, bytes });
+        self.effects.net(NetOutput::MemberRespond {
+            connection,
+            id,
+            bytes,
+        });
     }
 
     fn refuse(&mut self, connection: Connection, id: InboundId, refusal: Refusal) {
         let bytes = Response::Refused(refusal).encode();
-        self.effects.net(NetOutput::MemberRespond { connection, id, bytes });
+        self.effects.net(NetOutput::MemberRespond {
+            connection,
+            id,
+            bytes,
+        });
     }
 
     /// Says whether a handshake that we began goes before one that the peer began, or went a moment
     /// ago: then the peer did not know of it when it dialled.
     fn prefers_own_dial(&self, peer: &PeerId, now: Now) -> bool {
         let ours = |link: &Link| {
-            let fresh = link.opened_at.is_some_and(|at| now.mono < at + SIMULTANEOUS);
+            let fresh = link
+                .opened_at
+                .is_some_and(|at| now.mono < at + SIMULTANEOUS);
             link.direction == Direction::Dialled
                 && !link.suspect
                 && (link.phase == Phase::Asked || fresh)
@@ -298,14 +326,24 @@ impl State {
     }
 
     fn ready_requested(&mut self, connection: Connection, id: InboundId, now: Now) {
-        let answered =
-            self.links.links.get(&connection).is_some_and(|link| link.phase == Phase::Answered);
+        let answered = self
+            .links
+            .links
+            .get(&connection)
+            .is_some_and(|link| link.phase == Phase::Answered);
         if !answered {
             return self.close(connection, "ready without hello");
         }
-        self.effects.net(NetOutput::Open { connection, opening: Opening::Both });
+        self.effects.net(NetOutput::Open {
+            connection,
+            opening: Opening::Both,
+        });
         let bytes = Response::Ok.encode();
-        self.effects.net(NetOutput::MemberRespond { connection, id, bytes });
+        self.effects.net(NetOutput::MemberRespond {
+            connection,
+            id,
+            bytes,
+        });
         self.opened(connection, now);
     }
 
@@ -315,11 +353,18 @@ impl State {
         result: Result<Vec<u8>, String>,
         now: Now,
     ) {
-        let Some(peer) = self.links.peer(connection) else { return };
-        let Ok(bytes) = result else { return self.close(connection, "no answer to hello") };
+        let Some(peer) = self.links.peer(connection) else {
+            return;
+        };
+        let Ok(bytes) = result else {
+            return self.close(connection, "no answer to hello");
+        };
         match Response::decode(&bytes) {
             Ok(Response::Hello(_))
-                if self.links.open_link(&peer).is_some_and(|link| !link.suspect) =>
+                if self
+                    .links
+                    .open_link(&peer)
+                    .is_some_and(|link| !link.suspect) =>
             {
                 self.close(connection, "another connection is open");
             }
@@ -330,7 +375,8 @@ impl State {
                         self.open_as_dialler(connection);
                     }
                     Err(reason) => {
-                        self.effects.refused(Some(peer), "certificate", reason.name());
+                        self.effects
+                            .refused(Some(peer), "certificate", reason.name());
                         self.close(connection, "its certificate is not good");
                     }
                 }
@@ -342,7 +388,8 @@ impl State {
                 self.close(connection, "the peer does not take this node for a member");
             }
             Ok(Response::Ok | Response::Welcome(_)) | Err(_) => {
-                self.effects.refused(Some(peer), "member_answer", "malformed");
+                self.effects
+                    .refused(Some(peer), "member_answer", "malformed");
                 self.close(connection, "malformed answer");
             }
         }
@@ -364,17 +411,26 @@ impl State {
 
     /// Both sides have verified each other on this connection.
     fn opened(&mut self, connection: Connection, now: Now) {
-        let Some(link) = self.links.links.get_mut(&connection) else { return };
+        let Some(link) = self.links.links.get_mut(&connection) else {
+            return;
+        };
         link.phase = Phase::Open;
         link.opened_at = Some(now.mono);
         link.opened_ms = now.unix_ms();
         let (peer, direction) = (link.peer, link.direction);
         let (address, transport) = (link.address.clone(), link.transport);
-        let others: Vec<Connection> =
-            self.links.connections_of(&peer).into_iter().filter(|&c| c != connection).collect();
-        let was_open = others
-            .iter()
-            .any(|c| self.links.links.get(c).is_some_and(|link| link.phase == Phase::Open));
+        let others: Vec<Connection> = self
+            .links
+            .connections_of(&peer)
+            .into_iter()
+            .filter(|&c| c != connection)
+            .collect();
+        let was_open = others.iter().any(|c| {
+            self.links
+                .links
+                .get(c)
+                .is_some_and(|link| link.phase == Phase::Open)
+        });
         // The dialler has no healthy connection, or it would not have gone on with this one.
         for other in others {
             self.close(other, "replaced by a fresh connection");
@@ -387,7 +443,14 @@ impl State {
         let away = self.peers.came_up(&peer, now);
         if !was_open {
             let name = self.name_of(&peer);
-            self.effects.event(Event::PeerUp { peer, name, address, transport, direction, away });
+            self.effects.event(Event::PeerUp {
+                peer,
+                name,
+                address,
+                transport,
+                direction,
+                away,
+            });
         }
         self.tell_everything(peer, now);
         self.exchange_keys(peer);
@@ -422,7 +485,11 @@ impl State {
             // One side is enough, and both know which.
             if self.own.peer < peer {
                 let addresses = self.peers.addresses(&peer);
-                self.effects.net(NetOutput::Dial { peer, addresses, fresh: true });
+                self.effects.net(NetOutput::Dial {
+                    peer,
+                    addresses,
+                    fresh: true,
+                });
             }
         }
         self.peers.dial_all_now(&mut self.effects, now);

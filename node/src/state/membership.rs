@@ -78,7 +78,7 @@ impl NotAMember {
 /// What a statement about the mesh changed.
 pub(super) enum Learned {
     Nothing,
-    Added(Terms),
+    Added { name: String, index: Index },
     Renewed,
 }
 
@@ -95,8 +95,7 @@ impl Membership {
         };
         let damaged = |what: String| StartError::Membership(what);
         let mesh = Certificate::mesh_of(bytes).map_err(|e| damaged(e.to_string()))?;
-        let certificate =
-            Certificate::decode(bytes, &mesh).map_err(|e| damaged(e.to_string()))?;
+        let certificate = Certificate::decode(bytes, &mesh).map_err(|e| damaged(e.to_string()))?;
         if certificate.terms().peer != own.peer {
             return Err(StartError::OtherNode(certificate.terms().peer));
         }
@@ -106,7 +105,11 @@ impl Membership {
             own: certificate,
             members: BTreeMap::new(),
             revocations: BTreeMap::new(),
-            invites: loaded.invites.iter().map(|i| (i.secret_hash, i.clone())).collect(),
+            invites: loaded
+                .invites
+                .iter()
+                .map(|i| (i.secret_hash, i.clone()))
+                .collect(),
         };
         for bytes in &loaded.revocations {
             let revocation =
@@ -130,14 +133,19 @@ impl Membership {
         let key = key.ok_or(StartError::NoMeshKey)?;
         let certificate = key.issue(Terms {
             peer: own.peer,
-            messaging_key: own.key.public().clone(),
+            messaging_key: *own.key.public(),
             name: own.name.clone(),
             index: Index(1),
             vouched: None,
             issued_ms: now.unix_ms(),
             expires_ms: certificate_end(now),
         });
-        effects.store(vec![Record::JoinedMesh { certificate: certificate.encode() }], None);
+        effects.store(
+            vec![Record::JoinedMesh {
+                certificate: certificate.encode(),
+            }],
+            None,
+        );
         Ok(Self {
             mesh: key.mesh(),
             key: Some(key),
@@ -242,7 +250,14 @@ impl Membership {
             return Learned::Nothing;
         }
         self.members.insert(terms.peer, certificate);
-        if was_good { Learned::Renewed } else { Learned::Added(terms) }
+        if was_good {
+            Learned::Renewed
+        } else {
+            Learned::Added {
+                name: terms.name.to_string(),
+                index: terms.index,
+            }
+        }
     }
 
     /// Takes a later certificate of this node, for the same messaging key only: this node has no
@@ -267,38 +282,56 @@ impl Membership {
     }
 
     fn ended(&self, terms: &Terms) -> bool {
-        self.revocations.get(&terms.peer).is_some_and(|revocation| revocation.ends(terms))
+        self.revocations
+            .get(&terms.peer)
+            .is_some_and(|revocation| revocation.ends(terms))
     }
 
     /// Says whether a node may speak for an index: its own, or natively none but its own, and as
     /// a gateway those it vouches for. Of two certificates with one index the earlier one owns it.
     pub(super) fn may_speak(&self, peer: &PeerId, index: Index, bridged: bool) -> bool {
         let own = self.own.terms();
-        let Some(terms) = (if *peer == own.peer { Some(own) } else { self.terms(peer) }) else {
+        let Some(terms) = (if *peer == own.peer {
+            Some(own)
+        } else {
+            self.terms(peer)
+        }) else {
             return false;
         };
         if bridged {
-            return terms.vouched.as_ref().is_some_and(|range| range.contains(&index.0));
+            return terms
+                .vouched
+                .as_ref()
+                .is_some_and(|range| range.contains(&index.0));
         }
         if terms.index != index {
             return false;
         }
         let rank = |terms: &Terms| (terms.issued_ms, terms.peer);
         let others = self.members().map(|(_, terms)| terms).chain([own]);
-        !others.filter(|other| other.index == index).any(|other| rank(other) < rank(terms))
+        !others
+            .filter(|other| other.index == index)
+            .any(|other| rank(other) < rank(terms))
     }
 
     fn names_and_indices(&self) -> impl Iterator<Item = (&str, Index)> {
-        let members = self.members().map(|(_, terms)| terms).chain([self.own.terms()]);
+        let members = self
+            .members()
+            .map(|(_, terms)| terms)
+            .chain([self.own.terms()]);
         members.map(|terms| (terms.name.as_str(), terms.index))
     }
 
     fn is_name_taken(&self, name: &NodeName) -> bool {
-        self.names_and_indices().any(|(taken, _)| taken == name.as_str())
+        self.names_and_indices()
+            .any(|(taken, _)| taken == name.as_str())
     }
 
     fn is_index_taken(&self, index: Index, now: Now) -> bool {
-        let vouched = self.members().map(|(_, terms)| terms).chain([self.own.terms()]);
+        let vouched = self
+            .members()
+            .map(|(_, terms)| terms)
+            .chain([self.own.terms()]);
         let mut vouched = vouched.filter_map(|terms| terms.vouched.clone());
         self.names_and_indices().any(|(_, taken)| taken == index)
             || vouched.any(|range: RangeInclusive<i32>| range.contains(&index.0))
@@ -310,7 +343,9 @@ impl Membership {
     }
 
     fn free_index(&self, now: Now) -> Option<Index> {
-        (1..=i32::MAX).map(Index).find(|&index| !self.is_index_taken(index, now))
+        (1..=i32::MAX)
+            .map(Index)
+            .find(|&index| !self.is_index_taken(index, now))
     }
 
     fn free_name(&self, wished: &NodeName) -> NodeName {
@@ -335,7 +370,9 @@ impl Membership {
         for secret_hash in &over {
             self.invites.remove(secret_hash);
         }
-        over.into_iter().map(|secret_hash| Record::ForgetInvite { secret_hash }).collect()
+        over.into_iter()
+            .map(|secret_hash| Record::ForgetInvite { secret_hash })
+            .collect()
     }
 }
 
@@ -387,7 +424,9 @@ impl State {
                     index: invite.index,
                     expires_ms: invite.expires_ms,
                 };
-                self.membership.invites.insert(invite.secret_hash, invite.clone());
+                self.membership
+                    .invites
+                    .insert(invite.secret_hash, invite.clone());
                 records.push(Record::Invite(invite));
                 let after = After::Reply(request, Reply::Invited(reply));
                 self.effects.store(records, Some(after));
@@ -412,8 +451,13 @@ impl State {
             .map(|name| name.parse::<NodeName>())
             .transpose()
             .map_err(|e| Failure::bad_request(e.to_string()))?;
-        if let Some(name) = name.as_ref().filter(|name| self.membership.is_name_taken(name)) {
-            return Err(Failure::conflict(format!("a member is named `{name}` already")));
+        if let Some(name) = name
+            .as_ref()
+            .filter(|name| self.membership.is_name_taken(name))
+        {
+            return Err(Failure::conflict(format!(
+                "a member is named `{name}` already"
+            )));
         }
         if self.membership.members.len() + 1 >= MEMBERS_MAX {
             let text = format!("a mesh has at most {MEMBERS_MAX} members");
@@ -421,7 +465,9 @@ impl State {
         }
         let records = self.membership.forget_old_invites(now);
         if self.membership.open_invites(now) >= INVITES_MAX {
-            return Err(Failure::conflict(format!("{INVITES_MAX} tickets are open already")));
+            return Err(Failure::conflict(format!(
+                "{INVITES_MAX} tickets are open already"
+            )));
         }
         let index = match index {
             Some(index) if self.membership.is_index_taken(index, now) => {
@@ -459,11 +505,13 @@ impl State {
                 .with_hint("`pimesh join TICKET` enters a mesh again"));
         }
         self.membership.key.as_ref().ok_or_else(|| {
-            Failure::conflict(format!("this node cannot {what}: it does not hold the mesh key"))
-                .with_hint(
-                    "run it on a node that does (`pimesh status` tells), or copy the key here \
+            Failure::conflict(format!(
+                "this node cannot {what}: it does not hold the mesh key"
+            ))
+            .with_hint(
+                "run it on a node that does (`pimesh status` tells), or copy the key here \
                      with `pimesh mesh-key export` and `import`",
-                )
+            )
         })
     }
 
@@ -492,7 +540,10 @@ impl State {
                 .with_hint("run it on another node that holds the mesh key"));
         }
         let peer = self.resolve(text)?;
-        let issued_ms = self.membership.terms(&peer).map_or(0, |terms| terms.issued_ms);
+        let issued_ms = self
+            .membership
+            .terms(&peer)
+            .map_or(0, |terms| terms.issued_ms);
         Ok((peer, key.revoke(peer, issued_ms.max(now.unix_ms()))))
     }
 
@@ -502,7 +553,10 @@ impl State {
         let name = self.name_of(&peer);
         let was_member = self.membership.is_known(&peer);
         let was_revoked = self.membership.is_revoked();
-        let record = Record::Revocation { peer, revocation: revocation.encode() };
+        let record = Record::Revocation {
+            peer,
+            revocation: revocation.encode(),
+        };
         if !self.membership.learn_revocation(revocation) {
             return false;
         }
@@ -558,9 +612,14 @@ impl State {
         let peer = certificate.terms().peer;
         let encoded = certificate.encode();
         let record = if peer == self.own.peer {
-            Record::JoinedMesh { certificate: encoded }
+            Record::JoinedMesh {
+                certificate: encoded,
+            }
         } else {
-            Record::Member { peer, certificate: encoded }
+            Record::Member {
+                peer,
+                certificate: encoded,
+            }
         };
         match self.membership.learn(certificate) {
             Learned::Nothing => return false,
@@ -568,9 +627,8 @@ impl State {
             // soon as the mesh tells it again after a restart.
             Learned::Renewed if peer == self.own.peer => return true,
             Learned::Renewed => {}
-            Learned::Added(terms) => {
+            Learned::Added { name, index } => {
                 self.peers.add(peer, now);
-                let (name, index) = (terms.name.to_string(), terms.index);
                 self.effects.event(Event::MemberAdded { peer, name, index });
                 self.dial_due(now);
             }
@@ -585,23 +643,39 @@ impl State {
         connection: Connection,
         inbound: InboundId,
         peer: PeerId,
-        join: Join,
+        join: &Join,
         now: Now,
     ) {
-        match self.redeem(peer, &join, now) {
+        match self.redeem(peer, join, now) {
             Ok((certificate, invite)) => {
-                let earlier = self.membership.invites.insert(invite.secret_hash, invite.clone());
+                let earlier = self
+                    .membership
+                    .invites
+                    .insert(invite.secret_hash, invite.clone());
                 let records = vec![
                     Record::Invite(invite),
-                    Record::Member { peer, certificate: certificate.encode() },
+                    Record::Member {
+                        peer,
+                        certificate: certificate.encode(),
+                    },
                 ];
-                let welcome = Welcoming { connection, inbound, certificate, earlier };
-                self.effects.store(records, Some(After::Welcome(welcome)));
+                let welcome = Welcoming {
+                    connection,
+                    inbound,
+                    certificate,
+                    earlier,
+                };
+                self.effects
+                    .store(records, Some(After::Welcome(Box::new(welcome))));
             }
             Err((refusal, why)) => {
                 self.effects.refused(Some(peer), "ticket", why);
                 let bytes = Response::Refused(refusal).encode();
-                self.effects.net(NetOutput::MemberRespond { connection, id: inbound, bytes });
+                self.effects.net(NetOutput::MemberRespond {
+                    connection,
+                    id: inbound,
+                    bytes,
+                });
             }
         }
     }
@@ -620,8 +694,12 @@ impl State {
         let unknown = (Refusal::TicketUnknown, "unknown");
         let key = self.membership.key.clone().ok_or(unknown)?;
         // Looked up by hash, so the time it takes says nothing about the secret.
-        let mut invite =
-            self.membership.invites.get(&join.secret.hash()).cloned().ok_or(unknown)?;
+        let mut invite = self
+            .membership
+            .invites
+            .get(&join.secret.hash())
+            .cloned()
+            .ok_or(unknown)?;
         if invite.used_by.is_some_and(|used_by| used_by != peer) {
             return Err((Refusal::TicketUnknown, "used"));
         }
@@ -641,13 +719,23 @@ impl State {
             return Err((Refusal::MeshFull, "mesh_full"));
         }
         let given = invite.name.as_ref().and_then(|name| name.parse().ok());
-        let name = self.membership.free_name(given.as_ref().unwrap_or(&join.name));
-        let after = self.membership.revocations.get(&peer).map_or(0, |r| r.until_ms() + 1);
-        let known = self.membership.members.get(&peer).map_or(0, |c| c.terms().issued_ms + 1);
+        let name = self
+            .membership
+            .free_name(given.as_ref().unwrap_or(&join.name));
+        let after = self
+            .membership
+            .revocations
+            .get(&peer)
+            .map_or(0, |r| r.until_ms() + 1);
+        let known = self
+            .membership
+            .members
+            .get(&peer)
+            .map_or(0, |c| c.terms().issued_ms + 1);
         invite.used_by = Some(peer);
         let certificate = key.issue(Terms {
             peer,
-            messaging_key: join.messaging_key.clone(),
+            messaging_key: join.messaging_key,
             name,
             index: invite.index,
             vouched: None,
@@ -658,12 +746,16 @@ impl State {
     }
 
     pub(super) fn welcome_stored(&mut self, welcome: Welcoming, now: Now) {
-        let Welcoming { connection, inbound, certificate, .. } = welcome;
+        let Welcoming {
+            connection,
+            inbound,
+            certificate,
+            ..
+        } = welcome;
         let encoded = certificate.encode();
         let peer = certificate.terms().peer;
-        if let Learned::Added(terms) = self.membership.learn(certificate) {
+        if let Learned::Added { name, index } = self.membership.learn(certificate) {
             self.peers.add(peer, now);
-            let (name, index) = (terms.name.to_string(), terms.index);
             self.effects.event(Event::MemberAdded { peer, name, index });
         }
         let bytes = Response::Welcome(Welcome {
@@ -672,18 +764,34 @@ impl State {
         })
         .encode();
         self.links.answered(connection);
-        self.effects.net(NetOutput::Open { connection, opening: Opening::Inbound });
-        self.effects.net(NetOutput::MemberRespond { connection, id: inbound, bytes });
+        self.effects.net(NetOutput::Open {
+            connection,
+            opening: Opening::Inbound,
+        });
+        self.effects.net(NetOutput::MemberRespond {
+            connection,
+            id: inbound,
+            bytes,
+        });
         self.tell_everybody(vec![encoded], vec![], now);
     }
 
     pub(super) fn welcome_not_stored(&mut self, welcome: Welcoming) {
-        let Welcoming { connection, inbound, earlier, .. } = welcome;
+        let Welcoming {
+            connection,
+            inbound,
+            earlier,
+            ..
+        } = welcome;
         if let Some(invite) = earlier {
             self.membership.invites.insert(invite.secret_hash, invite);
         }
         let bytes = Response::Refused(Refusal::TryAgain).encode();
-        self.effects.net(NetOutput::MemberRespond { connection, id: inbound, bytes });
+        self.effects.net(NetOutput::MemberRespond {
+            connection,
+            id: inbound,
+            bytes,
+        });
     }
 
     /// Begins to enter a mesh.
@@ -700,7 +808,11 @@ impl State {
             redial: now.mono + JOIN_REDIAL,
             last_error: None,
         });
-        self.effects.net(NetOutput::Dial { peer, addresses, fresh: true });
+        self.effects.net(NetOutput::Dial {
+            peer,
+            addresses,
+            fresh: true,
+        });
     }
 
     fn check_join(&self, text: &str, now: Now) -> Result<Ticket, Failure> {
@@ -712,8 +824,10 @@ impl State {
             return Err(Failure::conflict("this node is joining a mesh already"));
         }
         if ticket.inviter == self.own.peer {
-            return Err(Failure::bad_request("this ticket was made by this very node")
-                .with_hint("use it on the machine that is to join"));
+            return Err(
+                Failure::bad_request("this ticket was made by this very node")
+                    .with_hint("use it on the machine that is to join"),
+            );
         }
         let others = self.membership.members().count();
         if others > 0 && !self.membership.is_revoked() {
@@ -728,23 +842,31 @@ impl State {
                 .with_hint("make another with `pimesh invite`; check both clocks"));
         }
         if ticket.addresses.is_empty() {
-            return Err(Failure::bad_request("the ticket names no address of the inviter"));
+            return Err(Failure::bad_request(
+                "the ticket names no address of the inviter",
+            ));
         }
         Ok(ticket)
     }
 
     /// Returns the encoded request to send on a connection to the inviter, if we are joining.
     pub(super) fn join_request(&self, peer: &PeerId) -> Option<Vec<u8>> {
-        let joining = self.joining.as_ref().filter(|j| j.ticket.inviter == *peer)?;
+        let joining = self
+            .joining
+            .as_ref()
+            .filter(|j| j.ticket.inviter == *peer)?;
         let secret = joining.ticket.secret.clone();
-        let proof = self.own.key.sign(&Join::proof_payload(&self.own.peer, &secret));
+        let proof = self
+            .own
+            .key
+            .sign(&Join::proof_payload(&self.own.peer, &secret));
         let join = Join {
             secret,
             name: self.own.name.clone(),
-            messaging_key: self.own.key.public().clone(),
+            messaging_key: *self.own.key.public(),
             proof,
         };
-        Some(Request::Join(join).encode())
+        Some(Request::Join(Box::new(join)).encode())
     }
 
     /// Notes why a dial to the inviter failed; returns whether it was one.
@@ -757,9 +879,14 @@ impl State {
     }
 
     pub(super) fn give_up_joining(&mut self, now: Now) {
-        let Some(joining) = &mut self.joining else { return };
+        let Some(joining) = &mut self.joining else {
+            return;
+        };
         if joining.deadline <= now.mono {
-            let why = joining.last_error.take().unwrap_or_else(|| "no answer".to_owned());
+            let why = joining
+                .last_error
+                .take()
+                .unwrap_or_else(|| "no answer".to_owned());
             let failure = Failure::unavailable(format!("could not reach the inviter: {why}"))
                 .with_hint(
                     "is `pimesh run` running there, and are both machines in one network? \
@@ -771,7 +898,11 @@ impl State {
             joining.redial = now.mono + JOIN_REDIAL;
             let (peer, addresses) = (joining.ticket.inviter, joining.ticket.addresses.clone());
             if !self.links.any_with(&peer) {
-                self.effects.net(NetOutput::Dial { peer, addresses, fresh: false });
+                self.effects.net(NetOutput::Dial {
+                    peer,
+                    addresses,
+                    fresh: false,
+                });
             }
         }
     }
@@ -788,7 +919,9 @@ impl State {
         result: Result<Vec<u8>, String>,
         _now: Now,
     ) {
-        let Some(peer) = self.links.peer(connection) else { return };
+        let Some(peer) = self.links.peer(connection) else {
+            return;
+        };
         let Some(joining) = self.joining.as_mut().filter(|j| j.ticket.inviter == peer) else {
             return;
         };
@@ -804,12 +937,26 @@ impl State {
             Ok((own, inviter)) => {
                 // A peer that was alone leaves its mesh of one behind; its key goes with it.
                 let records = vec![
-                    Record::JoinedMesh { certificate: own.encode() },
-                    Record::Member { peer, certificate: inviter.encode() },
-                    Record::Addresses { peer, addresses: ticket.addresses },
+                    Record::JoinedMesh {
+                        certificate: own.encode(),
+                    },
+                    Record::Member {
+                        peer,
+                        certificate: inviter.encode(),
+                    },
+                    Record::Addresses {
+                        peer,
+                        addresses: ticket.addresses,
+                    },
                 ];
-                let entering = Entering { request, connection, own, inviter };
-                self.effects.store(records, Some(After::Joined(entering)));
+                let entering = Entering {
+                    request,
+                    connection,
+                    own,
+                    inviter,
+                };
+                self.effects
+                    .store(records, Some(After::Joined(Box::new(entering))));
             }
             Err(failure) => {
                 self.close(connection, "join refused");
@@ -827,8 +974,10 @@ impl State {
             Ok(Response::Welcome(welcome)) => welcome,
             Ok(Response::Refused(refusal)) => return Err(explain(refusal)),
             Ok(Response::Hello(_) | Response::Ok) | Err(_) => {
-                return Err(Failure::unavailable("the inviter gave an answer that means nothing")
-                    .with_hint("do both machines run the same version of pimesh?"));
+                return Err(
+                    Failure::unavailable("the inviter gave an answer that means nothing")
+                        .with_hint("do both machines run the same version of pimesh?"),
+                );
             }
         };
         let unfit = |_| Failure::unavailable("the inviter sent a certificate that is not good");
@@ -838,15 +987,25 @@ impl State {
             && own.terms().messaging_key == *self.own.key.public()
             && inviter.terms().peer == ticket.inviter;
         if !fits {
-            return Err(Failure::unavailable("the inviter sent somebody else's certificate"));
+            return Err(Failure::unavailable(
+                "the inviter sent somebody else's certificate",
+            ));
         }
         Ok((own, inviter))
     }
 
     pub(super) fn join_stored(&mut self, entering: Entering, now: Now) {
-        let Entering { request, connection, own, inviter } = entering;
-        let addresses =
-            self.joining.take().map(|joining| joining.ticket.addresses).unwrap_or_default();
+        let Entering {
+            request,
+            connection,
+            own,
+            inviter,
+        } = entering;
+        let addresses = self
+            .joining
+            .take()
+            .map(|joining| joining.ticket.addresses)
+            .unwrap_or_default();
         let terms = own.terms().clone();
         let inviter_terms = inviter.terms().clone();
         let mesh = Certificate::mesh_of(&own.encode()).unwrap_or(self.membership.mesh);
@@ -867,7 +1026,11 @@ impl State {
         });
         let (peer, index) = (inviter_terms.peer, inviter_terms.index);
         let name = inviter_terms.name.to_string();
-        self.effects.event(Event::MemberAdded { peer, name: name.clone(), index });
+        self.effects.event(Event::MemberAdded {
+            peer,
+            name: name.clone(),
+            index,
+        });
         self.effects.reply(
             request,
             Reply::Joined(report::Joined {
@@ -889,10 +1052,17 @@ impl State {
     /// Sends `Ready` on a connection that is open on our side.
     pub(super) fn open_as_dialler(&mut self, connection: Connection) {
         self.links.asked(connection);
-        self.effects.net(NetOutput::Open { connection, opening: Opening::Both });
+        self.effects.net(NetOutput::Open {
+            connection,
+            opening: Opening::Both,
+        });
         let id = self.effects.ask(Asked::Ready(connection));
         let bytes = Request::Ready.encode();
-        self.effects.net(NetOutput::MemberRequest { connection, id, bytes });
+        self.effects.net(NetOutput::MemberRequest {
+            connection,
+            id,
+            bytes,
+        });
     }
 }
 
@@ -910,9 +1080,7 @@ fn certificate_end(now: Now) -> u64 {
 fn explain(refusal: Refusal) -> Failure {
     let another = "make another with `pimesh invite` on a member";
     match refusal {
-        Refusal::TicketExpired => {
-            Failure::conflict("the ticket's time is over").with_hint(another)
-        }
+        Refusal::TicketExpired => Failure::conflict("the ticket's time is over").with_hint(another),
         Refusal::TicketUnknown => {
             Failure::conflict("the inviter does not know the ticket, or it was used already")
                 .with_hint(another)

@@ -124,7 +124,11 @@ impl Messages {
             received: 0,
         };
         for (sender, epoch, sequence) in marks {
-            messages.marks.entry(sender).or_default().push((epoch, sequence));
+            messages
+                .marks
+                .entry(sender)
+                .or_default()
+                .push((epoch, sequence));
         }
         for message in outbox {
             messages.push(message, now);
@@ -152,7 +156,10 @@ impl Messages {
         let of_queue = |queue: &Queue| {
             let overdue = queue.under_way.as_ref().map(|under_way| under_way.overdue);
             let expiry = queue.waiting.iter().map(|waiting| waiting.deadline).min();
-            [overdue, queue.resend_at, expiry].into_iter().flatten().min()
+            [overdue, queue.resend_at, expiry]
+                .into_iter()
+                .flatten()
+                .min()
         };
         self.queues.values().filter_map(of_queue).min()
     }
@@ -170,7 +177,11 @@ impl Messages {
         self.bytes += message.text.len();
         let deadline = now.mono + time_left(&message, now);
         let queue = self.queues.entry(message.recipient).or_default();
-        queue.waiting.push_back(Waiting { message, deadline, attempts: 0 });
+        queue.waiting.push_back(Waiting {
+            message,
+            deadline,
+            attempts: 0,
+        });
     }
 
     fn drop_bytes(&mut self, waiting: &Waiting) {
@@ -181,7 +192,11 @@ impl Messages {
     /// Says whether a message of this numbering was received already.
     fn has(&self, sender: &PeerId, epoch: u64, sequence: u64) -> bool {
         let marks = self.marks.get(sender);
-        marks.is_some_and(|marks| marks.iter().any(|&(e, last)| e == epoch && sequence <= last))
+        marks.is_some_and(|marks| {
+            marks
+                .iter()
+                .any(|&(e, last)| e == epoch && sequence <= last)
+        })
     }
 
     fn mark(&mut self, sender: PeerId, epoch: u64, sequence: u64) {
@@ -201,7 +216,10 @@ impl Messages {
 fn time_left(message: &Outgoing, now: Now) -> Duration {
     let lifetime = message.expires_ms.saturating_sub(message.created_ms);
     let clock_was_set = message.created_ms >= CLOCK_SET_MS && now.unix_ms() >= CLOCK_SET_MS;
-    let left = message.expires_ms.saturating_sub(now.unix_ms()).min(lifetime);
+    let left = message
+        .expires_ms
+        .saturating_sub(now.unix_ms())
+        .min(lifetime);
     Duration::from_millis(if clock_was_set { left } else { lifetime })
 }
 
@@ -239,15 +257,13 @@ impl State {
             self.messages.next_sequence += 1;
         }
         let records = messages.iter().cloned().map(Record::Outgoing).collect();
-        self.effects.store(records, Some(After::Accepted(Accepting { request, messages })));
+        self.effects.store(
+            records,
+            Some(After::Accepted(Accepting { request, messages })),
+        );
     }
 
-    fn check_send(
-        &self,
-        to: &Recipients,
-        text: &str,
-        via: Via,
-    ) -> Result<Vec<PeerId>, Failure> {
+    fn check_send(&self, to: &Recipients, text: &str, via: Via) -> Result<Vec<PeerId>, Failure> {
         if self.membership.is_revoked() {
             return Err(Failure::conflict("this node was removed from its mesh")
                 .with_hint("`pimesh join TICKET` enters a mesh again"));
@@ -270,14 +286,20 @@ impl State {
             }
         };
         if recipients.is_empty() {
-            return Err(Failure::conflict("there is nobody to send to: the mesh has no other member")
-                .with_hint("`pimesh invite` makes a ticket for another machine"));
+            return Err(Failure::conflict(
+                "there is nobody to send to: the mesh has no other member",
+            )
+            .with_hint("`pimesh invite` makes a ticket for another machine"));
         }
         if via == Via::P2sn && recipients.len() > 1 {
-            return Err(Failure::bad_request("a P2SN message goes to one peer at a time"));
+            return Err(Failure::bad_request(
+                "a P2SN message goes to one peer at a time",
+            ));
         }
-        let (count_max, bytes_max) =
-            (self.settings.outbox_count_max, self.settings.outbox_bytes_max);
+        let (count_max, bytes_max) = (
+            self.settings.outbox_count_max,
+            self.settings.outbox_bytes_max,
+        );
         let is_full = self.messages.count + recipients.len() > count_max
             || self.messages.bytes + recipients.len() * text.len() > bytes_max;
         if via == Via::Direct && is_full {
@@ -320,12 +342,16 @@ impl State {
         if !self.links.is_open(&peer) {
             return;
         }
-        let Some(queue) = self.messages.queues.get_mut(&peer) else { return };
+        let Some(queue) = self.messages.queues.get_mut(&peer) else {
+            return;
+        };
         let held_back = queue.resend_at.is_some_and(|at| at > now.mono);
         if queue.under_way.is_some() || queue.waiting.is_empty() || held_back {
             return;
         }
-        let Some(terms) = self.membership.terms(&peer) else { return };
+        let Some(terms) = self.membership.terms(&peer) else {
+            return;
+        };
         let own_name = self.membership.own_terms().name.as_str();
         let (mut frames, mut ids, mut bytes) = (Vec::new(), Vec::new(), 0);
         for waiting in queue.waiting.iter_mut().take(MESSAGES_MAX) {
@@ -355,9 +381,18 @@ impl State {
         }
         let id = self.effects.ask(Asked::Direct { peer });
         queue.resend_at = None;
-        queue.under_way = Some(UnderWay { id, ids, overdue: now.mono + ANSWER_TIME });
+        queue.under_way = Some(UnderWay {
+            id,
+            ids,
+            overdue: now.mono + ANSWER_TIME,
+        });
         let bytes = Request { messages: frames }.encode();
-        self.effects.net(NetOutput::Request { peer, protocol: Protocol::Direct, id, bytes });
+        self.effects.net(NetOutput::Request {
+            peer,
+            protocol: Protocol::Direct,
+            id,
+            bytes,
+        });
     }
 
     pub(super) fn direct_answered(
@@ -367,14 +402,23 @@ impl State {
         result: Result<Vec<u8>, String>,
         now: Now,
     ) {
-        let Some(queue) = self.messages.queues.get_mut(&peer) else { return };
+        let Some(queue) = self.messages.queues.get_mut(&peer) else {
+            return;
+        };
         // An answer that comes after its request was given up says nothing about the next one.
         let Some(under_way) = queue.under_way.take_if(|under_way| under_way.id == id) else {
             return;
         };
-        let answer = result.map_err(drop).and_then(|b| Response::decode(&b).map_err(drop));
-        let statuses = answer.map(|Response(statuses)| statuses).unwrap_or_default();
-        let settled = statuses.iter().take_while(|&&status| status != Status::TryAgain).count();
+        let answer = result
+            .map_err(drop)
+            .and_then(|b| Response::decode(&b).map_err(drop));
+        let statuses = answer
+            .map(|Response(statuses)| statuses)
+            .unwrap_or_default();
+        let settled = statuses
+            .iter()
+            .take_while(|&&status| status != Status::TryAgain)
+            .count();
         let all = settled >= under_way.ids.len();
         if all {
             queue.failures = 0;
@@ -385,7 +429,13 @@ impl State {
             self.effects.count("message_resent", 1);
         }
         let outcomes = under_way.ids.iter().zip(statuses).take(settled);
-        self.settle(peer, outcomes.map(|(id, status)| (*id, outcome_of(status))).collect(), now);
+        self.settle(
+            peer,
+            outcomes
+                .map(|(id, status)| (*id, outcome_of(status)))
+                .collect(),
+            now,
+        );
         self.transmit(peer, now);
     }
 
@@ -398,12 +448,22 @@ impl State {
         let at_ms = now.unix_ms();
         let mut records = Vec::with_capacity(outcomes.len());
         for (id, outcome) in outcomes {
-            let Some(queue) = self.messages.queues.get_mut(&peer) else { return };
-            let Some(at) = queue.waiting.iter().position(|w| w.message.id == id) else { continue };
-            let Some(waiting) = queue.waiting.remove(at) else { continue };
+            let Some(queue) = self.messages.queues.get_mut(&peer) else {
+                return;
+            };
+            let Some(at) = queue.waiting.iter().position(|w| w.message.id == id) else {
+                continue;
+            };
+            let Some(waiting) = queue.waiting.remove(at) else {
+                continue;
+            };
             self.messages.drop_bytes(&waiting);
             let attempted = waiting.attempts > 0;
-            records.push(Record::Outcome { id, outcome: outcome.clone(), at_ms });
+            records.push(Record::Outcome {
+                id,
+                outcome: outcome.clone(),
+                at_ms,
+            });
             self.effects.event(Event::Sent(report::Sent {
                 id,
                 to: to.clone(),
@@ -413,14 +473,21 @@ impl State {
                 attempted,
             }));
         }
-        if self.messages.queues.get(&peer).is_some_and(|q| q.waiting.is_empty()) {
+        if self
+            .messages
+            .queues
+            .get(&peer)
+            .is_some_and(|q| q.waiting.is_empty())
+        {
             self.messages.queues.remove(&peer);
         }
         self.effects.store(records, None);
     }
 
     pub(super) fn give_up_messages_to(&mut self, peer: PeerId, why: &str, now: Now) {
-        let Some(queue) = self.messages.queues.get_mut(&peer) else { return };
+        let Some(queue) = self.messages.queues.get_mut(&peer) else {
+            return;
+        };
         queue.under_way = None;
         let refused = |w: &Waiting| (w.message.id, Outcome::Refused(why.to_owned()));
         let outcomes = queue.waiting.iter().map(refused).collect();
@@ -431,8 +498,14 @@ impl State {
         let peers: Vec<PeerId> = self.messages.queues.keys().copied().collect();
         for peer in peers {
             self.expire(peer, now);
-            let Some(queue) = self.messages.queues.get_mut(&peer) else { continue };
-            if queue.under_way.as_ref().is_some_and(|u| u.overdue <= now.mono) {
+            let Some(queue) = self.messages.queues.get_mut(&peer) else {
+                continue;
+            };
+            if queue
+                .under_way
+                .as_ref()
+                .is_some_and(|u| u.overdue <= now.mono)
+            {
                 queue.under_way = None;
                 queue.failures = queue.failures.saturating_add(1);
                 self.effects.count("message_resent", 1);
@@ -446,8 +519,14 @@ impl State {
 
     /// Gives up messages whose time is over, but not while an answer may still come.
     fn expire(&mut self, peer: PeerId, now: Now) {
-        let Some(queue) = self.messages.queues.get_mut(&peer) else { return };
-        let under_way = queue.under_way.as_ref().map(|u| u.ids.as_slice()).unwrap_or_default();
+        let Some(queue) = self.messages.queues.get_mut(&peer) else {
+            return;
+        };
+        let under_way = queue
+            .under_way
+            .as_ref()
+            .map(|u| u.ids.as_slice())
+            .unwrap_or_default();
         let mut outcomes = Vec::new();
         for waiting in &mut queue.waiting {
             if waiting.deadline > now.mono {
@@ -502,8 +581,14 @@ impl State {
         }
         *self.messages.storing.entry(peer).or_default() += 1;
         let records = messages.iter().cloned().map(Record::Incoming).collect();
-        let receiving = Receiving { sender: peer, inbound, statuses, messages };
-        self.effects.store(records, Some(After::Received(receiving)));
+        let receiving = Receiving {
+            sender: peer,
+            inbound,
+            statuses,
+            messages,
+        };
+        self.effects
+            .store(records, Some(After::Received(receiving)));
     }
 
     fn judge_message(
@@ -523,7 +608,8 @@ impl State {
             return Err(Status::WrongRecipient);
         }
         let in_batch = |m: &Incoming| {
-            m.mark.is_some_and(|(epoch, last)| epoch == frame.epoch && frame.sequence <= last)
+            m.mark
+                .is_some_and(|(epoch, last)| epoch == frame.epoch && frame.sequence <= last)
         };
         if self.messages.has(peer, frame.epoch, frame.sequence) || earlier.iter().any(in_batch) {
             return Err(Status::Duplicate);
@@ -535,7 +621,9 @@ impl State {
         if message.to != self.membership.own_terms().name.as_str() {
             return Err(Status::WrongRecipient);
         }
-        message.verify(&terms.messaging_key).map_err(|_| Status::WrongSignature)?;
+        message
+            .verify(&terms.messaging_key)
+            .map_err(|_| Status::WrongSignature)?;
         let text = syft::open(&message.content, &self.own.key).map_err(|_| Status::CannotOpen)?;
         if text.len() > TEXT_BYTES_MAX {
             return Err(Status::TooLarge);
@@ -552,7 +640,12 @@ impl State {
     }
 
     pub(super) fn messages_received(&mut self, received: Receiving, _now: Now) {
-        let Receiving { sender, inbound, statuses, messages } = received;
+        let Receiving {
+            sender,
+            inbound,
+            statuses,
+            messages,
+        } = received;
         self.messages.storing.remove(&sender);
         self.answer(inbound, statuses);
         for message in messages {
@@ -578,7 +671,12 @@ impl State {
     }
 
     pub(super) fn messages_not_received(&mut self, received: Receiving) {
-        let Receiving { sender, inbound, statuses, .. } = received;
+        let Receiving {
+            sender,
+            inbound,
+            statuses,
+            ..
+        } = received;
         self.messages.storing.remove(&sender);
         self.answer(inbound, vec![Status::TryAgain; statuses.len()]);
     }

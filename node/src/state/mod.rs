@@ -252,38 +252,79 @@ impl State {
     fn handle_net(&mut self, input: NetInput, now: Now) {
         match input {
             NetInput::OwnAddresses(addresses) => self.own_addresses(addresses, now),
-            NetInput::Connected { peer, connection, direction, address, transport } => {
-                self.connected(links::Link::new(peer, direction, address, transport), connection, now);
+            NetInput::Connected {
+                peer,
+                connection,
+                direction,
+                address,
+                transport,
+            } => {
+                self.connected(
+                    links::Link::new(peer, direction, address, transport),
+                    connection,
+                    now,
+                );
             }
-            NetInput::Disconnected { peer, connection, reason } => {
+            NetInput::Disconnected {
+                peer,
+                connection,
+                reason,
+            } => {
                 self.disconnected(peer, connection, reason, now);
             }
             NetInput::DialFailed { peer, reason } => self.dial_failed(peer, reason, now),
             NetInput::Discovered { peer, address } => self.discovered(peer, address, now),
             NetInput::InterfacesChanged => self.interfaces_changed(now),
             NetInput::RoundTrip { connection, time } => self.links.round_trip(connection, time),
-            NetInput::MemberRequest { connection, id, bytes } => {
+            NetInput::MemberRequest {
+                connection,
+                id,
+                bytes,
+            } => {
                 self.member_request(connection, id, &bytes, now);
             }
-            NetInput::Request { peer, protocol: Protocol::Sync, id, bytes } => {
+            NetInput::Request {
+                peer,
+                protocol: Protocol::Sync,
+                id,
+                bytes,
+            } => {
                 self.sync_request(peer, id, &bytes, now);
             }
-            NetInput::Request { peer, protocol: Protocol::Direct, id, bytes } => {
+            NetInput::Request {
+                peer,
+                protocol: Protocol::Direct,
+                id,
+                bytes,
+            } => {
                 self.direct_request(peer, id, &bytes, now);
             }
             NetInput::Response { id, result } => self.response(id, result, now),
             NetInput::Gossip { source, id, bytes } => self.gossip(source, id, &bytes, now),
             NetInput::PublishFailed { .. } => self.effects.count("integer_publish_failed", 1),
             NetInput::P2snReady(fingerprint) => self.p2sn_ready(fingerprint),
-            NetInput::P2snKey { session, peer, fingerprint, bits } => {
+            NetInput::P2snKey {
+                session,
+                peer,
+                fingerprint,
+                bits,
+            } => {
                 self.p2sn_key(session, peer, fingerprint, bits);
             }
             NetInput::P2snEstablished { session, peer } => self.p2sn_established(session, peer),
-            NetInput::P2snMessage { session, peer, bytes } => {
+            NetInput::P2snMessage {
+                session,
+                peer,
+                bytes,
+            } => {
                 self.p2sn_message(session, peer, bytes, now);
             }
             NetInput::P2snReplied { session, bytes } => self.p2sn_replied(session, &bytes, now),
-            NetInput::P2snClosed { session, peer, reason } => {
+            NetInput::P2snClosed {
+                session,
+                peer,
+                reason,
+            } => {
                 self.p2sn_closed(session, peer, &reason, now);
             }
         }
@@ -310,13 +351,22 @@ impl State {
                 let peers = Reply::Peers(self.report_peers(now));
                 self.effects.reply(request, peers);
             }
-            Command::Invite { name, index, lifetime } => {
+            Command::Invite {
+                name,
+                index,
+                lifetime,
+            } => {
                 self.invite(request, name, index, lifetime, now);
             }
             Command::Join { ticket } => self.join(request, &ticket, now),
             Command::Remove { peer } => self.remove(request, &peer, now),
             Command::Trust { peer } => self.trust(request, &peer),
-            Command::Send { to, text, via, expiry } => {
+            Command::Send {
+                to,
+                text,
+                via,
+                expiry,
+            } => {
                 self.send(request, &to, text, via, expiry, now);
             }
             Command::Outbox => {
@@ -343,8 +393,8 @@ impl State {
             Some(After::Accepted(accepted)) => self.messages_accepted(accepted, now),
             Some(After::Received(received)) => self.messages_received(received, now),
             Some(After::Reply(request, reply)) => self.effects.reply(request, reply),
-            Some(After::Welcome(welcome)) => self.welcome_stored(welcome, now),
-            Some(After::Joined(joined)) => self.join_stored(joined, now),
+            Some(After::Welcome(welcome)) => self.welcome_stored(*welcome, now),
+            Some(After::Joined(joined)) => self.join_stored(*joined, now),
             Some(After::P2snReceived(received)) => self.p2sn_stored(received),
             None => {}
         }
@@ -355,8 +405,8 @@ impl State {
             Some(After::Accepted(accepted)) => self.messages_not_accepted(accepted, &reason),
             Some(After::Received(received)) => self.messages_not_received(received),
             Some(After::Reply(request, _)) => self.effects.fail(request, not_stored(&reason)),
-            Some(After::Welcome(welcome)) => self.welcome_not_stored(welcome),
-            Some(After::Joined(joined)) => self.join_not_stored(joined, &reason, now),
+            Some(After::Welcome(welcome)) => self.welcome_not_stored(*welcome),
+            Some(After::Joined(joined)) => self.join_not_stored(*joined, &reason, now),
             Some(After::P2snReceived(received)) => self.p2sn_not_stored(&received),
             None => {}
         }
@@ -394,14 +444,20 @@ impl State {
         let by_name = |&(_, terms): &(PeerId, &crate::proto::mesh::certificate::Terms)| {
             terms.name.as_str() == text
         };
-        let named: Vec<PeerId> =
-            self.membership.members().filter(by_name).map(|(peer, _)| peer).collect();
+        let named: Vec<PeerId> = self
+            .membership
+            .members()
+            .filter(by_name)
+            .map(|(peer, _)| peer)
+            .collect();
         match named.as_slice() {
             [peer] => return Ok(*peer),
             [] => {}
             _ => {
-                return Err(Failure::conflict(format!("several members are named `{text}`"))
-                    .with_hint("name it by its peer id, which `pimesh peers --json` shows"));
+                return Err(
+                    Failure::conflict(format!("several members are named `{text}`"))
+                        .with_hint("name it by its peer id, which `pimesh peers --json` shows"),
+                );
             }
         }
         if let Ok(peer) = text.parse::<PeerId>()
@@ -410,7 +466,10 @@ impl State {
             return Ok(peer);
         }
         let failure = Failure::not_found(format!("no member is named `{text}`"));
-        let names = self.membership.members().map(|(_, terms)| terms.name.as_str());
+        let names = self
+            .membership
+            .members()
+            .map(|(_, terms)| terms.name.as_str());
         let nearest = names.map(|name| (strsim::jaro_winkler(name, text), name));
         let nearest = nearest.max_by(|a, b| a.0.total_cmp(&b.0));
         Err(match nearest {
@@ -423,7 +482,9 @@ impl State {
 
     /// Returns the name of a member, or its peer id if it is none.
     fn name_of(&self, peer: &PeerId) -> String {
-        self.membership.terms(peer).map_or_else(|| peer.to_string(), |terms| terms.name.to_string())
+        self.membership
+            .terms(peer)
+            .map_or_else(|| peer.to_string(), |terms| terms.name.to_string())
     }
 
     fn prune(&mut self, now: Now) {
@@ -431,15 +492,25 @@ impl State {
         if now.unix_ms() < CLOCK_SET_MS {
             return;
         }
-        let before_ms = now.unix_ms().saturating_sub(millis(self.settings.history_age_max));
+        let before_ms = now
+            .unix_ms()
+            .saturating_sub(millis(self.settings.history_age_max));
         let bytes_max = self.settings.history_bytes_max;
-        self.effects.store(vec![Record::Prune { before_ms, bytes_max }], None);
+        self.effects.store(
+            vec![Record::Prune {
+                before_ms,
+                bytes_max,
+            }],
+            None,
+        );
     }
 }
 
 impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("State").field("peer", &self.own.peer).finish_non_exhaustive()
+        f.debug_struct("State")
+            .field("peer", &self.own.peer)
+            .finish_non_exhaustive()
     }
 }
 
@@ -458,8 +529,8 @@ enum After {
     Accepted(messages::Accepting),
     Received(messages::Receiving),
     Reply(RequestId, Reply),
-    Welcome(membership::Welcoming),
-    Joined(membership::Entering),
+    Welcome(Box<membership::Welcoming>),
+    Joined(Box<membership::Entering>),
     P2snReceived(keys::P2snReceiving),
 }
 
@@ -534,7 +605,9 @@ impl Effects {
 
     /// Returns a wait that is anywhere between nothing and `ceiling`: full jitter.
     fn jitter(&mut self, ceiling: Duration) -> Duration {
-        let span = u64::try_from(ceiling.as_micros()).unwrap_or(u64::MAX).saturating_add(1);
+        let span = u64::try_from(ceiling.as_micros())
+            .unwrap_or(u64::MAX)
+            .saturating_add(1);
         Duration::from_micros(self.rng.next_u64() % span)
     }
 }
@@ -572,7 +645,11 @@ impl Failure {
     }
 
     fn new(kind: FailureKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hint: None }
+        Self {
+            kind,
+            message: message.into(),
+            hint: None,
+        }
     }
 }
 

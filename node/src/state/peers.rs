@@ -74,7 +74,9 @@ impl Peer {
 
 /// Returns the longest wait before the attempt after `failed` failed ones.
 fn ceiling(failed: u32) -> Duration {
-    let seconds = 1u64.checked_shl(failed.saturating_sub(1)).unwrap_or(u64::MAX);
+    let seconds = 1u64
+        .checked_shl(failed.saturating_sub(1))
+        .unwrap_or(u64::MAX);
     Duration::from_secs(seconds).min(BACKOFF_MAX)
 }
 
@@ -87,12 +89,18 @@ pub(super) struct Peers {
 
 impl Peers {
     pub(super) fn load(addresses: Vec<(PeerId, Vec<Address>)>) -> Self {
-        Self { peers: BTreeMap::new(), addresses: addresses.into_iter().collect() }
+        Self {
+            peers: BTreeMap::new(),
+            addresses: addresses.into_iter().collect(),
+        }
     }
 
     pub(super) fn add(&mut self, peer: PeerId, now: Now) {
         let addresses = self.addresses.remove(&peer).unwrap_or_default();
-        let entry = self.peers.entry(peer).or_insert_with(|| Peer::new(now.mono));
+        let entry = self
+            .peers
+            .entry(peer)
+            .or_insert_with(|| Peer::new(now.mono));
         merge(&mut entry.addresses, addresses);
     }
 
@@ -101,7 +109,10 @@ impl Peers {
     }
 
     pub(super) fn addresses(&self, peer: &PeerId) -> Vec<Address> {
-        self.peers.get(peer).map(|p| p.addresses.clone()).unwrap_or_default()
+        self.peers
+            .get(peer)
+            .map(|p| p.addresses.clone())
+            .unwrap_or_default()
     }
 
     /// Adds addresses behind the known ones; returns whether any was new.
@@ -113,13 +124,15 @@ impl Peers {
     }
 
     pub(super) fn next_dial(&self) -> Option<Duration> {
-        let due = self.peers.values().filter(|p| !p.addresses.is_empty()).filter_map(|p| {
-            match p.reach {
+        let due = self
+            .peers
+            .values()
+            .filter(|p| !p.addresses.is_empty())
+            .filter_map(|p| match p.reach {
                 Reach::Due(at) => Some(at),
                 Reach::Trying(since) => Some(since + DIAL_TIME_MAX),
                 Reach::Up => None,
-            }
-        });
+            });
         due.min()
     }
 
@@ -137,7 +150,10 @@ impl Peers {
         }
         entry.reach = Reach::Up;
         entry.last_error = None;
-        entry.down_since.take().map(|since| now.mono.saturating_sub(since))
+        entry
+            .down_since
+            .take()
+            .map(|since| now.mono.saturating_sub(since))
     }
 
     pub(super) fn went_down(
@@ -148,7 +164,9 @@ impl Peers {
         effects: &mut Effects,
         now: Now,
     ) {
-        let Some(entry) = self.peers.get_mut(peer) else { return };
+        let Some(entry) = self.peers.get_mut(peer) else {
+            return;
+        };
         if up_for >= STABLE {
             entry.attempts = 0;
         }
@@ -164,7 +182,9 @@ impl Peers {
         effects: &mut Effects,
         now: Now,
     ) {
-        let Some(entry) = self.peers.get_mut(peer) else { return };
+        let Some(entry) = self.peers.get_mut(peer) else {
+            return;
+        };
         if entry.reach != Reach::Up {
             entry.back_off(reason, effects, now);
         }
@@ -180,8 +200,12 @@ impl Peers {
     }
 
     fn hint(&mut self, peer: &PeerId, now: Now) {
-        let Some(entry) = self.peers.get_mut(peer) else { return };
-        let earliest = entry.last_dial.map_or(now.mono, |last| last + HINT_INTERVAL);
+        let Some(entry) = self.peers.get_mut(peer) else {
+            return;
+        };
+        let earliest = entry
+            .last_dial
+            .map_or(now.mono, |last| last + HINT_INTERVAL);
         if let Reach::Due(at) = &mut entry.reach {
             *at = (*at).min(earliest.max(now.mono));
         }
@@ -226,7 +250,11 @@ impl State {
                 entry.reach = Reach::Trying(now.mono);
                 entry.last_dial = Some(now.mono);
                 let addresses = entry.addresses.clone();
-                self.effects.net(NetOutput::Dial { peer: *peer, addresses, fresh: false });
+                self.effects.net(NetOutput::Dial {
+                    peer: *peer,
+                    addresses,
+                    fresh: false,
+                });
             } else if due {
                 // Nowhere to dial, or a connection of the peer's own is being verified: look again.
                 entry.reach = Reach::Due(now.mono + ceiling(entry.attempts.max(1)));
@@ -238,7 +266,9 @@ impl State {
         if self.join_dial_failed(&peer, &reason) {
             return;
         }
-        let Some(entry) = self.peers.peers.get_mut(&peer) else { return };
+        let Some(entry) = self.peers.peers.get_mut(&peer) else {
+            return;
+        };
         // A fresh dial beside an open connection changes nothing when it fails.
         if matches!(entry.reach, Reach::Trying(_)) {
             entry.back_off(reason, &mut self.effects, now);
@@ -263,7 +293,9 @@ impl State {
 
     /// Puts the address that worked in front.
     pub(super) fn remember_address(&mut self, peer: PeerId, address: Address) {
-        let Some(entry) = self.peers.peers.get_mut(&peer) else { return };
+        let Some(entry) = self.peers.peers.get_mut(&peer) else {
+            return;
+        };
         if entry.addresses.first() == Some(&address) {
             return;
         }
@@ -279,7 +311,9 @@ impl State {
             use super::io::Direction;
             (link.direction() == Direction::Dialled).then(|| link.address().clone())
         });
-        let Some(entry) = self.peers.peers.get_mut(&peer) else { return };
+        let Some(entry) = self.peers.peers.get_mut(&peer) else {
+            return;
+        };
         let mut addresses: Vec<Address> = working.into_iter().collect();
         merge(&mut addresses, told);
         if addresses != entry.addresses && !addresses.is_empty() {
@@ -290,7 +324,8 @@ impl State {
 
     fn store_addresses(&mut self, peer: PeerId) {
         let addresses = self.peers.addresses(&peer);
-        self.effects.store(vec![Record::Addresses { peer, addresses }], None);
+        self.effects
+            .store(vec![Record::Addresses { peer, addresses }], None);
     }
 
     pub(super) fn report_peers(&self, now: Now) -> Vec<report::Peer> {
@@ -334,7 +369,9 @@ impl State {
                 direction: link.map(super::links::Link::direction),
                 round_trip_us: link.and_then(|l| l.last_round_trip()).map(micros),
                 clock_offset_us: self.sync.offset_us(&peer),
-                since_ms: link.map(super::links::Link::opened_ms).or_else(|| entry?.changed_ms),
+                since_ms: link
+                    .map(super::links::Link::opened_ms)
+                    .or_else(|| entry?.changed_ms),
                 next_dial_ms: entry.filter(|e| !e.addresses.is_empty()).and_then(|e| {
                     match e.reach {
                         Reach::Due(at) => Some(millis(at.saturating_sub(now.mono))),
@@ -369,8 +406,9 @@ mod tests {
     #[test]
     fn the_wait_is_anywhere_below_the_ceiling() {
         let mut effects = Effects::new([1; 32]);
-        let waits: Vec<Duration> =
-            (0..1000).map(|_| effects.jitter(Duration::from_secs(8))).collect();
+        let waits: Vec<Duration> = (0..1000)
+            .map(|_| effects.jitter(Duration::from_secs(8)))
+            .collect();
 
         assert!(waits.iter().all(|&w| w <= Duration::from_secs(8)));
         assert!(waits.iter().any(|&w| w < Duration::from_secs(1)));

@@ -50,7 +50,10 @@ impl State {
     ) {
         self.own.addresses = addresses.into_iter().take(ADDRESSES_PER_PEER_MAX).collect();
         let addresses = vec![(self.own.peer, self.own.addresses.clone())];
-        let request = Request { addresses, ..Request::default() };
+        let request = Request {
+            addresses,
+            ..Request::default()
+        };
         let peers: Vec<PeerId> = self.links.open_peers().collect();
         for peer in peers {
             self.tell(peer, &request, now);
@@ -84,7 +87,11 @@ impl State {
         revocations: Vec<Vec<u8>>,
         now: Now,
     ) {
-        let request = Request { certificates, revocations, ..Request::default() };
+        let request = Request {
+            certificates,
+            revocations,
+            ..Request::default()
+        };
         let peers: Vec<PeerId> = self.links.open_peers().collect();
         for peer in peers {
             self.tell(peer, &request, now);
@@ -92,20 +99,31 @@ impl State {
     }
 
     fn tell(&mut self, peer: PeerId, request: &Request, now: Now) {
-        let id = self.effects.ask(Asked::Sync { peer, sent_us: now.unix_us });
+        let id = self.effects.ask(Asked::Sync {
+            peer,
+            sent_us: now.unix_us,
+        });
         let bytes = request.encode();
-        self.effects.net(NetOutput::Request { peer, protocol: Protocol::Sync, id, bytes });
+        self.effects.net(NetOutput::Request {
+            peer,
+            protocol: Protocol::Sync,
+            id,
+            bytes,
+        });
     }
 
     pub(super) fn sync_request(&mut self, peer: PeerId, id: InboundId, bytes: &[u8], now: Now) {
         if !self.membership.is_known(&peer) {
             return self.effects.refused(Some(peer), "sync", "not_a_member");
         }
-        let request = match Request::decode(bytes) {
-            Ok(request) => request,
-            Err(_) => return self.effects.refused(Some(peer), "sync", "malformed"),
+        let Ok(request) = Request::decode(bytes) else {
+            return self.effects.refused(Some(peer), "sync", "malformed");
         };
-        let answer = Response { received_us: now.unix_us, sent_us: now.unix_us }.encode();
+        let answer = Response {
+            received_us: now.unix_us,
+            sent_us: now.unix_us,
+        }
+        .encode();
         self.effects.net(NetOutput::Respond { id, bytes: answer });
         let (certificates, revocations) =
             self.learn_statements(request.certificates, request.revocations, now);
@@ -130,7 +148,9 @@ impl State {
         result: Result<Vec<u8>, String>,
         now: Now,
     ) {
-        let Ok(response) = result.map_err(drop).and_then(|b| Response::decode(&b).map_err(drop))
+        let Ok(response) = result
+            .map_err(drop)
+            .and_then(|b| Response::decode(&b).map_err(drop))
         else {
             return;
         };

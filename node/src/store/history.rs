@@ -69,7 +69,9 @@ pub struct History {
 
 impl History {
     pub(super) const fn new(connection: Connection) -> Self {
-        Self { connection: Mutex::new(connection) }
+        Self {
+            connection: Mutex::new(connection),
+        }
     }
 
     /// Returns messages in the order in which they came. Blocks for the disk.
@@ -77,7 +79,10 @@ impl History {
     /// # Errors
     /// Returns why the store cannot be read.
     pub fn read(&self, query: &Query) -> Result<Vec<Row>, StoreError> {
-        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let connection = self
+            .connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         // Without a cursor the last rows are wanted, and turned round afterwards.
         let order = if query.after.is_some() { "ASC" } else { "DESC" };
         let mut statement = connection.prepare_cached(&format!(
@@ -85,7 +90,10 @@ impl History {
              WHERE direction = ?1 AND (?2 IS NULL OR peer = ?2) AND at_ms >= ?3 AND row > ?4 \
              AND (?5 IS NULL OR body LIKE ?5 ESCAPE '\\') ORDER BY row {order} LIMIT ?6"
         ))?;
-        let pattern = query.search.as_ref().map(|text| format!("%{}%", escape(text)));
+        let pattern = query
+            .search
+            .as_ref()
+            .map(|text| format!("%{}%", escape(text)));
         let mut rows = statement.query(params![
             i64::from(query.direction == Direction::Sent),
             query.peer.map(|peer| peer.to_bytes()),
@@ -116,5 +124,7 @@ impl History {
 
 /// Takes the meaning out of the wildcards of `LIKE`.
 fn escape(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")
+    text.replace('\\', "\\\\")
+        .replace('%', "\\%")
+        .replace('_', "\\_")
 }

@@ -101,8 +101,19 @@ impl Store {
         let writer = std::thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || writer::run(connection, &groups, &done))
-            .map_err(|source| StoreError::Open { path: path.clone(), source })?;
-        Ok((Self { queue: Some(queue), writer: Some(writer), path, _lock: lock }, loaded))
+            .map_err(|source| StoreError::Open {
+                path: path.clone(),
+                source,
+            })?;
+        Ok((
+            Self {
+                queue: Some(queue),
+                writer: Some(writer),
+                path,
+                _lock: lock,
+            },
+            loaded,
+        ))
     }
 
     /// Hands over records; the ticket's completion follows.
@@ -111,10 +122,12 @@ impl Store {
     /// Returns the reason if they cannot even wait; then no completion follows.
     pub fn write(&self, ticket: Ticket, records: Vec<Record>) -> Result<(), String> {
         let queue = self.queue.as_ref().ok_or("the store is closed")?;
-        queue.try_send((ticket, records)).map_err(|error| match error {
-            TrySendError::Full(_) => "the disk does not keep up".to_owned(),
-            TrySendError::Disconnected(_) => "the store's thread has ended".to_owned(),
-        })
+        queue
+            .try_send((ticket, records))
+            .map_err(|error| match error {
+                TrySendError::Full(_) => "the disk does not keep up".to_owned(),
+                TrySendError::Disconnected(_) => "the store's thread has ended".to_owned(),
+            })
     }
 
     /// Opens the history for reading; it may be read from any thread.
@@ -143,7 +156,10 @@ impl Drop for Store {
 
 /// Takes the lock of the home folder, for as long as the process lives.
 fn lock(path: &Path) -> Result<File, StoreError> {
-    let failed = |source| StoreError::Open { path: path.to_owned(), source };
+    let failed = |source| StoreError::Open {
+        path: path.to_owned(),
+        source,
+    };
     let file = OpenOptions::new()
         .create(true)
         .truncate(false)
@@ -169,7 +185,10 @@ fn create_private(path: &Path) -> Result<(), StoreError> {
         .mode(0o600)
         .open(path)
         .map(drop)
-        .map_err(|source| StoreError::Open { path: path.to_owned(), source })
+        .map_err(|source| StoreError::Open {
+            path: path.to_owned(),
+            source,
+        })
 }
 
 #[cfg(test)]

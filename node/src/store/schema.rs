@@ -95,7 +95,10 @@ fn migrate(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     if found > known {
         return Err(StoreError::Newer { found, known });
     }
-    for (version, step) in (1..).zip(MIGRATIONS).skip(usize::try_from(found).unwrap_or(0)) {
+    for (version, step) in (1..)
+        .zip(MIGRATIONS)
+        .skip(usize::try_from(found).unwrap_or(0))
+    {
         connection.execute_batch(&format!(
             "BEGIN; {step} PRAGMA application_id = {APPLICATION_ID}; \
              PRAGMA user_version = {version}; COMMIT;"
@@ -107,12 +110,18 @@ fn migrate(connection: &Connection, path: &Path) -> Result<(), StoreError> {
 /// Reads what the state starts from.
 pub(super) fn load(connection: &Connection) -> Result<Loaded, StoreError> {
     Ok(Loaded {
-        certificate: rows(connection, "SELECT value FROM meta WHERE key = 'certificate'", |row| {
-            Ok(row.get(0)?)
-        })?
+        certificate: rows(
+            connection,
+            "SELECT value FROM meta WHERE key = 'certificate'",
+            |row| Ok(row.get(0)?),
+        )?
         .pop(),
-        members: rows(connection, "SELECT certificate FROM members", |row| Ok(row.get(0)?))?,
-        revocations: rows(connection, "SELECT revocation FROM revocations", |row| Ok(row.get(0)?))?,
+        members: rows(connection, "SELECT certificate FROM members", |row| {
+            Ok(row.get(0)?)
+        })?,
+        revocations: rows(connection, "SELECT revocation FROM revocations", |row| {
+            Ok(row.get(0)?)
+        })?,
         invites: rows(
             connection,
             "SELECT secret_hash, expires_ms, name, idx, used_by FROM invites",
@@ -125,12 +134,16 @@ pub(super) fn load(connection: &Connection) -> Result<Loaded, StoreError> {
              FROM outbox o JOIN history h ON h.id = o.id AND h.direction = 1 ORDER BY o.row",
             read_outgoing,
         )?,
-        marks: rows(connection, "SELECT sender, epoch, sequence FROM marks ORDER BY used", |row| {
-            Ok((peer(row, 0)?, number(row, 1)?, number(row, 2)?))
-        })?,
-        pins: rows(connection, "SELECT peer, fingerprint, bits FROM pins", |row| {
-            Ok((peer(row, 0)?, bytes(row, 1)?, row.get(2)?))
-        })?,
+        marks: rows(
+            connection,
+            "SELECT sender, epoch, sequence FROM marks ORDER BY used",
+            |row| Ok((peer(row, 0)?, number(row, 1)?, number(row, 2)?)),
+        )?,
+        pins: rows(
+            connection,
+            "SELECT peer, fingerprint, bits FROM pins",
+            |row| Ok((peer(row, 0)?, bytes(row, 1)?, row.get(2)?)),
+        )?,
     })
 }
 
@@ -172,7 +185,11 @@ fn read_invite(row: &Row<'_>) -> Result<Invite, StoreError> {
         expires_ms: number(row, 1)?,
         name: (!name.is_empty()).then_some(name),
         index: Index(row.get(3)?),
-        used_by: if used_by.is_empty() { None } else { Some(peer(row, 4)?) },
+        used_by: if used_by.is_empty() {
+            None
+        } else {
+            Some(peer(row, 4)?)
+        },
     })
 }
 
@@ -195,7 +212,9 @@ pub(super) fn peer(row: &Row<'_>, column: usize) -> Result<PeerId, StoreError> {
 
 pub(super) fn bytes<const N: usize>(row: &Row<'_>, column: usize) -> Result<[u8; N], StoreError> {
     let bytes: Vec<u8> = row.get(column)?;
-    bytes.try_into().map_err(|_| StoreError::Damaged(format!("column {column} is not {N} bytes")))
+    bytes
+        .try_into()
+        .map_err(|_| StoreError::Damaged(format!("column {column} is not {N} bytes")))
 }
 
 /// SQLite's integers are signed; ours keep their bits.

@@ -30,13 +30,21 @@ impl Fixture {
         let (sender, completions) = channel();
         let done = move |completion| drop(sender.send(completion));
         let (store, loaded) = Store::open(home.path(), done).expect("a store");
-        Self { home, store, loaded, completions, next: 0 }
+        Self {
+            home,
+            store,
+            loaded,
+            completions,
+            next: 0,
+        }
     }
 
     fn write(&mut self, records: Vec<Record>) -> bool {
         let ticket = Ticket(self.next);
         self.next += 1;
-        self.store.write(ticket, records).expect("room in the queue");
+        self.store
+            .write(ticket, records)
+            .expect("room in the queue");
         match self.completions.recv().expect("a completion") {
             Completion::Stored(stored) => {
                 assert_eq!(stored, ticket);
@@ -112,12 +120,27 @@ fn every_kind_of_record_is_there_after_a_restart() {
     ];
     let mut store = Fixture::new();
     assert!(store.write(vec![
-        Record::JoinedMesh { certificate: vec![1] },
-        Record::Member { peer: peer(), certificate: vec![2] },
-        Record::Revocation { peer: peer(), revocation: vec![3] },
+        Record::JoinedMesh {
+            certificate: vec![1]
+        },
+        Record::Member {
+            peer: peer(),
+            certificate: vec![2]
+        },
+        Record::Revocation {
+            peer: peer(),
+            revocation: vec![3]
+        },
         Record::Invite(invite.clone()),
-        Record::Addresses { peer: peer(), addresses: addresses.clone() },
-        Record::Pin { peer: peer(), fingerprint: [4; 32], bits: 3072 },
+        Record::Addresses {
+            peer: peer(),
+            addresses: addresses.clone()
+        },
+        Record::Pin {
+            peer: peer(),
+            fingerprint: [4; 32],
+            bits: 3072
+        },
         Record::Outgoing(outgoing(1)),
         Record::Outgoing(outgoing(2)),
         Record::Incoming(incoming(3, "in")),
@@ -144,12 +167,23 @@ fn every_kind_of_record_is_there_after_a_restart() {
 fn entering_another_mesh_forgets_the_first_one() {
     let mut store = Fixture::new();
     store.write(vec![
-        Record::JoinedMesh { certificate: vec![1] },
-        Record::Member { peer: peer(), certificate: vec![2] },
-        Record::Pin { peer: peer(), fingerprint: [4; 32], bits: 3072 },
+        Record::JoinedMesh {
+            certificate: vec![1],
+        },
+        Record::Member {
+            peer: peer(),
+            certificate: vec![2],
+        },
+        Record::Pin {
+            peer: peer(),
+            fingerprint: [4; 32],
+            bits: 3072,
+        },
     ]);
 
-    store.write(vec![Record::JoinedMesh { certificate: vec![9] }]);
+    store.write(vec![Record::JoinedMesh {
+        certificate: vec![9],
+    }]);
 
     let loaded = store.reopen().loaded;
     assert_eq!(loaded.certificate, Some(vec![9]));
@@ -161,7 +195,10 @@ fn a_ticket_that_fails_takes_no_other_with_it() {
     let mut store = Fixture::new();
 
     assert!(store.write(vec![Record::Outgoing(outgoing(1))]));
-    assert!(!store.write(vec![Record::Outgoing(outgoing(2)), Record::Outgoing(outgoing(1))]));
+    assert!(!store.write(vec![
+        Record::Outgoing(outgoing(2)),
+        Record::Outgoing(outgoing(1))
+    ]));
     assert!(store.write(vec![Record::Outgoing(outgoing(3))]));
 
     assert_eq!(store.reopen().loaded.outbox, [outgoing(1), outgoing(3)]);
@@ -171,8 +208,14 @@ fn a_ticket_that_fails_takes_no_other_with_it() {
 fn completions_come_in_the_order_of_the_tickets() {
     let store = Fixture::new();
     for ticket in 0..500 {
-        let record = Record::Incoming(Incoming { id: id_of(ticket), ..incoming(1, "x") });
-        store.store.write(Ticket(ticket), vec![record]).expect("room");
+        let record = Record::Incoming(Incoming {
+            id: id_of(ticket),
+            ..incoming(1, "x")
+        });
+        store
+            .store
+            .write(Ticket(ticket), vec![record])
+            .expect("room");
     }
 
     for expected in 0..500 {
@@ -206,13 +249,21 @@ fn a_newer_and_a_foreign_store_are_refused() {
         let Fixture { home, store, .. } = store;
         drop(store);
         let connection = Connection::open(&path).expect("the file");
-        connection.pragma_update(None, pragma, value).expect("written");
+        connection
+            .pragma_update(None, pragma, value)
+            .expect("written");
         drop(connection);
 
         let opened = Store::open(home.path(), |_| {});
 
         assert!(
-            matches!(opened, Err(StoreError::Newer { found: 99, known: 1 } | StoreError::Foreign(_))),
+            matches!(
+                opened,
+                Err(StoreError::Newer {
+                    found: 99,
+                    known: 1
+                } | StoreError::Foreign(_))
+            ),
             "{opened:?}"
         );
     }
@@ -221,14 +272,23 @@ fn a_newer_and_a_foreign_store_are_refused() {
 #[test]
 fn history_is_searched_and_followed_without_gaps() {
     let mut store = Fixture::new();
-    store.write(vec![Record::Incoming(incoming(1, "Door open")), Record::Incoming(incoming(2, "100%"))]);
+    store.write(vec![
+        Record::Incoming(incoming(1, "Door open")),
+        Record::Incoming(incoming(2, "100%")),
+    ]);
     let seen = store.received(None, None);
     store.write(vec![Record::Incoming(incoming(3, "door shut"))]);
 
     let texts = |rows: Vec<Row>| rows.into_iter().map(|row| row.text).collect::<Vec<_>>();
     assert_eq!(texts(seen.clone()), ["Door open", "100%"]);
-    assert_eq!(texts(store.received(Some(seen[1].row), None)), ["door shut"]);
-    assert_eq!(texts(store.received(None, Some("door"))), ["Door open", "door shut"]);
+    assert_eq!(
+        texts(store.received(Some(seen[1].row), None)),
+        ["door shut"]
+    );
+    assert_eq!(
+        texts(store.received(None, Some("door"))),
+        ["Door open", "door shut"]
+    );
     assert_eq!(texts(store.received(None, Some("%"))), ["100%"]);
 }
 
@@ -240,9 +300,15 @@ fn pruning_keeps_what_is_in_the_outbox_and_the_newest() {
         store.write(vec![Record::Incoming(incoming(number, "0123456789"))]);
     }
 
-    store.write(vec![Record::Prune { before_ms: 0, bytes_max: 35 }]);
+    store.write(vec![Record::Prune {
+        before_ms: 0,
+        bytes_max: 35,
+    }]);
     let kept = store.received(None, None).len();
-    store.write(vec![Record::Prune { before_ms: 5_000, bytes_max: u64::MAX >> 1 }]);
+    store.write(vec![Record::Prune {
+        before_ms: 5_000,
+        bytes_max: u64::MAX >> 1,
+    }]);
 
     assert!(kept <= 3, "{kept} are left");
     assert!(store.received(None, None).is_empty());
@@ -264,7 +330,9 @@ fn a_torn_tail_of_the_log_loses_nothing_that_was_completed_before_it() {
         for file in ["pimesh.db", "pimesh.db-wal"] {
             std::fs::copy(store.home.path().join(file), copy.path().join(file)).expect("a copy");
         }
-        let torn = OpenOptions::new().write(true).open(copy.path().join("pimesh.db-wal"));
+        let torn = OpenOptions::new()
+            .write(true)
+            .open(copy.path().join("pimesh.db-wal"));
         torn.and_then(|file| file.set_len(cut)).expect("cut");
 
         let outbox = Fixture::at(copy).loaded.outbox;

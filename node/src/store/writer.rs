@@ -38,7 +38,10 @@ fn commit(connection: &mut Connection, group: &[(Ticket, Vec<Record>)]) -> Vec<C
         Ok(completions) => completions,
         Err(error) => {
             let reason = error.to_string();
-            group.iter().map(|(ticket, _)| Completion::Failed(*ticket, reason.clone())).collect()
+            group
+                .iter()
+                .map(|(ticket, _)| Completion::Failed(*ticket, reason.clone()))
+                .collect()
         }
     }
 }
@@ -64,14 +67,19 @@ fn try_commit(
         });
     }
     transaction.commit()?;
-    if group.iter().any(|(_, records)| records.iter().any(|r| matches!(r, Record::Prune { .. }))) {
+    if group
+        .iter()
+        .any(|(_, records)| records.iter().any(|r| matches!(r, Record::Prune { .. })))
+    {
         connection.execute_batch(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
     }
     Ok(completions)
 }
 
 fn write_all(savepoint: &Savepoint<'_>, records: &[Record]) -> rusqlite::Result<()> {
-    records.iter().try_for_each(|record| write(savepoint, record))
+    records
+        .iter()
+        .try_for_each(|record| write(savepoint, record))
 }
 
 fn write(to: &Savepoint<'_>, record: &Record) -> rusqlite::Result<()> {
@@ -107,32 +115,42 @@ fn write(to: &Savepoint<'_>, record: &Record) -> rusqlite::Result<()> {
         }
         Record::Outgoing(message) => write_outgoing(to, message)?,
         Record::Outcome { id, outcome, at_ms } => {
-            to.prepare_cached("DELETE FROM outbox WHERE id = ?1")?.execute([id.0])?;
+            to.prepare_cached("DELETE FROM outbox WHERE id = ?1")?
+                .execute([id.0])?;
             to.prepare_cached(
                 "UPDATE history SET outcome = ?2, at_ms = ?3 WHERE id = ?1 AND direction = 1",
             )?
             .execute(params![id.0, outcome_text(outcome), at_ms.cast_signed()])?;
         }
         Record::Incoming(message) => write_incoming(to, message)?,
-        Record::Pin { peer, fingerprint, bits } => {
+        Record::Pin {
+            peer,
+            fingerprint,
+            bits,
+        } => {
             to.prepare_cached("INSERT OR REPLACE INTO pins VALUES (?1, ?2, ?3)")?
                 .execute(params![peer.to_bytes(), fingerprint, bits])?;
         }
-        Record::Prune { before_ms, bytes_max } => prune(to, *before_ms, *bytes_max)?,
+        Record::Prune {
+            before_ms,
+            bytes_max,
+        } => prune(to, *before_ms, *bytes_max)?,
     }
     Ok(())
 }
 
 fn write_invite(to: &Savepoint<'_>, invite: &Invite) -> rusqlite::Result<()> {
-    to.prepare_cached("INSERT OR REPLACE INTO invites VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(
-        params![
+    to.prepare_cached("INSERT OR REPLACE INTO invites VALUES (?1, ?2, ?3, ?4, ?5)")?
+        .execute(params![
             invite.secret_hash,
             invite.expires_ms.cast_signed(),
             invite.name.as_deref().unwrap_or_default(),
             invite.index.0,
-            invite.used_by.map(|peer| peer.to_bytes()).unwrap_or_default(),
-        ],
-    )?;
+            invite
+                .used_by
+                .map(|peer| peer.to_bytes())
+                .unwrap_or_default(),
+        ])?;
     Ok(())
 }
 
@@ -180,9 +198,13 @@ fn write_incoming(to: &Savepoint<'_>, message: &Incoming) -> rusqlite::Result<()
         via,
         message.text,
     ])?;
-    let Some((epoch, sequence)) = message.mark else { return Ok(()) };
-    to.prepare_cached("INSERT OR REPLACE INTO marks (sender, epoch, sequence) VALUES (?1, ?2, ?3)")?
-        .execute(params![sender, epoch.cast_signed(), sequence.cast_signed()])?;
+    let Some((epoch, sequence)) = message.mark else {
+        return Ok(());
+    };
+    to.prepare_cached(
+        "INSERT OR REPLACE INTO marks (sender, epoch, sequence) VALUES (?1, ?2, ?3)",
+    )?
+    .execute(params![sender, epoch.cast_signed(), sequence.cast_signed()])?;
     to.prepare_cached(
         "DELETE FROM marks WHERE sender = ?1 AND used <= \
          (SELECT used FROM marks WHERE sender = ?1 ORDER BY used DESC LIMIT 1 OFFSET ?2)",

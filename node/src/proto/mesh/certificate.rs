@@ -27,7 +27,10 @@ impl MeshId {
     /// # Errors
     /// Returns [`DecodeError::Field`] if they are no usable Ed25519 public key.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let illegal = DecodeError::Field { what: "mesh id", field: "key" };
+        let illegal = DecodeError::Field {
+            what: "mesh id",
+            field: "key",
+        };
         let key = VerifyingKey::from_bytes(&array("mesh id", "key", bytes)?)
             .map_err(|_| illegal.clone())?;
         if key.is_weak() {
@@ -96,7 +99,11 @@ impl MeshKey {
             until_ms,
         };
         let payload = prost::Message::encode_to_vec(&payload);
-        Revocation { peer, until_ms, signed: Signed::sign(Label::REVOCATION, payload, &self.0) }
+        Revocation {
+            peer,
+            until_ms,
+            signed: Signed::sign(Label::REVOCATION, payload, &self.0),
+        }
     }
 }
 
@@ -176,7 +183,10 @@ impl Certificate {
             return Err(CertificateError::ForeignMesh);
         }
         signed.verify(Label::CERTIFICATE, &mesh.0)?;
-        Ok(Self { terms: payload.into_terms()?, signed })
+        Ok(Self {
+            terms: payload.into_terms()?,
+            signed,
+        })
     }
 
     /// Returns what mesh a certificate claims to belong to, before anything is believed.
@@ -233,7 +243,11 @@ impl Revocation {
         }
         signed.verify(Label::REVOCATION, &mesh.0)?;
         let peer = peer(REVOCATION, "peer", &payload.peer)?;
-        Ok(Self { peer, until_ms: payload.until_ms, signed })
+        Ok(Self {
+            peer,
+            until_ms: payload.until_ms,
+            signed,
+        })
     }
 
     /// Encodes the revocation, with the very payload that was signed.
@@ -302,7 +316,10 @@ impl CertificatePayload {
     }
 
     fn into_terms(self) -> Result<Terms, DecodeError> {
-        let illegal = |field| DecodeError::Field { what: CERTIFICATE, field };
+        let illegal = |field| DecodeError::Field {
+            what: CERTIFICATE,
+            field,
+        };
         let vouched = match (self.vouched_first, self.vouched_last) {
             (None, None) => None,
             (Some(first), Some(last)) if first <= last => Some(first..=last),
@@ -339,7 +356,7 @@ mod tests {
     fn terms() -> Terms {
         Terms {
             peer: crate::proto::mesh::peer_of_seed(5),
-            messaging_key: syft::SigningKey::from_seed(&[7; 32]).public().clone(),
+            messaging_key: *syft::SigningKey::from_seed(&[7; 32]).public(),
             name: "pi-1".parse().expect("a legal name"),
             index: Index(1),
             vouched: Some(300..=399),
@@ -376,8 +393,14 @@ mod tests {
         for at in 0..bytes.len() {
             let mut changed = bytes.clone();
             changed[at] ^= 1;
-            assert!(Certificate::decode(&changed, &key.mesh()).is_err(), "byte {at} changed");
-            assert!(Certificate::decode(&bytes[..at], &key.mesh()).is_err(), "cut at {at}");
+            assert!(
+                Certificate::decode(&changed, &key.mesh()).is_err(),
+                "byte {at} changed"
+            );
+            assert!(
+                Certificate::decode(&bytes[..at], &key.mesh()).is_err(),
+                "cut at {at}"
+            );
         }
     }
 
@@ -385,7 +408,7 @@ mod tests {
     fn a_signature_over_a_revocation_is_none_over_a_certificate() {
         let key = MeshKey::from_seed(&[1; 32]);
         let certificate = key.issue(terms());
-        let crossed = Signed::sign(Label::REVOCATION, certificate.signed.payload.clone(), &key.0);
+        let crossed = Signed::sign(Label::REVOCATION, certificate.signed.payload, &key.0);
 
         let read = Certificate::decode(&crossed.encode(), &key.mesh());
 
@@ -398,7 +421,10 @@ mod tests {
         let mut terms = terms();
         let revocation = key.revoke(terms.peer, 1_000);
 
-        assert_eq!(Revocation::decode(&revocation.encode(), &key.mesh()), Ok(revocation.clone()));
+        assert_eq!(
+            Revocation::decode(&revocation.encode(), &key.mesh()),
+            Ok(revocation.clone())
+        );
         assert!(revocation.ends(&terms));
         terms.issued_ms = 1_001;
         assert!(!revocation.ends(&terms));

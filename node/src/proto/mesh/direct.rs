@@ -96,8 +96,13 @@ impl Frame {
     /// # Errors
     /// Returns [`WrongSignature`] if it did not.
     pub fn verify(signed: &Signed, key: &syft::PublicKey) -> Result<(), WrongSignature> {
-        let signature = signed.signature.as_slice().try_into().map_err(|_| WrongSignature)?;
-        key.verify(&Label::DIRECT.before(&signed.payload), signature).map_err(|_| WrongSignature)
+        let signature = signed
+            .signature
+            .as_slice()
+            .try_into()
+            .map_err(|_| WrongSignature)?;
+        key.verify(&Label::DIRECT.before(&signed.payload), signature)
+            .map_err(|_| WrongSignature)
     }
 }
 
@@ -244,7 +249,9 @@ mod tests {
     fn a_signed_frame_survives_the_journey_and_verifies() {
         let key = syft::SigningKey::from_seed(&[7; 32]);
         let frame = frame();
-        let request = Request { messages: vec![frame.clone().sign(&key)] };
+        let request = Request {
+            messages: vec![frame.clone().sign(&key)],
+        };
 
         let read = Request::decode(&request.encode()).expect("a request");
 
@@ -260,24 +267,44 @@ mod tests {
         for at in 0..signed.payload.len() {
             let mut changed = signed.clone();
             changed.payload[at] ^= 1;
-            assert_eq!(Frame::verify(&changed, key.public()), Err(WrongSignature), "byte {at}");
+            assert_eq!(
+                Frame::verify(&changed, key.public()),
+                Err(WrongSignature),
+                "byte {at}"
+            );
         }
         let stranger = syft::SigningKey::from_seed(&[8; 32]);
-        assert_eq!(Frame::verify(&signed, stranger.public()), Err(WrongSignature));
+        assert_eq!(
+            Frame::verify(&signed, stranger.public()),
+            Err(WrongSignature)
+        );
     }
 
     #[test]
     fn more_messages_than_one_request_may_carry_are_refused() {
-        let message = Signed { payload: vec![], signature: vec![] };
-        let request = Request { messages: vec![message; MESSAGES_MAX + 1] };
+        let message = Signed {
+            payload: vec![],
+            signature: vec![],
+        };
+        let request = Request {
+            messages: vec![message; MESSAGES_MAX + 1],
+        };
 
-        assert!(matches!(Request::decode(&request.encode()), Err(DecodeError::TooLarge { .. })));
+        assert!(matches!(
+            Request::decode(&request.encode()),
+            Err(DecodeError::TooLarge { .. })
+        ));
     }
 
     #[test]
     fn a_status_of_a_later_version_means_try_again() {
-        let later = prost::Message::encode_to_vec(&WireResponse { statuses: vec![1, 99] });
+        let later = prost::Message::encode_to_vec(&WireResponse {
+            statuses: vec![1, 99],
+        });
 
-        assert_eq!(Response::decode(&later), Ok(Response(vec![Status::Stored, Status::TryAgain])));
+        assert_eq!(
+            Response::decode(&later),
+            Ok(Response(vec![Status::Stored, Status::TryAgain]))
+        );
     }
 }

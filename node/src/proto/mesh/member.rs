@@ -12,11 +12,7 @@
 //! peer it meant; the listener shows its certificate, and with it its name, only to members. With
 //! a ticket, `Join` stands in the place of `Hello`, and `Welcome` in that of the answer.
 
-use super::{
-    DecodeError, NodeName, array, decode,
-    signed::Label,
-    ticket::Secret,
-};
+use super::{DecodeError, NodeName, array, decode, signed::Label, ticket::Secret};
 use crate::proto::syft;
 
 /// Longest request, in bytes: a certificate or a join, with room to spare.
@@ -33,7 +29,7 @@ pub enum Request {
     /// I have verified your certificate and opened the connection.
     Ready,
     /// I have a ticket.
-    Join(Join),
+    Join(Box<Join>),
 }
 
 /// A wish to enter the mesh.
@@ -127,15 +123,18 @@ impl Request {
             Some(RequestKind::Join(join)) => {
                 let illegal = |field| DecodeError::Field { what: WHAT, field };
                 let key = array(WHAT, "messaging_key", &join.messaging_key)?;
-                Ok(Self::Join(Join {
+                Ok(Self::Join(Box::new(Join {
                     secret: Secret::new(array(WHAT, "secret", &join.secret)?),
                     name: join.name.parse().map_err(|_| illegal("name"))?,
                     messaging_key: syft::PublicKey::from_bytes(&key)
                         .map_err(|_| illegal("messaging_key"))?,
                     proof: array(WHAT, "proof", &join.proof)?,
-                }))
+                })))
             }
-            None => Err(DecodeError::Field { what: WHAT, field: "kind" }),
+            None => Err(DecodeError::Field {
+                what: WHAT,
+                field: "kind",
+            }),
         }
     }
 }
@@ -166,13 +165,20 @@ impl Response {
         match decode::<WireResponse>(WHAT, bytes)?.kind {
             Some(ResponseKind::Hello(certificate)) => Ok(Self::Hello(certificate)),
             Some(ResponseKind::Ok(Empty {})) => Ok(Self::Ok),
-            Some(ResponseKind::Welcome(WireWelcome { certificate, inviter })) => {
-                Ok(Self::Welcome(Welcome { certificate, inviter }))
-            }
-            Some(ResponseKind::Refused(code)) => {
-                Ok(Self::Refused(Refusal::try_from(code).unwrap_or(Refusal::NotAMember)))
-            }
-            None => Err(DecodeError::Field { what: WHAT, field: "kind" }),
+            Some(ResponseKind::Welcome(WireWelcome {
+                certificate,
+                inviter,
+            })) => Ok(Self::Welcome(Welcome {
+                certificate,
+                inviter,
+            })),
+            Some(ResponseKind::Refused(code)) => Ok(Self::Refused(
+                Refusal::try_from(code).unwrap_or(Refusal::NotAMember),
+            )),
+            None => Err(DecodeError::Field {
+                what: WHAT,
+                field: "kind",
+            }),
         }
     }
 }
@@ -242,17 +248,24 @@ mod tests {
         Join {
             secret: Secret::new([3; 16]),
             name: "pi-2".parse().expect("a legal name"),
-            messaging_key: syft::SigningKey::from_seed(&[7; 32]).public().clone(),
+            messaging_key: *syft::SigningKey::from_seed(&[7; 32]).public(),
             proof: [5; 64],
         }
     }
 
     #[test]
     fn every_request_and_answer_survives_the_journey() {
-        for request in [Request::Hello(vec![1, 2]), Request::Ready, Request::Join(join())] {
+        for request in [
+            Request::Hello(vec![1, 2]),
+            Request::Ready,
+            Request::Join(Box::new(join())),
+        ] {
             assert_eq!(Request::decode(&request.encode()), Ok(request));
         }
-        let welcome = Welcome { certificate: vec![1], inviter: vec![2] };
+        let welcome = Welcome {
+            certificate: vec![1],
+            inviter: vec![2],
+        };
         for response in [
             Response::Hello(vec![1, 2]),
             Response::Ok,
@@ -268,12 +281,17 @@ mod tests {
         assert!(Request::decode(&[]).is_err());
         assert!(Response::decode(&[]).is_err());
         let large = Request::Hello(vec![0; REQUEST_BYTES_MAX]).encode();
-        assert!(matches!(Request::decode(&large), Err(DecodeError::TooLarge { .. })));
+        assert!(matches!(
+            Request::decode(&large),
+            Err(DecodeError::TooLarge { .. })
+        ));
     }
 
     #[test]
     fn a_refusal_of_a_later_version_is_a_plain_no() {
-        let later = WireResponse { kind: Some(ResponseKind::Refused(99)) };
+        let later = WireResponse {
+            kind: Some(ResponseKind::Refused(99)),
+        };
 
         let read = Response::decode(&prost::Message::encode_to_vec(&later));
 

@@ -71,7 +71,9 @@ fn array<const N: usize>(
     field: &'static str,
     bytes: &[u8],
 ) -> Result<[u8; N], DecodeError> {
-    bytes.try_into().map_err(|_| DecodeError::Field { what, field })
+    bytes
+        .try_into()
+        .map_err(|_| DecodeError::Field { what, field })
 }
 
 /// Takes a field that holds a peer id.
@@ -91,7 +93,12 @@ fn at_most(
     max: usize,
 ) -> Result<(), DecodeError> {
     if got > max {
-        return Err(DecodeError::TooLarge { what, max, got, unit });
+        return Err(DecodeError::TooLarge {
+            what,
+            max,
+            got,
+            unit,
+        });
     }
     Ok(())
 }

@@ -154,14 +154,23 @@ mod tests {
     #[test]
     fn a_name_is_what_a_host_name_may_be() {
         for good in ["pi-1", "kitchen", "a", "Pi_4.local", &"x".repeat(63)] {
-            assert_eq!(good.parse::<NodeName>().map(String::from), Ok(good.to_owned()));
+            assert_eq!(
+                good.parse::<NodeName>().map(String::from),
+                Ok(good.to_owned())
+            );
         }
         assert_eq!("".parse::<NodeName>(), Err(NameError::Length(0)));
-        assert_eq!("x".repeat(64).parse::<NodeName>(), Err(NameError::Length(64)));
+        assert_eq!(
+            "x".repeat(64).parse::<NodeName>(),
+            Err(NameError::Length(64))
+        );
         assert_eq!("a|b".parse::<NodeName>(), Err(NameError::Character('|')));
         assert_eq!("a/b".parse::<NodeName>(), Err(NameError::Character('/')));
         assert_eq!("küche".parse::<NodeName>(), Err(NameError::Character('ü')));
-        assert_eq!("All".parse::<NodeName>(), Err(NameError::Reserved("All".to_owned())));
+        assert_eq!(
+            "All".parse::<NodeName>(),
+            Err(NameError::Reserved("All".to_owned()))
+        );
     }
 
     #[test]
@@ -170,7 +179,13 @@ mod tests {
         assert_eq!(NodeName::from_any("").as_str(), "node");
         assert_eq!(NodeName::from_any("all").as_str(), "node");
         assert_eq!(NodeName::from_any(&"é".repeat(100)).as_str(), "node");
-        assert_eq!(NodeName::from_any(&"x".repeat(63)).numbered(12).as_str().len(), 63);
+        assert_eq!(
+            NodeName::from_any(&"x".repeat(63))
+                .numbered(12)
+                .as_str()
+                .len(),
+            63
+        );
     }
 
     #[test]

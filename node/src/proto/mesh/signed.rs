@@ -59,7 +59,8 @@ impl Signed {
     /// Returns [`WrongSignature`] if it is not the key's over this payload with this label.
     pub fn verify(&self, label: Label, key: &VerifyingKey) -> Result<(), WrongSignature> {
         let signature = Signature::from_slice(&self.signature).map_err(|_| WrongSignature)?;
-        key.verify_strict(&label.before(&self.payload), &signature).map_err(|_| WrongSignature)
+        key.verify_strict(&label.before(&self.payload), &signature)
+            .map_err(|_| WrongSignature)
     }
 
     /// Encodes both.

@@ -104,7 +104,10 @@ impl Request {
         super::at_most(WHAT, "last integers", wire.last.len(), LAST_INTEGERS_MAX)?;
         let addresses = wire.addresses.into_iter().map(|of| {
             let listed = of.addresses.into_iter().take(ADDRESSES_PER_PEER_MAX);
-            Ok((peer(WHAT, "peer", &of.peer)?, listed.filter_map(Address::new).collect()))
+            Ok((
+                peer(WHAT, "peer", &of.peer)?,
+                listed.filter_map(Address::new).collect(),
+            ))
         });
         let last = wire.last.into_iter().map(|last| {
             Ok(LastInteger {
@@ -130,7 +133,10 @@ impl Response {
     /// Encodes the answer.
     #[must_use]
     pub fn encode(self) -> Vec<u8> {
-        let wire = WireResponse { received_us: self.received_us, sent_us: self.sent_us };
+        let wire = WireResponse {
+            received_us: self.received_us,
+            sent_us: self.sent_us,
+        };
         prost::Message::encode_to_vec(&wire)
     }
 
@@ -141,8 +147,14 @@ impl Response {
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         const WHAT: &str = "sync answer";
         super::at_most(WHAT, "bytes", bytes.len(), RESPONSE_BYTES_MAX)?;
-        let WireResponse { received_us, sent_us } = decode(WHAT, bytes)?;
-        Ok(Self { received_us, sent_us })
+        let WireResponse {
+            received_us,
+            sent_us,
+        } = decode(WHAT, bytes)?;
+        Ok(Self {
+            received_us,
+            sent_us,
+        })
     }
 }
 
@@ -198,14 +210,24 @@ mod tests {
         let request = Request {
             certificates: vec![vec![1, 2, 3]],
             revocations: vec![vec![4]],
-            addresses: vec![(peer, vec![Address::new("/ip4/10.0.0.1/tcp/1").expect("legal")])],
+            addresses: vec![(
+                peer,
+                vec![Address::new("/ip4/10.0.0.1/tcp/1").expect("legal")],
+            )],
             last: vec![LastInteger {
-                iid: Iid { index: Index(-1), value: Value(i32::MIN), date: Date(u64::MAX) },
+                iid: Iid {
+                    index: Index(-1),
+                    value: Value(i32::MIN),
+                    date: Date(u64::MAX),
+                },
                 source: peer,
                 sent_ms: 5,
             }],
         };
-        let response = Response { received_us: 1, sent_us: 2 };
+        let response = Response {
+            received_us: 1,
+            sent_us: 2,
+        };
 
         assert_eq!(Request::decode(&request.encode()), Ok(request));
         assert_eq!(Response::decode(&response.encode()), Ok(response));
@@ -213,11 +235,23 @@ mod tests {
 
     #[test]
     fn more_certificates_than_a_mesh_has_members_are_refused() {
-        let request =
-            Request { certificates: vec![vec![]; MEMBERS_MAX + 1], ..Request::default() };
+        let request = Request {
+            certificates: vec![vec![]; MEMBERS_MAX + 1],
+            ..Request::default()
+        };
 
         let read = Request::decode(&request.encode());
 
-        assert!(matches!(read, Err(DecodeError::TooLarge { got: 257, max: 256, .. })), "{read:?}");
+        assert!(
+            matches!(
+                read,
+                Err(DecodeError::TooLarge {
+                    got: 257,
+                    max: 256,
+                    ..
+                })
+            ),
+            "{read:?}"
+        );
     }
 }

@@ -118,13 +118,20 @@ impl Ticket {
     /// Returns what is wrong with the text.
     pub fn from_text(text: &str) -> Result<Self, TicketError> {
         let text: Zeroizing<String> = Zeroizing::new(
-            text.chars().filter(|c| !c.is_whitespace()).take(Self::TEXT_MAX + 1).collect(),
+            text.chars()
+                .filter(|c| !c.is_whitespace())
+                .take(Self::TEXT_MAX + 1)
+                .collect(),
         );
         let body = text.strip_prefix(PREFIX).ok_or(TicketError::Prefix)?;
-        let bytes =
-            Zeroizing::new(URL_SAFE_NO_PAD.decode(body).map_err(|_| TicketError::Damaged)?);
-        let (sum, payload) =
-            bytes.split_at_checked(CHECKSUM_BYTES).ok_or(TicketError::Damaged)?;
+        let bytes = Zeroizing::new(
+            URL_SAFE_NO_PAD
+                .decode(body)
+                .map_err(|_| TicketError::Damaged)?,
+        );
+        let (sum, payload) = bytes
+            .split_at_checked(CHECKSUM_BYTES)
+            .ok_or(TicketError::Damaged)?;
         if sum != checksum(payload) {
             return Err(TicketError::Damaged);
         }
@@ -155,11 +162,20 @@ struct Payload {
 
 impl Payload {
     fn into_ticket(self) -> Result<Ticket, DecodeError> {
-        super::at_most(TICKET, "addresses", self.addresses.len(), Ticket::ADDRESSES_MAX)?;
+        super::at_most(
+            TICKET,
+            "addresses",
+            self.addresses.len(),
+            Ticket::ADDRESSES_MAX,
+        )?;
         Ok(Ticket {
             mesh: MeshId::from_bytes(&self.mesh)?,
             inviter: peer(TICKET, "inviter", &self.inviter)?,
-            addresses: self.addresses.iter().filter_map(|a| Address::new(a.as_str())).collect(),
+            addresses: self
+                .addresses
+                .iter()
+                .filter_map(|a| Address::new(a.as_str()))
+                .collect(),
             secret: Secret::new(array(TICKET, "secret", &self.secret)?),
             expires_ms: self.expires_ms,
         })
@@ -202,7 +218,10 @@ mod tests {
             let mut changed = text.as_bytes().to_vec();
             changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
             let changed = String::from_utf8(changed).expect("still ASCII");
-            assert!(Ticket::from_text(&changed).is_err(), "character {at} changed");
+            assert!(
+                Ticket::from_text(&changed).is_err(),
+                "character {at} changed"
+            );
             assert!(Ticket::from_text(&text[..at]).is_err(), "cut at {at}");
         }
     }

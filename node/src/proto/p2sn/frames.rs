@@ -46,7 +46,11 @@ impl Frames {
         if let Some(end) = end.filter(|&end| block_chars.is_none_or(|block| end <= block)) {
             let mut frame: Vec<u8> = self.buffer.drain(..=end).collect();
             frame.pop();
-            return if frame.len() > EXCHANGE_FRAME_BYTES_MAX { Err(TooLong) } else { Ok(Some(frame)) };
+            return if frame.len() > EXCHANGE_FRAME_BYTES_MAX {
+                Err(TooLong)
+            } else {
+                Ok(Some(frame))
+            };
         }
         match block_chars {
             Some(block) if self.buffer.len() >= block => {
@@ -93,16 +97,18 @@ mod tests {
         frames.push(b"\x04BBBB").expect("room");
         assert_eq!(all(&mut frames, Some(4)), [b"BBBB".to_vec()]);
         frames.push(b"CCCC\x04DD\x04").expect("room");
-        assert_eq!(all(&mut frames, Some(4)), [b"CCCC".to_vec(), b"DD".to_vec()]);
+        assert_eq!(
+            all(&mut frames, Some(4)),
+            [b"CCCC".to_vec(), b"DD".to_vec()]
+        );
     }
 
     #[test]
     fn a_frame_without_end_is_too_long_at_some_point() {
         let mut frames = Frames::default();
 
-        let refused = (0..70).any(|_| {
-            frames.push(&[b'x'; 1000]).is_err() || frames.next(None).is_err()
-        });
+        let refused =
+            (0..70).any(|_| frames.push(&[b'x'; 1000]).is_err() || frames.next(None).is_err());
 
         assert!(refused);
         assert!(frames.buffer.len() <= BUFFER_BYTES_MAX);

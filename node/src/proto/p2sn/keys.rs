@@ -91,7 +91,10 @@ impl PrivateKey {
     /// Takes an RSA key.
     #[must_use]
     pub fn new(key: RsaPrivateKey) -> Self {
-        Self { public: PublicKey(key.to_public_key()), key }
+        Self {
+            public: PublicKey(key.to_public_key()),
+            key,
+        }
     }
 
     /// Makes a key. Takes seconds on a small machine.
@@ -99,7 +102,10 @@ impl PrivateKey {
     /// # Errors
     /// Returns [`KeyError::Small`] for fewer than 1,024 bits.
     pub fn generate(bits: usize, rng: &mut impl CryptoRng) -> Result<Self, KeyError> {
-        let small = |_| KeyError::Small { bits, min: RsaPublicKey::MIN_SIZE };
+        let small = |_| KeyError::Small {
+            bits,
+            min: RsaPublicKey::MIN_SIZE,
+        };
         RsaPrivateKey::new(rng, bits).map(Self::new).map_err(small)
     }
 
@@ -108,7 +114,9 @@ impl PrivateKey {
     /// # Errors
     /// Returns [`KeyError::Pem`] if the text is none.
     pub fn from_pem(pem: &str) -> Result<Self, KeyError> {
-        RsaPrivateKey::from_pkcs1_pem(pem).map(Self::new).map_err(|_| KeyError::Pem)
+        RsaPrivateKey::from_pkcs1_pem(pem)
+            .map(Self::new)
+            .map_err(|_| KeyError::Pem)
     }
 
     /// Reads PKCS#1 PEM that another program made: its primes may differ in size, as those of
@@ -126,7 +134,10 @@ impl PrivateKey {
             number(parts.modulus.as_bytes())?,
             number(parts.public_exponent.as_bytes())?,
             number(parts.private_exponent.as_bytes())?,
-            vec![number(parts.prime1.as_bytes())?, number(parts.prime2.as_bytes())?],
+            vec![
+                number(parts.prime1.as_bytes())?,
+                number(parts.prime2.as_bytes())?,
+            ],
         )
         .map(Self::new)
         .map_err(|_| KeyError::Pem)
@@ -137,7 +148,9 @@ impl PrivateKey {
     /// # Errors
     /// Returns [`KeyError::Pem`] if the key has more than two primes.
     pub fn to_pem(&self) -> Result<Zeroizing<String>, KeyError> {
-        self.key.to_pkcs1_pem(LineEnding::LF).map_err(|_| KeyError::Pem)
+        self.key
+            .to_pkcs1_pem(LineEnding::LF)
+            .map_err(|_| KeyError::Pem)
     }
 
     /// Returns the public half.
@@ -156,7 +169,9 @@ impl PrivateKey {
         if bytes.len() != self.key.size() {
             return Err(BlockError::Block);
         }
-        self.key.decrypt_blinded(rng, Pkcs1v15Encrypt, &bytes).map_err(|_| BlockError::Block)
+        self.key
+            .decrypt_blinded(rng, Pkcs1v15Encrypt, &bytes)
+            .map_err(|_| BlockError::Block)
     }
 }
 
@@ -185,7 +200,10 @@ impl PublicKey {
         let key = RsaPublicKey::from_pkcs1_der(&der).map_err(|_| KeyError::Pem)?;
         let key = Self(key);
         if key.bits() < policy.bits_min {
-            return Err(KeyError::Small { bits: key.bits(), min: policy.bits_min });
+            return Err(KeyError::Small {
+                bits: key.bits(),
+                min: policy.bits_min,
+            });
         }
         Ok(key)
     }
@@ -193,7 +211,9 @@ impl PublicKey {
     /// Writes PKCS#1 PEM in lines of 64 with a final newline.
     #[must_use]
     pub fn to_pem(&self) -> String {
-        self.0.to_pkcs1_pem(LineEnding::LF).expect("two numbers are DER")
+        self.0
+            .to_pkcs1_pem(LineEnding::LF)
+            .expect("two numbers are DER")
     }
 
     /// Returns the size of the modulus in bits.

@@ -205,13 +205,7 @@ impl Session {
         Self::new(Role::Server, own, policy, limits, now)
     }
 
-    fn new(
-        role: Role,
-        own: PrivateKey,
-        policy: KeyPolicy,
-        limits: Limits,
-        now: Duration,
-    ) -> Self {
+    fn new(role: Role, own: PrivateKey, policy: KeyPolicy, limits: Limits, now: Duration) -> Self {
         Self {
             role,
             own,
@@ -237,8 +231,12 @@ impl Session {
 
     /// Goes on with the key of [`Output::PeerKey`].
     pub fn accept_key(&mut self, rng: &mut impl CryptoRng, now: Duration) {
-        let Phase::Judging(key) = std::mem::replace(&mut self.phase, Phase::Closed) else { return };
-        let Some(check) = key.seal(KEYCHECK, rng) else { return self.close(Reason::BadKey) };
+        let Phase::Judging(key) = std::mem::replace(&mut self.phase, Phase::Closed) else {
+            return;
+        };
+        let Some(check) = key.seal(KEYCHECK, rng) else {
+            return self.close(Reason::BadKey);
+        };
         self.write(check.as_bytes());
         match self.role {
             Role::Client => self.phase = Phase::Asked(key),
@@ -267,12 +265,16 @@ impl Session {
         rng: &mut impl CryptoRng,
         now: Duration,
     ) -> Result<(), SendError> {
-        let Phase::Ready(key) = &self.phase else { return Err(SendError::NotReady) };
+        let Phase::Ready(key) = &self.phase else {
+            return Err(SendError::NotReady);
+        };
         if self.role != Role::Client {
             return Err(SendError::NotReady);
         }
-        let too_long =
-            SendError::TooLong { max: key.message_bytes_max(), got: message.len() };
+        let too_long = SendError::TooLong {
+            max: key.message_bytes_max(),
+            got: message.len(),
+        };
         let block = key.seal(message, rng).ok_or(too_long)?;
         let key = key.clone();
         self.write(block.as_bytes());
@@ -290,7 +292,9 @@ impl Session {
             return;
         };
         let reply = &reply[..reply.len().min(key.message_bytes_max())];
-        let Some(block) = key.seal(reply, rng) else { return self.close(Reason::BadKey) };
+        let Some(block) = key.seal(reply, rng) else {
+            return self.close(Reason::BadKey);
+        };
         self.write(block.as_bytes());
         self.phase = Phase::Ready(key);
         self.deadline = now + self.limits.idle;
@@ -323,8 +327,8 @@ impl Session {
 
     fn advance(&mut self, rng: &mut impl CryptoRng, now: Duration) {
         while self.may_read() {
-            let block_chars = matches!(self.phase, Phase::Ready(_))
-                .then(|| self.own.public().block_chars());
+            let block_chars =
+                matches!(self.phase, Phase::Ready(_)).then(|| self.own.public().block_chars());
             match self.frames.next(block_chars) {
                 Ok(Some(frame)) => self.frame(&frame, rng, now),
                 Ok(None) => return,
@@ -420,7 +424,9 @@ impl Session {
     }
 
     fn opens_to_keycheck(&self, frame: &[u8], rng: &mut impl CryptoRng) -> bool {
-        self.own.open(frame, rng).is_ok_and(|opened| opened == KEYCHECK)
+        self.own
+            .open(frame, rng)
+            .is_ok_and(|opened| opened == KEYCHECK)
     }
 
     fn establish(&mut self, key: PublicKey, now: Duration) {
@@ -430,7 +436,8 @@ impl Session {
     }
 
     fn write(&mut self, frame: &[u8]) {
-        self.outputs.push_back(Output::Write([frame, &[END]].concat()));
+        self.outputs
+            .push_back(Output::Write([frame, &[END]].concat()));
     }
 
     fn close(&mut self, reason: Reason) {

@@ -31,8 +31,12 @@ impl SealChance {
     /// Draws all four.
     #[must_use]
     pub fn from_rng(rng: &mut impl CryptoRng) -> Self {
-        let mut chance =
-            Self { ephemeral: [0; 32], key: [0; 32], key_nonce: [0; 24], data_nonce: [0; 12] };
+        let mut chance = Self {
+            ephemeral: [0; 32],
+            key: [0; 32],
+            key_nonce: [0; 24],
+            data_nonce: [0; 12],
+        };
         rng.fill_bytes(&mut chance.ephemeral);
         rng.fill_bytes(&mut chance.key);
         rng.fill_bytes(&mut chance.key_nonce);
@@ -88,11 +92,15 @@ pub fn open(envelope: &str, key: &SigningKey) -> Result<Zeroizing<String>, Envel
         .decrypt(&parts.key_nonce.into(), &parts.encrypted_key[..])
         .map(Zeroizing::new)
         .map_err(|_| EnvelopeError::Sealed)?;
-    let symmetric: &[u8; 32] =
-        symmetric.as_slice().try_into().map_err(|_| EnvelopeError::Sealed)?;
+    let symmetric: &[u8; 32] = symmetric
+        .as_slice()
+        .try_into()
+        .map_err(|_| EnvelopeError::Sealed)?;
     let text = decrypt(symmetric, &parts.data_nonce, &parts.encrypted_content)
         .ok_or(EnvelopeError::Sealed)?;
-    String::from_utf8(text).map(Zeroizing::new).map_err(|_| EnvelopeError::Sealed)
+    String::from_utf8(text)
+        .map(Zeroizing::new)
+        .map_err(|_| EnvelopeError::Sealed)
 }
 
 /// Checks the shape of an envelope, for which no key is needed.
@@ -155,7 +163,9 @@ impl Parts {
 fn exact<const N: usize>(text: &str) -> Result<[u8; N], EnvelopeError> {
     // Two bytes more than the longest member that comes here, so that no length is cut off.
     let mut bytes = [0; 51];
-    let length = STANDARD.decode_slice(text, &mut bytes).map_err(|_| EnvelopeError::Form)?;
+    let length = STANDARD
+        .decode_slice(text, &mut bytes)
+        .map_err(|_| EnvelopeError::Form)?;
     bytes[..length].try_into().map_err(|_| EnvelopeError::Form)
 }
 
@@ -185,7 +195,9 @@ fn encrypt(key: &[u8; 32], nonce: &[u8; 12], text: &[u8]) -> Vec<u8> {
 }
 
 fn decrypt(key: &[u8; 32], nonce: &[u8; 12], sealed: &[u8]) -> Option<Vec<u8>> {
-    Aes256Gcm::new(key.into()).decrypt(nonce.into(), Payload::from(sealed)).ok()
+    Aes256Gcm::new(key.into())
+        .decrypt(nonce.into(), Payload::from(sealed))
+        .ok()
 }
 
 #[cfg(test)]
@@ -196,7 +208,11 @@ mod tests {
     use super::*;
 
     fn sealed(text: &str, key: &SigningKey) -> String {
-        seal(text, key.public(), &SealChance::from_rng(&mut ChaCha20Rng::from_seed([3; 32])))
+        seal(
+            text,
+            key.public(),
+            &SealChance::from_rng(&mut ChaCha20Rng::from_seed([3; 32])),
+        )
     }
 
     #[test]
@@ -204,7 +220,10 @@ mod tests {
         let key = SigningKey::from_seed(&[7; 32]);
         let envelope = sealed("door open", &key);
 
-        assert_eq!(open(&envelope, &key).as_deref().map(String::as_str), Ok("door open"));
+        assert_eq!(
+            open(&envelope, &key).as_deref().map(String::as_str),
+            Ok("door open")
+        );
         let other = SigningKey::from_seed(&[8; 32]);
         assert_eq!(open(&envelope, &other), Err(EnvelopeError::Sealed));
     }
@@ -226,7 +245,10 @@ mod tests {
     #[test]
     fn every_listed_low_order_key_gives_the_zero_secret() {
         for text in LOW_ORDER {
-            let bytes: [u8; 32] = hex::decode(text).expect("hex").try_into().expect("32 bytes");
+            let bytes: [u8; 32] = hex::decode(text)
+                .expect("hex")
+                .try_into()
+                .expect("32 bytes");
             let product = curve25519_dalek::MontgomeryPoint(bytes).mul_clamped([0x55; 32]);
             assert_eq!(product.to_bytes(), [0; 32], "{text}");
         }
@@ -284,14 +306,17 @@ mod vectors {
 
         fn text(&self) -> Option<String> {
             let repeated = self.plaintext_repeat.as_ref();
-            self.plaintext.clone().or_else(|| {
-                repeated.map(|r| format!("{}{}", r.unit.repeat(r.count), r.tail))
-            })
+            self.plaintext
+                .clone()
+                .or_else(|| repeated.map(|r| format!("{}{}", r.unit.repeat(r.count), r.tail)))
         }
     }
 
     fn bytes<const N: usize>(text: &str) -> [u8; N] {
-        hex::decode(text).expect("hex").try_into().expect("the right length")
+        hex::decode(text)
+            .expect("hex")
+            .try_into()
+            .expect("the right length")
     }
 
     #[test]
@@ -304,7 +329,12 @@ mod vectors {
             let opened = open(&case.envelope, &case.key()).expect(&case.name);
             assert_eq!(*opened, text, "{}", case.name);
             if let Some(sum) = &case.plaintext_sha256 {
-                assert_eq!(&hex::encode(Sha256::digest(opened.as_bytes())), sum, "{}", case.name);
+                assert_eq!(
+                    &hex::encode(Sha256::digest(opened.as_bytes())),
+                    sum,
+                    "{}",
+                    case.name
+                );
             }
             assert_eq!(check_envelope(&case.envelope), Ok(()), "{}", case.name);
         }
@@ -317,9 +347,12 @@ mod vectors {
         let mut cases = 0;
 
         for case in &file.cases {
-            let (Some(ephemeral), Some(key), Some(key_nonce), Some(data_nonce)) =
-                (&case.ephemeral_private, &case.sym_key, &case.key_nonce, &case.data_nonce)
-            else {
+            let (Some(ephemeral), Some(key), Some(key_nonce), Some(data_nonce)) = (
+                &case.ephemeral_private,
+                &case.sym_key,
+                &case.key_nonce,
+                &case.data_nonce,
+            ) else {
                 continue;
             };
             let chance = SealChance {
@@ -328,7 +361,11 @@ mod vectors {
                 key_nonce: bytes(key_nonce),
                 data_nonce: bytes(data_nonce),
             };
-            let ours = seal(&case.text().expect("a plaintext"), case.key().public(), &chance);
+            let ours = seal(
+                &case.text().expect("a plaintext"),
+                case.key().public(),
+                &chance,
+            );
             let ours: serde_json::Value = serde_json::from_str(&ours).expect("JSON");
             let theirs: serde_json::Value = serde_json::from_str(&case.envelope).expect("JSON");
             assert_eq!(ours, theirs, "{}", case.name);
@@ -346,7 +383,12 @@ mod vectors {
             match case.expect.as_str() {
                 "open" => {
                     let opened = opened.expect(&case.name);
-                    assert_eq!(Some(opened.as_str()), case.plaintext.as_deref(), "{}", case.name);
+                    assert_eq!(
+                        Some(opened.as_str()),
+                        case.plaintext.as_deref(),
+                        "{}",
+                        case.name
+                    );
                 }
                 "reject" => assert!(opened.is_err(), "{} opened", case.name),
                 "either" => {}

@@ -25,7 +25,10 @@ impl SigningKey {
         let opening = Zeroizing::new(key.to_scalar_bytes());
         Self {
             opening: crypto_box::SecretKey::from(*opening),
-            public: PublicKey { verifying, sealing: verifying.to_montgomery().to_bytes() },
+            public: PublicKey {
+                verifying,
+                sealing: verifying.to_montgomery().to_bytes(),
+            },
             key,
         }
     }
@@ -90,13 +93,18 @@ impl PublicKey {
     /// # Errors
     /// Returns [`KeyError::Point`] for those.
     pub fn from_bytes(bytes: &[u8; 32]) -> Result<Self, KeyError> {
-        let point = CompressedEdwardsY(*bytes).decompress().ok_or(KeyError::Point)?;
+        let point = CompressedEdwardsY(*bytes)
+            .decompress()
+            .ok_or(KeyError::Point)?;
         let canonical = point.compress().as_bytes() == bytes;
         if !canonical || point.is_small_order() || !point.is_torsion_free() {
             return Err(KeyError::Point);
         }
         let verifying = VerifyingKey::from_bytes(bytes).map_err(|_| KeyError::Point)?;
-        Ok(Self { verifying, sealing: point.to_montgomery().to_bytes() })
+        Ok(Self {
+            verifying,
+            sealing: point.to_montgomery().to_bytes(),
+        })
     }
 
     /// Takes standard base64 of the 32 bytes.
@@ -126,7 +134,9 @@ impl PublicKey {
     /// Returns [`WrongSignature`] if it is not this key's over these bytes.
     pub fn verify(&self, bytes: &[u8], signature: &[u8; 64]) -> Result<(), WrongSignature> {
         let signature = Signature::from_bytes(signature);
-        self.verifying.verify_strict(bytes, &signature).map_err(|_| WrongSignature)
+        self.verifying
+            .verify_strict(bytes, &signature)
+            .map_err(|_| WrongSignature)
     }
 
     pub(super) fn sealing(&self) -> crypto_box::PublicKey {
@@ -191,7 +201,10 @@ mod vectors {
     }
 
     fn bytes<const N: usize>(text: &str) -> [u8; N] {
-        hex::decode(text).expect("hex").try_into().expect("the right length")
+        hex::decode(text)
+            .expect("hex")
+            .try_into()
+            .expect("the right length")
     }
 
     #[test]
@@ -205,8 +218,18 @@ mod vectors {
             assert_eq!(public.to_base64(), case.public_key_base64, "{}", case.name);
             let clamped = curve25519_dalek::scalar::clamp_integer(key.opening.to_bytes());
             assert_eq!(hex::encode(clamped), case.x25519_private, "{}", case.name);
-            assert_eq!(hex::encode(public.sealing), case.x25519_public, "{}", case.name);
-            assert_eq!(hex::encode(key.public.sealing), case.x25519_public, "{}", case.name);
+            assert_eq!(
+                hex::encode(public.sealing),
+                case.x25519_public,
+                "{}",
+                case.name
+            );
+            assert_eq!(
+                hex::encode(key.public.sealing),
+                case.x25519_public,
+                "{}",
+                case.name
+            );
 
             let signature = STANDARD.encode(key.sign(case.challenge.as_bytes()));
             assert_eq!(signature, case.challenge_signature, "{}", case.name);
@@ -225,13 +248,19 @@ mod vectors {
             let read = PublicKey::from_bytes(&bytes(&case.ed25519_public));
             assert_eq!(read, Err(KeyError::Point), "{}", case.name);
         }
-        checked("syft/identity.json keys to refuse", file.public_keys_to_refuse.len());
+        checked(
+            "syft/identity.json keys to refuse",
+            file.public_keys_to_refuse.len(),
+        );
     }
 
     #[test]
     fn the_seed_is_not_printed() {
         let printed = format!("{:?}", SigningKey::from_seed(&[0xab; 32]));
 
-        assert!(!printed.contains("abab") && !printed.contains("171"), "{printed}");
+        assert!(
+            !printed.contains("abab") && !printed.contains("171"),
+            "{printed}"
+        );
     }
 }

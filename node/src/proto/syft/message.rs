@@ -94,11 +94,17 @@ impl Message {
             let text = signed_text(&self.from, &self.to, nanos, &self.content);
             key.verify(text.as_bytes(), &signature).is_ok()
         };
-        if time.candidates().any(holds) { Ok(()) } else { Err(WrongSignature) }
+        if time.candidates().any(holds) {
+            Ok(())
+        } else {
+            Err(WrongSignature)
+        }
     }
 
     fn is_signed(&self) -> bool {
-        self.signature.as_deref().is_some_and(|signature| !signature.is_empty())
+        self.signature
+            .as_deref()
+            .is_some_and(|signature| !signature.is_empty())
     }
 }
 
@@ -168,10 +174,12 @@ pub fn receive(
     key_of: impl FnOnce(&str) -> Option<PublicKey>,
 ) -> Result<Received, FrameError> {
     let message = Message::decode(frame)?;
-    let own_forward =
-        message.is_forward_message && message.from == own_id && message.to == own_id;
+    let own_forward = message.is_forward_message && message.from == own_id && message.to == own_id;
     if message.from == "system" || own_forward {
-        return Ok(Received { trust: Trust::Server(message.status), content: message.content });
+        return Ok(Received {
+            trust: Trust::Server(message.status),
+            content: message.content,
+        });
     }
     let trust = if !message.is_signed() {
         Trust::Unsigned
@@ -184,11 +192,20 @@ pub fn receive(
     };
     let opens = matches!(trust, Trust::Verified | Trust::Unsigned);
     if message.to != own_id || message.is_forward_message || !opens {
-        return Ok(Received { trust, content: message.content });
+        return Ok(Received {
+            trust,
+            content: message.content,
+        });
     }
     Ok(match envelope::open(&message.content, own_key) {
-        Ok(text) => Received { trust, content: text.to_string() },
-        Err(_) => Received { trust: Trust::DecryptionFailed, content: message.content },
+        Ok(text) => Received {
+            trust,
+            content: text.to_string(),
+        },
+        Err(_) => Received {
+            trust: Trust::DecryptionFailed,
+            content: message.content,
+        },
     })
 }
 
@@ -199,14 +216,16 @@ mod tests {
     #[test]
     fn a_message_that_we_sign_verifies_and_a_changed_one_does_not() {
         let key = SigningKey::from_seed(&[7; 32]);
-        let message =
-            Message::signed("pi-1", "pi-2", "x".to_owned(), 1_747_396_800_127, &key);
+        let message = Message::signed("pi-1", "pi-2", "x".to_owned(), 1_747_396_800_127, &key);
 
         let read = Message::decode(&message.encode()).expect("a message");
 
         assert_eq!(read, message);
         assert_eq!(read.verify(key.public()), Ok(()));
-        let changed = Message { to: "pi-3".to_owned(), ..read };
+        let changed = Message {
+            to: "pi-3".to_owned(),
+            ..read
+        };
         assert_eq!(changed.verify(key.public()), Err(WrongSignature));
     }
 
@@ -227,7 +246,10 @@ mod vectors {
     use crate::vectors::{checked, load};
 
     fn seed(text: &str) -> [u8; 32] {
-        hex::decode(text).expect("hex").try_into().expect("32 bytes")
+        hex::decode(text)
+            .expect("hex")
+            .try_into()
+            .expect("32 bytes")
     }
 
     #[derive(Deserialize)]

@@ -27,16 +27,27 @@ impl Timestamp {
     pub fn from_text(text: impl Into<String>) -> Self {
         let text = text.into();
         let read = Reading::of(&text);
-        let exact = read.as_ref().filter(|r| r.strict).and_then(Reading::exact_nanos);
+        let exact = read
+            .as_ref()
+            .filter(|r| r.strict)
+            .and_then(Reading::exact_nanos);
         let python = read.as_ref().map(Reading::python_nanos);
-        Self { text, exact, python }
+        Self {
+            text,
+            exact,
+            python,
+        }
     }
 
     /// Makes the time that this node signs with: not later than `unix_ms`, and on the grid on
     /// which Go, Python and JavaScript compute the same number.
     #[must_use]
     pub fn on_grid(unix_ms: u64) -> Self {
-        let step = if unix_ms / 1000 < GRID_ENDS_S { 4 } else { 1000 };
+        let step = if unix_ms / 1000 < GRID_ENDS_S {
+            4
+        } else {
+            1000
+        };
         let ms = i64::try_from(unix_ms - unix_ms % step).unwrap_or(0);
         let time = jiff::Timestamp::from_millisecond(ms).unwrap_or_default();
         Self::from_text(format!("{time:.3}"))
@@ -110,7 +121,11 @@ impl Reading {
         let rest = &bytes[19..];
         let (nanos, fraction_bytes) = fraction(rest);
         let (offset_seconds, full_zone) = zone(&rest[fraction_bytes..])?;
-        let seconds = local.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_second();
+        let seconds = local
+            .to_zoned(jiff::tz::TimeZone::UTC)
+            .ok()?
+            .timestamp()
+            .as_second();
         Some(Self {
             seconds: seconds - offset_seconds,
             nanos,
@@ -119,7 +134,9 @@ impl Reading {
     }
 
     fn exact_nanos(&self) -> Option<i64> {
-        self.seconds.checked_mul(1_000_000_000)?.checked_add(i64::from(self.nanos))
+        self.seconds
+            .checked_mul(1_000_000_000)?
+            .checked_add(i64::from(self.nanos))
     }
 
     /// Does what `int(datetime.timestamp() * 1e9)` does.
@@ -139,14 +156,22 @@ fn number(digits: &[u8]) -> Option<u32> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    digits.iter().try_fold(0u32, |n, d| n.checked_mul(10)?.checked_add(u32::from(d - b'0')))
+    digits.iter().try_fold(0u32, |n, d| {
+        n.checked_mul(10)?.checked_add(u32::from(d - b'0'))
+    })
 }
 
 /// Reads a point and digits: the nanoseconds, and how many bytes they took.
 fn fraction(bytes: &[u8]) -> (u32, usize) {
-    let Some(digits) = bytes.strip_prefix(b".") else { return (0, 0) };
+    let Some(digits) = bytes.strip_prefix(b".") else {
+        return (0, 0);
+    };
     let count = digits.iter().take_while(|b| b.is_ascii_digit()).count();
-    let nine = digits[..count].iter().copied().chain(std::iter::repeat(b'0')).take(9);
+    let nine = digits[..count]
+        .iter()
+        .copied()
+        .chain(std::iter::repeat(b'0'))
+        .take(9);
     (nine.fold(0, |n, d| n * 10 + u32::from(d - b'0')), 1 + count)
 }
 
@@ -176,9 +201,18 @@ mod tests {
 
     #[test]
     fn the_time_we_sign_with_is_on_the_grid_and_written_with_three_digits() {
-        assert_eq!(Timestamp::on_grid(1_747_396_800_127).as_str(), "2025-05-16T12:00:00.124Z");
-        assert_eq!(Timestamp::on_grid(1_747_396_800_000).as_str(), "2025-05-16T12:00:00.000Z");
-        assert_eq!(Timestamp::on_grid(2_147_483_648_999).as_str(), "2038-01-19T03:14:08.000Z");
+        assert_eq!(
+            Timestamp::on_grid(1_747_396_800_127).as_str(),
+            "2025-05-16T12:00:00.124Z"
+        );
+        assert_eq!(
+            Timestamp::on_grid(1_747_396_800_000).as_str(),
+            "2025-05-16T12:00:00.000Z"
+        );
+        assert_eq!(
+            Timestamp::on_grid(2_147_483_648_999).as_str(),
+            "2038-01-19T03:14:08.000Z"
+        );
     }
 
     #[test]

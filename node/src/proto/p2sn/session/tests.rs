@@ -65,7 +65,10 @@ fn keys() -> Vec<Key> {
 }
 
 fn private(keys: &[Key], id: &str) -> PrivateKey {
-    let key = keys.iter().find(|key| key.id == id).expect("the key is in the file");
+    let key = keys
+        .iter()
+        .find(|key| key.id == id)
+        .expect("the key is in the file");
     PrivateKey::from_foreign_pem(&key.private_pem).expect("a private key")
 }
 
@@ -118,10 +121,8 @@ impl Pair {
                     }
                 }
                 Output::PeerKey(_) => own.accept_key(&mut self.rng, NOW),
-                Output::Established
-                | Output::Message(_)
-                | Output::Reply(_)
-                | Output::Closed(_) => {}
+                Output::Established | Output::Message(_) | Output::Reply(_) | Output::Closed(_) => {
+                }
             }
             if !matches!(output, Output::Write(_)) {
                 self.log.push((role, output));
@@ -135,7 +136,9 @@ fn outputs(session: &mut Session) -> Vec<Output> {
 }
 
 fn written(output: &Output) -> Vec<u8> {
-    let Output::Write(bytes) = output else { panic!("expected a write, got {output:?}") };
+    let Output::Write(bytes) = output else {
+        panic!("expected a write, got {output:?}")
+    };
     bytes.clone()
 }
 
@@ -147,7 +150,9 @@ fn the_exchange_and_a_message_work_in_every_segmentation() {
     for piece in [1, 7, 64, 10_000] {
         let mut pair = Pair::new(&small, &large, piece);
         pair.run();
-        pair.client.send(b"door open", &mut pair.rng, NOW).expect("ready");
+        pair.client
+            .send(b"door open", &mut pair.rng, NOW)
+            .expect("ready");
         pair.run();
         pair.server.reply(b"P2SN:OK", &mut pair.rng, NOW);
         pair.run();
@@ -175,21 +180,32 @@ fn a_message_without_end_and_two_in_one_segment_are_taken() {
     pair.run();
     pair.log.clear();
     let mut block = |text: &[u8]| {
-        own.public().seal(text, &mut pair.rng).expect("short").into_bytes()
+        own.public()
+            .seal(text, &mut pair.rng)
+            .expect("short")
+            .into_bytes()
     };
     let bare = block(b"bare");
     let two = [block(b"one"), vec![END], block(b"two"), vec![END]].concat();
 
     pair.server.handle_input(&bare, &mut rng(), NOW);
-    assert_eq!(outputs(&mut pair.server), [Output::Message(b"bare".to_vec())]);
+    assert_eq!(
+        outputs(&mut pair.server),
+        [Output::Message(b"bare".to_vec())]
+    );
     pair.server.reply(b"", &mut rng(), NOW);
     outputs(&mut pair.server);
     pair.server.handle_input(&[END], &mut rng(), NOW);
     assert_eq!(outputs(&mut pair.server), []);
     pair.server.handle_input(&two, &mut rng(), NOW);
-    assert_eq!(outputs(&mut pair.server), [Output::Message(b"one".to_vec())]);
+    assert_eq!(
+        outputs(&mut pair.server),
+        [Output::Message(b"one".to_vec())]
+    );
     pair.server.reply(b"", &mut rng(), NOW);
-    let [Output::Write(_), second] = &outputs(&mut pair.server)[..] else { panic!("two outputs") };
+    let [Output::Write(_), second] = &outputs(&mut pair.server)[..] else {
+        panic!("two outputs")
+    };
     assert_eq!(second, &Output::Message(b"two".to_vec()));
 }
 
@@ -200,7 +216,8 @@ fn a_new_pubkey_in_the_message_phase_begins_a_new_exchange() {
     let mut pair = Pair::new(&own, &own, 10_000);
     pair.run();
 
-    pair.server.handle_input(b"P2SN:PUBKEY\x04", &mut rng(), NOW);
+    pair.server
+        .handle_input(b"P2SN:PUBKEY\x04", &mut rng(), NOW);
 
     let pem = [own.public().to_pem().as_bytes(), &[END]].concat();
     assert_eq!(outputs(&mut pair.server), [Output::Write(pem)]);
@@ -214,12 +231,18 @@ fn a_refused_key_ends_the_session_before_anything_secret_is_sent() {
     outputs(&mut session);
     let pem = [own.public().to_pem().as_bytes(), &[END]].concat();
     session.handle_input(&pem, &mut rng(), NOW);
-    assert_eq!(outputs(&mut session), [Output::PeerKey(own.public().clone())]);
+    assert_eq!(
+        outputs(&mut session),
+        [Output::PeerKey(own.public().clone())]
+    );
 
     session.refuse_key();
 
     assert_eq!(outputs(&mut session), [Output::Closed(Reason::KeyRefused)]);
-    assert_eq!(session.send(b"x", &mut rng(), NOW), Err(SendError::NotReady));
+    assert_eq!(
+        session.send(b"x", &mut rng(), NOW),
+        Err(SendError::NotReady)
+    );
 }
 
 #[test]
@@ -246,7 +269,10 @@ fn the_longest_message_passes_and_one_byte_more_is_refused_with_the_limit() {
     assert_eq!(refused, Err(SendError::TooLong { max: 117, got: 118 }));
     assert_eq!(pair.client.send(&[7; 117], &mut rng(), NOW), Ok(()));
     pair.run();
-    assert_eq!(pair.log.last(), Some(&(Role::Server, Output::Message(vec![7; 117]))));
+    assert_eq!(
+        pair.log.last(),
+        Some(&(Role::Server, Output::Message(vec![7; 117])))
+    );
 }
 
 #[test]
@@ -258,13 +284,19 @@ fn slow_and_silent_peers_are_cut_off() {
     silent.handle_timeout(Duration::from_millis(9_999));
     assert_eq!(outputs(&mut silent), []);
     silent.handle_timeout(Duration::from_secs(10));
-    assert_eq!(outputs(&mut silent), [Output::Closed(Reason::ExchangeTimeout)]);
+    assert_eq!(
+        outputs(&mut silent),
+        [Output::Closed(Reason::ExchangeTimeout)]
+    );
     assert_eq!(silent.poll_timeout(), None);
 
     let mut pair = Pair::new(&own, &own, 10_000);
     pair.run();
     pair.server.handle_timeout(Duration::from_secs(300));
-    assert_eq!(outputs(&mut pair.server), [Output::Closed(Reason::IdleTimeout)]);
+    assert_eq!(
+        outputs(&mut pair.server),
+        [Output::Closed(Reason::IdleTimeout)]
+    );
     pair.client.send(b"x", &mut rng(), NOW).expect("ready");
     pair.client.handle_timeout(Duration::from_secs(10));
     let last = outputs(&mut pair.client).pop();
@@ -275,14 +307,20 @@ fn slow_and_silent_peers_are_cut_off() {
 fn any_bytes_at_all_end_in_a_state_and_not_in_a_panic() {
     let keys = keys();
     let own = private(&keys, "dev-1024");
-    bolero::check!().with_type::<Vec<u8>>().with_iterations(500).for_each(|bytes| {
-        for mut session in [server(&own, ANY_SIZE), client(&own, ANY_SIZE)] {
-            session.handle_input(b"P2SN:PUBKEY\x04", &mut rng(), NOW);
-            session.handle_input(bytes, &mut rng(), NOW);
-            outputs(&mut session);
-        }
-        drop(PublicKey::from_pem(&String::from_utf8_lossy(bytes), ANY_SIZE));
-    });
+    bolero::check!()
+        .with_type::<Vec<u8>>()
+        .with_iterations(500)
+        .for_each(|bytes| {
+            for mut session in [server(&own, ANY_SIZE), client(&own, ANY_SIZE)] {
+                session.handle_input(b"P2SN:PUBKEY\x04", &mut rng(), NOW);
+                session.handle_input(bytes, &mut rng(), NOW);
+                outputs(&mut session);
+            }
+            drop(PublicKey::from_pem(
+                &String::from_utf8_lossy(bytes),
+                ANY_SIZE,
+            ));
+        });
 }
 
 mod vectors {
@@ -299,7 +337,12 @@ mod vectors {
             let mut session = server(&own, ANY_SIZE);
             session.handle_input(b"P2SN:PUBKEY\x04", &mut rng(), NOW);
             let frame = written(&outputs(&mut session)[0]);
-            assert_eq!(hex::encode(frame), key.server_pubkey_frame_hex, "{}", key.id);
+            assert_eq!(
+                hex::encode(frame),
+                key.server_pubkey_frame_hex,
+                "{}",
+                key.id
+            );
 
             let mut session = client(&own, ANY_SIZE);
             let pem = [own.public().to_pem().as_bytes(), &[END]].concat();
@@ -307,7 +350,12 @@ mod vectors {
             session.accept_key(&mut rng(), NOW);
             session.handle_input(b"P2SN:PUBKEY\x04", &mut rng(), NOW);
             let frame = written(outputs(&mut session).last().expect("a write"));
-            assert_eq!(hex::encode(frame), key.client_pubkey_frame_hex, "{}", key.id);
+            assert_eq!(
+                hex::encode(frame),
+                key.client_pubkey_frame_hex,
+                "{}",
+                key.id
+            );
         }
         checked("p2sn/exchange.json keys", keys.len());
     }
@@ -332,8 +380,10 @@ mod vectors {
         let file: Rejects = load("p2sn/reject.json");
         for case in &file.frames {
             let own = private(&keys, &case.key);
-            let frame =
-                case.frame_hex.as_ref().map_or(vec![b'A'; 70_000], |f| hex::decode(f).expect("hex"));
+            let frame = case
+                .frame_hex
+                .as_ref()
+                .map_or(vec![b'A'; 70_000], |f| hex::decode(f).expect("hex"));
             let mut session = server(&own, ANY_SIZE);
             session.handle_input(b"P2SN:PUBKEY\x04", &mut rng(), NOW);
             outputs(&mut session);

@@ -1,0 +1,6 @@
+//! Whole-program tests: what a person does, with real nodes in processes of their own.
+
+mod command_line;
+mod kill;
+mod mesh;
+mod stranger;

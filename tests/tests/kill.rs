@@ -1,0 +1,76 @@
+//! SIGKILL at random moments: what was acknowledged is there, once.
+
+use std::time::Duration;
+
+use pimesh_tests::World;
+
+/// Rounds of killing. Each kills the sender, the recipient or both.
+const ROUNDS: u32 = 50;
+
+#[tokio::test]
+async fn no_acknowledged_message_is_lost_or_doubled_in_fifty_kills() -> anyhow::Result<()> {
+    let world = World::new()?;
+    let [mut a, mut b] = world.mesh(["a", "b"]).await?;
+    let mut accepted: Vec<String> = Vec::new();
+    // A small generator with a fixed start: the moments differ from round to round, not from run
+    // to run.
+    let mut chance = 0x9e37_79b9_u32;
+    let mut next = move || {
+        chance ^= chance << 13;
+        chance ^= chance >> 17;
+        chance ^= chance << 5;
+        chance
+    };
+
+    for round in 0..ROUNDS {
+        let moment = Duration::from_micros(u64::from(next() % 30_000));
+        let sending = async {
+            for number in 0..10 {
+                let text = format!("{round}/{number}");
+                match a.send("b", &text).await {
+                    Ok(_) => accepted.push(text),
+                    // Killed before it was accepted.
+                    Err(_) => break,
+                }
+            }
+            // Never ends by itself: the kill ends the round.
+            std::future::pending::<()>().await;
+        };
+        drop(tokio::time::timeout(moment, sending).await);
+        match next() % 3 {
+            0 => a = a.restart().await?,
+            1 => b = b.restart().await?,
+            _ => {
+                a.child.kill().await?;
+                b = b.restart().await?;
+                a = a.restart().await?;
+            }
+        }
+    }
+
+    // What was under way when the node was killed may have been accepted without our hearing of it;
+    // so there may be more, but what was acknowledged is there, once, and all is in order.
+    a.wait_until("rid of its outbox", || async {
+        Ok(a.client.outbox().await?.is_empty().then_some(()))
+    })
+    .await?;
+    let inbox: Vec<String> = b.inbox().await?.into_iter().map(|row| row.text).collect();
+    let position = |text: &String| inbox.iter().position(|t| t == text);
+    let positions: Vec<usize> = accepted
+        .iter()
+        .map(|text| position(text).unwrap_or_else(|| panic!("`{text}` was accepted and is lost")))
+        .collect();
+    assert!(positions.is_sorted(), "out of order: {inbox:?}");
+    let distinct: std::collections::BTreeSet<&String> = inbox.iter().collect();
+    assert_eq!(
+        distinct.len(),
+        inbox.len(),
+        "something came twice: {inbox:?}"
+    );
+    assert!(
+        accepted.len() > 50,
+        "only {} messages were accepted at all",
+        accepted.len()
+    );
+    Ok(())
+}
