@@ -42,6 +42,8 @@ pub mod net;
 #[cfg(feature = "net")]
 pub mod node;
 pub mod proto;
+#[cfg(test)]
+mod sim;
 pub mod state;
 #[cfg(feature = "disk")]
 pub mod store;

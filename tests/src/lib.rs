@@ -40,7 +40,7 @@ pub fn program() -> &'static Path {
     PROGRAM.get_or_init(|| {
         let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
         let status = std::process::Command::new(cargo)
-            .args(["build", "--quiet", "--package", "pimesh", "--bin", "pimesh"])
+            .args(["build", "--quiet", "--workspace", "--bins"])
             .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
             .status()
             .expect("cargo runs");
@@ -74,7 +74,8 @@ impl World {
     /// # Errors
     /// Fails if the node does not get ready.
     pub async fn start(&self, name: &str) -> anyhow::Result<Pi> {
-        Pi::start(self.home(name), name).await
+        let free = ["/ip4/127.0.0.1/udp/0/quic-v1", "/ip4/127.0.0.1/tcp/0"];
+        Pi::start(self.home(name), name, &free.map(str::to_owned)).await
     }
 
     /// Starts as many nodes as there are names, the first of which invites the others.
@@ -119,7 +120,7 @@ pub struct Pi {
 }
 
 impl Pi {
-    async fn start(home: PathBuf, name: &str) -> anyhow::Result<Self> {
+    async fn start(home: PathBuf, name: &str, listen: &[String]) -> anyhow::Result<Self> {
         let log = std::fs::File::options()
             .create(true)
             .append(true)
@@ -129,8 +130,7 @@ impl Pi {
             .arg("--home")
             .arg(&home)
             .args(["run", "--no-mdns", "-v", "--name", name])
-            .args(["--listen", "/ip4/127.0.0.1/udp/0/quic-v1"])
-            .args(["--listen", "/ip4/127.0.0.1/tcp/0"])
+            .args(listen.iter().flat_map(|address| ["--listen", address]))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -156,13 +156,14 @@ impl Pi {
         })
     }
 
-    /// Kills the node as a power cut would, and starts it again.
+    /// Kills the node as a power cut would, and starts it again at the same addresses.
     ///
     /// # Errors
     /// Fails if it does not get ready again.
     pub async fn restart(mut self) -> anyhow::Result<Self> {
         self.child.kill().await.context("kill the node")?;
-        Self::start(self.home.clone(), &self.name).await
+        let listen: Vec<String> = self.ready.split(' ').skip(2).map(str::to_owned).collect();
+        Self::start(self.home.clone(), &self.name, &listen).await
     }
 
     /// Enters the mesh of another node.

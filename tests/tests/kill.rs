@@ -23,7 +23,7 @@ async fn no_acknowledged_message_is_lost_or_doubled_in_fifty_kills() -> anyhow::
     };
 
     for round in 0..ROUNDS {
-        let moment = Duration::from_micros(u64::from(next() % 30_000));
+        let moment = Duration::from_micros(u64::from(next() % 300_000));
         let sending = async {
             for number in 0..10 {
                 let text = format!("{round}/{number}");

@@ -12,6 +12,7 @@ use libp2p_identity::PeerId;
 use super::{
     Asked, State,
     io::{Connection, Direction, Event, InboundId, NetOutput, Now, Opening, Transport},
+    membership::NotAMember,
 };
 use crate::proto::mesh::{
     Address,
@@ -271,7 +272,12 @@ impl State {
             Err(reason) => {
                 self.effects
                     .refused(Some(peer), "certificate", reason.name());
-                return self.refuse(connection, id, Refusal::NotAMember);
+                let bytes = self.why_not(&peer, &reason).encode();
+                return self.effects.net(NetOutput::MemberRespond {
+                    connection,
+                    id,
+                    bytes,
+                });
             }
         };
         if self.prefers_own_dial(&peer, now) {
@@ -289,6 +295,14 @@ impl State {
             id,
             bytes,
         });
+    }
+
+    /// Tells a removed member that it was removed, and anybody else nothing.
+    fn why_not(&self, peer: &PeerId, reason: &NotAMember) -> Response {
+        match self.membership.revocation_of(peer) {
+            Some(revocation) if *reason == NotAMember::Revoked => Response::Revoked(revocation),
+            _ => Response::Refused(Refusal::NotAMember),
+        }
     }
 
     fn refuse(&mut self, connection: Connection, id: InboundId, refusal: Refusal) {
@@ -383,6 +397,10 @@ impl State {
             }
             Ok(Response::Refused(Refusal::OtherConnection)) => {
                 self.close(connection, "the peer prefers its own connection");
+            }
+            Ok(Response::Revoked(revocation)) => {
+                self.learn_statements(vec![], vec![revocation], now);
+                self.close(connection, "the peer says that this node was removed");
             }
             Ok(Response::Refused(_)) => {
                 self.close(connection, "the peer does not take this node for a member");

@@ -206,6 +206,10 @@ impl Membership {
         others.chain([&self.own]).map(Certificate::encode).collect()
     }
 
+    pub(super) fn revocation_of(&self, peer: &PeerId) -> Option<Vec<u8>> {
+        self.revocations.get(peer).map(Revocation::encode)
+    }
+
     pub(super) fn revocations(&self) -> Vec<Vec<u8>> {
         self.revocations.values().map(Revocation::encode).collect()
     }
@@ -973,7 +977,7 @@ impl State {
         let welcome = match Response::decode(bytes) {
             Ok(Response::Welcome(welcome)) => welcome,
             Ok(Response::Refused(refusal)) => return Err(explain(refusal)),
-            Ok(Response::Hello(_) | Response::Ok) | Err(_) => {
+            Ok(Response::Hello(_) | Response::Ok | Response::Revoked(_)) | Err(_) => {
                 return Err(
                     Failure::unavailable("the inviter gave an answer that means nothing")
                         .with_hint("do both machines run the same version of pimesh?"),

@@ -64,6 +64,8 @@ pub enum Response {
     Welcome(Welcome),
     /// No.
     Refused(Refusal),
+    /// No, because of this encoded revocation, which the dialler can verify.
+    Revoked(Vec<u8>),
 }
 
 /// What a new member is given.
@@ -151,6 +153,7 @@ impl Response {
                 inviter: welcome.inviter.clone(),
             }),
             Self::Refused(refusal) => ResponseKind::Refused(*refusal as i32),
+            Self::Revoked(revocation) => ResponseKind::Revoked(revocation.clone()),
         };
         prost::Message::encode_to_vec(&WireResponse { kind: Some(kind) })
     }
@@ -175,6 +178,7 @@ impl Response {
             Some(ResponseKind::Refused(code)) => Ok(Self::Refused(
                 Refusal::try_from(code).unwrap_or(Refusal::NotAMember),
             )),
+            Some(ResponseKind::Revoked(revocation)) => Ok(Self::Revoked(revocation)),
             None => Err(DecodeError::Field {
                 what: WHAT,
                 field: "kind",
@@ -216,7 +220,7 @@ struct WireJoin {
 
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 struct WireResponse {
-    #[prost(oneof = "ResponseKind", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "ResponseKind", tags = "1, 2, 3, 4, 5")]
     kind: Option<ResponseKind>,
 }
 
@@ -230,6 +234,8 @@ enum ResponseKind {
     Welcome(WireWelcome),
     #[prost(enumeration = "Refusal", tag = "4")]
     Refused(i32),
+    #[prost(bytes, tag = "5")]
+    Revoked(Vec<u8>),
 }
 
 #[derive(Clone, PartialEq, Eq, prost::Message)]
@@ -271,6 +277,7 @@ mod tests {
             Response::Ok,
             Response::Welcome(welcome),
             Response::Refused(Refusal::TicketExpired),
+            Response::Revoked(vec![3]),
         ] {
             assert_eq!(Response::decode(&response.encode()), Ok(response));
         }
