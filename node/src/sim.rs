@@ -60,7 +60,8 @@ impl Disk {
             Record::Member { certificate, .. } => on.members.push(certificate),
             Record::Revocation { revocation, .. } => on.revocations.push(revocation),
             Record::Invite(invite) => {
-                on.invites.retain(|i: &Invite| i.secret_hash != invite.secret_hash);
+                on.invites
+                    .retain(|i: &Invite| i.secret_hash != invite.secret_hash);
                 on.invites.push(invite);
             }
             Record::ForgetInvite { secret_hash } => {
@@ -74,7 +75,8 @@ impl Disk {
             Record::Outcome { id, .. } => on.outbox.retain(|m: &Outgoing| m.id != id),
             Record::Incoming(message) => {
                 if let Some((epoch, sequence)) = message.mark {
-                    on.marks.retain(|(p, e, _)| (*p, *e) != (message.sender, epoch));
+                    on.marks
+                        .retain(|(p, e, _)| (*p, *e) != (message.sender, epoch));
                     on.marks.push((message.sender, epoch, sequence));
                 }
                 self.inbox.push((message.sender, message.id, message.text));
@@ -233,7 +235,9 @@ impl World {
         let writing = std::mem::take(&mut machine.writing);
         let kept = usize::try_from(self.chance(writing.len() as u64 + 1)).expect("small");
         for (_, records) in writing.into_iter().take(kept) {
-            records.into_iter().for_each(|record| self.machines[at].disk.write(record));
+            records
+                .into_iter()
+                .for_each(|record| self.machines[at].disk.write(record));
         }
         self.machines[at].requests.clear();
         let ends: Vec<usize> = (0..self.links.len())
@@ -243,7 +247,11 @@ impl World {
             self.links[link].dead = true;
             for (other, connection) in self.links[link].ends {
                 if other != at {
-                    let gone = NetInput::Disconnected { peer, connection, reason: "gone".into() };
+                    let gone = NetInput::Disconnected {
+                        peer,
+                        connection,
+                        reason: "gone".into(),
+                    };
                     let notice = Duration::from_millis(5 + self.chance(9_000));
                     let life = self.machines[other].life;
                     self.at(notice, Happening::Input(other, life, Input::Net(gone)));
@@ -254,20 +262,32 @@ impl World {
 
     fn input(&mut self, at: usize, input: Input) {
         let now = self.clocks(at);
-        let Some(state) = &mut self.machines[at].state else { return };
+        let Some(state) = &mut self.machines[at].state else {
+            return;
+        };
         state.handle(input, now);
         self.drain(at);
     }
 
     fn drain(&mut self, at: usize) {
-        while let Some(output) = self.machines[at].state.as_mut().and_then(State::poll_output) {
+        while let Some(output) = self.machines[at]
+            .state
+            .as_mut()
+            .and_then(State::poll_output)
+        {
             match output {
                 Output::Net(output) => self.act(at, output),
                 Output::Reply(request, result) => {
                     let asked = self.machines[at].requests.remove(&request);
                     match (asked, result) {
                         (Some(Asked::Invite { joiner }), Ok(Reply::Invited(invite))) => {
-                            self.ask(joiner, Command::Join { ticket: invite.ticket }, Asked::Nothing);
+                            self.ask(
+                                joiner,
+                                Command::Join {
+                                    ticket: invite.ticket,
+                                },
+                                Asked::Nothing,
+                            );
                         }
                         (Some(Asked::Send { to, text }), Ok(Reply::Accepted(_))) => {
                             let from = self.machines[at].peer;
@@ -294,11 +314,17 @@ impl World {
                 }
             }
         }
-        let timeout = self.machines[at].state.as_ref().and_then(State::poll_timeout);
+        let timeout = self.machines[at]
+            .state
+            .as_ref()
+            .and_then(State::poll_timeout);
         if let Some(timeout) = timeout {
             let due = (self.machines[at].started + timeout).saturating_sub(self.now);
             let life = self.machines[at].life;
-            self.at(due.max(Duration::from_millis(1)), Happening::Timeout(at, life));
+            self.at(
+                due.max(Duration::from_millis(1)),
+                Happening::Timeout(at, life),
+            );
         }
     }
 
@@ -312,7 +338,8 @@ impl World {
     fn connection_to(&self, at: usize, peer: &PeerId) -> Option<usize> {
         let other = self.machines.iter().position(|m| m.peer == *peer)?;
         let joins = |link: &&Link| {
-            !link.dead && link.ends[0].0.min(link.ends[1].0) == at.min(other)
+            !link.dead
+                && link.ends[0].0.min(link.ends[1].0) == at.min(other)
                 && link.ends[0].0.max(link.ends[1].0) == at.max(other)
         };
         self.links.iter().find(joins).map(|_| other)
@@ -336,7 +363,14 @@ impl World {
         match output {
             NetOutput::Dial { peer, .. } => {
                 let (latency, life) = (self.latency(), self.machines[at].life);
-                self.at(latency, Happening::Dialled { from: at, life, to: peer });
+                self.at(
+                    latency,
+                    Happening::Dialled {
+                        from: at,
+                        life,
+                        to: peer,
+                    },
+                );
             }
             NetOutput::Close { connection, .. } => {
                 if let Some((other, theirs)) = self.other_end(at, connection) {
@@ -344,20 +378,36 @@ impl World {
                     let _ = (other, theirs);
                 }
             }
-            NetOutput::MemberRequest { connection, id, bytes } => {
+            NetOutput::MemberRequest {
+                connection,
+                id,
+                bytes,
+            } => {
                 if let Some((other, connection)) = self.other_end(at, connection) {
                     let inbound = self.name_inbound(other, at, id);
-                    let ask = NetInput::MemberRequest { connection, id: inbound, bytes };
+                    let ask = NetInput::MemberRequest {
+                        connection,
+                        id: inbound,
+                        bytes,
+                    };
                     self.carry(at, other, Input::Net(ask), false);
                 }
             }
             NetOutput::MemberRespond { id, bytes, .. } | NetOutput::Respond { id, bytes } => {
                 if let Some((asker, id)) = self.inbound.remove(&(at, id)) {
-                    let answer = NetInput::Response { id, result: Ok(bytes) };
+                    let answer = NetInput::Response {
+                        id,
+                        result: Ok(bytes),
+                    };
                     self.carry(at, asker, Input::Net(answer), false);
                 }
             }
-            NetOutput::Request { peer, protocol, id, bytes } => {
+            NetOutput::Request {
+                peer,
+                protocol,
+                id,
+                bytes,
+            } => {
                 let Some(other) = self.connection_to(at, &peer) else {
                     let result = Err("not connected".to_owned());
                     let life = self.machines[at].life;
@@ -370,7 +420,12 @@ impl World {
                 let twice = protocol == Protocol::Direct && self.chance(8) == 0;
                 for _ in 0..=u8::from(twice) {
                     let bytes = bytes.clone();
-                    let ask = NetInput::Request { peer: own, protocol, id: inbound, bytes };
+                    let ask = NetInput::Request {
+                        peer: own,
+                        protocol,
+                        id: inbound,
+                        bytes,
+                    };
                     self.carry(at, other, Input::Net(ask), protocol == Protocol::Direct);
                 }
             }
@@ -380,7 +435,11 @@ impl World {
                     let peer = self.machines[other].peer;
                     if other != at && self.connection_to(at, &peer).is_some() {
                         let id = GossipId(self.next);
-                        let gossip = NetInput::Gossip { source, id, bytes: bytes.clone() };
+                        let gossip = NetInput::Gossip {
+                            source,
+                            id,
+                            bytes: bytes.clone(),
+                        };
                         self.carry(at, other, Input::Net(gossip), false);
                     }
                 }
@@ -413,14 +472,22 @@ impl World {
         for ((end, connection), (other, _)) in [(a, b), (b, a)] {
             let peer = self.machines[other].peer;
             let reason = "closed".to_owned();
-            let gone = NetInput::Disconnected { peer, connection, reason };
+            let gone = NetInput::Disconnected {
+                peer,
+                connection,
+                reason,
+            };
             let (after, life) = (notice + self.latency(), self.machines[end].life);
             self.at(after, Happening::Input(end, life, Input::Net(gone)));
         }
     }
 
     fn dialled(&mut self, from: usize, to: &PeerId) {
-        let other = self.machines.iter().position(|m| m.peer == *to).expect("a machine");
+        let other = self
+            .machines
+            .iter()
+            .position(|m| m.peer == *to)
+            .expect("a machine");
         let own = self.machines[from].peer;
         if self.is_cut(from, other) || self.machines[other].state.is_none() {
             let reason = "no route".to_owned();
@@ -432,12 +499,19 @@ impl World {
             (end, connection)
         });
         self.links.push(Link { ends, dead: false });
-        for ((end, connection), peer, direction) in
-            [(ends[1], own, Direction::Accepted), (ends[0], *to, Direction::Dialled)]
-        {
+        for ((end, connection), peer, direction) in [
+            (ends[1], own, Direction::Accepted),
+            (ends[0], *to, Direction::Dialled),
+        ] {
             let address = Address::new(format!("sim/{}", from + other - end)).expect("legal");
             let transport = Transport::Other;
-            let up = NetInput::Connected { peer, connection, direction, address, transport };
+            let up = NetInput::Connected {
+                peer,
+                connection,
+                direction,
+                address,
+                transport,
+            };
             self.input(end, Input::Net(up));
         }
     }
@@ -486,30 +560,51 @@ impl World {
         let recipient = self.machines[to].peer;
         if from == to {
             let values = vec![Value(i32::try_from(self.said).expect("small"))];
-            let command = Command::Integers { index: None, values, at: None };
+            let command = Command::Integers {
+                index: None,
+                values,
+                at: None,
+            };
             return self.ask(from, command, Asked::Nothing);
         }
         self.said += 1;
         let text = format!("{from}>{to} {}", self.said);
         let to = Recipients::Named(vec![recipient.to_string()]);
-        let command = Command::Send { to, text: text.clone(), via: Via::Direct, expiry: None };
-        self.ask(from, command, Asked::Send { to: recipient, text });
+        let command = Command::Send {
+            to,
+            text: text.clone(),
+            via: Via::Direct,
+            expiry: None,
+        };
+        self.ask(
+            from,
+            command,
+            Asked::Send {
+                to: recipient,
+                text,
+            },
+        );
     }
 
     /// Everything that was accepted is on the recipients' disks.
     fn is_settled(&self) -> bool {
         self.now > TROUBLE
-            && self.machines.iter().all(|m| m.disk.loaded.outbox.is_empty() && m.writing.is_empty())
+            && self
+                .machines
+                .iter()
+                .all(|m| m.disk.loaded.outbox.is_empty() && m.writing.is_empty())
     }
 
     fn run(&mut self) {
         for joiner in 1..self.machines.len() {
-            let command = Command::Invite { name: None, index: None, lifetime: None };
+            let command = Command::Invite {
+                name: None,
+                index: None,
+                lifetime: None,
+            };
             self.ask(0, command, Asked::Invite { joiner });
             // Joining itself goes without faults; a second machine follows when the first is in.
-            self.steps_until(|world| {
-                world.machines[joiner].disk.loaded.members.len() >= joiner
-            });
+            self.steps_until(|world| world.machines[joiner].disk.loaded.members.len() >= joiner);
         }
         let began = self.now;
         for _ in 0..12 {
@@ -532,8 +627,14 @@ impl World {
             if done(self) {
                 return;
             }
-            let Some(((at, _), happening)) = self.agenda.pop_first() else { break };
-            assert!(at <= patience, "nothing came right: {}", self.trace.join("\n"));
+            let Some(((at, _), happening)) = self.agenda.pop_first() else {
+                break;
+            };
+            assert!(
+                at <= patience,
+                "nothing came right: {}",
+                self.trace.join("\n")
+            );
             self.now = at;
             self.step(happening);
         }
@@ -547,12 +648,16 @@ impl World {
             }
             Happening::Written(at, life) if self.machines[at].life == life => {
                 let (ticket, records) = self.machines[at].writing.remove(0);
-                records.into_iter().for_each(|record| self.machines[at].disk.write(record));
+                records
+                    .into_iter()
+                    .for_each(|record| self.machines[at].disk.write(record));
                 self.input(at, Input::Stored(ticket));
             }
             Happening::Timeout(at, life) if self.machines[at].life == life => {
                 let now = self.clocks(at);
-                let Some(state) = &mut self.machines[at].state else { return };
+                let Some(state) = &mut self.machines[at].state else {
+                    return;
+                };
                 if state.poll_timeout().is_some_and(|due| due <= now.mono) {
                     state.handle_timeout(now);
                     self.drain(at);
@@ -573,7 +678,11 @@ impl World {
     /// Compares the disks with what was accepted.
     fn check(&self) {
         for ((from, to), accepted) in &self.accepted {
-            let recipient = self.machines.iter().find(|m| m.peer == *to).expect("a machine");
+            let recipient = self
+                .machines
+                .iter()
+                .find(|m| m.peer == *to)
+                .expect("a machine");
             let got: Vec<&String> = recipient
                 .disk
                 .inbox
@@ -584,8 +693,11 @@ impl World {
             let distinct: BTreeSet<&String> = got.iter().copied().collect();
             assert_eq!(distinct.len(), got.len(), "something came twice: {got:?}");
             // What was on disk when the power went may have been sent without having been said.
-            let said: Vec<&String> =
-                got.iter().copied().filter(|text| accepted.contains(text)).collect();
+            let said: Vec<&String> = got
+                .iter()
+                .copied()
+                .filter(|text| accepted.contains(text))
+                .collect();
             let expected: Vec<&String> = accepted.iter().collect();
             assert_eq!(said, expected, "from {from} to {to}");
         }
@@ -612,14 +724,20 @@ mod tests {
 
     #[test]
     fn nothing_accepted_is_lost_or_doubled_whatever_fails() {
-        if let Some(seed) = std::env::var("PIMESH_SEED").ok().and_then(|s| s.parse().ok()) {
+        if let Some(seed) = std::env::var("PIMESH_SEED")
+            .ok()
+            .and_then(|s| s.parse().ok())
+        {
             run(seed);
             return;
         }
         let accepted: usize = (0..SEEDS)
             .map(|seed| run(seed).accepted.values().map(Vec::len).sum::<usize>())
             .sum();
-        assert!(accepted > 3_000, "only {accepted} messages were accepted in all runs");
+        assert!(
+            accepted > 3_000,
+            "only {accepted} messages were accepted in all runs"
+        );
     }
 
     #[test]
