@@ -54,7 +54,6 @@ enum Format {
 #[derive(Serialize)]
 struct Ready {
     ready: bool,
-    name: String,
     peer_id: String,
     addresses: Vec<String>,
     control_socket: String,
@@ -87,7 +86,7 @@ impl Run {
         })
         .await?;
         let handle = node.handle();
-        say_ready(global, &node, &handle)?;
+        say_ready(global, &node)?;
         let reload = tokio::spawn(reload_on_hangup(home, handle));
         let watchdog = tokio::spawn(feed_watchdog());
         node.run(stop_signal()).await;
@@ -121,16 +120,14 @@ impl Run {
     }
 }
 
-fn say_ready(global: &Global, node: &Node, _: &NodeHandle) -> anyhow::Result<()> {
+fn say_ready(global: &Global, node: &Node) -> anyhow::Result<()> {
     let peer_id = node.peer_id().to_string();
     let addresses = node.listeners();
     let control_socket = node.socket().display().to_string();
     drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
     if global.json {
-        let name = String::new();
         return output::json(&Ready {
             ready: true,
-            name,
             peer_id,
             addresses,
             control_socket,
