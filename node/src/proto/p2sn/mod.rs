@@ -8,15 +8,23 @@
 //! | --- | --- |
 //! | `keys` | RSA keys, their PEM, one encrypted block |
 //! | `frames` | frames cut out of whatever pieces the bytes come in |
+//! | `io` | what a session says and is told |
 //! | `session` | both roles of the exchange, and the messages after it |
 
 mod frames;
+mod io;
 mod keys;
 mod session;
 
+#[cfg(test)]
+mod samples;
+#[cfg(test)]
+mod vectors;
+
 pub use self::{
+    io::{Limits, Output, Reason, SendError},
     keys::{BlockError, Fingerprint, KeyError, KeyPolicy, PrivateKey, PublicKey},
-    session::{Limits, Output, Reason, SendError, Session},
+    session::Session,
 };
 
 /// The stream protocol inside the mesh.

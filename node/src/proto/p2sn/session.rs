@@ -12,17 +12,20 @@
 //!   Reply                      ◀──────────   reply: sealed reply
 //! ```
 //!
-//! Give it bytes, take outputs until there is none. It reads no clock and no randomness of its
-//! own. Opening a block takes milliseconds to tens of them: run a session where that disturbs
-//! nobody.
+//! Give it bytes, take outputs until there is none, and call it again at `poll_timeout`. It reads
+//! no clock and no randomness of its own. Opening a block takes milliseconds to tens of them: run
+//! a session where that disturbs nobody. Whether a key is the pinned one, and what a message
+//! means, the owner decides.
 
-use std::{collections::VecDeque, fmt, time::Duration};
+use std::{collections::VecDeque, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use rand_core::CryptoRng;
+use subtle::ConstantTimeEq;
 
 use super::{
-    frames::{END, Frames},
+    frames::{Cut, END, Frames},
+    io::{Limits, Output, Reason, SendError},
     keys::{KeyPolicy, PrivateKey, PublicKey},
 };
 
@@ -30,127 +33,6 @@ const PUBKEY: &[u8] = b"P2SN:PUBKEY";
 const KEYCHECK: &[u8] = b"P2SN:KEYCHECK";
 const ERRORKEY: &[u8] = b"P2SN:ERRORKEY";
 const NULL: &[u8] = b"P2SN:NULL";
-
-/// How long a session may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// For the whole exchange.
-    pub exchange: Duration,
-    /// For the reply to a message.
-    pub reply: Duration,
-    /// Without a message.
-    pub idle: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            exchange: Duration::from_secs(10),
-            // The real client gives up after 3 s; with a slow disk at the other end, ours waits
-            // longer than it makes others wait.
-            reply: Duration::from_secs(10),
-            idle: Duration::from_secs(300),
-        }
-    }
-}
-
-/// What a session wants.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Output {
-    /// Write these bytes, in one write: the real server reads once for each frame.
-    Write(Vec<u8>),
-    /// The peer showed this key: say [`Session::accept_key`] or [`Session::refuse_key`].
-    PeerKey(PublicKey),
-    /// Both sides have checked both keys.
-    Established,
-    /// The client sent this: answer with [`Session::reply`].
-    Message(Vec<u8>),
-    /// The server answered this.
-    Reply(Vec<u8>),
-    /// The session is over: close the connection. Nothing comes after it.
-    Closed(Reason),
-}
-
-/// Why a session ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// The peer said so.
-    Ended,
-    /// The peer said that a key check failed.
-    PeerRefused,
-    /// A frame was not what is due at this point.
-    OutOfOrder,
-    /// More bytes than a frame has.
-    TooLong,
-    /// The peer's key is no key or too small.
-    BadKey,
-    /// The owner refused the peer's key.
-    KeyRefused,
-    /// The peer does not hold our public key, or not its own private one.
-    CheckFailed,
-    /// A message was not one block.
-    BadBlock,
-    /// The exchange took too long.
-    ExchangeTimeout,
-    /// No reply came in time.
-    ReplyTimeout,
-    /// No message came for a long time.
-    IdleTimeout,
-}
-
-impl Reason {
-    /// Returns a short constant for counters.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Ended => "ended",
-            Self::PeerRefused => "peer_refused",
-            Self::OutOfOrder => "out_of_order",
-            Self::TooLong => "too_long",
-            Self::BadKey => "bad_key",
-            Self::KeyRefused => "key_refused",
-            Self::CheckFailed => "check_failed",
-            Self::BadBlock => "bad_block",
-            Self::ExchangeTimeout => "exchange_timeout",
-            Self::ReplyTimeout => "reply_timeout",
-            Self::IdleTimeout => "idle_timeout",
-        }
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Ended => "the peer ended the session",
-            Self::PeerRefused => "the peer said that a key check failed",
-            Self::OutOfOrder => "the peer sent a frame out of order",
-            Self::TooLong => "the peer sent a frame that is too long",
-            Self::BadKey => "the peer's RSA key is not usable or too small",
-            Self::KeyRefused => "the peer's RSA key is not the pinned one",
-            Self::CheckFailed => "a key check failed",
-            Self::BadBlock => "the peer sent a message that is not one block",
-            Self::ExchangeTimeout => "the key exchange took too long",
-            Self::ReplyTimeout => "no reply came in time",
-            Self::IdleTimeout => "no message came for a long time",
-        })
-    }
-}
-
-/// Why a message cannot be sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SendError {
-    /// P2SN messages are one block, and the peer's key sets its size.
-    #[error("a P2SN message to this peer has at most {max} bytes, got {got}")]
-    TooLong {
-        /// The limit.
-        max: usize,
-        /// The message's length.
-        got: usize,
-    },
-    /// The exchange is not complete, the session is over, or a reply is still due.
-    #[error("the session cannot send a message at this point")]
-    NotReady,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
@@ -160,16 +42,18 @@ enum Role {
 
 #[derive(Debug)]
 enum Phase {
-    /// Client: waits for the server's PEM. Server: waits for `PUBKEY`.
+    /// Client: waits for the server's key. Server: waits for `PUBKEY`.
     Start,
-    /// Waits for the owner's word on the peer's key.
+    /// Either: waits for the owner's word on the peer's key.
     Judging(PublicKey),
-    /// Client: waits for `PUBKEY`.
-    Asked(PublicKey),
-    /// Client: waits for the server's key check. Server: waits for the client's.
-    Check(Option<PublicKey>),
+    /// Client: has sent its key check and waits for `PUBKEY`.
+    Checked(PublicKey),
+    /// Client: has sent its key and waits for the server's key check.
+    Shown(PublicKey),
+    /// Server: has sent its key and waits for the client's key check.
+    Checking,
     /// Server: waits for the client's key.
-    ClientKey,
+    Asking,
     /// The exchange is complete.
     Ready(PublicKey),
     /// Client: waits for the reply. Server: waits for the owner's reply.
@@ -220,38 +104,42 @@ impl Session {
 
     /// Takes bytes that came, in any pieces.
     pub fn handle_input(&mut self, bytes: &[u8], rng: &mut impl CryptoRng, now: Duration) {
-        if matches!(self.phase, Phase::Closed) {
-            return;
+        self.handle_timeout(now);
+        let mut rest = bytes;
+        while !rest.is_empty() && !matches!(self.phase, Phase::Closed) {
+            let taken = self.frames.push(rest, self.cut());
+            if taken == 0 {
+                return self.close(Reason::TooLong);
+            }
+            rest = &rest[taken..];
+            self.advance(rng, now);
         }
-        if self.frames.push(bytes).is_err() {
-            return self.close(Reason::TooLong);
-        }
-        self.advance(rng, now);
     }
 
-    /// Goes on with the key of [`Output::PeerKey`].
+    /// Goes on with the key of [`Output::PeerKey`]. Does nothing if none waits.
     pub fn accept_key(&mut self, rng: &mut impl CryptoRng, now: Duration) {
-        let Phase::Judging(key) = std::mem::replace(&mut self.phase, Phase::Closed) else {
+        self.handle_timeout(now);
+        let Phase::Judging(key) = &self.phase else {
             return;
         };
+        let key = key.clone();
         let Some(check) = key.seal(KEYCHECK, rng) else {
             return self.close(Reason::BadKey);
         };
         self.write(check.as_bytes());
         match self.role {
-            Role::Client => self.phase = Phase::Asked(key),
+            Role::Client => self.phase = Phase::Checked(key),
             Role::Server => self.establish(key, now),
         }
         self.advance(rng, now);
     }
 
-    /// Ends the session because of the key of [`Output::PeerKey`].
+    /// Ends the session because of the key of [`Output::PeerKey`]. Does nothing if none waits.
     pub fn refuse_key(&mut self) {
-        if matches!(self.phase, Phase::Judging(_)) {
-            if self.role == Role::Server {
-                self.write(ERRORKEY);
-            }
-            self.close(Reason::KeyRefused);
+        match (&self.phase, self.role) {
+            (Phase::Judging(_), Role::Client) => self.close(Reason::KeyRefused),
+            (Phase::Judging(_), Role::Server) => self.refuse(Reason::KeyRefused),
+            (_, Role::Client | Role::Server) => {}
         }
     }
 
@@ -265,12 +153,10 @@ impl Session {
         rng: &mut impl CryptoRng,
         now: Duration,
     ) -> Result<(), SendError> {
-        let Phase::Ready(key) = &self.phase else {
+        self.handle_timeout(now);
+        let (Role::Client, Phase::Ready(key)) = (self.role, &self.phase) else {
             return Err(SendError::NotReady);
         };
-        if self.role != Role::Client {
-            return Err(SendError::NotReady);
-        }
         let too_long = SendError::TooLong {
             max: key.message_bytes_max(),
             got: message.len(),
@@ -283,14 +169,15 @@ impl Session {
         Ok(())
     }
 
-    /// Answers [`Output::Message`] as the server. A reply that is too long is cut.
+    /// Answers [`Output::Message`] as the server. A reply that is too long is cut. Does nothing
+    /// if no message waits for one; a reply that comes late ends the session instead (rule
+    /// P2SN-REPLY-IN-TIME).
     pub fn reply(&mut self, reply: &[u8], rng: &mut impl CryptoRng, now: Duration) {
-        if self.role != Role::Server {
-            return;
-        }
-        let Phase::Replying(key) = std::mem::replace(&mut self.phase, Phase::Closed) else {
+        self.handle_timeout(now);
+        let (Role::Server, Phase::Replying(key)) = (self.role, &self.phase) else {
             return;
         };
+        let key = key.clone();
         let reply = &reply[..reply.len().min(key.message_bytes_max())];
         let Some(block) = key.seal(reply, rng) else {
             return self.close(Reason::BadKey);
@@ -317,92 +204,85 @@ impl Session {
         if self.poll_timeout().is_none_or(|deadline| deadline > now) {
             return;
         }
-        let reason = match (&self.phase, self.role) {
-            (Phase::Ready(_), _) => Reason::IdleTimeout,
-            (Phase::Replying(_), _) => Reason::ReplyTimeout,
-            _ => Reason::ExchangeTimeout,
-        };
-        self.close(reason);
+        self.close(match self.phase {
+            Phase::Ready(_) => Reason::IdleTimeout,
+            Phase::Replying(_) => Reason::ReplyTimeout,
+            Phase::Start
+            | Phase::Judging(_)
+            | Phase::Checked(_)
+            | Phase::Shown(_)
+            | Phase::Checking
+            | Phase::Asking
+            | Phase::Closed => Reason::ExchangeTimeout,
+        });
     }
 
     fn advance(&mut self, rng: &mut impl CryptoRng, now: Duration) {
         while self.may_read() {
-            let block_chars =
-                matches!(self.phase, Phase::Ready(_)).then(|| self.own.public().block_chars());
-            match self.frames.next(block_chars) {
-                Ok(Some(frame)) => self.frame(&frame, rng, now),
-                Ok(None) => return,
-                Err(_) => return self.close(Reason::TooLong),
-            }
+            let Some(frame) = self.frames.next(self.cut()) else {
+                return;
+            };
+            self.frame(&frame, rng, now);
+        }
+    }
+
+    /// Says what completes a frame: in the message phase one block of our own key does.
+    fn cut(&self) -> Cut {
+        match self.phase {
+            Phase::Ready(_) | Phase::Replying(_) => Cut::AtBlock(self.own.public().block_chars()),
+            Phase::Start
+            | Phase::Judging(_)
+            | Phase::Checked(_)
+            | Phase::Shown(_)
+            | Phase::Checking
+            | Phase::Asking
+            | Phase::Closed => Cut::AtEnd,
         }
     }
 
     /// Says whether the next frame is wanted: not while the owner has to say something.
     const fn may_read(&self) -> bool {
-        match &self.phase {
+        match self.phase {
             Phase::Judging(_) | Phase::Closed => false,
             Phase::Replying(_) => matches!(self.role, Role::Client),
-            _ => true,
+            Phase::Start
+            | Phase::Checked(_)
+            | Phase::Shown(_)
+            | Phase::Checking
+            | Phase::Asking
+            | Phase::Ready(_) => true,
         }
     }
 
     fn frame(&mut self, frame: &[u8], rng: &mut impl CryptoRng, now: Duration) {
-        match frame {
-            NULL => return self.close(Reason::Ended),
-            ERRORKEY => return self.close(Reason::PeerRefused),
-            _ => {}
+        match (frame, self.role) {
+            (NULL, _) => self.close(Reason::Ended),
+            (ERRORKEY, _) => self.close(Reason::PeerRefused),
+            (_, Role::Client) => self.frame_for_client(frame, rng, now),
+            (_, Role::Server) => self.frame_for_server(frame, rng, now),
         }
-        match (self.role, std::mem::replace(&mut self.phase, Phase::Closed)) {
-            // A new exchange may begin in the message phase.
-            (Role::Server, Phase::Start | Phase::Ready(_)) if frame == PUBKEY => {
-                let pem = self.own.public().to_pem();
-                self.write(pem.as_bytes());
-                self.phase = Phase::Check(None);
-                self.deadline = now + self.limits.exchange;
-            }
-            (Role::Server, Phase::Check(_)) => {
-                if !self.opens_to_keycheck(frame, rng) {
-                    self.write(ERRORKEY);
-                    return self.close(Reason::CheckFailed);
-                }
-                self.write(PUBKEY);
-                self.phase = Phase::ClientKey;
-            }
-            (Role::Server, Phase::ClientKey) => {
-                if !self.judge(client_key(frame)) {
-                    self.write(ERRORKEY);
+    }
+
+    fn frame_for_client(&mut self, frame: &[u8], rng: &mut impl CryptoRng, now: Duration) {
+        match std::mem::replace(&mut self.phase, Phase::Closed) {
+            Phase::Start => {
+                if !self.judge(frame) {
                     self.close(Reason::BadKey);
                 }
             }
-            (Role::Server, Phase::Ready(key)) => match self.own.open(frame, rng) {
-                Ok(message) => {
-                    self.outputs.push_back(Output::Message(message));
-                    self.phase = Phase::Replying(key);
-                    self.deadline = now + self.limits.reply;
-                }
-                Err(_) => {
-                    self.write(ERRORKEY);
-                    self.close(Reason::BadBlock);
-                }
-            },
-            (Role::Client, Phase::Start) => {
-                if !self.judge(String::from_utf8(frame.to_vec()).ok()) {
-                    self.close(Reason::BadKey);
-                }
-            }
-            (Role::Client, Phase::Asked(key)) if frame == PUBKEY => {
+            Phase::Checked(key) if frame == PUBKEY => {
                 let pem = STANDARD.encode(self.own.public().to_pem());
                 self.write(pem.as_bytes());
-                self.phase = Phase::Check(Some(key));
+                self.phase = Phase::Shown(key);
             }
-            (Role::Client, Phase::Check(Some(key))) => {
+            Phase::Shown(key) => {
                 if self.opens_to_keycheck(frame, rng) {
                     self.establish(key, now);
                 } else {
                     self.close(Reason::CheckFailed);
                 }
             }
-            (Role::Client, Phase::Replying(key)) => match self.own.open(frame, rng) {
+            Phase::Replying(key) => match self.own.open(frame, rng) {
                 Ok(reply) => {
                     self.outputs.push_back(Output::Reply(reply));
                     self.phase = Phase::Ready(key);
@@ -410,14 +290,64 @@ impl Session {
                 }
                 Err(_) => self.close(Reason::BadBlock),
             },
-            _ => self.close(Reason::OutOfOrder),
+            Phase::Judging(_)
+            | Phase::Checked(_)
+            | Phase::Checking
+            | Phase::Asking
+            | Phase::Ready(_)
+            | Phase::Closed => self.close(Reason::OutOfOrder),
         }
     }
 
+    fn frame_for_server(&mut self, frame: &[u8], rng: &mut impl CryptoRng, now: Duration) {
+        match std::mem::replace(&mut self.phase, Phase::Closed) {
+            Phase::Start if frame == PUBKEY => self.show_key(),
+            // Rule P2SN-NEW-EXCHANGE.
+            Phase::Ready(_) if frame == PUBKEY => {
+                self.deadline = now + self.limits.exchange;
+                self.show_key();
+            }
+            Phase::Checking => {
+                if self.opens_to_keycheck(frame, rng) {
+                    self.write(PUBKEY);
+                    self.phase = Phase::Asking;
+                } else {
+                    self.refuse(Reason::CheckFailed);
+                }
+            }
+            Phase::Asking => {
+                if !self.judge(frame) {
+                    self.refuse(Reason::BadKey);
+                }
+            }
+            Phase::Ready(key) => match self.own.open(frame, rng) {
+                Ok(message) => {
+                    self.outputs.push_back(Output::Message(message));
+                    self.phase = Phase::Replying(key);
+                    self.deadline = now + self.limits.reply;
+                }
+                Err(_) => self.refuse(Reason::BadBlock),
+            },
+            Phase::Start
+            | Phase::Judging(_)
+            | Phase::Checked(_)
+            | Phase::Shown(_)
+            | Phase::Replying(_)
+            | Phase::Closed => self.close(Reason::OutOfOrder),
+        }
+    }
+
+    fn show_key(&mut self) {
+        let pem = self.own.public().to_pem();
+        self.write(pem.as_bytes());
+        self.phase = Phase::Checking;
+    }
+
     /// Hands a peer's key to the owner, if it is one.
-    fn judge(&mut self, pem: Option<String>) -> bool {
-        let key = pem.and_then(|pem| PublicKey::from_pem(&pem, self.policy).ok());
-        let Some(key) = key else { return false };
+    fn judge(&mut self, frame: &[u8]) -> bool {
+        let Ok(key) = PublicKey::from_frame(frame, self.policy) else {
+            return false;
+        };
         self.outputs.push_back(Output::PeerKey(key.clone()));
         self.phase = Phase::Judging(key);
         true
@@ -426,7 +356,7 @@ impl Session {
     fn opens_to_keycheck(&self, frame: &[u8], rng: &mut impl CryptoRng) -> bool {
         self.own
             .open(frame, rng)
-            .is_ok_and(|opened| opened == KEYCHECK)
+            .is_ok_and(|opened| opened.ct_eq(KEYCHECK).into())
     }
 
     fn establish(&mut self, key: PublicKey, now: Duration) {
@@ -440,21 +370,22 @@ impl Session {
             .push_back(Output::Write([frame, &[END]].concat()));
     }
 
+    /// Ends the session as the server, with the one answer to whatever was wrong.
+    fn refuse(&mut self, reason: Reason) {
+        self.write(ERRORKEY);
+        self.close(reason);
+    }
+
     fn close(&mut self, reason: Reason) {
         self.phase = Phase::Closed;
+        self.frames = Frames::default();
         self.outputs.push_back(Output::Closed(reason));
     }
 }
 
-/// Reads the client's key: base64 of the PEM, or the PEM itself.
-fn client_key(frame: &[u8]) -> Option<String> {
-    let text = str::from_utf8(frame).ok()?;
-    if text.contains("-----BEGIN") {
-        return Some(text.to_owned());
-    }
-    let decoded = STANDARD.decode(text.trim()).ok()?;
-    String::from_utf8(decoded).ok()
-}
-
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod pair;
 #[cfg(test)]
 mod tests;

@@ -1,153 +1,57 @@
-//! What both roles do in every order, and the known answers.
+//! What both roles do, with peers that behave and with peers that err.
 
-use rand_chacha::ChaCha20Rng;
-use rand_core::SeedableRng;
-use serde::Deserialize;
-
-use super::*;
-use crate::{
-    proto::p2sn::{Fingerprint, KeyError},
-    vectors::{checked, load},
+use super::{
+    pair::{NOW, Pair, client, feed, frame, outputs, sealed, server, write},
+    *,
 };
+use crate::proto::p2sn::samples::{large, rng, small};
 
-#[derive(Deserialize)]
-struct Exchange {
-    keys: Vec<Key>,
-    decrypt: Vec<Decrypt>,
-}
-
-#[derive(Deserialize)]
-struct Key {
-    id: String,
-    bits: usize,
-    private_pem: String,
-    public_pem: String,
-    server_pubkey_frame_hex: String,
-    client_pubkey_frame_hex: String,
-}
-
-#[derive(Deserialize)]
-struct Decrypt {
-    key: String,
-    plaintext_hex: String,
-    frame_hex: String,
-}
-
-#[derive(Deserialize)]
-struct Rejects {
-    frames: Vec<RejectedFrame>,
-    public_keys: Vec<RejectedKey>,
-}
-
-#[derive(Deserialize)]
-struct RejectedFrame {
-    key: String,
-    why: String,
-    frame_hex: Option<String>,
-    kind: String,
-}
-
-#[derive(Deserialize)]
-struct RejectedKey {
-    why: String,
-    pem: Option<String>,
-}
-
-const ANY_SIZE: KeyPolicy = KeyPolicy { bits_min: 1024 };
-const NOW: Duration = Duration::ZERO;
-
-fn rng() -> ChaCha20Rng {
-    ChaCha20Rng::from_seed([1; 32])
-}
-
-fn keys() -> Vec<Key> {
-    load::<Exchange>("p2sn/exchange.json").keys
-}
-
-fn private(keys: &[Key], id: &str) -> PrivateKey {
-    let key = keys
-        .iter()
-        .find(|key| key.id == id)
-        .expect("the key is in the file");
-    PrivateKey::from_foreign_pem(&key.private_pem).expect("a private key")
-}
-
-fn server(key: &PrivateKey, policy: KeyPolicy) -> Session {
-    Session::server(key.clone(), policy, Limits::default(), NOW)
-}
-
-fn client(key: &PrivateKey, policy: KeyPolicy) -> Session {
-    Session::client(key.clone(), policy, Limits::default(), NOW)
-}
-
-/// Two sessions joined by a wire that cuts everything into pieces of `piece` bytes.
-struct Pair {
-    client: Session,
-    server: Session,
-    piece: usize,
-    rng: ChaCha20Rng,
-    log: Vec<(Role, Output)>,
-}
-
-impl Pair {
-    fn new(client_key: &PrivateKey, server_key: &PrivateKey, piece: usize) -> Self {
-        Self {
-            client: client(client_key, ANY_SIZE),
-            server: server(server_key, ANY_SIZE),
-            piece,
-            rng: rng(),
-            log: Vec::new(),
-        }
-    }
-
-    /// Carries bytes to and fro, and accepts keys, until both sides rest.
-    fn run(&mut self) {
-        loop {
-            let (role, output) = if let Some(output) = self.client.poll_output() {
-                (Role::Client, output)
-            } else if let Some(output) = self.server.poll_output() {
-                (Role::Server, output)
-            } else {
-                return;
-            };
-            let (own, other) = match role {
-                Role::Client => (&mut self.client, &mut self.server),
-                Role::Server => (&mut self.server, &mut self.client),
-            };
-            match &output {
-                Output::Write(bytes) => {
-                    for piece in bytes.chunks(self.piece) {
-                        other.handle_input(piece, &mut self.rng, NOW);
-                    }
-                }
-                Output::PeerKey(_) => own.accept_key(&mut self.rng, NOW),
-                Output::Established | Output::Message(_) | Output::Reply(_) | Output::Closed(_) => {
-                }
-            }
-            if !matches!(output, Output::Write(_)) {
-                self.log.push((role, output));
-            }
-        }
-    }
-}
-
-fn outputs(session: &mut Session) -> Vec<Output> {
-    std::iter::from_fn(|| session.poll_output()).collect()
-}
-
-fn written(output: &Output) -> Vec<u8> {
+/// Takes the only write among the outputs apart: it is one block for this key.
+fn opened(output: &Output, own: &PrivateKey) -> Vec<u8> {
     let Output::Write(bytes) = output else {
         panic!("expected a write, got {output:?}")
     };
-    bytes.clone()
+    let block = bytes.strip_suffix(&[END]).expect("an end");
+    own.open_checked(block, &mut rng())
+        .expect("a block")
+        .expect("right padding")
+}
+
+/// A server that waits for the client's key check.
+fn checking(own: &PrivateKey) -> Session {
+    let mut session = server(own);
+    feed(&mut session, b"P2SN:PUBKEY\x04");
+    session
+}
+
+/// A server that waits for the client's key.
+fn asking(own: &PrivateKey) -> Session {
+    let mut session = checking(own);
+    feed(&mut session, &frame(sealed(own, KEYCHECK)));
+    session
+}
+
+/// A client that has sent its key check.
+fn checked(own: &PrivateKey, peer: &PrivateKey) -> Session {
+    let mut session = client(own);
+    feed(&mut session, &frame(peer.public().to_pem()));
+    session.accept_key(&mut rng(), NOW);
+    outputs(&mut session);
+    session
+}
+
+/// A client that has shown its key.
+fn shown(own: &PrivateKey, peer: &PrivateKey) -> Session {
+    let mut session = checked(own, peer);
+    feed(&mut session, b"P2SN:PUBKEY\x04");
+    session
 }
 
 #[test]
 fn the_exchange_and_a_message_work_in_every_segmentation() {
-    let keys = keys();
-    let (small, large) = (private(&keys, "dev-1024"), private(&keys, "dev-2048"));
+    let (small, large) = (small(), large());
 
-    for piece in [1, 7, 64, 10_000] {
+    for piece in [1, 2, 7, 64, 171, 172, 173, 10_000] {
         let mut pair = Pair::new(&small, &large, piece);
         pair.run();
         pair.client
@@ -173,69 +77,243 @@ fn the_exchange_and_a_message_work_in_every_segmentation() {
 }
 
 #[test]
-fn a_message_without_end_and_two_in_one_segment_are_taken() {
-    let keys = keys();
-    let (own, peer) = (private(&keys, "dev-1024"), private(&keys, "dev-2048"));
-    let mut pair = Pair::new(&peer, &own, 10_000);
-    pair.run();
-    pair.log.clear();
-    let mut block = |text: &[u8]| {
-        own.public()
-            .seal(text, &mut pair.rng)
-            .expect("short")
-            .into_bytes()
-    };
-    let bare = block(b"bare");
-    let two = [block(b"one"), vec![END], block(b"two"), vec![END]].concat();
+fn the_server_takes_the_steps_of_the_table() {
+    let (own, peer) = (large(), small());
+    let mut session = server(&own);
+    assert_eq!(outputs(&mut session), []);
 
-    pair.server.handle_input(&bare, &mut rng(), NOW);
     assert_eq!(
-        outputs(&mut pair.server),
-        [Output::Message(b"bare".to_vec())]
+        feed(&mut session, b"P2SN:PUBKEY\x04"),
+        [write(own.public().to_pem())]
     );
-    pair.server.reply(b"", &mut rng(), NOW);
-    outputs(&mut pair.server);
-    pair.server.handle_input(&[END], &mut rng(), NOW);
-    assert_eq!(outputs(&mut pair.server), []);
-    pair.server.handle_input(&two, &mut rng(), NOW);
+    let check = frame(sealed(&own, KEYCHECK));
+    assert_eq!(feed(&mut session, &check), [write("P2SN:PUBKEY")]);
+    let key = frame(STANDARD.encode(peer.public().to_pem()));
     assert_eq!(
-        outputs(&mut pair.server),
-        [Output::Message(b"one".to_vec())]
+        feed(&mut session, &key),
+        [Output::PeerKey(peer.public().clone())]
     );
-    pair.server.reply(b"", &mut rng(), NOW);
-    let [Output::Write(_), second] = &outputs(&mut pair.server)[..] else {
+    session.accept_key(&mut rng(), NOW);
+    let [check, Output::Established] = &outputs(&mut session)[..] else {
         panic!("two outputs")
     };
-    assert_eq!(second, &Output::Message(b"two".to_vec()));
-}
+    assert_eq!(opened(check, &peer), KEYCHECK);
 
-#[test]
-fn a_new_pubkey_in_the_message_phase_begins_a_new_exchange() {
-    let keys = keys();
-    let own = private(&keys, "dev-1024");
-    let mut pair = Pair::new(&own, &own, 10_000);
-    pair.run();
-
-    pair.server
-        .handle_input(b"P2SN:PUBKEY\x04", &mut rng(), NOW);
-
-    let pem = [own.public().to_pem().as_bytes(), &[END]].concat();
-    assert_eq!(outputs(&mut pair.server), [Output::Write(pem)]);
-}
-
-#[test]
-fn a_refused_key_ends_the_session_before_anything_secret_is_sent() {
-    let keys = keys();
-    let own = private(&keys, "dev-2048");
-    let mut session = client(&own, ANY_SIZE);
-    outputs(&mut session);
-    let pem = [own.public().to_pem().as_bytes(), &[END]].concat();
-    session.handle_input(&pem, &mut rng(), NOW);
+    let message = frame(sealed(&own, b"door open"));
     assert_eq!(
-        outputs(&mut session),
-        [Output::PeerKey(own.public().clone())]
+        feed(&mut session, &message),
+        [Output::Message(b"door open".to_vec())]
+    );
+    session.reply(b"P2SN:OK", &mut rng(), NOW);
+    let [reply] = &outputs(&mut session)[..] else {
+        panic!("one output")
+    };
+    assert_eq!(opened(reply, &peer), b"P2SN:OK");
+}
+
+#[test]
+fn the_client_takes_the_steps_of_the_table() {
+    let (own, peer) = (small(), large());
+    let mut session = client(&own);
+    assert_eq!(outputs(&mut session), [write("P2SN:PUBKEY")]);
+
+    let key = frame(peer.public().to_pem());
+    assert_eq!(
+        feed(&mut session, &key),
+        [Output::PeerKey(peer.public().clone())]
+    );
+    session.accept_key(&mut rng(), NOW);
+    let [check] = &outputs(&mut session)[..] else {
+        panic!("one output")
+    };
+    assert_eq!(opened(check, &peer), KEYCHECK);
+    let key = STANDARD.encode(own.public().to_pem());
+    assert_eq!(feed(&mut session, b"P2SN:PUBKEY\x04"), [write(key)]);
+    assert_eq!(
+        feed(&mut session, &frame(sealed(&own, KEYCHECK))),
+        [Output::Established]
     );
 
+    session.send(b"door open", &mut rng(), NOW).expect("ready");
+    let [message] = &outputs(&mut session)[..] else {
+        panic!("one output")
+    };
+    assert_eq!(opened(message, &peer), b"door open");
+    let reply = frame(sealed(&own, b"P2SN:OK"));
+    assert_eq!(
+        feed(&mut session, &reply),
+        [Output::Reply(b"P2SN:OK".to_vec())]
+    );
+}
+
+/// Rule P2SN-KEY-FRAME: the standard says base64 where the program sends a PEM.
+#[test]
+fn both_roles_take_a_key_as_pem_and_as_base64_of_it() {
+    let (own, peer) = (large(), small());
+    let pem = peer.public().to_pem();
+
+    for key in [frame(&pem), frame(STANDARD.encode(&pem))] {
+        let mut client = client(&own);
+        outputs(&mut client);
+        for session in [&mut client, &mut asking(&own)] {
+            assert_eq!(
+                feed(session, &key),
+                [Output::PeerKey(peer.public().clone())]
+            );
+        }
+    }
+}
+
+#[test]
+fn a_key_with_a_message_behind_it_in_the_same_segment_is_taken() {
+    let (own, peer) = (large(), small());
+    let mut session = asking(&own);
+    let both = [frame(peer.public().to_pem()), frame(sealed(&own, b"early"))].concat();
+
+    assert_eq!(
+        feed(&mut session, &both),
+        [Output::PeerKey(peer.public().clone())]
+    );
+    session.accept_key(&mut rng(), NOW);
+
+    let [_check, Output::Established, Output::Message(message)] = &outputs(&mut session)[..] else {
+        panic!("three outputs")
+    };
+    assert_eq!(message, b"early");
+}
+
+#[test]
+fn messages_in_one_segment_are_given_out_one_by_one_as_they_are_answered() {
+    let (own, peer) = (small(), large());
+    let mut session = Pair::established(&peer, &own).server;
+    let texts = [b"one", b"two", b"six", b"ten"];
+    let segment: Vec<u8> = texts
+        .iter()
+        .flat_map(|text| frame(sealed(&own, *text)))
+        .collect();
+
+    session.handle_input(&segment, &mut rng(), NOW);
+
+    for text in texts {
+        assert_eq!(
+            outputs(&mut session).pop(),
+            Some(Output::Message(text.to_vec()))
+        );
+        session.reply(b"", &mut rng(), NOW);
+    }
+}
+
+#[test]
+fn a_peer_that_sends_on_and_on_without_waiting_for_replies_is_cut_off() {
+    let (own, peer) = (small(), large());
+    let mut session = Pair::established(&peer, &own).server;
+    let block = frame(sealed(&own, b"more"));
+
+    // One is given out, four may wait.
+    assert_eq!(
+        feed(&mut session, &block.repeat(5)),
+        [Output::Message(b"more".to_vec())]
+    );
+
+    assert_eq!(feed(&mut session, b"P"), [Output::Closed(Reason::TooLong)]);
+}
+
+#[test]
+fn old_clients_send_bare_blocks_and_a_late_end_is_swallowed() {
+    let (own, peer) = (small(), large());
+    let mut session = Pair::established(&peer, &own).server;
+
+    let bare = sealed(&own, b"bare");
+    assert_eq!(
+        feed(&mut session, bare.as_bytes()),
+        [Output::Message(b"bare".to_vec())]
+    );
+    session.reply(b"", &mut rng(), NOW);
+    outputs(&mut session);
+    assert_eq!(feed(&mut session, &[END]), []);
+
+    let bare = sealed(&own, b"again").into_bytes();
+    assert_eq!(
+        feed(&mut session, &bare),
+        [Output::Message(b"again".to_vec())]
+    );
+    session.reply(b"", &mut rng(), NOW);
+    outputs(&mut session);
+    assert_eq!(
+        feed(&mut session, b"P2SN:PUBKEY\x04"),
+        [write(own.public().to_pem())]
+    );
+}
+
+#[test]
+fn a_reply_without_end_is_taken_and_its_late_end_swallowed() {
+    let (own, peer) = (small(), large());
+    let mut session = Pair::established(&own, &peer).client;
+    session.send(b"one", &mut rng(), NOW).expect("ready");
+    outputs(&mut session);
+
+    let reply = sealed(&own, b"first");
+    assert_eq!(
+        feed(&mut session, reply.as_bytes()),
+        [Output::Reply(b"first".to_vec())]
+    );
+    assert_eq!(feed(&mut session, &[END]), []);
+    session.send(b"two", &mut rng(), NOW).expect("ready");
+    outputs(&mut session);
+    let reply = frame(sealed(&own, b"second"));
+    assert_eq!(
+        feed(&mut session, &reply),
+        [Output::Reply(b"second".to_vec())]
+    );
+}
+
+#[test]
+fn a_reply_that_nobody_asked_for_ends_the_session() {
+    let (own, peer) = (small(), large());
+    let mut session = Pair::established(&own, &peer).client;
+
+    let closed = feed(&mut session, &frame(sealed(&own, b"unasked")));
+
+    assert_eq!(closed, [Output::Closed(Reason::OutOfOrder)]);
+}
+
+#[test]
+fn a_new_pubkey_in_the_message_phase_begins_a_new_exchange_whose_key_is_judged_again() {
+    let (own, first, second) = (large(), large(), small());
+    let mut session = Pair::established(&first, &own).server;
+
+    assert_eq!(
+        feed(&mut session, b"P2SN:PUBKEY\x04"),
+        [write(own.public().to_pem())]
+    );
+    feed(&mut session, &frame(sealed(&own, KEYCHECK)));
+    let key = frame(second.public().to_pem());
+    assert_eq!(
+        feed(&mut session, &key),
+        [Output::PeerKey(second.public().clone())]
+    );
+    session.accept_key(&mut rng(), NOW);
+    outputs(&mut session);
+
+    feed(&mut session, &frame(sealed(&own, b"x")));
+    session.reply(b"to the second key", &mut rng(), NOW);
+    assert_eq!(
+        opened(&outputs(&mut session)[0], &second),
+        b"to the second key"
+    );
+}
+
+#[test]
+fn nothing_is_written_until_the_owner_has_accepted_the_key() {
+    let (own, peer) = (small(), large());
+    let mut session = client(&own);
+    outputs(&mut session);
+
+    let key = [frame(peer.public().to_pem()), frame(PUBKEY)].concat();
+    assert_eq!(
+        feed(&mut session, &key),
+        [Output::PeerKey(peer.public().clone())]
+    );
     session.refuse_key();
 
     assert_eq!(outputs(&mut session), [Output::Closed(Reason::KeyRefused)]);
@@ -246,176 +324,388 @@ fn a_refused_key_ends_the_session_before_anything_secret_is_sent() {
 }
 
 #[test]
-fn small_keys_are_refused_unless_the_door_opted_in() {
-    let keys = keys();
-    let small = private(&keys, "dev-1024");
-    let mut session = client(&private(&keys, "dev-2048"), KeyPolicy::default());
-    outputs(&mut session);
+fn a_server_says_errorkey_to_a_refused_key() {
+    let (own, peer) = (large(), small());
+    let mut session = asking(&own);
+    feed(&mut session, &frame(peer.public().to_pem()));
 
-    let pem = [small.public().to_pem().as_bytes(), &[END]].concat();
-    session.handle_input(&pem, &mut rng(), NOW);
+    session.refuse_key();
 
-    assert_eq!(outputs(&mut session), [Output::Closed(Reason::BadKey)]);
+    let expected = [write("P2SN:ERRORKEY"), Output::Closed(Reason::KeyRefused)];
+    assert_eq!(outputs(&mut session), expected);
 }
 
 #[test]
-fn the_longest_message_passes_and_one_byte_more_is_refused_with_the_limit() {
-    let keys = keys();
-    let (own, peer) = (private(&keys, "dev-2048"), private(&keys, "dev-1024"));
-    let mut pair = Pair::new(&own, &peer, 10_000);
-    pair.run();
+fn words_that_are_not_due_change_nothing() {
+    let (own, peer) = (small(), large());
+    let mut pair = Pair::established(&own, &peer);
 
-    let refused = pair.client.send(&[0; 118], &mut rng(), NOW);
-    assert_eq!(refused, Err(SendError::TooLong { max: 117, got: 118 }));
-    assert_eq!(pair.client.send(&[7; 117], &mut rng(), NOW), Ok(()));
+    for session in [&mut pair.client, &mut pair.server] {
+        session.accept_key(&mut rng(), NOW);
+        session.refuse_key();
+        session.reply(b"unasked", &mut rng(), NOW);
+        assert_eq!(outputs(session), []);
+    }
+    assert_eq!(
+        pair.server.send(b"x", &mut rng(), NOW),
+        Err(SendError::NotReady)
+    );
+
+    pair.client
+        .send(b"still alive", &mut pair.rng, NOW)
+        .expect("ready");
+    assert_eq!(
+        pair.client.send(b"second", &mut rng(), NOW),
+        Err(SendError::NotReady)
+    );
+    pair.run();
+    pair.server.reply(b"yes", &mut pair.rng, NOW);
     pair.run();
     assert_eq!(
         pair.log.last(),
-        Some(&(Role::Server, Output::Message(vec![7; 117])))
+        Some(&(Role::Client, Output::Reply(b"yes".to_vec())))
     );
 }
 
 #[test]
-fn slow_and_silent_peers_are_cut_off() {
-    let keys = keys();
-    let own = private(&keys, "dev-1024");
-    let mut silent = server(&own, ANY_SIZE);
-    assert_eq!(silent.poll_timeout(), Some(Duration::from_secs(10)));
-    silent.handle_timeout(Duration::from_millis(9_999));
-    assert_eq!(outputs(&mut silent), []);
-    silent.handle_timeout(Duration::from_secs(10));
+fn a_wrong_key_check_is_answered_by_the_server_and_not_by_the_client() {
+    let (own, peer) = (large(), small());
+    let wrong = frame(sealed(&own, b"P2SN:KEYCHECX"));
+    let refused = [write("P2SN:ERRORKEY"), Output::Closed(Reason::CheckFailed)];
+    assert_eq!(feed(&mut checking(&own), &wrong), refused);
+    let for_another = frame(sealed(&peer, KEYCHECK));
+    assert_eq!(feed(&mut checking(&own), &for_another), refused);
+    let plain = frame(KEYCHECK);
+    assert_eq!(feed(&mut checking(&own), &plain), refused);
+
+    for wrong in [wrong, for_another, plain] {
+        let closed = feed(&mut shown(&own, &peer), &wrong);
+        assert_eq!(closed, [Output::Closed(Reason::CheckFailed)]);
+    }
+}
+
+#[test]
+fn errorkey_and_null_end_the_session_at_every_point() {
+    let (own, peer) = (large(), small());
+    let sessions = || {
+        let pair = Pair::established(&own, &peer);
+        let mut waiting = Pair::established(&own, &peer).client;
+        waiting.send(b"x", &mut rng(), NOW).expect("ready");
+        outputs(&mut waiting);
+        let mut begun = client(&own);
+        outputs(&mut begun);
+        [
+            begun,
+            checked(&own, &peer),
+            shown(&own, &peer),
+            pair.client,
+            waiting,
+            server(&own),
+            checking(&own),
+            asking(&own),
+            pair.server,
+        ]
+    };
+
+    for mut session in sessions() {
+        let closed = feed(&mut session, b"P2SN:ERRORKEY\x04P2SN:ERRORKEY\x04");
+        assert_eq!(closed, [Output::Closed(Reason::PeerRefused)], "{session:?}");
+    }
+    for mut session in sessions() {
+        let closed = feed(&mut session, b"P2SN:NULL\x04");
+        assert_eq!(closed, [Output::Closed(Reason::Ended)], "{session:?}");
+    }
+}
+
+#[test]
+fn frames_out_of_order_end_the_session() {
+    let (own, peer) = (large(), small());
+    let closed = [Output::Closed(Reason::OutOfOrder)];
+
+    assert_eq!(feed(&mut server(&own), b"hello\x04"), closed);
+    assert_eq!(feed(&mut server(&own), b"\x04"), closed);
+    assert_eq!(feed(&mut checked(&own, &peer), b"hello\x04"), closed);
+}
+
+#[test]
+fn small_keys_are_refused_unless_the_door_opted_in() {
+    let (own, tiny) = (large(), small());
+    let key = frame(tiny.public().to_pem());
+    let limits = Limits::default();
+
+    let mut session = Session::client(own.clone(), KeyPolicy::default(), limits, NOW);
+    outputs(&mut session);
+    assert_eq!(feed(&mut session, &key), [Output::Closed(Reason::BadKey)]);
+
+    let mut session = Session::server(own.clone(), KeyPolicy::default(), limits, NOW);
+    feed(&mut session, b"P2SN:PUBKEY\x04");
+    feed(&mut session, &frame(sealed(&own, KEYCHECK)));
+    let refused = [write("P2SN:ERRORKEY"), Output::Closed(Reason::BadKey)];
+    assert_eq!(feed(&mut session, &key), refused);
+
     assert_eq!(
-        outputs(&mut silent),
+        feed(&mut asking(&own), &key),
+        [Output::PeerKey(tiny.public().clone())]
+    );
+}
+
+#[test]
+fn messages_of_no_byte_and_of_the_most_bytes_pass_and_one_more_is_refused_with_the_limit() {
+    let mut pair = Pair::established(&large(), &small());
+
+    let refused = pair.client.send(&[0; 118], &mut rng(), NOW);
+    assert_eq!(refused, Err(SendError::TooLong { max: 117, got: 118 }));
+    for message in [vec![7; 117], Vec::new()] {
+        assert_eq!(pair.client.send(&message, &mut rng(), NOW), Ok(()));
+        pair.run();
+        assert_eq!(
+            pair.log.pop(),
+            Some((Role::Server, Output::Message(message)))
+        );
+        pair.server.reply(b"", &mut rng(), NOW);
+        pair.run();
+        assert_eq!(
+            pair.log.pop(),
+            Some((Role::Client, Output::Reply(Vec::new())))
+        );
+    }
+}
+
+#[test]
+fn a_reply_that_is_too_long_for_the_clients_key_is_cut() {
+    let mut pair = Pair::established(&small(), &large());
+    pair.client.send(b"x", &mut pair.rng, NOW).expect("ready");
+    pair.run();
+
+    pair.server.reply(&[9; 200], &mut pair.rng, NOW);
+    pair.run();
+
+    assert_eq!(
+        pair.log.last(),
+        Some(&(Role::Client, Output::Reply(vec![9; 117])))
+    );
+}
+
+#[test]
+fn a_message_with_wrong_padding_is_given_out_like_any_other() {
+    let (own, peer) = (small(), large());
+    let mut session = Pair::established(&peer, &own).server;
+    let mut bytes = STANDARD.decode(sealed(&own, b"x")).expect("base64");
+    bytes[64] ^= 1;
+    let block = STANDARD.encode(bytes);
+    assert_eq!(own.open_checked(block.as_bytes(), &mut rng()), Ok(None));
+
+    let [Output::Message(_)] = &feed(&mut session, &frame(block))[..] else {
+        panic!("one output")
+    };
+    session.reply(b"P2SN:UNEXPECTEDERROR", &mut rng(), NOW);
+
+    assert_eq!(
+        opened(&outputs(&mut session)[0], &peer),
+        b"P2SN:UNEXPECTEDERROR"
+    );
+}
+
+#[test]
+fn a_message_that_is_no_block_ends_the_session() {
+    let (own, peer) = (small(), large());
+    let refused = [write("P2SN:ERRORKEY"), Output::Closed(Reason::BadBlock)];
+
+    for bad in ["", "hello", "AAAA", &"/".repeat(172)] {
+        let mut session = Pair::established(&peer, &own).server;
+        assert_eq!(feed(&mut session, &frame(bad)), refused, "{bad}");
+        let mut session = Pair::established(&own, &peer).client;
+        session.send(b"x", &mut rng(), NOW).expect("ready");
+        outputs(&mut session);
+        let closed = feed(&mut session, &frame(bad));
+        assert_eq!(closed, [Output::Closed(Reason::BadBlock)], "{bad}");
+    }
+}
+
+#[test]
+fn a_frame_of_the_exchange_has_at_most_8_kib() {
+    let (own, peer) = (large(), small());
+    let pem = peer.public().to_pem();
+    let padded = |length: usize| " ".repeat(length - pem.len()) + &pem;
+    let mut session = asking(&own);
+    let expected = [Output::PeerKey(peer.public().clone())];
+    assert_eq!(feed(&mut session, &frame(padded(8_192))), expected);
+
+    let closed = feed(&mut asking(&own), &frame(padded(8_193)));
+    assert_eq!(closed, [Output::Closed(Reason::TooLong)]);
+
+    let mut session = asking(&own);
+    let refused =
+        (0..8_194).find(|_| feed(&mut session, b"x") == [Output::Closed(Reason::TooLong)]);
+    assert_eq!(refused, Some(8_193));
+}
+
+#[test]
+fn an_exchange_takes_at_most_10_s_however_busy_the_peer_is() {
+    let own = large();
+    let second = Duration::from_secs(1);
+    let mut session = server(&own);
+    assert_eq!(session.poll_timeout(), Some(10 * second));
+    session.handle_timeout(10 * second - Duration::from_millis(1));
+    assert_eq!(outputs(&mut session), []);
+
+    session.handle_input(b"P2SN:PUB", &mut rng(), 8 * second);
+    session.handle_input(b"KEY\x04", &mut rng(), 9 * second);
+    assert_eq!(outputs(&mut session), [write(own.public().to_pem())]);
+    assert_eq!(session.poll_timeout(), Some(10 * second));
+    let check = frame(sealed(&own, KEYCHECK));
+    session.handle_input(&check, &mut rng(), 10 * second);
+
+    assert_eq!(
+        outputs(&mut session),
         [Output::Closed(Reason::ExchangeTimeout)]
     );
-    assert_eq!(silent.poll_timeout(), None);
+    assert_eq!(session.poll_timeout(), None);
+    session.handle_timeout(11 * second);
+    assert_eq!(outputs(&mut session), []);
+}
 
-    let mut pair = Pair::new(&own, &own, 10_000);
-    pair.run();
-    pair.server.handle_timeout(Duration::from_secs(300));
+#[test]
+fn a_new_exchange_has_its_own_10_s() {
+    let second = Duration::from_secs(1);
+    let mut session = Pair::established(&small(), &large()).server;
+
+    session.handle_input(b"P2SN:PUBKEY\x04", &mut rng(), 100 * second);
+
+    assert_eq!(session.poll_timeout(), Some(110 * second));
+}
+
+#[test]
+fn a_key_that_is_accepted_too_late_is_not_used() {
+    let (own, peer) = (small(), large());
+    let mut session = client(&own);
+    outputs(&mut session);
+    feed(&mut session, &frame(peer.public().to_pem()));
+
+    session.accept_key(&mut rng(), Duration::from_secs(10));
+
+    assert_eq!(
+        outputs(&mut session),
+        [Output::Closed(Reason::ExchangeTimeout)]
+    );
+}
+
+#[test]
+fn an_idle_session_ends_and_each_message_starts_its_time_anew() {
+    let second = Duration::from_secs(1);
+    let mut pair = Pair::established(&small(), &large());
+    assert_eq!(pair.server.poll_timeout(), Some(300 * second));
+    let message = frame(sealed(&large(), b"x"));
+    pair.server.handle_input(&message, &mut rng(), 299 * second);
+    pair.server.reply(b"", &mut rng(), 300 * second);
+    outputs(&mut pair.server);
+
+    assert_eq!(pair.server.poll_timeout(), Some(600 * second));
+    pair.server.handle_timeout(600 * second);
+
     assert_eq!(
         outputs(&mut pair.server),
         [Output::Closed(Reason::IdleTimeout)]
     );
-    pair.client.send(b"x", &mut rng(), NOW).expect("ready");
-    pair.client.handle_timeout(Duration::from_secs(10));
-    let last = outputs(&mut pair.client).pop();
-    assert_eq!(last, Some(Output::Closed(Reason::ReplyTimeout)));
 }
 
 #[test]
-fn any_bytes_at_all_end_in_a_state_and_not_in_a_panic() {
-    let keys = keys();
-    let own = private(&keys, "dev-1024");
-    bolero::check!()
-        .with_type::<Vec<u8>>()
-        .with_iterations(500)
-        .for_each(|bytes| {
-            for mut session in [server(&own, ANY_SIZE), client(&own, ANY_SIZE)] {
-                session.handle_input(b"P2SN:PUBKEY\x04", &mut rng(), NOW);
-                session.handle_input(bytes, &mut rng(), NOW);
-                outputs(&mut session);
-            }
-            drop(PublicKey::from_pem(
-                &String::from_utf8_lossy(bytes),
-                ANY_SIZE,
-            ));
-        });
+fn a_client_waits_for_a_reply_so_long_and_no_longer() {
+    let mut session = Pair::established(&small(), &large()).client;
+    session
+        .send(b"x", &mut rng(), Duration::from_secs(5))
+        .expect("ready");
+    outputs(&mut session);
+    assert_eq!(session.poll_timeout(), Some(Duration::from_secs(15)));
+
+    let late = frame(sealed(&small(), b"late"));
+    session.handle_input(&late, &mut rng(), Duration::from_secs(15));
+
+    assert_eq!(
+        outputs(&mut session),
+        [Output::Closed(Reason::ReplyTimeout)]
+    );
 }
 
-mod vectors {
-    use super::*;
+/// Rule P2SN-REPLY-IN-TIME: it would take a late reply for the answer to its next message.
+#[test]
+fn an_old_client_gets_its_reply_within_2_5_s_or_is_disconnected() {
+    let (own, peer) = (small(), large());
+    let session_after = |answered: Duration| {
+        let mut session = Pair::established(&peer, &own).server;
+        session.limits = Limits::old_clients();
+        feed(&mut session, &frame(sealed(&own, b"x")));
+        session.reply(b"P2SN:OK", &mut rng(), answered);
+        outputs(&mut session)
+    };
 
-    #[test]
-    fn both_roles_send_their_key_byte_for_byte_as_the_real_programs() {
-        let keys = keys();
-        for key in &keys {
-            let own = PrivateKey::from_foreign_pem(&key.private_pem).expect("a private key");
-            assert_eq!(own.public().to_pem(), key.public_pem, "{}", key.id);
-            assert_eq!(own.public().bits(), key.bits, "{}", key.id);
+    let [reply] = &session_after(Duration::from_millis(2_499))[..] else {
+        panic!("one output")
+    };
+    assert_eq!(opened(reply, &peer), b"P2SN:OK");
+    let late = session_after(Duration::from_millis(2_500));
+    assert_eq!(late, [Output::Closed(Reason::ReplyTimeout)]);
+}
 
-            let mut session = server(&own, ANY_SIZE);
-            session.handle_input(b"P2SN:PUBKEY\x04", &mut rng(), NOW);
-            let frame = written(&outputs(&mut session)[0]);
-            assert_eq!(
-                hex::encode(frame),
-                key.server_pubkey_frame_hex,
-                "{}",
-                key.id
-            );
+#[test]
+fn nothing_comes_out_of_a_closed_session() {
+    let (own, peer) = (small(), large());
+    let mut session = server(&own);
+    assert_eq!(
+        feed(&mut session, b"P2SN:NULL\x04"),
+        [Output::Closed(Reason::Ended)]
+    );
 
-            let mut session = client(&own, ANY_SIZE);
-            let pem = [own.public().to_pem().as_bytes(), &[END]].concat();
-            session.handle_input(&pem, &mut rng(), NOW);
-            session.accept_key(&mut rng(), NOW);
-            session.handle_input(b"P2SN:PUBKEY\x04", &mut rng(), NOW);
-            let frame = written(outputs(&mut session).last().expect("a write"));
-            assert_eq!(
-                hex::encode(frame),
-                key.client_pubkey_frame_hex,
-                "{}",
-                key.id
-            );
-        }
-        checked("p2sn/exchange.json keys", keys.len());
+    session.handle_input(b"P2SN:PUBKEY\x04", &mut rng(), NOW);
+    session.handle_input(&frame(peer.public().to_pem()), &mut rng(), NOW);
+    session.accept_key(&mut rng(), NOW);
+    session.refuse_key();
+    session.reply(b"x", &mut rng(), NOW);
+    session.handle_timeout(Duration::MAX);
+
+    assert_eq!(outputs(&mut session), []);
+}
+
+#[test]
+fn a_session_may_travel_to_another_thread_and_prints_no_message() {
+    fn is_send<T: Send + 'static>(value: T) -> T {
+        value
     }
+    let own = small();
+    let mut session = is_send(Pair::established(&large(), &own).server);
+    session.handle_input(sealed(&own, b"door open").as_bytes(), &mut rng(), NOW);
 
-    #[test]
-    fn blocks_of_the_real_programs_open() {
-        let file: Exchange = load("p2sn/exchange.json");
-        for case in &file.decrypt {
-            let own = private(&file.keys, &case.key);
-            let frame = hex::decode(&case.frame_hex).expect("hex");
-            let block = frame.strip_suffix(&[END]).expect("an end");
-            let opened = own.open(block, &mut rng()).expect("opens");
-            assert_eq!(hex::encode(opened), case.plaintext_hex);
-        }
-        checked("p2sn/exchange.json decrypt", file.decrypt.len());
-    }
+    let printed = format!("{session:?}");
 
-    /// Plays a session up to the key check, and gives it the frame in that place.
-    #[test]
-    fn bad_frames_end_the_session_with_one_constant_answer() {
-        let keys = keys();
-        let file: Rejects = load("p2sn/reject.json");
-        for case in &file.frames {
-            let own = private(&keys, &case.key);
-            let frame = case
-                .frame_hex
-                .as_ref()
-                .map_or(vec![b'A'; 70_000], |f| hex::decode(f).expect("hex"));
-            let mut session = server(&own, ANY_SIZE);
-            session.handle_input(b"P2SN:PUBKEY\x04", &mut rng(), NOW);
-            outputs(&mut session);
-            session.handle_input(&frame, &mut rng(), NOW);
-            let answer = outputs(&mut session);
-            if case.kind == "size" {
-                assert_eq!(answer, [Output::Closed(Reason::TooLong)], "{}", case.why);
-            } else {
-                let errorkey = Output::Write(b"P2SN:ERRORKEY\x04".to_vec());
-                let closed = Output::Closed(Reason::CheckFailed);
-                assert_eq!(answer, [errorkey, closed], "{} ({})", case.why, case.kind);
-            }
-        }
-        checked("p2sn/reject.json frames", file.frames.len());
-    }
+    assert!(printed.contains("outputs: [Message(9 bytes)]"), "{printed}");
+    assert!(
+        printed.contains("frames: Frames(0 bytes wait)"),
+        "{printed}"
+    );
+    assert!(printed.contains("own: PrivateKey(of b01bb153"), "{printed}");
+    assert_eq!(
+        format!("{:?}", Output::Reply(b"yes".to_vec())),
+        "Reply(3 bytes)"
+    );
+}
 
-    #[test]
-    fn bad_public_keys_are_refused() {
-        let file: Rejects = load("p2sn/reject.json");
-        for case in &file.public_keys {
-            let read = PublicKey::from_pem(case.pem.as_deref().unwrap_or(""), ANY_SIZE);
-            assert_eq!(read, Err(KeyError::Pem), "{}", case.why);
-        }
-        checked("p2sn/reject.json keys", file.public_keys.len());
-    }
+#[test]
+fn the_names_of_reasons_are_stable() {
+    let names = [
+        (Reason::Ended, "ended"),
+        (Reason::PeerRefused, "peer_refused"),
+        (Reason::OutOfOrder, "out_of_order"),
+        (Reason::TooLong, "too_long"),
+        (Reason::BadKey, "bad_key"),
+        (Reason::KeyRefused, "key_refused"),
+        (Reason::CheckFailed, "check_failed"),
+        (Reason::BadBlock, "bad_block"),
+        (Reason::ExchangeTimeout, "exchange_timeout"),
+        (Reason::ReplyTimeout, "reply_timeout"),
+        (Reason::IdleTimeout, "idle_timeout"),
+    ];
 
-    #[test]
-    fn a_private_key_is_not_printed() {
-        let own = private(&keys(), "dev-1024");
-        let expected = format!("PrivateKey(of {})", own.public().fingerprint());
-
-        assert_eq!(format!("{own:?}"), expected);
-        assert_eq!(Fingerprint([0xab; 32]).to_string(), "ab".repeat(32));
+    for (reason, name) in names {
+        assert_eq!(reason.name(), name);
     }
 }
