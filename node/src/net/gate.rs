@@ -150,6 +150,17 @@ impl<B: NetworkBehaviour> Gate<B> {
         }
     }
 
+    /// Says whether a connection to this peer is open both ways.
+    pub(super) fn is_open(&self, peer: &PeerId) -> bool {
+        self.shown(peer) > 0
+    }
+
+    /// Counts the connections to a peer for which the inner behaviour has made a handler.
+    fn with_handler(&self, peer: &PeerId) -> usize {
+        let with_handler = |entry: &&Entry<_>| entry.peer == *peer && entry.opening.is_some();
+        self.connections.values().filter(with_handler).count()
+    }
+
     /// Counts the connections to a peer that the inner behaviour has been shown.
     fn shown(&self, peer: &PeerId) -> usize {
         let shown = |entry: &&Entry<_>| entry.peer == *peer && entry.opening == Some(Opening::Both);
@@ -180,7 +191,9 @@ impl<B: NetworkBehaviour> Gate<B> {
         }
         self.connections.remove(&connection);
         if opening.is_some() {
-            let remaining_established = self.shown(&closed.peer_id);
+            // gossipsub and request-response take a connection into their books when they make its
+            // handler. Told that none remains, they would forget one that is about to be shown.
+            let remaining_established = self.with_handler(&closed.peer_id);
             self.inner
                 .on_swarm_event(FromSwarm::ConnectionClosed(ConnectionClosed {
                     remaining_established,

@@ -5,7 +5,7 @@
 //! strangers are short, few and have little time.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     io,
     task::{Context, Poll},
     time::Duration,
@@ -53,8 +53,14 @@ pub(super) enum Event {
 /// The behaviour: passes requests and answers to and from the connections.
 #[derive(Default)]
 pub(super) struct Member {
-    peers: HashMap<ConnectionId, PeerId>,
+    connections: HashMap<ConnectionId, Entry>,
     events: VecDeque<ToSwarm<Event, Command>>,
+}
+
+/// A connection, and our requests on it that wait for their answers.
+struct Entry {
+    peer: PeerId,
+    asked: BTreeSet<OutboundId>,
 }
 
 /// What a connection's handler is told.
@@ -73,19 +79,31 @@ pub(super) enum Told {
 
 impl Member {
     pub(super) fn ask(&mut self, connection: ConnectionId, id: OutboundId, bytes: Vec<u8>) {
-        match self.peers.get(&connection) {
-            Some(&peer_id) => self.notify(peer_id, connection, Command::Ask(id, bytes)),
-            None => {
-                let gone = Event::Response(id, Err("the connection is closed".to_owned()));
-                self.events.push_back(ToSwarm::GenerateEvent(gone));
+        match self.connections.get_mut(&connection) {
+            Some(entry) => {
+                entry.asked.insert(id);
+                let peer = entry.peer;
+                self.notify(peer, connection, Command::Ask(id, bytes));
             }
+            None => self.fail(id),
         }
     }
 
     pub(super) fn answer(&mut self, connection: ConnectionId, id: InboundId, bytes: Vec<u8>) {
-        if let Some(&peer_id) = self.peers.get(&connection) {
-            self.notify(peer_id, connection, Command::Answer(id.0, bytes));
+        if let Some(peer) = self.connections.get(&connection).map(|entry| entry.peer) {
+            self.notify(peer, connection, Command::Answer(id.0, bytes));
         }
+    }
+
+    fn established(&mut self, connection: ConnectionId, peer: PeerId) -> Handler {
+        let asked = BTreeSet::new();
+        self.connections.insert(connection, Entry { peer, asked });
+        Handler::default()
+    }
+
+    fn fail(&mut self, id: OutboundId) {
+        let gone = Event::Response(id, Err("the connection is closed".to_owned()));
+        self.events.push_back(ToSwarm::GenerateEvent(gone));
     }
 
     fn notify(&mut self, peer_id: PeerId, connection: ConnectionId, event: Command) {
@@ -109,8 +127,7 @@ impl NetworkBehaviour for Member {
         _: &Multiaddr,
         _: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.peers.insert(connection, peer);
-        Ok(Handler::default())
+        Ok(self.established(connection, peer))
     }
 
     fn handle_established_outbound_connection(
@@ -121,13 +138,16 @@ impl NetworkBehaviour for Member {
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.peers.insert(connection, peer);
-        Ok(Handler::default())
+        Ok(self.established(connection, peer))
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         if let FromSwarm::ConnectionClosed(closed) = event {
-            self.peers.remove(&closed.connection_id);
+            // Their handler is gone with the connection and answers no more.
+            let entry = self.connections.remove(&closed.connection_id);
+            for id in entry.into_iter().flat_map(|entry| entry.asked) {
+                self.fail(id);
+            }
         }
     }
 
@@ -139,7 +159,13 @@ impl NetworkBehaviour for Member {
     ) {
         let event = match told {
             Told::Request(id, bytes) => Event::Request(connection, InboundId(id), bytes),
-            Told::Response(id, result) => Event::Response(id, result),
+            Told::Response(id, result) => {
+                let entry = self.connections.get_mut(&connection);
+                if !entry.is_some_and(|entry| entry.asked.remove(&id)) {
+                    return;
+                }
+                Event::Response(id, result)
+            }
         };
         self.events.push_back(ToSwarm::GenerateEvent(event));
     }
@@ -153,7 +179,7 @@ impl NetworkBehaviour for Member {
 #[derive(Default)]
 pub(super) struct Handler {
     asking: VecDeque<(OutboundId, Vec<u8>)>,
-    tasks: FuturesUnordered<BoxFuture<'static, Option<Told>>>,
+    tasks: FuturesUnordered<BoxFuture<'static, Done>>,
     inbound: usize,
     answers: HashMap<u64, oneshot::Sender<Vec<u8>>>,
     next: u64,
@@ -184,15 +210,12 @@ impl Handler {
         };
         let serve = tokio::time::timeout(TIME, serve);
         let tell = request
-            .map(move |bytes| bytes.ok().map(|b| Told::Request(id, b)))
+            .map(move |bytes| bytes.map_or(Done::Nothing, |b| Done::Told(Told::Request(id, b))))
             .boxed();
         let ended = async move {
             // Whether it was served or not, its place is free again.
             drop(serve.await);
-            Some(Told::Response(
-                OutboundId(ENDED),
-                Ok(id.to_be_bytes().to_vec()),
-            ))
+            Done::Served(id)
         };
         self.tasks.push(tell);
         self.tasks.push(ended.boxed());
@@ -206,14 +229,21 @@ impl Handler {
         let ask = tokio::time::timeout(TIME, ask).map(move |result| {
             let result: io::Result<Vec<u8>> =
                 result.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-            Some(Told::Response(id, result.map_err(|e| e.to_string())))
+            Done::Told(Told::Response(id, result.map_err(|e| e.to_string())))
         });
         self.tasks.push(ask.boxed());
     }
 }
 
-/// The name of no request of ours: marks the end of serving one of the peer's.
-const ENDED: u64 = u64::MAX;
+/// How something on a stream ended.
+enum Done {
+    /// With something to tell.
+    Told(Told),
+    /// This request of the peer needs no more.
+    Served(u64),
+    /// With nothing.
+    Nothing,
+}
 
 impl ConnectionHandler for Handler {
     type FromBehaviour = Command;
@@ -250,19 +280,16 @@ impl ConnectionHandler for Handler {
             let protocol = SubstreamProtocol::new(ReadyUpgrade::new(PROTOCOL), asking);
             return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol });
         }
-        while let Poll::Ready(Some(told)) = self.tasks.poll_next_unpin(cx) {
-            match told {
-                Some(Told::Response(OutboundId(ENDED), id)) => {
-                    self.inbound = self.inbound.saturating_sub(1);
-                    let id = id.unwrap_or_default().try_into().map(u64::from_be_bytes);
-                    if let Ok(id) = id {
-                        self.answers.remove(&id);
-                    }
-                }
-                Some(told) => {
+        while let Poll::Ready(Some(done)) = self.tasks.poll_next_unpin(cx) {
+            match done {
+                Done::Told(told) => {
                     return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(told));
                 }
-                None => {}
+                Done::Served(id) => {
+                    self.inbound -= 1;
+                    self.answers.remove(&id);
+                }
+                Done::Nothing => {}
             }
         }
         Poll::Pending

@@ -16,6 +16,8 @@ mod gate;
 mod interfaces;
 mod member;
 mod p2sn;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -77,6 +79,15 @@ const TASK_INPUTS: usize = 64;
 
 /// P2SN sessions at once, of either side.
 const SESSIONS_MAX: usize = 64;
+
+/// P2SN sessions at once that peers opened. Each costs RSA; the rest stays for our own.
+const SESSIONS_INBOUND_MAX: usize = 16;
+
+/// How long the opening of a stream to a connected member may take.
+const STREAM_TIME: Duration = Duration::from_secs(10);
+
+/// Why something that needs an open connection was not done.
+const NOT_OPEN: &str = "no connection to the peer is open";
 
 /// A connection nobody uses is kept: members stay connected.
 const IDLE_TIME: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -143,6 +154,7 @@ struct Entry {
 pub struct Net {
     swarm: Swarm<Behaviour>,
     connections: BTreeMap<Connection, Entry>,
+    opening_time: Duration,
     names: HashMap<ConnectionId, Connection>,
     dials: HashMap<ConnectionId, PeerId>,
     next_connection: u64,
@@ -207,6 +219,7 @@ impl Net {
         Ok(Self {
             swarm,
             connections: BTreeMap::new(),
+            opening_time: OPENING_TIME,
             names: HashMap::new(),
             dials: HashMap::new(),
             next_connection: 0,
@@ -318,10 +331,7 @@ impl Net {
                 protocol,
                 id,
                 bytes,
-            } => {
-                let request = self.requests(protocol).send_request(&peer, bytes);
-                self.asked.insert((protocol, request), id);
-            }
+            } => self.request(peer, protocol, id, bytes),
             NetOutput::Respond { id, bytes } => self.respond(id, bytes),
             NetOutput::Publish(frame) => self.unpublished.push(frame),
             NetOutput::Verdict { id, verdict } => self.verdict(id, verdict),
@@ -367,8 +377,12 @@ impl Net {
             .gossip
             .publish(topic, message);
         match published {
-            // A node alone has nobody to publish to.
-            Ok(_) | Err(gossipsub::PublishError::NoPeersSubscribedToTopic) => {}
+            // A node alone has nobody to publish to; what was published already is on its way.
+            Ok(_)
+            | Err(
+                gossipsub::PublishError::NoPeersSubscribedToTopic
+                | gossipsub::PublishError::Duplicate,
+            ) => {}
             Err(error) => {
                 self.queue.push_back(NetInput::PublishFailed {
                     reason: error.to_string(),
@@ -383,6 +397,16 @@ impl Net {
             Protocol::Sync => &mut members.sync,
             Protocol::Direct => &mut members.direct,
         }
+    }
+
+    fn request(&mut self, peer: PeerId, protocol: Protocol, id: OutboundId, bytes: Vec<u8>) {
+        // libp2p would dial by itself, or wait without end for a connection behind the gate.
+        if !self.swarm.behaviour().gate.is_open(&peer) {
+            let result = Err(NOT_OPEN.to_owned());
+            return self.queue.push_back(NetInput::Response { id, result });
+        }
+        let request = self.requests(protocol).send_request(&peer, bytes);
+        self.asked.insert((protocol, request), id);
     }
 
     fn respond(&mut self, id: InboundId, bytes: Vec<u8>) {
@@ -536,7 +560,7 @@ impl Net {
             id,
             peer,
             transport,
-            opening_until: Some(Instant::now() + OPENING_TIME),
+            opening_until: Some(Instant::now() + self.opening_time),
         };
         self.connections.insert(connection, entry);
         self.names.insert(id, connection);
@@ -741,22 +765,40 @@ impl Net {
     }
 
     fn open_p2sn(&mut self, session: SessionId, peer: PeerId, message: Option<Vec<u8>>) {
-        let mut control = self.streams.clone();
-        let Some(task) = self.new_session(session, peer, message) else {
-            let reason = "no RSA key yet, or too many sessions".to_owned();
-            return self.queue.push_back(NetInput::P2snClosed {
-                session,
-                peer,
-                reason,
-            });
+        let task = if self.swarm.behaviour().gate.is_open(&peer) {
+            self.new_session(session, peer, message)
+                .ok_or("no RSA key yet, or too many sessions")
+        } else {
+            Err(NOT_OPEN)
         };
+        let task = match task {
+            Ok(task) => task,
+            Err(reason) => {
+                let reason = reason.to_owned();
+                return self.queue.push_back(NetInput::P2snClosed {
+                    session,
+                    peer,
+                    reason,
+                });
+            }
+        };
+        let mut control = self.streams.clone();
         tokio::spawn(async move {
-            let stream = control.open_stream(peer, p2sn::PROTOCOL).await;
-            task.run(stream.map_err(|e| e.to_string())).await;
+            // If the connection closes in this moment, libp2p-stream may never answer.
+            let opened = control.open_stream(peer, p2sn::PROTOCOL);
+            let stream = match tokio::time::timeout(STREAM_TIME, opened).await {
+                Ok(stream) => stream.map_err(|e| e.to_string()),
+                Err(_) => Err("the peer takes no stream".to_owned()),
+            };
+            task.run(stream).await;
         });
     }
 
     fn serve_p2sn(&mut self, peer: PeerId, stream: libp2p::Stream) {
+        let is_theirs = |id: &&SessionId| matches!(id, SessionId::Theirs(_));
+        if self.sessions.keys().filter(is_theirs).count() >= SESSIONS_INBOUND_MAX {
+            return;
+        }
         let session = SessionId::Theirs(self.next_session);
         self.next_session += 1;
         if let Some(task) = self.new_session(session, peer, None) {
