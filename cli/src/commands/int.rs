@@ -11,22 +11,20 @@ use futures::StreamExt;
 use pimesh_node::{
     config::parse_duration,
     control::{
-        api::{Lost, NewIntegers},
+        api::{Lost, NewIntegers, StreamQuery},
         client::Client,
     },
     proto::iid::{Iid, Index, Value},
     state::{io::At, report::Integer},
 };
-use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    net::UdpSocket,
-};
+use tokio::net::UdpSocket;
+use tokio_util::io::ReaderStream;
 
 use super::Global;
 use crate::output;
 
-/// Most values that go in one request.
-const BATCH: usize = 1024;
+/// How much of standard input is read at once.
+const INPUT_BYTES: usize = 64 * 1024;
 
 /// Broadcast integers to every member, or listen to theirs
 ///
@@ -48,7 +46,7 @@ pub(super) struct Int {
     /// When to carry them out: `+200ms` from now, or a time such as 2026-11-21T08:00:00Z
     #[arg(long, value_name = "TIME", value_parser = at)]
     at: Option<At>,
-    /// Read integers from standard input, one or more a line
+    /// Read integers from standard input, with white space between them, and send them as they come
     #[arg(long, conflicts_with = "values")]
     stdin: bool,
     /// Listen
@@ -66,7 +64,7 @@ impl Int {
             return self.listen(global, &client).await;
         }
         if self.stdin {
-            return self.send_lines(global, &client).await;
+            return self.send_input(global, &client).await;
         }
         let published = client.publish(&self.body(self.values.clone())).await?;
         if global.json {
@@ -88,35 +86,15 @@ impl Int {
         }
     }
 
-    /// Sends what is there; what comes while the node is busy goes together.
-    async fn send_lines(&self, global: &Global, client: &Client) -> anyhow::Result<()> {
-        let mut input = BufReader::with_capacity(64 * 1024, tokio::io::stdin());
-        let (mut line, mut values, mut total) = (String::new(), Vec::new(), 0);
-        loop {
-            line.clear();
-            let ended = input
-                .read_line(&mut line)
-                .await
-                .context("read standard input")?
-                == 0;
-            for word in line.split_whitespace() {
-                let value = word.parse::<i32>();
-                values.push(value.with_context(|| format!("`{word}` is no 32-bit integer"))?);
-            }
-            let waits = input.buffer().contains(&b'\n');
-            if !values.is_empty() && (ended || !waits || values.len() >= BATCH) {
-                for batch in values.chunks(BATCH) {
-                    total += client.publish(&self.body(batch.to_vec())).await?.count;
-                }
-                values.clear();
-            }
-            if ended {
-                break;
-            }
+    /// Sends what stands in standard input as it comes.
+    async fn send_input(&self, global: &Global, client: &Client) -> anyhow::Result<()> {
+        let query = StreamQuery::new(self.index.map(Index), self.at);
+        let input = ReaderStream::with_capacity(tokio::io::stdin(), INPUT_BYTES);
+        let streamed = client.publish_stream(&query, input).await?;
+        if global.json {
+            return output::json(&streamed);
         }
-        if !global.json {
-            output::note(format!("sent {total}"));
-        }
+        output::note(format!("sent {}", streamed.count));
         Ok(())
     }
 
@@ -149,7 +127,10 @@ impl Int {
                         continue;
                     }
                     match wait_of(&integer) {
-                        Some(wait) => held.push(integer, wait),
+                        Some(wait) => if let Some(early) = held.push(integer, wait) {
+                            output::note(format!("{HELD_MAX} integers are held back already; the next one comes early"));
+                            self.show(global, &early, udp.as_ref()).await?;
+                        },
                         None => self.show(global, &integer, udp.as_ref()).await?,
                     }
                 }
@@ -210,12 +191,14 @@ struct Held {
 }
 
 impl Held {
-    fn push(&mut self, integer: Integer, wait: Duration) {
-        if self.waiting.len() < HELD_MAX {
-            self.waiting
-                .insert((tokio::time::Instant::now() + wait, self.next), integer);
-            self.next += 1;
-        }
+    /// Adds an integer. Returns the one that is due next if there are too many.
+    fn push(&mut self, integer: Integer, wait: Duration) -> Option<Integer> {
+        let due = tokio::time::Instant::now() + wait;
+        self.waiting.insert((due, self.next), integer);
+        self.next += 1;
+        let too_many = self.waiting.len() > HELD_MAX;
+        let next = too_many.then(|| self.waiting.pop_first()).flatten();
+        next.map(|(_, integer)| integer)
     }
 
     /// Waits for the next integer that is due. Cancel safe.

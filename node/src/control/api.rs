@@ -14,10 +14,11 @@
 //! | `POST /v1/integers` | [`NewIntegers`] | [`report::Published`] |
 //! | `GET /v1/integers` | | list of [`report::Integer`], the last of each index |
 //! | `GET /v1/integers/stream` | | one [`report::Integer`] or [`Lost`] a line, without end |
-//! | `GET /v1/events` | | server-sent events, each an [`EventBody`] |
+//! | `POST /v1/integers/stream` | integers between white space, [`StreamQuery`] as the query | [`Streamed`] |
+//! | `GET /v1/events` | [`EventQuery`] as the query | server-sent events, each an [`EventBody`] |
 //! | `GET /metrics` | | counters as Prometheus reads them |
 //!
-//! An error is answered with its status code and a [`Failure`](crate::state::io::Failure).
+//! An error is answered with its status code and a [`Failure`].
 
 use serde::{Deserialize, Serialize};
 
@@ -27,12 +28,13 @@ use crate::{
         mesh::MessageId,
     },
     state::{
-        io::{At, Direction, Event, Recipients, Transport, Via},
+        io::{At, Direction, Event, Failure, Recipients, Transport, Via},
         report,
     },
 };
 
-/// Longest body of a request, in bytes: a message of 1 MiB in which JSON escapes every byte twice.
+/// Longest body of a request, in bytes: a message of 1 MiB of which JSON writes each byte with six
+/// (`\u0001`), and room for the rest. Streams of integers have no limit, for they are not collected.
 pub const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// The answer to `GET /v1/status`.
@@ -108,6 +110,87 @@ pub struct NewIntegers {
     pub at: Option<At>,
 }
 
+/// The query of `POST /v1/integers/stream`.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StreamQuery {
+    /// The index to speak for; the node's own if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<Index>,
+    /// When to carry them out: at this Unix millisecond.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_unix_ms: Option<u64>,
+    /// When to carry them out: so many milliseconds after the node takes each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_ms: Option<u64>,
+}
+
+impl StreamQuery {
+    /// Asks for this index and this time.
+    #[must_use]
+    pub const fn new(index: Option<Index>, at: Option<At>) -> Self {
+        let (at_unix_ms, in_ms) = match at {
+            None => (None, None),
+            Some(At::UnixMs(ms)) => (Some(ms), None),
+            Some(At::InMs(ms)) => (None, Some(ms)),
+        };
+        Self {
+            index,
+            at_unix_ms,
+            in_ms,
+        }
+    }
+
+    /// Returns when to carry the integers out.
+    ///
+    /// # Errors
+    /// Fails if both ways to say it are used.
+    pub fn at(&self) -> Result<Option<At>, Failure> {
+        match (self.at_unix_ms, self.in_ms) {
+            (None, None) => Ok(None),
+            (Some(ms), None) => Ok(Some(At::UnixMs(ms))),
+            (None, Some(ms)) => Ok(Some(At::InMs(ms))),
+            (Some(_), Some(_)) => Err(Failure::bad_request(
+                "one of `at_unix_ms` and `in_ms`, not both",
+            )),
+        }
+    }
+}
+
+/// The answer to `POST /v1/integers/stream`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Streamed {
+    /// How many integers went out.
+    pub count: usize,
+}
+
+/// The query of `GET /v1/events`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EventQuery {
+    /// Only events of these [`KINDS`], with commas between them; all if absent. That events were
+    /// lost is told in any case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kinds: Option<String>,
+}
+
+impl EventQuery {
+    /// Returns which kinds are wanted, or `None` for all.
+    ///
+    /// # Errors
+    /// Fails at a kind that does not exist.
+    pub fn wanted(&self) -> Result<Option<Vec<&'static str>>, Failure> {
+        let known = |kind: &str| {
+            KINDS.into_iter().find(|k| *k == kind).ok_or_else(|| {
+                Failure::bad_request(format!("there are no events of the kind `{kind}`"))
+                    .with_hint(format!("the kinds are {}", KINDS.join(", ")))
+            })
+        };
+        let kinds = self.kinds.as_ref().map(|k| k.split(',').map(known));
+        kinds.map(Iterator::collect).transpose()
+    }
+}
+
 /// A line of an integer stream that says how many integers were lost because the reader was slow.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Lost {
@@ -171,6 +254,45 @@ pub struct HistoryRow {
     pub outcome: String,
     /// The text.
     pub text: String,
+}
+
+/// What the field `event` of an [`EventBody`] says, for each kind of event.
+pub const KINDS: [&str; 14] = [
+    "peer_up",
+    "peer_down",
+    "member_added",
+    "member_removed",
+    "joined",
+    "revoked",
+    "received",
+    "sent",
+    "integers",
+    "key_changed",
+    "key_exchanged",
+    "refused",
+    "counted",
+    "store_failed",
+];
+
+/// Returns which of the [`KINDS`] an event is.
+#[must_use]
+pub const fn kind(event: &Event) -> &'static str {
+    match event {
+        Event::PeerUp { .. } => "peer_up",
+        Event::PeerDown { .. } => "peer_down",
+        Event::MemberAdded { .. } => "member_added",
+        Event::MemberRemoved { .. } => "member_removed",
+        Event::Joined { .. } => "joined",
+        Event::Revoked => "revoked",
+        Event::Received(_) => "received",
+        Event::Sent(_) => "sent",
+        Event::Integers(_) => "integers",
+        Event::KeyChanged { .. } => "key_changed",
+        Event::KeyExchanged { .. } => "key_exchanged",
+        Event::Refused { .. } => "refused",
+        Event::Counted { .. } => "counted",
+        Event::StoreFailed { .. } => "store_failed",
+    }
 }
 
 /// An event, as the stream of events tells it.

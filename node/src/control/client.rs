@@ -3,22 +3,26 @@
 use std::path::{Path, PathBuf};
 
 use futures::Stream;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
     Method, Request, StatusCode,
-    body::{Bytes, Incoming},
+    body::{Bytes, Frame, Incoming},
 };
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
 use super::api::{
-    EventBody, HistoryQuery, HistoryRow, Join, NewIntegers, NewInvite, NewMessage, Status,
+    EventBody, EventQuery, HistoryQuery, HistoryRow, Join, NewIntegers, NewInvite, NewMessage,
+    Status, StreamQuery, Streamed,
 };
 use crate::state::{io::Failure, report};
 
 /// Longest line of a stream, in bytes: an event with a message of 1 MiB, escaped.
 const LINE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// The body of a request.
+type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
 /// Why the node did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +48,9 @@ pub enum ClientError {
     /// The answer is not what this program expects.
     #[error("the node's answer is not understood; `pimesh doctor` compares versions")]
     NotUnderstood(#[source] serde_json::Error),
+    /// A line of a stream has no end.
+    #[error("the node's answer has a line of more than {LINE_BYTES_MAX} bytes")]
+    LineTooLong,
     /// The node says no.
     #[error("{}", .0.message)]
     Failure(Failure),
@@ -59,7 +66,7 @@ impl ClientError {
             }
             Self::Failure(failure) => failure.hint.clone(),
             Self::Io { .. } => Some("does this user own the node's home folder?".to_owned()),
-            Self::Broken(_) | Self::NotUnderstood(_) => None,
+            Self::Broken(_) | Self::NotUnderstood(_) | Self::LineTooLong => None,
         }
     }
 }
@@ -157,18 +164,7 @@ impl Client {
     /// # Errors
     /// See [`Self::status`].
     pub async fn history(&self, query: &HistoryQuery) -> Result<Vec<HistoryRow>, ClientError> {
-        let pairs = serde_json::to_value(query).map_err(ClientError::NotUnderstood)?;
-        let pairs = pairs.as_object().cloned().unwrap_or_default();
-        let query: Vec<String> = pairs
-            .iter()
-            .map(|(key, value)| {
-                let value = value
-                    .as_str()
-                    .map_or_else(|| value.to_string(), str::to_owned);
-                format!("{key}={}", escape(&value))
-            })
-            .collect();
-        self.get(&format!("/v1/messages?{}", query.join("&"))).await
+        self.get(&with_query("/v1/messages", query)?).await
     }
 
     /// Returns messages that wait.
@@ -188,6 +184,23 @@ impl Client {
             .await
     }
 
+    /// Broadcasts integers that come piece by piece, as text with white space between them; returns
+    /// when the last one is out.
+    ///
+    /// # Errors
+    /// See [`Self::status`]. What came before the error is out.
+    pub async fn publish_stream(
+        &self,
+        query: &StreamQuery,
+        text: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static,
+    ) -> Result<Streamed, ClientError> {
+        let path = with_query("/v1/integers/stream", query)?;
+        let frames = futures::StreamExt::map(text, |piece| piece.map(Frame::data));
+        let body = BodyExt::boxed_unsync(StreamBody::new(frames));
+        let answer = self.request(Method::POST, &path, body).await?;
+        decode(&collect(answer).await?)
+    }
+
     /// Returns the last integer of each index.
     ///
     /// # Errors
@@ -205,23 +218,28 @@ impl Client {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// Follows what happens. Once this returns, nothing is missed.
+    /// Follows everything that happens. Once this returns, nothing is missed.
     ///
     /// # Errors
     /// See [`Self::status`].
     pub async fn events(
         &self,
     ) -> Result<impl Stream<Item = Result<EventBody, ClientError>> + use<>, ClientError> {
-        let lines = self.lines("/v1/events").await?;
-        let events = futures::StreamExt::filter_map(lines, |line| async {
-            match line {
-                Ok(line) => line
-                    .strip_prefix("data: ")
-                    .map(|data| serde_json::from_str(data).map_err(ClientError::NotUnderstood)),
-                Err(error) => Some(Err(error)),
-            }
-        });
-        Ok(Box::pin(events))
+        self.follow("/v1/events").await
+    }
+
+    /// Follows events of these [`KINDS`](super::api::KINDS); [`EventBody::Lagged`] comes in any
+    /// case. Once this returns, nothing is missed.
+    ///
+    /// # Errors
+    /// See [`Self::status`].
+    pub async fn events_of(
+        &self,
+        kinds: &[&str],
+    ) -> Result<impl Stream<Item = Result<EventBody, ClientError>> + use<>, ClientError> {
+        let kinds = Some(kinds.join(","));
+        self.follow(&with_query("/v1/events", &EventQuery { kinds })?)
+            .await
     }
 
     /// Follows integers, each as one line of JSON. Once this returns, nothing is missed.
@@ -232,6 +250,20 @@ impl Client {
         &self,
     ) -> Result<impl Stream<Item = Result<String, ClientError>> + use<>, ClientError> {
         self.lines("/v1/integers/stream").await
+    }
+
+    async fn follow(
+        &self,
+        path: &str,
+    ) -> Result<impl Stream<Item = Result<EventBody, ClientError>> + use<>, ClientError> {
+        let lines = self.lines(path).await?;
+        let events = futures::StreamExt::filter_map(lines, |line| async {
+            match line {
+                Ok(line) => line.strip_prefix("data: ").map(|d| decode(d.as_bytes())),
+                Err(error) => Some(Err(error)),
+            }
+        });
+        Ok(Box::pin(events))
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
@@ -246,8 +278,7 @@ impl Client {
     ) -> Result<T, ClientError> {
         let body = body.map(|body| serde_json::to_vec(&body)).transpose();
         let body = body.map_err(ClientError::NotUnderstood)?;
-        let bytes = self.bytes(method, path, body).await?;
-        serde_json::from_slice(&bytes).map_err(ClientError::NotUnderstood)
+        decode(&self.bytes(method, path, body).await?)
     }
 
     async fn bytes(
@@ -256,12 +287,8 @@ impl Client {
         path: &str,
         body: Option<Vec<u8>>,
     ) -> Result<Bytes, ClientError> {
-        let body = self.request(method, path, body).await?;
-        Ok(body
-            .collect()
-            .await
-            .map_err(ClientError::Broken)?
-            .to_bytes())
+        let body = whole(body.unwrap_or_default());
+        collect(self.request(method, path, body).await?).await
     }
 
     /// Reads the lines of an answer without end. The first line says that it has begun.
@@ -269,25 +296,21 @@ impl Client {
         &self,
         path: &str,
     ) -> Result<impl Stream<Item = Result<String, ClientError>> + use<>, ClientError> {
-        let body = self.request(Method::GET, path, None).await?;
+        let body = self.request(Method::GET, path, whole(Vec::new())).await?;
+        let start = (body, Lines::default());
         let mut lines = Box::pin(futures::stream::try_unfold(
-            (body, Vec::<u8>::new()),
-            |(mut body, mut buffer)| async move {
+            start,
+            |(mut body, mut lines)| async move {
                 loop {
-                    if let Some(end) = buffer.iter().position(|&b| b == b'\n') {
-                        let line: Vec<u8> = buffer.drain(..=end).collect();
-                        let line = String::from_utf8_lossy(&line).trim_end().to_owned();
-                        return Ok(Some((line, (body, buffer))));
+                    if let Some(line) = lines.next() {
+                        return Ok(Some((line, (body, lines))));
                     }
                     let Some(frame) = body.frame().await else {
                         return Ok(None);
                     };
                     let frame = frame.map_err(ClientError::Broken)?;
                     if let Ok(data) = frame.into_data() {
-                        buffer.extend_from_slice(&data);
-                    }
-                    if buffer.len() > LINE_BYTES_MAX {
-                        return Ok(None);
+                        lines.push(&data)?;
                     }
                 }
             },
@@ -301,7 +324,7 @@ impl Client {
         &self,
         method: Method,
         path: &str,
-        body: Option<Vec<u8>>,
+        body: Body,
     ) -> Result<Incoming, ClientError> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|source| {
             let path = self.socket.clone();
@@ -320,7 +343,7 @@ impl Client {
             .uri(path)
             .header("host", "pimesh")
             .header("content-type", "application/json")
-            .body(Full::new(Bytes::from(body.unwrap_or_default())))
+            .body(body)
             .map_err(|error| ClientError::Io {
                 path: self.socket.clone(),
                 source: std::io::Error::new(std::io::ErrorKind::InvalidInput, error),
@@ -332,17 +355,77 @@ impl Client {
         if response.status() == StatusCode::OK {
             return Ok(response.into_body());
         }
-        let bytes = response
-            .into_body()
-            .collect()
-            .await
-            .map_err(ClientError::Broken)?
-            .to_bytes();
+        let bytes = collect(response.into_body()).await?;
         let failure = serde_json::from_slice(&bytes).unwrap_or_else(|_| {
             Failure::unavailable(String::from_utf8_lossy(&bytes).trim().to_owned())
         });
         Err(ClientError::Failure(failure))
     }
+}
+
+/// Cuts lines out of pieces. Each byte is looked at once and moved once, however long a piece is.
+#[derive(Debug, Default)]
+struct Lines {
+    bytes: Vec<u8>,
+    taken: usize,
+    searched: usize,
+}
+
+impl Lines {
+    fn push(&mut self, piece: &[u8]) -> Result<(), ClientError> {
+        self.bytes.drain(..self.taken);
+        self.searched -= self.taken;
+        self.taken = 0;
+        // What is left is the beginning of one line.
+        if self.bytes.len() > LINE_BYTES_MAX {
+            return Err(ClientError::LineTooLong);
+        }
+        self.bytes.extend_from_slice(piece);
+        Ok(())
+    }
+
+    fn next(&mut self) -> Option<String> {
+        let rest = &self.bytes[self.searched..];
+        let Some(end) = rest.iter().position(|&byte| byte == b'\n') else {
+            self.searched = self.bytes.len();
+            return None;
+        };
+        let end = self.searched + end;
+        let line = String::from_utf8_lossy(&self.bytes[self.taken..end]);
+        let line = line.trim_end().to_owned();
+        self.taken = end + 1;
+        self.searched = self.taken;
+        Some(line)
+    }
+}
+
+fn whole(bytes: Vec<u8>) -> Body {
+    Full::new(Bytes::from(bytes))
+        .map_err(|never| match never {})
+        .boxed_unsync()
+}
+
+async fn collect(body: Incoming) -> Result<Bytes, ClientError> {
+    let body = body.collect().await.map_err(ClientError::Broken)?;
+    Ok(body.to_bytes())
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ClientError> {
+    serde_json::from_slice(bytes).map_err(ClientError::NotUnderstood)
+}
+
+/// Puts the fields of a query behind a path.
+fn with_query(path: &str, query: &impl Serialize) -> Result<String, ClientError> {
+    let fields = serde_json::to_value(query).map_err(ClientError::NotUnderstood)?;
+    let fields = fields.as_object().cloned().unwrap_or_default();
+    let pair = |(key, value): (&String, &serde_json::Value)| {
+        let value = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
+        format!("{key}={}", escape(&value))
+    };
+    let pairs: Vec<String> = fields.iter().map(pair).collect();
+    Ok(format!("{path}?{}", pairs.join("&")))
 }
 
 /// Escapes what may not stand in a path or a query (RFC 3986, section 2.3).
@@ -356,4 +439,49 @@ fn escape(text: &str) -> String {
         }
         escaped
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_come_out_wherever_the_answer_is_cut() {
+        let text = "one\n\ntwo\r\nthree\n";
+
+        for cut in 0..=text.len() {
+            let (mut lines, mut all) = (Lines::default(), Vec::new());
+            for piece in [&text[..cut], &text[cut..]] {
+                lines.push(piece.as_bytes()).expect("short");
+                all.extend(std::iter::from_fn(|| lines.next()));
+            }
+            assert_eq!(all, ["one", "", "two", "three"], "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_line_without_end_is_given_up() {
+        let mut lines = Lines::default();
+        let piece = vec![b'x'; LINE_BYTES_MAX];
+
+        assert!(lines.push(&piece).is_ok());
+        assert!(lines.push(&piece).is_ok() && lines.next().is_none());
+        assert!(matches!(lines.push(&piece), Err(ClientError::LineTooLong)));
+    }
+
+    #[test]
+    fn what_may_not_stand_in_a_query_is_escaped() {
+        let query = HistoryQuery {
+            peer: Some("a b/ü&=".to_owned()),
+            limit: Some(7),
+            ..HistoryQuery::default()
+        };
+
+        let path = with_query("/v1/messages", &query).expect("encodes");
+
+        assert_eq!(
+            path,
+            "/v1/messages?limit=7&peer=a%20b%2F%C3%BC%26%3D&way=received"
+        );
+    }
 }

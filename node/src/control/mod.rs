@@ -5,9 +5,15 @@
 //! | `api` | bodies of requests and answers |
 //! | `handle` | how they reach the node's loop |
 //! | `server` | the router and its sockets |
+//! | `limit` | how many connections are open at once |
+//! | `words` | integers out of a stream of text |
 //! | `client` | what the command line uses |
 
 pub mod api;
 pub mod client;
 pub mod handle;
+mod limit;
 pub mod server;
+#[cfg(test)]
+mod tests;
+mod words;

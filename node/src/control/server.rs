@@ -1,14 +1,15 @@
 //! The router and its sockets.
 //!
 //! The unix socket is readable and writable by its owner only. The same router may listen on
-//! loopback, where every request needs the bearer token of `control.token`.
+//! loopback, where every request needs the bearer token of `control.token`. Each of the two has
+//! its own limit of open connections, so that nobody on the port can shut out the owner.
 
 use std::{
     convert::Infallible,
     fs,
     io::{self, Write},
     net::SocketAddr,
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::Path,
     sync::Arc,
     time::Duration,
@@ -16,8 +17,10 @@ use std::{
 
 use axum::{
     Json, Router,
-    body::{Body, Bytes},
-    extract::{DefaultBodyLimit, Path as UrlPath, Query, Request, State},
+    body::{Body, Bytes, HttpBody},
+    extract::{
+        DefaultBodyLimit, FromRequest, FromRequestParts, Path as UrlPath, Query, Request, State,
+    },
     http::{StatusCode, header},
     middleware::Next,
     response::{
@@ -26,21 +29,27 @@ use axum::{
     },
     routing::{delete, get, post},
 };
-use futures::{Stream, StreamExt, stream};
+use futures::{FutureExt, Stream, StreamExt, stream};
 use subtle::ConstantTimeEq;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
 
 use super::{
     api::{
-        BODY_BYTES_MAX, EventBody, HistoryQuery, Join, Lost, NewIntegers, NewInvite, NewMessage,
-        singles,
+        BODY_BYTES_MAX, EventBody, EventQuery, HistoryQuery, Join, Lost, NewIntegers, NewInvite,
+        NewMessage, StreamQuery, Streamed, kind, singles,
     },
     handle::NodeHandle,
+    limit::Limited,
+    words::Words,
 };
-use crate::state::{
-    io::{Command, Event, Failure, FailureKind, Reply},
-    report,
+use crate::{
+    proto::iid::Value,
+    state::{
+        VALUES_MAX,
+        io::{Command, Event, Failure, FailureKind, Reply},
+        report,
+    },
 };
 
 /// How often a quiet stream of events says that it is there.
@@ -48,6 +57,10 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// Longest path of a unix socket, in bytes (unix(7), `sun_path` with its final zero).
 const SOCKET_PATH_MAX: usize = 107;
+
+/// How long what a client still sends is taken after it was refused. A socket that is closed with
+/// unread bytes in it may lose the answer.
+const DRAIN: Duration = Duration::from_secs(2);
 
 /// Serves the control socket until the task is dropped.
 ///
@@ -61,18 +74,29 @@ pub fn serve_unix(path: &Path, handle: NodeHandle) -> io::Result<impl Future<Out
         let text = format!("the path of a socket has at most {SOCKET_PATH_MAX} bytes");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    remove_stale(path)?;
     let listener = UnixListener::bind(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    let listener = Limited::new(listener);
     let router = router(handle);
     Ok(async move {
         if let Err(error) = axum::serve(listener, router).await {
             tracing::error!(%error, "the control socket failed");
         }
     })
+}
+
+/// Removes a socket. Anything else at that path is somebody's file.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => fs::remove_file(path),
+        Ok(_) => {
+            let text = "there is a file at this path, and it is no socket";
+            Err(io::Error::new(io::ErrorKind::AlreadyExists, text))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Serves the same on loopback, for those who have the token.
@@ -84,10 +108,23 @@ pub fn serve_tcp(
     token_file: &Path,
     handle: NodeHandle,
 ) -> io::Result<impl Future<Output = ()> + use<>> {
-    let token = Arc::new(read_or_make_token(token_file)?);
+    if !address.ip().is_loopback() {
+        let text = format!("the control port is for loopback only, got {address}");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    let token = read_or_make_token(token_file)?;
     let listener = std::net::TcpListener::bind(address)?;
+    serve_listener(listener, token, handle)
+}
+
+fn serve_listener(
+    listener: std::net::TcpListener,
+    token: String,
+    handle: NodeHandle,
+) -> io::Result<impl Future<Output = ()> + use<>> {
     listener.set_nonblocking(true)?;
-    let listener = TcpListener::from_std(listener)?;
+    let listener = Limited::new(TcpListener::from_std(listener)?);
+    let token = Arc::new(token);
     let router = router(handle).layer(axum::middleware::from_fn(move |request, next| {
         let token = token.clone();
         async move { check_token(&token, request, next).await }
@@ -110,10 +147,16 @@ fn router(handle: NodeHandle) -> Router {
         .route("/v1/messages", get(history).post(send))
         .route("/v1/outbox", get(outbox))
         .route("/v1/integers", get(last_integers).post(publish))
-        .route("/v1/integers/stream", get(integer_stream))
+        .route(
+            "/v1/integers/stream",
+            get(integer_stream).post(publish_stream),
+        )
         .route("/v1/events", get(events))
         .route("/metrics", get(metrics))
         .fallback(|| async { Refused(Failure::not_found("there is nothing at this path")) })
+        .method_not_allowed_fallback(|| async {
+            Refused(Failure::bad_request("this path does not take that method"))
+        })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(handle)
 }
@@ -148,13 +191,47 @@ fn unexpected(_: Reply) -> Refused {
     ))
 }
 
-/// Decodes a JSON body, with an error that a person understands.
-fn body<T: serde::de::DeserializeOwned>(bytes: &Bytes) -> Result<T, Refused> {
-    serde_json::from_slice(bytes).map_err(|error| {
-        Refused(Failure::bad_request(format!(
-            "the body is not what is expected here: {error}"
-        )))
-    })
+/// A JSON body, or an error that a person understands.
+struct Posted<T>(T);
+
+impl<T: serde::de::DeserializeOwned, S: Send + Sync> FromRequest<S> for Posted<T> {
+    type Rejection = Refused;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refused> {
+        let too_long =
+            || Failure::bad_request(format!("a body has at most {BODY_BYTES_MAX} bytes"));
+        // Told by its length, a body that is too long is not waited for.
+        if request.body().size_hint().lower() > BODY_BYTES_MAX as u64 {
+            return Err(Refused(too_long()));
+        }
+        let bytes = Bytes::from_request(request, state).await.map_err(|error| {
+            if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
+                too_long()
+            } else {
+                Failure::bad_request(error.body_text())
+            }
+        })?;
+        let body = serde_json::from_slice(&bytes).map_err(|error| {
+            Failure::bad_request(format!("the body is not what is expected here: {error}"))
+        })?;
+        Ok(Self(body))
+    }
+}
+
+/// What stands behind the `?`, or an error that a person understands.
+struct Asked<T>(T);
+
+impl<T: serde::de::DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
+    type Rejection = Refused;
+
+    async fn from_request_parts(
+        parts: &mut axum::http::request::Parts,
+        state: &S,
+    ) -> Result<Self, Refused> {
+        let query = Query::from_request_parts(parts, state).await;
+        let Query(query) = query.map_err(|error| Failure::bad_request(error.body_text()))?;
+        Ok(Self(query))
+    }
 }
 
 async fn status(State(node): State<NodeHandle>) -> Answer<super::api::Status> {
@@ -191,12 +268,15 @@ async fn trust(
     }
 }
 
-async fn invite(State(node): State<NodeHandle>, bytes: Bytes) -> Answer<report::Invite> {
+async fn invite(
+    State(node): State<NodeHandle>,
+    Posted(invite): Posted<NewInvite>,
+) -> Answer<report::Invite> {
     let NewInvite {
         name,
         index,
         lifetime_s,
-    } = body(&bytes)?;
+    } = invite;
     let lifetime = lifetime_s.map(Duration::from_secs);
     match node
         .ask(Command::Invite {
@@ -211,21 +291,26 @@ async fn invite(State(node): State<NodeHandle>, bytes: Bytes) -> Answer<report::
     }
 }
 
-async fn join(State(node): State<NodeHandle>, bytes: Bytes) -> Answer<report::Joined> {
-    let Join { ticket } = body(&bytes)?;
+async fn join(
+    State(node): State<NodeHandle>,
+    Posted(Join { ticket }): Posted<Join>,
+) -> Answer<report::Joined> {
     match node.ask(Command::Join { ticket }).await? {
         Reply::Joined(joined) => Ok(Json(joined)),
         other => Err(unexpected(other)),
     }
 }
 
-async fn send(State(node): State<NodeHandle>, bytes: Bytes) -> Answer<Vec<report::Accepted>> {
+async fn send(
+    State(node): State<NodeHandle>,
+    Posted(message): Posted<NewMessage>,
+) -> Answer<Vec<report::Accepted>> {
     let NewMessage {
         to,
         text,
         via,
         expiry_s,
-    } = body(&bytes)?;
+    } = message;
     let expiry = expiry_s.map(Duration::from_secs);
     match node
         .ask(Command::Send {
@@ -243,9 +328,8 @@ async fn send(State(node): State<NodeHandle>, bytes: Bytes) -> Answer<Vec<report
 
 async fn history(
     State(node): State<NodeHandle>,
-    query: Result<Query<HistoryQuery>, axum::extract::rejection::QueryRejection>,
+    Asked(query): Asked<HistoryQuery>,
 ) -> Answer<Vec<super::api::HistoryRow>> {
-    let Query(query) = query.map_err(|e| Failure::bad_request(e.body_text()))?;
     Ok(Json(node.history(query).await?))
 }
 
@@ -256,12 +340,75 @@ async fn outbox(State(node): State<NodeHandle>) -> Answer<Vec<report::Pending>> 
     }
 }
 
-async fn publish(State(node): State<NodeHandle>, bytes: Bytes) -> Answer<report::Published> {
-    let NewIntegers { index, values, at } = body(&bytes)?;
+async fn publish(
+    State(node): State<NodeHandle>,
+    Posted(NewIntegers { index, values, at }): Posted<NewIntegers>,
+) -> Answer<report::Published> {
     match node.ask(Command::Integers { index, values, at }).await? {
         Reply::Published(published) => Ok(Json(published)),
         other => Err(unexpected(other)),
     }
+}
+
+/// Publishes integers as they come. Those that are there at once go together.
+async fn publish_stream(
+    State(node): State<NodeHandle>,
+    Asked(query): Asked<StreamQuery>,
+    request: Request,
+) -> Answer<Streamed> {
+    let mut body = request.into_body().into_data_stream();
+    let mut count = 0;
+    match publish_all(&node, query, &mut body, &mut count).await {
+        Ok(()) => Ok(Json(Streamed { count })),
+        Err(mut failure) => {
+            failure.message = format!("{} (after {count} integers)", failure.message);
+            tokio::spawn(tokio::time::timeout(DRAIN, body.for_each(async |_| {})));
+            Err(Refused(failure))
+        }
+    }
+}
+
+async fn publish_all(
+    node: &NodeHandle,
+    query: StreamQuery,
+    body: &mut axum::body::BodyDataStream,
+    count: &mut usize,
+) -> Result<(), Failure> {
+    let at = query.at()?;
+    let broken = |_| Failure::bad_request("the stream of integers broke off");
+    let mut words = Words::default();
+    let mut values = Vec::new();
+    while let Some(bytes) = body.next().await {
+        words.push(&bytes.map_err(broken)?, &mut values)?;
+        while values.len() < VALUES_MAX
+            && let Some(Some(bytes)) = body.next().now_or_never()
+        {
+            words.push(&bytes.map_err(broken)?, &mut values)?;
+        }
+        publish_batches(node, query, at, &mut values, count).await?;
+    }
+    words.finish(&mut values)?;
+    publish_batches(node, query, at, &mut values, count).await
+}
+
+async fn publish_batches(
+    node: &NodeHandle,
+    query: StreamQuery,
+    at: Option<crate::state::io::At>,
+    values: &mut Vec<Value>,
+    count: &mut usize,
+) -> Result<(), Failure> {
+    for values in values.chunks(VALUES_MAX) {
+        let command = Command::Integers {
+            index: query.index,
+            values: values.to_vec(),
+            at,
+        };
+        node.ask(command).await?;
+        *count += values.len();
+    }
+    values.clear();
+    Ok(())
 }
 
 async fn last_integers(State(node): State<NodeHandle>) -> Answer<Vec<report::Integer>> {
@@ -271,26 +418,33 @@ async fn last_integers(State(node): State<NodeHandle>) -> Answer<Vec<report::Int
     }
 }
 
-async fn metrics(State(node): State<NodeHandle>) -> String {
-    node.metrics()
+async fn metrics(State(node): State<NodeHandle>) -> Response {
+    const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, OPEN_METRICS)], node.metrics()).into_response()
 }
+
+type SseEvent = axum::response::sse::Event;
 
 async fn events(
     State(node): State<NodeHandle>,
-) -> Sse<impl Stream<Item = Result<axum::response::sse::Event, Infallible>>> {
-    let events = BroadcastStream::new(node.events()).map(|event| {
+    Asked(query): Asked<EventQuery>,
+) -> Result<Sse<impl Stream<Item = Result<SseEvent, Infallible>>>, Refused> {
+    let wanted = query.wanted()?;
+    let is_wanted = move |event: &Event| match &wanted {
+        Some(kinds) => kinds.contains(&kind(event)),
+        None => true,
+    };
+    let events = BroadcastStream::new(node.events()).filter_map(move |event| {
         let body = match event {
-            Ok(event) => EventBody::from(&*event),
-            Err(BroadcastStreamRecvError::Lagged(lost)) => EventBody::Lagged { lost },
+            Ok(event) => is_wanted(&event).then(|| EventBody::from(&*event)),
+            Err(BroadcastStreamRecvError::Lagged(lost)) => Some(EventBody::Lagged { lost }),
         };
-        let event = axum::response::sse::Event::default();
-        Ok(event.json_data(&body).unwrap_or_default())
+        let event = body.map(|body| SseEvent::default().json_data(&body).unwrap_or_default());
+        std::future::ready(event.map(Ok))
     });
     // The first word says that from here on nothing is missed.
-    let hello = stream::iter([Ok(
-        axum::response::sse::Event::default().comment("following")
-    )]);
-    Sse::new(hello.chain(events)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
+    let hello = stream::iter([Ok(SseEvent::default().comment("following"))]);
+    Ok(Sse::new(hello.chain(events)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
 }
 
 async fn integer_stream(State(node): State<NodeHandle>) -> Response {
@@ -351,6 +505,14 @@ fn read_or_make_token(path: &Path) -> io::Result<String> {
             Ok(token)
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let mode = fs::metadata(path)?.mode() & 0o777;
+            if mode & 0o077 != 0 {
+                let text = format!(
+                    "{} has permissions {mode:o}, and only its owner may read it: `chmod 600` it",
+                    path.display()
+                );
+                return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+            }
             let token = fs::read_to_string(path)?.trim().to_owned();
             if token.len() < TOKEN_BYTES {
                 return Err(io::Error::new(

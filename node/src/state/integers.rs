@@ -24,7 +24,7 @@ use crate::proto::{
 };
 
 /// Most values of one command: what one gossip message carries.
-const VALUES_MAX: usize = 60 * FRAME_IIDS_MAX;
+pub const VALUES_MAX: usize = 60 * FRAME_IIDS_MAX;
 
 /// Latest time for which an integer may be meant: the longest time to live, less the usual one.
 const AT_AHEAD_MAX_MS: u64 = TTL_MS_MAX as u64 - 10_000;

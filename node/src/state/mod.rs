@@ -46,6 +46,7 @@ use libp2p_identity::PeerId;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 
+pub use self::integers::VALUES_MAX;
 use self::io::{
     Command, Connection, Event, Failure, FailureKind, Input, Loaded, NetInput, NetOutput, Now,
     OutboundId, Output, Protocol, Record, Reply, RequestId, Ticket,
