@@ -16,9 +16,9 @@ use crate::proto::{
     mesh::{direct, sync},
 };
 
-/// How often a connection is tried, and how long an answer may take. Together they find a dead TCP
-/// connection within ten seconds. Both sides use the same, because libp2p's ping over QUIC stalls
-/// when only one side asks.
+/// How often a connection is tried, and how long an answer may take: often enough that a live TCP
+/// connection is never silent for so long that `silence` ends it. Both sides use the same, because
+/// libp2p's ping over QUIC stalls when only one side asks.
 const PING_INTERVAL: Duration = Duration::from_millis(2500);
 const PING_TIME: Duration = Duration::from_secs(4);
 

@@ -16,6 +16,7 @@ mod gate;
 mod interfaces;
 mod member;
 mod p2sn;
+mod silence;
 #[cfg(test)]
 mod tests;
 
@@ -27,8 +28,8 @@ use std::{
 
 use futures::StreamExt;
 use libp2p::{
-    Multiaddr, PeerId, Swarm, TransportError,
-    core::ConnectedPoint,
+    Multiaddr, PeerId, Swarm, Transport as _, TransportError,
+    core::{ConnectedPoint, upgrade},
     gossipsub,
     identity::Keypair,
     mdns,
@@ -46,6 +47,7 @@ use self::{
     behaviour::{Behaviour, BehaviourEvent, MembersEvent},
     interfaces::Interfaces,
     p2sn::{Task, WORDS, Word},
+    silence::Watched,
 };
 use crate::{
     proto::{
@@ -92,8 +94,10 @@ const NOT_OPEN: &str = "no connection to the peer is open";
 /// A connection nobody uses is kept: members stay connected.
 const IDLE_TIME: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// When QUIC gives a silent connection up, and how often it speaks when there is nothing to say.
-const QUIC_IDLE_MS: u32 = 8_000;
+/// When a connection on which nothing is heard is given up: three pings long, and some.
+const SILENCE_MS: u32 = 8_000;
+
+/// How often QUIC speaks when there is nothing to say.
 const QUIC_KEEP_ALIVE: Duration = Duration::from_millis(2_500);
 
 /// Streams that one peer may have open at once on TCP. Bounds what Yamux buffers for it.
@@ -145,7 +149,6 @@ pub enum NetError {
 struct Entry {
     id: ConnectionId,
     peer: PeerId,
-    transport: Transport,
     /// When to close it, unless it is open both ways by then.
     opening_until: Option<Instant>,
 }
@@ -559,7 +562,6 @@ impl Net {
         let entry = Entry {
             id,
             peer,
-            transport,
             opening_until: Some(Instant::now() + self.opening_time),
         };
         self.connections.insert(connection, entry);
@@ -618,10 +620,16 @@ impl Net {
             BehaviourEvent::Member(member::Event::Response(id, result)) => {
                 self.queue.push_back(NetInput::Response { id, result });
             }
+            // A ping that fails says little: the transports notice a dead peer by its silence.
             BehaviourEvent::Ping(ping::Event {
-                connection, result, ..
+                connection,
+                result: Ok(time),
+                ..
             }) => {
-                self.handle_ping(connection, result);
+                if let Some(&connection) = self.names.get(&connection) {
+                    self.queue
+                        .push_back(NetInput::RoundTrip { connection, time });
+                }
             }
             BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
                 for (peer, address) in found {
@@ -633,29 +641,6 @@ impl Net {
             // What identify says of a peer's addresses is its own guess; members tell them.
             // An expired mDNS record does not mean that the peer is gone.
             _ => {}
-        }
-    }
-
-    fn handle_ping(&mut self, on: ConnectionId, result: Result<Duration, ping::Failure>) {
-        let Some(&connection) = self.names.get(&on) else {
-            return;
-        };
-        match result {
-            Ok(time) => self
-                .queue
-                .push_back(NetInput::RoundTrip { connection, time }),
-            Err(ping::Failure::Unsupported) => {}
-            Err(ping::Failure::Timeout | ping::Failure::Other { .. }) => {
-                // libp2p leaves the connection open. QUIC finds dead connections by itself, and its
-                // pings are known to stall on live ones.
-                let is_quic = self
-                    .connections
-                    .get(&connection)
-                    .is_some_and(|entry| entry.transport == Transport::Quic);
-                if !is_quic {
-                    self.close(connection, "the peer does not answer");
-                }
-            }
         }
     }
 
@@ -846,24 +831,25 @@ impl Net {
 fn build(config: &Config, keypair: &Keypair) -> Result<Swarm<Behaviour>, NetError> {
     let failed = |e: &dyn std::fmt::Display| NetError::Transport(e.to_string());
     let behaviour = Behaviour::new(config, keypair)?;
-    let muxer = || {
-        let mut muxer = yamux::Config::default();
-        muxer.set_max_num_streams(STREAMS_MAX);
-        muxer
-    };
+    let mut muxer = yamux::Config::default();
+    muxer.set_max_num_streams(STREAMS_MAX);
     let swarm = libp2p::SwarmBuilder::with_existing_identity(keypair.clone())
         .with_tokio()
-        .with_tcp(
-            tcp::Config::default().nodelay(true),
-            noise::Config::new,
-            muxer,
-        )
-        .map_err(|e| failed(&e))?
         .with_quic_config(|mut quic| {
-            quic.max_idle_timeout = QUIC_IDLE_MS;
+            quic.max_idle_timeout = SILENCE_MS;
             quic.keep_alive_interval = QUIC_KEEP_ALIVE;
             quic
         })
+        .with_other_transport(|keypair| {
+            let silence = Duration::from_millis(SILENCE_MS.into());
+            let transport = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
+                .map(move |stream, _| Watched::new(stream, silence))
+                .upgrade(upgrade::Version::V1Lazy)
+                .authenticate(noise::Config::new(keypair)?)
+                .multiplex(muxer);
+            Ok(transport)
+        })
+        .map_err(|e| failed(&e))?
         .with_dns()
         .map_err(|e| failed(&e))?
         .with_behaviour(|_| behaviour)

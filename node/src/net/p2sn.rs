@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::{PeerId, Stream, StreamProtocol};
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::timeout};
 
 use crate::{
     identity::random,
@@ -30,6 +30,9 @@ pub(super) enum Word {
 
 /// Words that wait for one session. The state says one thing for each it is told.
 pub(super) const WORDS: usize = 4;
+
+/// How long the peer may take to read what one step of a session writes: a few kilobytes.
+const WRITE_TIME: Duration = Duration::from_secs(10);
 
 /// Bytes read at once.
 const READ_BYTES: usize = 4096;
@@ -71,12 +74,16 @@ impl Machine {
     }
 
     /// Runs a step where its RSA disturbs nobody.
-    async fn step(mut self, step: impl FnOnce(&mut Self) + Send + 'static) -> Option<Self> {
+    async fn step<T: Send + 'static>(
+        mut self,
+        step: impl FnOnce(&mut Self) -> T + Send + 'static,
+    ) -> Result<(Self, T), String> {
         let run = move || {
-            step(&mut self);
-            self
+            let result = step(&mut self);
+            (self, result)
         };
-        tokio::task::spawn_blocking(run).await.ok()
+        let ended = tokio::task::spawn_blocking(run).await;
+        ended.map_err(|_| "the session's thread ended".to_owned())
     }
 }
 
@@ -84,7 +91,10 @@ impl Task {
     /// Runs a session on a stream, or tells why there is no stream.
     pub(super) async fn run(mut self, stream: Result<Stream, String>) {
         let reason = match stream {
-            Ok(stream) => self.talk(stream).await,
+            Ok(stream) => match self.talk(stream).await {
+                Ok(()) => "complete".to_owned(),
+                Err(reason) => reason,
+            },
             Err(reason) => reason,
         };
         let Self {
@@ -98,33 +108,31 @@ impl Task {
         .await;
     }
 
-    async fn talk(&mut self, mut stream: Stream) -> String {
+    async fn talk(&mut self, mut stream: Stream) -> Result<(), String> {
         let is_client = matches!(self.id, SessionId::Ours(_));
-        let gone = || "the session's thread ended".to_owned();
         let mut machine = Machine::new(self.own.clone(), is_client);
         let mut buffer = [0; READ_BYTES];
         loop {
             let mut done = false;
             while let Some(output) = machine.session.poll_output() {
-                match self.act(&mut stream, output).await {
-                    Ok(Next::Go) => {}
-                    Ok(Next::Send(message)) => {
+                match self.act(&mut stream, output).await? {
+                    Next::Go => {}
+                    Next::Send(message) => {
                         let send = move |m: &mut Machine| {
                             let now = m.now();
                             m.session.send(&message, &mut m.rng, now)
                         };
-                        if let Err(error) = send(&mut machine) {
-                            return error.to_string();
-                        }
+                        let (back, sent) = machine.step(send).await?;
+                        sent.map_err(|error| error.to_string())?;
+                        machine = back;
                     }
-                    Ok(Next::End) => done = true,
-                    Err(reason) => return reason,
+                    Next::End => done = true,
                 }
             }
             if done {
                 // Closing tells the peer; what it makes of that does not matter.
-                drop(stream.close().await);
-                return "complete".to_owned();
+                drop(timeout(WRITE_TIME, stream.close()).await);
+                return Ok(());
             }
             let wait = machine
                 .session
@@ -132,7 +140,7 @@ impl Task {
                 .map_or(Duration::ZERO, |at| at.saturating_sub(machine.now()));
             let step: Box<dyn FnOnce(&mut Machine) + Send> = tokio::select! {
                 read = stream.read(&mut buffer) => match read {
-                    Ok(0) => return Reason::Ended.to_string(),
+                    Ok(0) => return Err(Reason::Ended.to_string()),
                     Ok(count) => {
                         let bytes = buffer[..count].to_vec();
                         Box::new(move |m| {
@@ -140,7 +148,7 @@ impl Task {
                             m.session.handle_input(&bytes, &mut m.rng, now);
                         })
                     }
-                    Err(error) => return error.to_string(),
+                    Err(error) => return Err(error.to_string()),
                 },
                 word = self.words.recv() => match word {
                     Some(Word::Verdict(true)) => Box::new(|m| {
@@ -152,17 +160,14 @@ impl Task {
                         let now = m.now();
                         m.session.reply(&bytes, &mut m.rng, now);
                     }),
-                    None => return "the node is stopping".to_owned(),
+                    None => return Err("the node is stopping".to_owned()),
                 },
                 () = tokio::time::sleep(wait) => Box::new(|m| {
                     let now = m.now();
                     m.session.handle_timeout(now);
                 }),
             };
-            machine = match machine.step(step).await {
-                Some(machine) => machine,
-                None => return gone(),
-            };
+            (machine, ()) = machine.step(step).await?;
         }
     }
 
@@ -172,8 +177,15 @@ impl Task {
         } = *self;
         match output {
             Output::Write(bytes) => {
-                stream.write_all(&bytes).await.map_err(|e| e.to_string())?;
-                stream.flush().await.map_err(|e| e.to_string())?;
+                let write = async {
+                    stream.write_all(&bytes).await?;
+                    stream.flush().await
+                };
+                // A peer that does not read holds a session no longer than this.
+                let written = timeout(WRITE_TIME, write).await;
+                written
+                    .map_err(|_| "the peer does not read".to_owned())?
+                    .map_err(|error| error.to_string())?;
             }
             Output::PeerKey(key) => {
                 let (fingerprint, bits) = (key.fingerprint(), key.bits());
