@@ -4,7 +4,10 @@
 //! sleeps and hopes. Nodes live in temporary folders, listen on loopback on free ports, and are
 //! killed when the test ends.
 
+pub mod lan;
+
 use std::{
+    ffi::OsStr,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -74,8 +77,20 @@ impl World {
     /// # Errors
     /// Fails if the node does not get ready.
     pub async fn start(&self, name: &str) -> anyhow::Result<Pi> {
-        let free = ["/ip4/127.0.0.1/udp/0/quic-v1", "/ip4/127.0.0.1/tcp/0"];
-        Pi::start(self.home(name), name, &free.map(str::to_owned)).await
+        self.start_on(
+            name,
+            &["/ip4/127.0.0.1/udp/0/quic-v1", "/ip4/127.0.0.1/tcp/0"],
+        )
+        .await
+    }
+
+    /// Starts a node on these addresses.
+    ///
+    /// # Errors
+    /// Fails if the node does not get ready.
+    pub async fn start_on(&self, name: &str, listen: &[&str]) -> anyhow::Result<Pi> {
+        let args = listen_args(listen.iter().copied());
+        Pi::launch(self.home(name), name, Vec::new(), args).await
     }
 
     /// Starts as many nodes as there are names, the first of which invites the others.
@@ -117,20 +132,40 @@ pub struct Pi {
     pub client: Client,
     /// What it printed when it was ready.
     pub ready: String,
+    launcher: Vec<String>,
+    args: Vec<String>,
+}
+
+fn listen_args<'a>(addresses: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let args = addresses.flat_map(|address| ["--listen", address]);
+    ["--no-mdns"]
+        .into_iter()
+        .chain(args)
+        .map(str::to_owned)
+        .collect()
 }
 
 impl Pi {
-    async fn start(home: PathBuf, name: &str, listen: &[String]) -> anyhow::Result<Self> {
+    /// Starts a node through a launcher, and waits until it is ready.
+    async fn launch(
+        home: PathBuf,
+        name: &str,
+        launcher: Vec<String>,
+        args: Vec<String>,
+    ) -> anyhow::Result<Self> {
         let log = std::fs::File::options()
             .create(true)
             .append(true)
             .open(home.with_extension("log"))
             .context("open the log")?;
-        let mut child = Command::new(program())
+        let words = launcher.iter().map(OsStr::new);
+        let mut words = words.chain([program().as_os_str()]);
+        let mut child = Command::new(words.next().context("at least the program")?)
+            .args(words)
             .arg("--home")
             .arg(&home)
-            .args(["run", "--no-mdns", "-v", "--name", name])
-            .args(listen.iter().flat_map(|address| ["--listen", address]))
+            .args(["run", "-v", "--name", name])
+            .args(&args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -153,6 +188,8 @@ impl Pi {
             child,
             client,
             ready,
+            launcher,
+            args,
         })
     }
 
@@ -162,8 +199,12 @@ impl Pi {
     /// Fails if it does not get ready again.
     pub async fn restart(mut self) -> anyhow::Result<Self> {
         self.child.kill().await.context("kill the node")?;
-        let listen: Vec<String> = self.ready.split(' ').skip(2).map(str::to_owned).collect();
-        Self::start(self.home.clone(), &self.name, &listen).await
+        let args = if self.launcher.is_empty() {
+            listen_args(self.ready.split(' ').skip(2))
+        } else {
+            self.args
+        };
+        Self::launch(self.home, &self.name, self.launcher, args).await
     }
 
     /// Enters the mesh of another node.

@@ -1,5 +1,6 @@
 //! Whole-program tests: what a person does, with real nodes in processes of their own.
 
+mod cable;
 mod command_line;
 mod kill;
 mod mesh;
