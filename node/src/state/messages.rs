@@ -353,6 +353,8 @@ impl State {
             return;
         };
         let own_name = self.membership.own_terms().name.as_str();
+        let chance = syft::SealChance::from_rng(&mut self.effects.rng);
+        let sealer = syft::Sealer::new(&terms.messaging_key, &chance);
         let (mut frames, mut ids, mut bytes) = (Vec::new(), Vec::new(), 0);
         for waiting in queue.waiting.iter_mut().take(MESSAGES_MAX) {
             bytes += waiting.message.text.len();
@@ -363,7 +365,7 @@ impl State {
             ids.push(waiting.message.id);
             let message = &waiting.message;
             let chance = syft::SealChance::from_rng(&mut self.effects.rng);
-            let content = syft::seal(&message.text, &terms.messaging_key, &chance);
+            let content = sealer.seal(&message.text, &chance);
             let created_ms = message.created_ms;
             let to = terms.name.as_str();
             let syft = syft::Message::signed(own_name, to, content, created_ms, &self.own.key);
@@ -561,8 +563,9 @@ impl State {
         }
         let mut statuses = Vec::with_capacity(request.messages.len());
         let mut messages: Vec<Incoming> = Vec::new();
+        let mut opener = syft::Opener::new(&self.own.key);
         for signed in &request.messages {
-            let status = match self.judge_message(&peer, signed, &messages, now) {
+            let status = match self.judge_message(&peer, signed, &messages, &mut opener, now) {
                 Ok(message) => {
                     messages.push(message);
                     Status::Stored
@@ -596,6 +599,7 @@ impl State {
         peer: &PeerId,
         signed: &Signed,
         earlier: &[Incoming],
+        opener: &mut syft::Opener<'_>,
         now: Now,
     ) -> Result<Incoming, Status> {
         let frame = Frame::decode(signed).map_err(|_| Status::Malformed)?;
@@ -624,7 +628,9 @@ impl State {
         message
             .verify(&terms.messaging_key)
             .map_err(|_| Status::WrongSignature)?;
-        let text = syft::open(&message.content, &self.own.key).map_err(|_| Status::CannotOpen)?;
+        let text = opener
+            .open(&message.content)
+            .map_err(|_| Status::CannotOpen)?;
         if text.len() > TEXT_BYTES_MAX {
             return Err(Status::TooLarge);
         }

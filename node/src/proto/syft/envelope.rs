@@ -62,45 +62,122 @@ pub enum EnvelopeError {
     Sealed,
 }
 
-/// Seals a text for a recipient.
-#[must_use]
-pub fn seal(text: &str, to: &PublicKey, chance: &SealChance) -> String {
-    let ephemeral = crypto_box::SecretKey::from(chance.ephemeral);
-    let ephemeral_public = ephemeral.public_key();
-    let encrypted_key = SalsaBox::new(&to.sealing(), &ephemeral)
-        .encrypt(&chance.key_nonce.into(), &chance.key[..])
-        .expect("XSalsa20-Poly1305 takes 32 bytes");
-    let encrypted_content = encrypt(&chance.key, &chance.data_nonce, text.as_bytes());
-    let members = Members {
-        ephemeral_public_key: STANDARD.encode(ephemeral_public.as_bytes()).into(),
-        key_nonce: STANDARD.encode(chance.key_nonce).into(),
-        encrypted_key: STANDARD.encode(encrypted_key).into(),
-        data_nonce: STANDARD.encode(chance.data_nonce).into(),
-        encrypted_content: STANDARD.encode(encrypted_content).into(),
-    };
-    serde_json::to_string(&members).expect("five strings are JSON")
+/// Seals texts for one recipient, all with one ephemeral key.
+///
+/// Agreeing on a key costs far more than all the rest, so messages that travel together share it.
+/// Each still has a symmetric key and nonces of its own, which is all that NaCl's box asks for.
+pub struct Sealer {
+    agreed: SalsaBox,
+    ephemeral_public_key: String,
 }
 
-/// Opens an envelope that was sealed for this key.
+impl std::fmt::Debug for Sealer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Sealer(..)")
+    }
+}
+
+impl Sealer {
+    /// Agrees on a key with the recipient.
+    #[must_use]
+    pub fn new(to: &PublicKey, chance: &SealChance) -> Self {
+        let ephemeral = crypto_box::SecretKey::from(chance.ephemeral);
+        Self {
+            agreed: SalsaBox::new(&to.sealing(), &ephemeral),
+            ephemeral_public_key: STANDARD.encode(ephemeral.public_key().as_bytes()),
+        }
+    }
+
+    /// Seals a text. The chance must be new for each, except for its ephemeral key, which counts
+    /// for nothing here.
+    #[must_use]
+    pub fn seal(&self, text: &str, chance: &SealChance) -> String {
+        let encrypted_key = self
+            .agreed
+            .encrypt(&chance.key_nonce.into(), &chance.key[..])
+            .expect("XSalsa20-Poly1305 takes 32 bytes");
+        let encrypted_content = encrypt(&chance.key, &chance.data_nonce, text.as_bytes());
+        let members = Members {
+            ephemeral_public_key: self.ephemeral_public_key.as_str().into(),
+            key_nonce: STANDARD.encode(chance.key_nonce).into(),
+            encrypted_key: STANDARD.encode(encrypted_key).into(),
+            data_nonce: STANDARD.encode(chance.data_nonce).into(),
+            encrypted_content: STANDARD.encode(encrypted_content).into(),
+        };
+        serde_json::to_string(&members).expect("five strings are JSON")
+    }
+}
+
+/// Seals one text for a recipient.
+#[must_use]
+pub fn seal(text: &str, to: &PublicKey, chance: &SealChance) -> String {
+    Sealer::new(to, chance).seal(text, chance)
+}
+
+/// Opens envelopes that were sealed for one key, and agrees anew only when the ephemeral key is
+/// another than in the envelope before.
+pub struct Opener<'a> {
+    key: &'a SigningKey,
+    agreed: Option<([u8; 32], SalsaBox)>,
+}
+
+impl std::fmt::Debug for Opener<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Opener(..)")
+    }
+}
+
+impl<'a> Opener<'a> {
+    /// Opens with this key.
+    #[must_use]
+    pub const fn new(key: &'a SigningKey) -> Self {
+        Self { key, agreed: None }
+    }
+
+    /// Opens an envelope.
+    ///
+    /// # Errors
+    /// Returns [`EnvelopeError`] if it is none, or does not open to a text.
+    pub fn open(&mut self, envelope: &str) -> Result<Zeroizing<String>, EnvelopeError> {
+        let parts = Parts::decode(envelope)?;
+        let symmetric = self
+            .agree(parts.ephemeral_public_key)
+            .decrypt(&parts.key_nonce.into(), &parts.encrypted_key[..])
+            .map(Zeroizing::new)
+            .map_err(|_| EnvelopeError::Sealed)?;
+        let symmetric: &[u8; 32] = symmetric
+            .as_slice()
+            .try_into()
+            .map_err(|_| EnvelopeError::Sealed)?;
+        let text = decrypt(symmetric, &parts.data_nonce, &parts.encrypted_content)
+            .ok_or(EnvelopeError::Sealed)?;
+        String::from_utf8(text)
+            .map(Zeroizing::new)
+            .map_err(|_| EnvelopeError::Sealed)
+    }
+
+    fn agree(&mut self, ephemeral: [u8; 32]) -> &SalsaBox {
+        if self
+            .agreed
+            .as_ref()
+            .is_some_and(|(key, _)| *key != ephemeral)
+        {
+            self.agreed = None;
+        }
+        let (_, agreed) = self.agreed.get_or_insert_with(|| {
+            let public = crypto_box::PublicKey::from(ephemeral);
+            (ephemeral, SalsaBox::new(&public, self.key.opening()))
+        });
+        agreed
+    }
+}
+
+/// Opens one envelope that was sealed for this key.
 ///
 /// # Errors
-/// Returns [`EnvelopeError`] if it is none, or does not open to a text.
+/// See [`Opener::open`].
 pub fn open(envelope: &str, key: &SigningKey) -> Result<Zeroizing<String>, EnvelopeError> {
-    let parts = Parts::decode(envelope)?;
-    let ephemeral = crypto_box::PublicKey::from(parts.ephemeral_public_key);
-    let symmetric = SalsaBox::new(&ephemeral, key.opening())
-        .decrypt(&parts.key_nonce.into(), &parts.encrypted_key[..])
-        .map(Zeroizing::new)
-        .map_err(|_| EnvelopeError::Sealed)?;
-    let symmetric: &[u8; 32] = symmetric
-        .as_slice()
-        .try_into()
-        .map_err(|_| EnvelopeError::Sealed)?;
-    let text = decrypt(symmetric, &parts.data_nonce, &parts.encrypted_content)
-        .ok_or(EnvelopeError::Sealed)?;
-    String::from_utf8(text)
-        .map(Zeroizing::new)
-        .map_err(|_| EnvelopeError::Sealed)
+    Opener::new(key).open(envelope)
 }
 
 /// Checks the shape of an envelope, for which no key is needed.
@@ -226,6 +303,40 @@ mod tests {
         );
         let other = SigningKey::from_seed(&[8; 32]);
         assert_eq!(open(&envelope, &other), Err(EnvelopeError::Sealed));
+    }
+
+    #[test]
+    fn envelopes_of_one_sealer_open_in_any_order_between_those_of_others() {
+        let key = SigningKey::from_seed(&[7; 32]);
+        let mut rng = ChaCha20Rng::from_seed([4; 32]);
+        let mut chance = || SealChance::from_rng(&mut rng);
+        let sealer = Sealer::new(key.public(), &chance());
+        let [one, two] = ["one", "two"].map(|text| sealer.seal(text, &chance()));
+        let other = seal("other", key.public(), &chance());
+        let mut opener = Opener::new(&key);
+
+        for (envelope, text) in [
+            (&two, "two"),
+            (&one, "one"),
+            (&other, "other"),
+            (&one, "one"),
+        ] {
+            assert_eq!(
+                opener.open(envelope).as_deref().map(String::as_str),
+                Ok(text)
+            );
+        }
+        let member = |envelope: &str, name: &str| {
+            let members: serde_json::Value = serde_json::from_str(envelope).expect("JSON");
+            members[name].to_string()
+        };
+        assert_eq!(
+            member(&one, "ephemeral_public_key"),
+            member(&two, "ephemeral_public_key")
+        );
+        for fresh in ["key_nonce", "encrypted_key", "data_nonce"] {
+            assert_ne!(member(&one, fresh), member(&two, fresh), "{fresh}");
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ mod message;
 mod time;
 
 pub use self::{
-    envelope::{EnvelopeError, SealChance, check_envelope, open, seal},
+    envelope::{EnvelopeError, Opener, SealChance, Sealer, check_envelope, open, seal},
     identity::{KeyError, PublicKey, SigningKey, WrongSignature},
     message::{FRAME_BYTES_MAX, FrameError, Message, Received, Trust, receive},
     time::Timestamp,
