@@ -1,0 +1,256 @@
+//! Bare libp2p, the same versions and the same transport (TCP, Noise, Yamux), with nothing of ours:
+//! what the libraries themselves cost.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
+use libp2p::{
+    Multiaddr, StreamProtocol, Swarm, gossipsub, noise,
+    request_response::{self, ProtocolSupport},
+    swarm::{NetworkBehaviour, SwarmEvent},
+    tcp, yamux,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    child::{Child, answer, delays, now_ns, orders},
+    report::Report,
+};
+
+const STREAM: StreamProtocol = StreamProtocol::new("/bench/stream/1");
+
+/// How much goes through a stream.
+const STREAM_BYTES: usize = 256 * 1024 * 1024;
+
+#[derive(NetworkBehaviour)]
+struct Behaviour {
+    gossip: gossipsub::Behaviour,
+    requests: request_response::cbor::Behaviour<Vec<u8>, Vec<u8>>,
+    streams: libp2p_stream::Behaviour,
+}
+
+/// What the parent says to a bare peer.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Order {
+    Dial(Multiaddr),
+    Publish { count: usize },
+    Listen { count: usize },
+    Request { count: usize },
+    Stream,
+}
+
+pub(crate) async fn measure(report: &mut Report) -> anyhow::Result<Bare> {
+    let mut one = Child::start(&["--bare"])?;
+    let mut two = Child::start(&["--bare"])?;
+    let address: Multiaddr = one.answer().await?;
+    let _: Multiaddr = two.answer().await?;
+    two.order(&Order::Dial(address)).await?;
+    let _: bool = two.answer().await?;
+
+    let count = 3_000;
+    one.order(&Order::Listen { count }).await?;
+    // A subscription has to arrive first; there is no event that says so at the other side.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    two.order(&Order::Publish { count }).await?;
+    let sent: Vec<u64> = two.answer().await?;
+    let heard: Vec<u64> = one.answer().await?;
+    let gossip = delays(&sent, &heard);
+    let gossip = report.times(
+        "bare libp2p: gossipsub one way, 16 B at 1,000/s",
+        gossip,
+        [None; 2],
+    );
+
+    two.order(&Order::Request { count }).await?;
+    let times: Vec<f64> = two.answer().await?;
+    report.times(
+        "bare libp2p: request-response round trip, 16 B",
+        times,
+        [None; 2],
+    );
+
+    two.order(&Order::Stream).await?;
+    let stream: f64 = two.answer().await?;
+    report.add("bare libp2p: one stream", stream, "MB/s");
+    Ok(Bare { gossip, stream })
+}
+
+/// What pimesh is compared with.
+pub(crate) struct Bare {
+    pub(crate) gossip: f64,
+    #[expect(dead_code, reason = "files come later")]
+    pub(crate) stream: f64,
+}
+
+/// The child.
+pub(crate) async fn run() -> anyhow::Result<()> {
+    let mut swarm = swarm()?;
+    swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse()?)?;
+    loop {
+        if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
+            answer(&address)?;
+            break;
+        }
+    }
+    let mut control = swarm.behaviour().streams.new_control();
+    let mut incoming = control.accept(STREAM)?;
+    tokio::spawn(async move {
+        while let Some((_, mut stream)) = incoming.next().await {
+            tokio::spawn(async move {
+                let mut sink = futures::io::sink();
+                drop(futures::io::copy(&mut stream, &mut sink).await);
+                drop(stream.write_all(b"!").await);
+                drop(stream.close().await);
+            });
+        }
+    });
+    let mut orders = orders();
+    loop {
+        tokio::select! {
+            event = swarm.select_next_some() => serve(&mut swarm, event),
+            line = orders.next_line() => {
+                let Some(line) = line? else { return Ok(()) };
+                obey(&mut swarm, serde_json::from_str(&line)?).await?;
+            }
+        }
+    }
+}
+
+fn swarm() -> anyhow::Result<Swarm<Behaviour>> {
+    let swarm = libp2p::SwarmBuilder::with_new_identity()
+        .with_tokio()
+        .with_tcp(
+            tcp::Config::default().nodelay(true),
+            noise::Config::new,
+            yamux::Config::default,
+        )?
+        .with_behaviour(|key| {
+            let config = gossipsub::ConfigBuilder::default()
+                .validation_mode(gossipsub::ValidationMode::Strict)
+                .flood_publish(true)
+                .build()?;
+            let signing = gossipsub::MessageAuthenticity::Signed(key.clone());
+            let protocol = StreamProtocol::new("/bench/request/1");
+            Ok(Behaviour {
+                gossip: gossipsub::Behaviour::new(signing, config)?,
+                requests: request_response::cbor::Behaviour::new(
+                    [(protocol, ProtocolSupport::Full)],
+                    request_response::Config::default(),
+                ),
+                streams: libp2p_stream::Behaviour::new(),
+            })
+        })?
+        .with_swarm_config(|c| c.with_idle_connection_timeout(Duration::from_secs(3600)))
+        .build();
+    Ok(swarm)
+}
+
+fn serve(swarm: &mut Swarm<Behaviour>, event: SwarmEvent<BehaviourEvent>) {
+    if let SwarmEvent::Behaviour(BehaviourEvent::Requests(request_response::Event::Message {
+        message: request_response::Message::Request {
+            request, channel, ..
+        },
+        ..
+    })) = event
+    {
+        drop(
+            swarm
+                .behaviour_mut()
+                .requests
+                .send_response(channel, request),
+        );
+    }
+}
+
+async fn obey(swarm: &mut Swarm<Behaviour>, order: Order) -> anyhow::Result<()> {
+    let topic = gossipsub::IdentTopic::new("bench");
+    swarm.behaviour_mut().gossip.subscribe(&topic)?;
+    match order {
+        Order::Dial(address) => {
+            swarm.dial(address)?;
+            loop {
+                let event = swarm.select_next_some().await;
+                if matches!(event, SwarmEvent::ConnectionEstablished { .. }) {
+                    return answer(&true);
+                }
+            }
+        }
+        Order::Publish { count } => {
+            let mut pace = tokio::time::interval(Duration::from_millis(1));
+            let mut sent = Vec::with_capacity(count);
+            while sent.len() < count {
+                tokio::select! {
+                    event = swarm.select_next_some() => serve(swarm, event),
+                    _ = pace.tick() => {
+                        let mut message = [0; 16];
+                        message[..8].copy_from_slice(&sent.len().to_le_bytes());
+                        sent.push(now_ns());
+                        swarm.behaviour_mut().gossip.publish(topic.clone(), message)?;
+                    }
+                }
+            }
+            answer(&sent)
+        }
+        Order::Listen { count } => {
+            let mut heard = Vec::with_capacity(count);
+            while heard.len() < count {
+                let event = swarm.select_next_some().await;
+                if let SwarmEvent::Behaviour(BehaviourEvent::Gossip(gossipsub::Event::Message {
+                    ..
+                })) = event
+                {
+                    heard.push(now_ns());
+                }
+            }
+            answer(&heard)
+        }
+        Order::Request { count } => {
+            let peer = *swarm.connected_peers().next().context("connected")?;
+            let mut times = Vec::with_capacity(count);
+            while times.len() < count {
+                let began = Instant::now();
+                swarm
+                    .behaviour_mut()
+                    .requests
+                    .send_request(&peer, vec![7; 16]);
+                loop {
+                    let event = swarm.select_next_some().await;
+                    if matches!(
+                        event,
+                        SwarmEvent::Behaviour(BehaviourEvent::Requests(
+                            request_response::Event::Message { .. }
+                        ))
+                    ) {
+                        break;
+                    }
+                }
+                times.push(began.elapsed().as_secs_f64() * 1e6);
+            }
+            answer(&times)
+        }
+        Order::Stream => {
+            let peer = *swarm.connected_peers().next().context("connected")?;
+            let mut control = swarm.behaviour().streams.new_control();
+            let mut send = tokio::spawn(async move {
+                let mut stream = control.open_stream(peer, STREAM).await?;
+                let block = vec![7; 64 * 1024];
+                let began = Instant::now();
+                for _ in 0..STREAM_BYTES / block.len() {
+                    stream.write_all(&block).await?;
+                }
+                stream.close().await?;
+                stream.read_exact(&mut [0]).await?;
+                let rate = STREAM_BYTES as f64 / began.elapsed().as_secs_f64() / 1e6;
+                anyhow::Ok(rate)
+            });
+            loop {
+                tokio::select! {
+                    event = swarm.select_next_some() => serve(swarm, event),
+                    rate = &mut send => return answer(&rate??),
+                }
+            }
+        }
+    }
+}

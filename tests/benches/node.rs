@@ -1,0 +1,283 @@
+//! A pimesh node in a process of its own, with whoever sends and listens inside, as a program would
+//! that embeds a node.
+
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use pimesh_node::{
+    Config, Node,
+    control::{api::NewInvite, client::Client, handle::NodeHandle},
+    node::Options,
+    proto::{
+        iid::Value,
+        mesh::{Address, NodeName},
+    },
+    state::{
+        VALUES_MAX,
+        io::{Command, Event, Outcome, Recipients, Via},
+        report::PeerState,
+    },
+};
+use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast;
+
+use crate::child::{Child, answer, now_ns, orders};
+
+/// What the parent says to a node.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Order {
+    /// Broadcast so many integers, one each millisecond. Answer: when each went out.
+    Publish { count: usize },
+    /// Broadcast integers as fast as possible for so long. Answer: how many.
+    Flood { seconds: f64 },
+    /// Listen for so many integers. Answer: when each came.
+    Listen { count: usize },
+    /// Count integers until there were none for a second. Answer: [`Counted`].
+    Count,
+    /// Send messages, so many of them under way at once. Answer: [`Sent`].
+    Send {
+        to: String,
+        count: usize,
+        bytes: usize,
+        at_once: usize,
+    },
+}
+
+/// The answer to [`Order::Count`].
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Counted {
+    pub(crate) count: usize,
+    pub(crate) seconds: f64,
+}
+
+/// The answer to [`Order::Send`].
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Sent {
+    /// From the request to the recipient's durable acknowledgement, in microseconds.
+    pub(crate) times: Vec<f64>,
+    pub(crate) seconds: f64,
+}
+
+/// A node that runs in a child, as the parent sees it.
+pub(crate) struct Pi {
+    pub(crate) name: String,
+    pub(crate) child: Child,
+    pub(crate) client: Client,
+}
+
+impl Pi {
+    pub(crate) async fn start(folder: &Path, number: usize) -> anyhow::Result<Self> {
+        let name = format!("pi-{number}");
+        let home = folder.join(&name);
+        let path = home.to_str().context("a plain path")?;
+        let mut child = Child::start(&["--node", path, &name])?;
+        let _: bool = child.answer().await?;
+        let client = Client::new(home.join("control.sock"));
+        Ok(Self {
+            name,
+            child,
+            client,
+        })
+    }
+
+    /// Starts nodes and makes a mesh of them.
+    pub(crate) async fn mesh(folder: &Path, count: usize) -> anyhow::Result<Vec<Self>> {
+        let mut pis: Vec<Self> = Vec::new();
+        for number in 0..count {
+            let pi = Self::start(folder, number).await?;
+            if let Some(first) = pis.first() {
+                let invite = first.client.invite(&NewInvite::default()).await?;
+                pi.client.join(invite.ticket).await?;
+            }
+            pis.push(pi);
+        }
+        for pi in &pis {
+            pi.wait_for_peers(count - 1).await?;
+        }
+        Ok(pis)
+    }
+
+    pub(crate) async fn wait_for_peers(&self, count: usize) -> anyhow::Result<()> {
+        let mut events = self.client.events_of(&["peer_up", "peer_down"]).await?;
+        loop {
+            let peers = self.client.peers().await?;
+            let up = peers.iter().filter(|p| p.state == PeerState::Up).count();
+            if up == count {
+                return Ok(());
+            }
+            let next = futures::StreamExt::next(&mut events);
+            tokio::time::timeout(Duration::from_secs(120), next)
+                .await
+                .with_context(|| format!("{} has {up} of {count} peers", self.name))?;
+        }
+    }
+}
+
+/// The child.
+pub(crate) async fn run(home: &str, name: &str) -> anyhow::Result<()> {
+    let mut config = Config::default();
+    config.network.mdns = false;
+    config.settings.budget_per_second = 0;
+    // RSA is not what is measured here.
+    config.rsa_bits = 2048;
+    config.network.listen = ["/ip4/127.0.0.1/udp/0/quic-v1", "/ip4/127.0.0.1/tcp/0"]
+        .into_iter()
+        .filter_map(Address::new)
+        .collect();
+    if let Ok(listen) = std::env::var("PIMESH_BENCH_LISTEN") {
+        config.network.listen = Address::new(listen).into_iter().collect();
+    }
+    let node = Node::start(Options {
+        home: home.into(),
+        config,
+        fallback_name: NodeName::from_any(name),
+        passphrase: None,
+    })
+    .await?;
+    let handle = node.handle();
+    tokio::spawn(node.run(std::future::pending()));
+    answer(&true)?;
+    let mut orders = orders();
+    while let Some(line) = orders.next_line().await? {
+        match serde_json::from_str(&line)? {
+            Order::Publish { count } => answer(&publish(&handle, count).await?)?,
+            Order::Flood { seconds } => answer(&flood(&handle, seconds).await?)?,
+            Order::Listen { count } => answer(&listen(handle.events(), count).await?)?,
+            Order::Count => answer(&count(handle.events()).await?)?,
+            Order::Send {
+                to,
+                count,
+                bytes,
+                at_once,
+            } => answer(&send(&handle, &to, count, bytes, at_once).await?)?,
+        }
+    }
+    Ok(())
+}
+
+fn integers(values: Vec<Value>) -> Command {
+    Command::Integers {
+        index: None,
+        values,
+        at: None,
+    }
+}
+
+async fn publish(handle: &NodeHandle, count: usize) -> anyhow::Result<Vec<u64>> {
+    let mut pace = tokio::time::interval(Duration::from_millis(1));
+    let mut sent = Vec::with_capacity(count);
+    for number in 0..i32::try_from(count)? {
+        pace.tick().await;
+        sent.push(now_ns());
+        handle
+            .ask(integers(vec![Value(number)]))
+            .await
+            .map_err(failed)?;
+    }
+    Ok(sent)
+}
+
+async fn flood(handle: &NodeHandle, seconds: f64) -> anyhow::Result<usize> {
+    let (began, mut count) = (Instant::now(), 0);
+    while began.elapsed().as_secs_f64() < seconds {
+        let values = (0..VALUES_MAX).map(|_| Value(7)).collect();
+        handle.ask(integers(values)).await.map_err(failed)?;
+        count += VALUES_MAX;
+    }
+    Ok(count)
+}
+
+/// Waits for integers of others.
+async fn heard(events: &mut broadcast::Receiver<Arc<Event>>) -> anyhow::Result<usize> {
+    loop {
+        match events.recv().await {
+            Ok(event) => {
+                if let Event::Integers(integers) = &*event
+                    && !integers.last_known
+                {
+                    return Ok(integers.iids.len());
+                }
+            }
+            Err(broadcast::error::RecvError::Lagged(_)) => {}
+            Err(closed) => bail!(closed),
+        }
+    }
+}
+
+async fn listen(
+    mut events: broadcast::Receiver<Arc<Event>>,
+    count: usize,
+) -> anyhow::Result<Vec<u64>> {
+    let mut times = Vec::with_capacity(count);
+    while times.len() < count {
+        let heard = heard(&mut events).await?;
+        let now = now_ns();
+        times.extend(std::iter::repeat_n(now, heard));
+    }
+    Ok(times)
+}
+
+async fn count(mut events: broadcast::Receiver<Arc<Event>>) -> anyhow::Result<Counted> {
+    let mut counted = Counted {
+        count: heard(&mut events).await?,
+        seconds: 0.0,
+    };
+    let began = Instant::now();
+    while let Ok(more) = tokio::time::timeout(Duration::from_secs(1), heard(&mut events)).await {
+        counted.count += more?;
+        counted.seconds = began.elapsed().as_secs_f64();
+    }
+    Ok(counted)
+}
+
+async fn send(
+    handle: &NodeHandle,
+    to: &str,
+    count: usize,
+    bytes: usize,
+    at_once: usize,
+) -> anyhow::Result<Sent> {
+    let mut events = handle.events();
+    let began = Instant::now();
+    let mut times = Vec::with_capacity(count);
+    let mut started = std::collections::VecDeque::new();
+    let (mut asked, mut accepting) = (0, futures::stream::FuturesUnordered::new());
+    while times.len() < count {
+        while asked < count && started.len() < at_once {
+            let command = Command::Send {
+                to: Recipients::Named(vec![to.to_owned()]),
+                text: "7".repeat(bytes),
+                via: Via::Direct,
+                expiry: None,
+            };
+            started.push_back(Instant::now());
+            let handle = handle.clone();
+            accepting.push(async move { handle.ask(command).await });
+            asked += 1;
+        }
+        tokio::select! {
+            Some(accepted) = futures::StreamExt::next(&mut accepting) => {
+                accepted.map_err(failed)?;
+            }
+            event = events.recv() => if let Event::Sent(sent) = &*event? {
+                anyhow::ensure!(sent.outcome == Outcome::Delivered, "{:?}", sent.outcome);
+                // Messages to one peer arrive in order.
+                let at: Instant = started.pop_front().context("was sent")?;
+                times.push(at.elapsed().as_secs_f64() * 1e6);
+            },
+        }
+    }
+    Ok(Sent {
+        times,
+        seconds: began.elapsed().as_secs_f64(),
+    })
+}
+
+fn failed(failure: pimesh_node::state::io::Failure) -> anyhow::Error {
+    anyhow::anyhow!(failure.message)
+}
