@@ -4,6 +4,7 @@
 //! sleeps and hopes. Nodes live in temporary folders, listen on loopback on free ports, and are
 //! killed when the test ends.
 
+pub mod foreign;
 pub mod lan;
 
 use std::{

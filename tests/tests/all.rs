@@ -2,6 +2,7 @@
 
 mod cable;
 mod command_line;
+mod foreign;
 mod kill;
 mod mesh;
 mod stranger;

@@ -1,0 +1,119 @@
+//! Clients that share no code with pimesh. They are set up once, under the target folder, with the
+//! versions that their lock files pin.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use anyhow::{Context, ensure};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
+    process::{Child, ChildStdin, ChildStdout, Command},
+    sync::OnceCell,
+};
+
+use crate::{PATIENCE, program};
+
+/// A foreign program that takes orders on stdin and tells what happens on stdout, in lines of JSON.
+#[derive(Debug)]
+pub struct Foreign {
+    orders: ChildStdin,
+    events: Lines<BufReader<ChildStdout>>,
+    _process: Child,
+}
+
+impl Foreign {
+    /// Starts the member of a mesh that is made of js-libp2p. `mesh_key` is a file with the seed of
+    /// the mesh's key in hexadecimal, so that it can write itself a certificate.
+    ///
+    /// # Errors
+    /// Fails if it cannot be installed or started.
+    pub async fn js_libp2p(mesh_key: &Path, address: &str) -> anyhow::Result<Self> {
+        static FOLDER: OnceCell<PathBuf> = OnceCell::const_new();
+        let folder = FOLDER.get_or_try_init(|| npm("js-libp2p")).await?;
+        // The system's own Node.js may be too old, so one is pinned like everything else.
+        let mut process = Command::new(folder.join("node_modules/node/bin/node"))
+            .arg(folder.join("member.mjs"))
+            .arg("--mesh-key")
+            .arg(mesh_key)
+            .args(["--address", address])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .context("start js-libp2p")?;
+        let orders = process.stdin.take().context("stdin is piped")?;
+        let events = process.stdout.take().context("stdout is piped")?;
+        Ok(Self {
+            orders,
+            events: BufReader::new(events).lines(),
+            _process: process,
+        })
+    }
+
+    /// Gives an order.
+    ///
+    /// # Errors
+    /// Fails if the program is gone.
+    pub async fn order(&mut self, order: Value) -> anyhow::Result<()> {
+        Ok(self
+            .orders
+            .write_all(format!("{order}\n").as_bytes())
+            .await?)
+    }
+
+    /// Waits for an event of this kind; others are passed over.
+    ///
+    /// # Errors
+    /// Fails at an event that tells of an error, and when patience ends.
+    pub async fn event(&mut self, kind: &str) -> anyhow::Result<Value> {
+        let waiting = async {
+            loop {
+                let line = self.events.next_line().await?.context("it ended")?;
+                let event: Value = serde_json::from_str(&line).with_context(|| line.clone())?;
+                ensure!(event["event"] != "error", "{line}");
+                if event["event"] == kind {
+                    return Ok(event);
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, waiting)
+            .await
+            .with_context(|| format!("no `{kind}` from the foreign program"))?
+    }
+}
+
+/// Installs `tests/foreign/NAME` into the target folder, unless that was done.
+async fn npm(name: &str) -> anyhow::Result<PathBuf> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("foreign")
+        .join(name);
+    let target = program()
+        .ancestors()
+        .nth(2)
+        .context("TARGET/debug/pimesh")?;
+    let folder = target.join("foreign").join(name);
+    std::fs::create_dir_all(&folder)?;
+    let lock = std::fs::read(source.join("package-lock.json"))?;
+    let done = folder.join("installed");
+    for entry in std::fs::read_dir(&source)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            std::fs::copy(entry.path(), folder.join(entry.file_name()))?;
+        }
+    }
+    if std::fs::read(&done).ok().as_ref() != Some(&lock) {
+        let status = Command::new("npm")
+            .args(["ci", "--no-audit", "--no-fund", "--loglevel=error"])
+            .current_dir(&folder)
+            .stdout(Stdio::null())
+            .status()
+            .await
+            .context("run npm: this test needs Node.js with npm, such as the package `npm`")?;
+        ensure!(status.success(), "`npm ci` failed in {}", folder.display());
+        std::fs::write(&done, lock)?;
+    }
+    Ok(folder)
+}
