@@ -5,7 +5,7 @@
 
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     proto::mesh::{Address, NodeName},
@@ -73,7 +73,7 @@ pub struct Log {
 }
 
 /// How log lines are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// For people.
@@ -122,10 +122,23 @@ impl Config {
     /// # Errors
     /// Returns the first thing that is not legal.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        check_keys(text)?;
-        let file: File = toml::from_str(text).map_err(|e| ConfigError::Toml(e.to_string()))?;
-        file.into_config()
+        read(text)?.into_config()
     }
+}
+
+/// Returns what a configuration sets, and the defaults of what it does not set, as it would stand
+/// in `pimesh.toml`.
+///
+/// # Errors
+/// See [`Config::parse`].
+pub fn in_force(text: &str) -> Result<toml::Table, ConfigError> {
+    Config::parse(text)?;
+    toml::Table::try_from(read(text)?).map_err(|e| ConfigError::Toml(e.to_string()))
+}
+
+fn read(text: &str) -> Result<File, ConfigError> {
+    check_keys(text)?;
+    toml::from_str(text).map_err(|e| ConfigError::Toml(e.to_string()))
 }
 
 /// Returns every key with its section, as the example names them.
@@ -195,7 +208,7 @@ fn line_of(text: &str, key: &str) -> usize {
     1
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 #[serde(default)]
 struct File {
     node: NodeSection,
@@ -207,13 +220,14 @@ struct File {
     log: LogSection,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 #[serde(default)]
 struct NodeSection {
+    #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(default)]
 struct NetworkSection {
     listen: Vec<String>,
@@ -243,7 +257,7 @@ impl Default for NetworkSection {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(default)]
 struct MessagesSection {
     expiry: Span,
@@ -266,7 +280,7 @@ impl Default for MessagesSection {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(default)]
 struct IntegersSection {
     ttl: Span,
@@ -285,10 +299,11 @@ impl Default for IntegersSection {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(default)]
 struct IdentitySection {
     rsa_bits: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
     passphrase_file: Option<PathBuf>,
 }
 
@@ -301,14 +316,16 @@ impl Default for IdentitySection {
     }
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 #[serde(default)]
 struct ControlSection {
+    #[serde(skip_serializing_if = "Option::is_none")]
     socket: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     tcp: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(default)]
 struct LogSection {
     level: String,
@@ -430,8 +447,8 @@ fn addresses(key: &'static str, texts: Vec<String>) -> Result<Vec<Address>, Conf
 }
 
 /// A duration as people write it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 struct Span(Duration);
 
 impl TryFrom<String> for Span {
@@ -444,24 +461,39 @@ impl TryFrom<String> for Span {
     }
 }
 
+impl From<Span> for String {
+    fn from(Span(span): Span) -> Self {
+        let ms = span.as_millis();
+        let unit = SPANS
+            .iter()
+            .rev()
+            .find(|(_, of)| ms.is_multiple_of(u128::from(*of)));
+        let (unit, of) = unit.unwrap_or(&SPANS[0]);
+        format!("{}{unit}", ms / u128::from(*of))
+    }
+}
+
+/// The units of durations, in milliseconds.
+const SPANS: [(&str, u64); 5] = [
+    ("ms", 1),
+    ("s", 1000),
+    ("min", 60_000),
+    ("h", 3_600_000),
+    ("d", 86_400_000),
+];
+
 /// Reads a duration as people write it: a number and `ms`, `s`, `min`, `h` or `d`.
 #[must_use]
 pub fn parse_duration(text: &str) -> Option<Duration> {
     let (number, unit) = split_unit(text)?;
-    let millis: u64 = match unit {
-        "ms" => 1,
-        "s" => 1000,
-        "min" | "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return None,
-    };
+    let unit = if unit == "m" { "min" } else { unit };
+    let (_, millis) = *SPANS.iter().find(|(name, _)| *name == unit)?;
     number.checked_mul(millis).map(Duration::from_millis)
 }
 
 /// A size as people write it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 struct Size(u64);
 
 impl TryFrom<String> for Size {
@@ -481,6 +513,15 @@ impl TryFrom<String> for Size {
         split_unit(&text).and_then(scale).map(Self).ok_or_else(|| {
             format!("`{text}` is no size; write for example \"64 KiB\" or \"256 MiB\"")
         })
+    }
+}
+
+impl From<Size> for String {
+    fn from(Size(bytes): Size) -> Self {
+        let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
+        let fits = |(_, shift): &(&str, u32)| bytes > 0 && bytes.trailing_zeros() >= *shift;
+        let (unit, shift) = units.into_iter().find(fits).unwrap_or(("B", 0));
+        format!("{} {unit}", bytes >> shift)
     }
 }
 
@@ -512,6 +553,31 @@ mod tests {
 
         assert_eq!(parsed, Config::default());
         assert_eq!(keys().len(), 21);
+    }
+
+    #[test]
+    fn what_is_in_force_reads_as_the_configuration_it_came_from() {
+        let text = "[node]\nname = \"pi-1\"\n[messages]\nexpiry = \"90s\"\n\
+                    history_size_max = \"1500 B\"\n[control]\ntcp = \"127.0.0.1:4631\"\n";
+
+        let shown = in_force(text).expect("legal").to_string();
+
+        assert_eq!(Config::parse(&shown), Config::parse(text));
+        for line in [
+            r#"expiry = "90s""#,
+            r#"history_size_max = "1500 B""#,
+            "mdns = true",
+        ] {
+            assert!(shown.contains(line), "{shown}");
+        }
+        let defaults = in_force("").expect("legal").to_string();
+        for line in [
+            r#"expiry = "7d""#,
+            r#"memory_max = "256 MiB""#,
+            r#"ttl = "10s""#,
+        ] {
+            assert!(defaults.contains(line), "{defaults}");
+        }
     }
 
     #[test]

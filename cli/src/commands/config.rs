@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use pimesh_node::config::{Config as NodeConfig, EXAMPLE, FILE_BYTES_MAX};
+use pimesh_node::config::{Config as NodeConfig, EXAMPLE, FILE_BYTES_MAX, in_force};
 
 use super::Global;
 use crate::output;
@@ -22,7 +22,7 @@ pub(super) struct Config {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Print the settings in force
+    /// Print every setting in force, as it would stand in `pimesh.toml`
     Show,
     /// Check `pimesh.toml`, or another file
     Check {
@@ -40,7 +40,19 @@ impl Config {
         match self.action {
             Action::Example => output::line(EXAMPLE.trim_end()),
             Action::Path => output::line(global.home()?.join("pimesh.toml").display()),
-            Action::Show => output::line(format!("{:#?}", load(&global.home()?)?)),
+            Action::Show => {
+                let path = global.home()?.join("pimesh.toml");
+                let text = if path.exists() {
+                    text_of(&path)?
+                } else {
+                    String::new()
+                };
+                let settings = in_force(&text).with_context(|| illegal(&path))?;
+                if global.json {
+                    return output::json(&settings);
+                }
+                output::line(settings.to_string().trim_end())
+            }
             Action::Check { file } => {
                 let path = match file {
                     Some(file) => file,
@@ -64,6 +76,14 @@ pub(super) fn load(home: &Path) -> anyhow::Result<NodeConfig> {
 }
 
 fn read(path: &Path) -> anyhow::Result<NodeConfig> {
+    NodeConfig::parse(&text_of(path)?).with_context(|| illegal(path))
+}
+
+fn illegal(path: &Path) -> String {
+    format!("{} is not legal", path.display())
+}
+
+fn text_of(path: &Path) -> anyhow::Result<String> {
     let shown = path.display();
     let length = std::fs::metadata(path)
         .with_context(|| format!("read {shown}"))?
@@ -72,6 +92,5 @@ fn read(path: &Path) -> anyhow::Result<NodeConfig> {
         length <= FILE_BYTES_MAX,
         "{shown} has more than {FILE_BYTES_MAX} bytes"
     );
-    let text = std::fs::read_to_string(path).with_context(|| format!("read {shown}"))?;
-    NodeConfig::parse(&text).with_context(|| format!("{shown} is not legal"))
+    std::fs::read_to_string(path).with_context(|| format!("read {shown}"))
 }

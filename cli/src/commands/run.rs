@@ -98,9 +98,10 @@ impl Run {
 
     fn start_log(&self, config: &pimesh_node::Config) {
         let level = match self.verbose {
+            0 if is_level(&config.log.level) => of_pimesh(&config.log.level),
             0 => config.log.level.clone(),
-            1 => "info,pimesh_node=debug".to_owned(),
-            _ => "debug,pimesh_node=trace".to_owned(),
+            1 => of_pimesh("debug"),
+            _ => "debug,pimesh=trace,pimesh_node=trace".to_owned(),
         };
         let filter = EnvFilter::try_from_env("PIMESH_LOG")
             .or_else(|_| EnvFilter::try_new(&level))
@@ -118,6 +119,15 @@ impl Run {
             LogFormat::Json => log.json().init(),
         }
     }
+}
+
+fn is_level(text: &str) -> bool {
+    text.parse::<tracing::Level>().is_ok()
+}
+
+/// Libraries speak of their own affairs; from them a person wants to hear what goes wrong.
+fn of_pimesh(level: &str) -> String {
+    format!("warn,pimesh={level},pimesh_node={level}")
 }
 
 fn say_ready(global: &Global, node: &Node) -> anyhow::Result<()> {

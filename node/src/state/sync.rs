@@ -20,21 +20,57 @@ use crate::proto::mesh::{
 /// How often clocks are compared.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(60);
 
+/// When clocks are compared for the first time on their own: the request that tells everything is
+/// large, and both sides are busy with it.
+const CLOCK_FIRST: Duration = Duration::from_secs(2);
+
+/// How far two clocks may drift apart, as a share of the time: 100 ppm, more than a Pi's crystal.
+const DRIFT: i64 = 10_000;
+
 /// Longest round trip at which a clock reading counts, in microseconds: with more, the two ways
 /// may differ by more than the reading is worth.
 const ROUND_TRIP_MAX_US: i64 = 1_000_000;
 
+/// A reading of another clock. The truth is within half the round trip of it.
+#[derive(Clone, Copy, Debug)]
+struct Reading {
+    offset_us: i64,
+    round_trip_us: i64,
+    at: Duration,
+}
+
+impl Reading {
+    /// How far from the truth this reading may be now.
+    fn doubt_us(&self, now: Duration) -> i64 {
+        let age = i64::try_from(now.saturating_sub(self.at).as_micros()).unwrap_or(i64::MAX);
+        self.round_trip_us / 2 + age / DRIFT
+    }
+
+    /// Returns the better of an earlier and a later reading (after the clock filter of RFC 5905,
+    /// section 10). Two that exclude each other mean that a clock was set: the later one counts.
+    fn better(self, later: Self, now: Duration) -> Self {
+        let apart = self.offset_us.abs_diff(later.offset_us);
+        let doubts = self.doubt_us(now).saturating_add(later.doubt_us(now));
+        let was_set = apart > doubts.unsigned_abs();
+        if was_set || later.doubt_us(now) <= self.doubt_us(now) {
+            later
+        } else {
+            self
+        }
+    }
+}
+
 /// What is known of other clocks.
 #[derive(Default)]
 pub(super) struct Sync {
-    offsets_us: BTreeMap<PeerId, i64>,
+    readings: BTreeMap<PeerId, Reading>,
     next_round: Option<Duration>,
 }
 
 impl Sync {
     /// Returns a peer's clock minus ours.
     pub(super) fn offset_us(&self, peer: &PeerId) -> Option<i64> {
-        self.offsets_us.get(peer).copied()
+        self.readings.get(peer).map(|reading| reading.offset_us)
     }
 
     pub(super) const fn next_round(&self) -> Option<Duration> {
@@ -76,7 +112,7 @@ impl State {
             last: self.integers.last_values(),
         };
         self.tell(peer, &request, now);
-        let next = now.mono + CLOCK_INTERVAL;
+        let next = now.mono + CLOCK_FIRST;
         self.sync.next_round = Some(self.sync.next_round.map_or(next, |round| round.min(next)));
     }
 
@@ -159,8 +195,13 @@ impl State {
         let (t1, t2) = (signed(response.received_us), signed(response.sent_us));
         let round_trip = t3.saturating_sub(t0).saturating_sub(t2.saturating_sub(t1));
         if (0..=ROUND_TRIP_MAX_US).contains(&round_trip) {
-            let offset = t1.saturating_sub(t0).saturating_add(t2.saturating_sub(t3)) / 2;
-            self.sync.offsets_us.insert(peer, offset);
+            let reading = Reading {
+                offset_us: t1.saturating_sub(t0).saturating_add(t2.saturating_sub(t3)) / 2,
+                round_trip_us: round_trip,
+                at: now.mono,
+            };
+            let readings = self.sync.readings.entry(peer).or_insert(reading);
+            *readings = readings.better(reading, now.mono);
         }
     }
 
@@ -173,5 +214,55 @@ impl State {
         for peer in peers {
             self.tell(peer, &Request::default(), now);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reading(offset_us: i64, round_trip_us: i64, at_s: u64) -> Reading {
+        Reading {
+            offset_us,
+            round_trip_us,
+            at: Duration::from_secs(at_s),
+        }
+    }
+
+    /// Reads one after the other, and returns the offset that is believed in the end.
+    fn believed(readings: &[Reading]) -> i64 {
+        let mut readings = readings.iter();
+        let first = *readings.next().expect("at least one");
+        let better = |best: Reading, next: &Reading| best.better(*next, next.at);
+        readings.fold(first, better).offset_us
+    }
+
+    #[test]
+    fn the_reading_with_the_shortest_round_trip_counts() {
+        assert_eq!(
+            believed(&[reading(9_000, 20_000, 0), reading(100, 900, 2)]),
+            100
+        );
+        assert_eq!(
+            believed(&[reading(100, 900, 0), reading(9_000, 20_000, 2)]),
+            100
+        );
+    }
+
+    #[test]
+    fn an_old_reading_gives_way_because_clocks_drift() {
+        let hour = 3_600;
+        assert_eq!(
+            believed(&[reading(100, 900, 0), reading(5_000, 20_000, hour)]),
+            5_000
+        );
+    }
+
+    #[test]
+    fn a_clock_that_was_set_is_believed_at_once() {
+        assert_eq!(
+            believed(&[reading(100, 900, 0), reading(90_000_000, 20_000, 60)]),
+            90_000_000
+        );
     }
 }
