@@ -54,7 +54,8 @@ fn parse(word: &[u8], values: &mut Vec<Value>) -> Result<(), Failure> {
     if word.is_empty() {
         return Ok(());
     }
-    let value = str::from_utf8(word).ok().and_then(|word| word.parse().ok());
+    let short = Some(word).filter(|word| word.len() <= WORD_BYTES_MAX);
+    let value = short.and_then(|word| str::from_utf8(word).ok()?.parse().ok());
     values.push(Value(value.ok_or_else(|| no_integer(word))?));
     Ok(())
 }
@@ -110,5 +111,14 @@ mod tests {
         assert!(read(&[&piece, &piece]).is_err());
         assert!(read(&[&[b'1'; 100_000]]).is_err());
         assert!(read(&[&piece, &[b'1'; 100_000], b" "]).is_err());
+    }
+
+    #[test]
+    fn a_word_that_is_too_long_is_refused_wherever_it_is_cut() {
+        let text = format!("{}5 ", "0".repeat(33));
+        for cut in 0..=text.len() {
+            let (first, second) = text.as_bytes().split_at(cut);
+            assert!(read(&[first, second]).is_err(), "cut at {cut}");
+        }
     }
 }
