@@ -122,3 +122,40 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    use super::*;
+    use crate::fuzz::{bytes_of, fuzz};
+
+    fn read(text: &[u8], piece: usize) -> Option<Vec<Value>> {
+        let (mut words, mut values) = (Words::default(), Vec::new());
+        for piece in text.chunks(piece) {
+            words.push(piece, &mut values).ok()?;
+        }
+        words.finish(&mut values).ok()?;
+        Some(values)
+    }
+
+    #[test]
+    fn integers_are_the_same_in_whatever_pieces_they_come() {
+        let corpus = bytes_of([
+            " 1\t-22\r\n\n2147483647 -2147483648 +5",
+            "1 two 3",
+            "00000000000000000000000000000001 7",
+            "000000000000000000000000000000001 7",
+        ]);
+        fuzz(bolero::check!(), &corpus, |bytes| {
+            let words = bytes.split(u8::is_ascii_whitespace);
+            let expected: Option<Vec<Value>> = words
+                .filter(|word| !word.is_empty())
+                .map(|word| str::from_utf8(word).ok().filter(|word| word.len() <= 32))
+                .map(|word| word?.parse().ok())
+                .collect();
+            for piece in [1, 2, 3, 31, bytes.len().max(1)] {
+                assert_eq!(read(bytes, piece), expected, "pieces of {piece}");
+            }
+            expected.is_some()
+        });
+    }
+}
