@@ -56,4 +56,6 @@ pub use node::{Node, Options as NodeOptions};
 pub use state::io::Event;
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod vectors;

@@ -54,7 +54,8 @@ fn parse(word: &[u8], values: &mut Vec<Value>) -> Result<(), Failure> {
     if word.is_empty() {
         return Ok(());
     }
-    let value = str::from_utf8(word).ok().and_then(|word| word.parse().ok());
+    let short = Some(word).filter(|word| word.len() <= WORD_BYTES_MAX);
+    let value = short.and_then(|word| str::from_utf8(word).ok()?.parse().ok());
     values.push(Value(value.ok_or_else(|| no_integer(word))?));
     Ok(())
 }
@@ -110,5 +111,51 @@ mod tests {
         assert!(read(&[&piece, &piece]).is_err());
         assert!(read(&[&[b'1'; 100_000]]).is_err());
         assert!(read(&[&piece, &[b'1'; 100_000], b" "]).is_err());
+    }
+
+    #[test]
+    fn a_word_that_is_too_long_is_refused_wherever_it_is_cut() {
+        let text = format!("{}5 ", "0".repeat(33));
+        for cut in 0..=text.len() {
+            let (first, second) = text.as_bytes().split_at(cut);
+            assert!(read(&[first, second]).is_err(), "cut at {cut}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod fuzz {
+    use super::*;
+    use crate::fuzz::{bytes_of, fuzz};
+
+    fn read(text: &[u8], piece: usize) -> Option<Vec<Value>> {
+        let (mut words, mut values) = (Words::default(), Vec::new());
+        for piece in text.chunks(piece) {
+            words.push(piece, &mut values).ok()?;
+        }
+        words.finish(&mut values).ok()?;
+        Some(values)
+    }
+
+    #[test]
+    fn integers_are_the_same_in_whatever_pieces_they_come() {
+        let corpus = bytes_of([
+            " 1\t-22\r\n\n2147483647 -2147483648 +5",
+            "1 two 3",
+            "00000000000000000000000000000001 7",
+            "000000000000000000000000000000001 7",
+        ]);
+        fuzz(bolero::check!(), &corpus, |bytes| {
+            let words = bytes.split(u8::is_ascii_whitespace);
+            let expected: Option<Vec<Value>> = words
+                .filter(|word| !word.is_empty())
+                .map(|word| str::from_utf8(word).ok().filter(|word| word.len() <= 32))
+                .map(|word| word?.parse().ok())
+                .collect();
+            for piece in [1, 2, 3, 31, bytes.len().max(1)] {
+                assert_eq!(read(bytes, piece), expected, "pieces of {piece}");
+            }
+            expected.is_some()
+        });
     }
 }

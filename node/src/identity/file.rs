@@ -358,3 +358,71 @@ fn derive(passphrase: &Passphrase, salt: &[u8], params: Params) -> Zeroizing<[u8
         .expect("salt and key have legal lengths");
     key
 }
+
+#[cfg(test)]
+mod fuzz {
+    use super::*;
+    use crate::fuzz::{bytes_of, fuzz};
+
+    /// What a sealed file of the tests asks for, so that opening it costs nothing.
+    const CHEAP: &str = "m=8,t=1,p=1";
+
+    fn sealed(secret: &[u8], passphrase: &Passphrase) -> String {
+        let (salt, nonce) = ([1; SALT_BYTES], [2; NONCE_BYTES]);
+        let head = format!(
+            "pimesh-key v1 mesh argon2id+aes-256-gcm {CHEAP} {} {}",
+            STANDARD.encode(salt),
+            STANDARD.encode(nonce)
+        );
+        let key = derive(passphrase, &salt, read_params(CHEAP).expect("legal"));
+        let payload = Payload {
+            msg: secret,
+            aad: head.as_bytes(),
+        };
+        let sealed = Aes256Gcm::new((&*key).into())
+            .encrypt((&nonce).into(), payload)
+            .expect("short");
+        format!("{head}\n{}\n", STANDARD.encode(sealed))
+    }
+
+    #[test]
+    fn a_key_file_is_read_as_it_was_written_or_not_at_all() {
+        let path = Path::new("mesh.key");
+        let secret = [9; 32];
+        let passphrase = Passphrase::new("open sesame".to_owned().into());
+        let corpus = bytes_of([
+            sealed(&secret, &passphrase),
+            encode(Kind::Mesh, &secret, None).to_string(),
+            encode(Kind::Rsa, &secret, None).to_string(),
+            "pimesh-key v2 mesh plain\n\n".to_owned(),
+        ]);
+        fuzz(bolero::check!(), &corpus, |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            let passphrase = text.contains(CHEAP).then_some(&passphrase);
+            let Ok(read) = decode(&text, path, Kind::Mesh, passphrase) else {
+                return false;
+            };
+            if text.contains("plain\n") {
+                assert_eq!(*encode(Kind::Mesh, &read, None), *text);
+            } else {
+                assert_eq!(**read, secret);
+            }
+            true
+        });
+    }
+
+    #[test]
+    fn what_a_key_file_asks_for_is_bounded() {
+        let corpus = bytes_of([CHEAP, "m=262144,t=10,p=1", "m=262145,t=1,p=1", "m=8,t=1"]);
+        fuzz(bolero::check!(), &corpus, |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            let Some(params) = read_params(&text) else {
+                return false;
+            };
+            assert!((8..=262_144).contains(&params.m_cost()));
+            assert!((1..=10).contains(&params.t_cost()));
+            assert_eq!(params.p_cost(), 1);
+            true
+        });
+    }
+}

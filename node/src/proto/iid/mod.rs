@@ -13,6 +13,9 @@ pub mod receiver;
 pub mod refusal;
 pub mod text;
 
+#[cfg(test)]
+mod fuzz;
+
 use std::fmt;
 use std::num::ParseIntError;
 use std::str::FromStr;

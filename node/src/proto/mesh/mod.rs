@@ -24,6 +24,9 @@ pub mod signed;
 pub mod sync;
 pub mod ticket;
 
+#[cfg(test)]
+mod fuzz;
+
 pub use self::{
     address::Address,
     name::{MessageId, NodeName},

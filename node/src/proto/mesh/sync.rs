@@ -234,24 +234,43 @@ mod tests {
     }
 
     #[test]
-    fn more_certificates_than_a_mesh_has_members_are_refused() {
-        let request = Request {
-            certificates: vec![vec![]; MEMBERS_MAX + 1],
-            ..Request::default()
+    fn more_than_the_largest_mesh_has_is_refused() {
+        let peer = crate::proto::mesh::peer_of_seed(5);
+        let last = LastInteger {
+            iid: Iid::decode(&[0; 16]),
+            source: peer,
+            sent_ms: 0,
+        };
+        let request = |more: usize| {
+            [
+                Request {
+                    certificates: vec![vec![]; 256 + more],
+                    ..Request::default()
+                },
+                Request {
+                    revocations: vec![vec![]; 1024 + more],
+                    ..Request::default()
+                },
+                Request {
+                    addresses: vec![(peer, vec![]); 256 + more],
+                    ..Request::default()
+                },
+                Request {
+                    last: vec![last.clone(); 4096 + more],
+                    ..Request::default()
+                },
+            ]
         };
 
-        let read = Request::decode(&request.encode());
-
-        assert!(
-            matches!(
-                read,
-                Err(DecodeError::TooLarge {
-                    got: 257,
-                    max: 256,
-                    ..
-                })
-            ),
-            "{read:?}"
-        );
+        for full in request(0) {
+            assert_eq!(Request::decode(&full.encode()), Ok(full));
+        }
+        for too_much in request(1) {
+            let read = Request::decode(&too_much.encode());
+            assert!(
+                matches!(read, Err(DecodeError::TooLarge { max, got, .. }) if got == max + 1),
+                "{read:?}"
+            );
+        }
     }
 }

@@ -17,6 +17,8 @@ mod keys;
 mod session;
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod samples;
 #[cfg(test)]
 mod vectors;

@@ -15,6 +15,9 @@ mod identity;
 mod message;
 mod time;
 
+#[cfg(test)]
+mod fuzz;
+
 pub use self::{
     envelope::{EnvelopeError, Opener, SealChance, Sealer, check_envelope, open, seal},
     identity::{KeyError, PublicKey, SigningKey, WrongSignature},

@@ -18,7 +18,7 @@ pub struct Timestamp {
 }
 
 /// From this Unix second on, a multiple of 4 ms is not exact in Python's arithmetic any more
-/// (2^31 seconds, January 2038); whole seconds are.
+/// (2^31 seconds, January 2038); whole seconds are until 2^53 / 5^9 seconds, February 2116.
 const GRID_ENDS_S: u64 = 1 << 31;
 
 impl Timestamp {
@@ -40,7 +40,7 @@ impl Timestamp {
     }
 
     /// Makes the time that this node signs with: not later than `unix_ms`, and on the grid on
-    /// which Go, Python and JavaScript compute the same number.
+    /// which Go, Python and JavaScript compute the same number from 2023 on.
     #[must_use]
     pub fn on_grid(unix_ms: u64) -> Self {
         let step = if unix_ms / 1000 < GRID_ENDS_S {

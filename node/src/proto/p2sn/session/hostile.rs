@@ -1,7 +1,7 @@
 //! Bytes that no peer sends: cut, flipped and made up. Each ends in a state, none in a panic.
 
 use super::{
-    pair::{NOW, Pair, client, feed, frame, outputs, sealed, server},
+    pair::{NOW, Pair, feed, frame, outputs, sealed, server},
     *,
 };
 use crate::proto::p2sn::samples::{ANY_SIZE, large, rng, small};
@@ -99,37 +99,6 @@ fn a_key_with_any_bit_flipped_ends_in_a_refusal_or_before_the_owner() {
 }
 
 #[test]
-fn any_bytes_at_any_point_end_in_a_state_and_not_in_a_panic() {
-    let own = small();
-    bolero::check!()
-        .with_type::<Vec<u8>>()
-        .with_iterations(100)
-        .for_each(|bytes| {
-            let pair = Pair::established(&own, &own);
-            let mut begun = client(&own);
-            outputs(&mut begun);
-            for mut session in [
-                server(&own),
-                begun,
-                checking(&own),
-                asking(&own),
-                pair.server,
-            ] {
-                check(&mut session, bytes);
-            }
-            let mut waiting = pair.client;
-            waiting.send(b"x", &mut rng(), NOW).expect("ready");
-            outputs(&mut waiting);
-            check(&mut waiting, bytes);
-        });
-
-    fn check(session: &mut Session, bytes: &[u8]) {
-        session.handle_input(bytes, &mut rng(), NOW);
-        holds(session);
-    }
-}
-
-#[test]
 fn any_order_of_events_ends_in_a_state_and_not_in_a_panic() {
     let own = small();
     let steps = bolero::check!().with_type::<Vec<(u8, Vec<u8>)>>();
@@ -183,33 +152,45 @@ fn holds(session: &mut Session) {
     assert_eq!(session.poll_timeout().is_none(), is_closed);
 }
 
-#[test]
-fn any_text_at_all_is_a_key_or_an_error() {
-    let pem = small().public().to_pem();
-    bolero::check!()
-        .with_type::<Vec<u8>>()
-        .with_iterations(2_000)
-        .for_each(|bytes| {
-            let text = String::from_utf8_lossy(bytes);
-            drop(PublicKey::from_pem(&text, ANY_SIZE));
-            drop(PublicKey::from_frame(bytes, ANY_SIZE));
-            drop(PrivateKey::from_pem(&text));
-            drop(PrivateKey::from_foreign_pem(&text));
-            let body = STANDARD.encode(bytes);
-            let lines =
-                format!("-----BEGIN RSA PUBLIC KEY-----\n{body}\n-----END RSA PUBLIC KEY-----\n");
-            drop(PublicKey::from_pem(&lines, ANY_SIZE));
+mod fuzz {
+    use super::*;
+    use crate::fuzz::{bytes_of, bytes_of_hex, fuzz, recorded};
+
+    #[test]
+    fn any_bytes_at_any_point_end_in_a_state_and_not_in_a_panic() {
+        let own = small();
+        let mut corpus = bytes_of(["P2SN:PUBKEY\x04", "P2SN:ERRORKEY\x04", "P2SN:NULL\x04"]);
+        corpus.push(frame(own.public().to_pem()));
+        corpus.push(frame(sealed(&own, KEYCHECK)));
+        for member in ["client_pubkey_frame_hex", "frame_hex"] {
+            corpus.extend(bytes_of_hex(recorded("p2sn/exchange.json", member)));
+        }
+        corpus.extend(bytes_of_hex(recorded("p2sn/reject.json", "frame_hex")));
+        fuzz(bolero::check!(), &corpus, |bytes| {
+            let key = || own.public().clone();
+            let points = [
+                (Role::Client, Phase::Start),
+                (Role::Client, Phase::Judging(key())),
+                (Role::Client, Phase::Checked(key())),
+                (Role::Client, Phase::Shown(key())),
+                (Role::Client, Phase::Ready(key())),
+                (Role::Client, Phase::Replying(key())),
+                (Role::Server, Phase::Start),
+                (Role::Server, Phase::Checking),
+                (Role::Server, Phase::Asking),
+                (Role::Server, Phase::Judging(key())),
+                (Role::Server, Phase::Ready(key())),
+                (Role::Server, Phase::Replying(key())),
+            ];
+            let mut goes_on = false;
+            for (role, phase) in points {
+                let mut session = Session::new(role, own.clone(), ANY_SIZE, Limits::default(), NOW);
+                session.phase = phase;
+                session.handle_input(bytes, &mut rng(), NOW);
+                goes_on |= !matches!(session.phase, Phase::Closed);
+                holds(&mut session);
+            }
+            goes_on
         });
-    let changes = bolero::check!().with_type::<Vec<(u16, u8)>>();
-    changes.with_iterations(2_000).for_each(|changes| {
-        let mut bytes = pem.clone().into_bytes();
-        for (place, byte) in changes {
-            let length = bytes.len();
-            bytes[usize::from(*place) % length] = *byte;
-        }
-        if let Ok(key) = PublicKey::from_frame(&bytes, ANY_SIZE) {
-            let again = PublicKey::from_pem(&key.to_pem(), ANY_SIZE);
-            assert_eq!(again, Ok(key));
-        }
-    });
+    }
 }
