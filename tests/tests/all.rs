@@ -5,4 +5,5 @@ mod command_line;
 mod foreign;
 mod kill;
 mod mesh;
+mod operate;
 mod stranger;
