@@ -402,6 +402,17 @@ impl World {
                     self.carry(at, asker, Input::Net(answer), false);
                 }
             }
+            NetOutput::Refuse { id } => {
+                if let Some((asker, id)) = self.inbound.remove(&(at, id)) {
+                    let result = Err("the stream ended".to_owned());
+                    self.carry(
+                        at,
+                        asker,
+                        Input::Net(NetInput::Response { id, result }),
+                        false,
+                    );
+                }
+            }
             NetOutput::Request {
                 peer,
                 protocol,

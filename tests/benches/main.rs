@@ -4,7 +4,11 @@
 //!
 //! Nothing in here passes or fails: a figure that misses its target is marked, and that is all.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "figures are for the terminal")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "figures are for the terminal"
+)]
 #![expect(clippy::cast_precision_loss, reason = "figures are approximate")]
 
 mod bare;

@@ -336,6 +336,11 @@ impl Net {
                 bytes,
             } => self.request(peer, protocol, id, bytes),
             NetOutput::Respond { id, bytes } => self.respond(id, bytes),
+            NetOutput::Refuse { id } => {
+                // Without its channel the request's stream ends, and the peer knows at once.
+                self.inbound.remove(&id);
+                self.inbound_protocol.remove(&id);
+            }
             NetOutput::Publish(frame) => self.unpublished.push(frame),
             NetOutput::Verdict { id, verdict } => self.verdict(id, verdict),
             NetOutput::P2snOpen {

@@ -4,7 +4,10 @@
 //! sent again. A message that is refused costs its author in gossipsub's scores only if it says
 //! what its author may not say; one that is merely late, repeated or too much is passed over.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    time::Duration,
+};
 
 use libp2p_identity::PeerId;
 
@@ -16,9 +19,11 @@ use super::{
 use crate::proto::{
     iid::{
         Date, Iid, Index, Value,
-        native::{Entry, FRAME_IIDS_MAX, Frame, Head, Message, Sequence, TTL_MS_MAX, Ttl},
+        native::{
+            Entry as Entered, FRAME_IIDS_MAX, Frame, Head, Message, Sequence, TTL_MS_MAX, Ttl,
+        },
         receiver::Receiver,
-        refusal::Refusal,
+        refusal::{Refusal, Rejected},
     },
     mesh::sync::{LAST_INTEGERS_MAX, LastInteger},
 };
@@ -72,9 +77,12 @@ impl Integers {
     }
 
     fn remember(&mut self, last: LastInteger) {
-        let is_known = self.last.contains_key(&last.iid.index);
-        if is_known || self.last.len() < LAST_INTEGERS_MAX {
-            self.last.insert(last.iid.index, last);
+        let has_room = self.last.len() < LAST_INTEGERS_MAX;
+        match self.last.entry(last.iid.index) {
+            Entry::Occupied(known) if known.get().sent_ms > last.sent_ms => {}
+            Entry::Occupied(mut known) => drop(known.insert(last)),
+            Entry::Vacant(place) if has_room => drop(place.insert(last)),
+            Entry::Vacant(_) => {}
         }
     }
 }
@@ -97,7 +105,7 @@ impl State {
                     .map(|&value| Iid { index, value, date })
                     .collect();
                 let count = iids.len();
-                self.publish_iids(iids, Entry::Native, held, now);
+                self.publish_iids(iids, Entered::Native, held, now);
                 let connected = self.links.open_peers().count();
                 let published = report::Published {
                     index,
@@ -148,7 +156,7 @@ impl State {
     }
 
     /// Publishes integers of this node, and hands them to its own listeners.
-    fn publish_iids(&mut self, iids: Vec<Iid>, entry: Entry, held: bool, now: Now) {
+    fn publish_iids(&mut self, iids: Vec<Iid>, entry: Entered, held: bool, now: Now) {
         let ttl_ms = u32::try_from(millis(self.settings.integer_ttl)).unwrap_or(TTL_MS_MAX);
         let usual = Ttl::from_ms(ttl_ms).unwrap_or(Ttl::DEFAULT);
         for chunk in iids.chunks(FRAME_IIDS_MAX) {
@@ -195,7 +203,9 @@ impl State {
         }
         let refused = |refusal: Refusal| {
             let verdict = match refusal {
-                Refusal::Ignore(_) => Verdict::Ignore,
+                // Who owns an index may be news that is on its way; whoever passed it on did no
+                // wrong.
+                Refusal::Ignore(_) | Refusal::Reject(Rejected::Index(_)) => Verdict::Ignore,
                 Refusal::Reject(_) => Verdict::Reject,
             };
             (verdict, refusal.name())
@@ -203,7 +213,7 @@ impl State {
         let message = Message::decode(bytes).map_err(refused)?;
         let may_send = |index, entry| {
             self.membership
-                .may_speak(&source, index, entry == Entry::Bridged)
+                .may_speak(&source, index, entry == Entered::Bridged)
         };
         // Judged by the sender's clock, as far as it was measured: Pis disagree about the time.
         let offset_ms = self.sync.offset_us(&source).unwrap_or(0) / 1000;
@@ -272,12 +282,16 @@ impl State {
         last_known: bool,
         now: Now,
     ) {
-        if let Some(&iid) = iids.last() {
-            self.integers.remember(LastInteger {
-                iid,
-                source,
-                sent_ms,
-            });
+        // The last of each run with one index.
+        let next = iids.iter().skip(1).map(Some).chain([None]);
+        for (&iid, next) in iids.iter().zip(next) {
+            if next.is_none_or(|next| next.index != iid.index) {
+                self.integers.remember(LastInteger {
+                    iid,
+                    source,
+                    sent_ms,
+                });
+            }
         }
         let name = if source == self.own.peer {
             self.membership.own_terms().name.to_string()
@@ -297,7 +311,9 @@ impl State {
     }
 
     /// Takes the last values that a member hands over, where this node has heard none.
-    pub(super) fn learn_last_values(&mut self, from: PeerId, last: Vec<LastInteger>, now: Now) {
+    pub(super) fn learn_last_values(&mut self, last: Vec<LastInteger>, now: Now) {
+        // A time far ahead would stand in the way of every later value.
+        let latest_ms = now.unix_ms().saturating_add(AT_AHEAD_MAX_MS);
         for last in last {
             let LastInteger {
                 iid,
@@ -309,10 +325,9 @@ impl State {
             let speaks = [false, true]
                 .into_iter()
                 .any(|bridged| self.membership.may_speak(&source, iid.index, bridged));
-            if !is_news || source == self.own.peer || !speaks {
+            if !is_news || source == self.own.peer || !speaks || sent_ms > latest_ms {
                 continue;
             }
-            let _ = from;
             self.deliver(source, vec![iid], sent_ms, false, true, now);
         }
     }
@@ -331,7 +346,7 @@ impl State {
             },
             peer_id: last.source,
             sent_ms: last.sent_ms,
-            received_us: last.sent_ms * 1000,
+            received_us: last.sent_ms.saturating_mul(1000),
             clock_offset_us: self.sync.offset_us(&last.source),
             held: false,
             last_known: true,

@@ -344,6 +344,11 @@ pub enum NetOutput {
         /// The encoded answer.
         bytes: Vec<u8>,
     },
+    /// End a member's request without an answer.
+    Refuse {
+        /// The name of the request.
+        id: InboundId,
+    },
     /// Publish this frame on the integer topic. `net` may join frames that are published while
     /// the link is busy into one gossip message (proto-specs/iid.md, section 9).
     Publish(Vec<u8>),

@@ -113,6 +113,13 @@ impl Links {
         self.open_link(peer).is_some()
     }
 
+    /// Says whether a peer dialled this connection and has not been answered on it.
+    fn is_new(&self, connection: Connection) -> bool {
+        self.links.get(&connection).is_some_and(|link| {
+            link.direction == Direction::Accepted && link.phase == Phase::Waiting
+        })
+    }
+
     pub(super) fn any_with(&self, peer: &PeerId) -> bool {
         self.of(peer).next().is_some()
     }
@@ -243,6 +250,12 @@ impl State {
             return;
         };
         match Request::decode(bytes) {
+            // The dialler speaks first, and once.
+            Ok(Request::Hello(_) | Request::Join(_)) if !self.links.is_new(connection) => {
+                self.effects
+                    .refused(Some(peer), "member_request", "out_of_turn");
+                self.close(connection, "a handshake out of turn");
+            }
             Ok(Request::Hello(certificate)) => {
                 self.hello_requested(connection, id, peer, &certificate, now);
             }

@@ -21,7 +21,7 @@ use crate::proto::{
         Address, NodeName,
         certificate::{Certificate, CertificateError, MeshId, MeshKey, Revocation, Terms},
         member::{Join, Refusal, Request, Response, Welcome},
-        sync::MEMBERS_MAX,
+        sync::{MEMBERS_MAX, REVOCATIONS_MAX},
         ticket::{Secret, Ticket},
     },
 };
@@ -201,6 +201,11 @@ impl Membership {
         self.terms(peer).is_some()
     }
 
+    /// Says whether there is no place for another member. Those that were removed take none.
+    fn is_full(&self) -> bool {
+        self.members().count() + 1 >= MEMBERS_MAX
+    }
+
     pub(super) fn certificates(&self) -> Vec<Vec<u8>> {
         let others = self.members.values().filter(|c| !self.ended(c.terms()));
         others.chain([&self.own]).map(Certificate::encode).collect()
@@ -246,7 +251,7 @@ impl Membership {
             return self.learn_own(certificate);
         }
         let known = self.members.get(&terms.peer).map(Certificate::terms);
-        if known.is_none() && self.members.len() + 1 >= MEMBERS_MAX {
+        if known.is_none() && self.is_full() {
             return Learned::Nothing;
         }
         let was_good = known.is_some_and(|known| !self.ended(known));
@@ -279,6 +284,9 @@ impl Membership {
     fn learn_revocation(&mut self, revocation: Revocation) -> bool {
         let known = self.revocations.get(&revocation.peer());
         if known.is_some_and(|known| known.until_ms() >= revocation.until_ms()) {
+            return false;
+        }
+        if known.is_none() && self.revocations.len() >= REVOCATIONS_MAX {
             return false;
         }
         self.revocations.insert(revocation.peer(), revocation);
@@ -463,7 +471,7 @@ impl State {
                 "a member is named `{name}` already"
             )));
         }
-        if self.membership.members.len() + 1 >= MEMBERS_MAX {
+        if self.membership.is_full() {
             let text = format!("a mesh has at most {MEMBERS_MAX} members");
             return Err(Failure::conflict(text));
         }
@@ -544,6 +552,14 @@ impl State {
                 .with_hint("run it on another node that holds the mesh key"));
         }
         let peer = self.resolve(text)?;
+        if self.membership.revocations.len() >= REVOCATIONS_MAX {
+            return Err(Failure::conflict(format!(
+                "{REVOCATIONS_MAX} members were removed from this mesh already"
+            ))
+            .with_hint(
+                "begin a new mesh: start a node with a fresh home, and let the others join",
+            ));
+        }
         let issued_ms = self
             .membership
             .terms(&peer)
@@ -719,7 +735,7 @@ impl State {
         if let Some(certificate) = earlier.filter(|c| !self.membership.ended(c.terms())) {
             return Ok((certificate.clone(), invite));
         }
-        if self.membership.members.len() + 1 >= MEMBERS_MAX {
+        if self.membership.is_full() {
             return Err((Refusal::MeshFull, "mesh_full"));
         }
         let given = invite.name.as_ref().and_then(|name| name.parse().ok());

@@ -553,7 +553,8 @@ impl State {
     ) {
         let Ok(request) = Request::decode(bytes) else {
             self.effects.refused(Some(peer), "message", "malformed");
-            return self.answer(inbound, vec![]);
+            // The first message ends for its sender; without that he would try them for ever.
+            return self.answer(inbound, vec![Status::Malformed]);
         };
         // While messages of this sender are on their way to the disk, what is known of its
         // numbering is about to change.

@@ -149,11 +149,17 @@ impl State {
     }
 
     pub(super) fn sync_request(&mut self, peer: PeerId, id: InboundId, bytes: &[u8], now: Now) {
-        if !self.membership.is_known(&peer) {
-            return self.effects.refused(Some(peer), "sync", "not_a_member");
-        }
-        let Ok(request) = Request::decode(bytes) else {
-            return self.effects.refused(Some(peer), "sync", "malformed");
+        let request = if self.membership.is_known(&peer) {
+            Request::decode(bytes).map_err(|_| "malformed")
+        } else {
+            Err("not_a_member")
+        };
+        let request = match request {
+            Ok(request) => request,
+            Err(why) => {
+                self.effects.refused(Some(peer), "sync", why);
+                return self.effects.net(NetOutput::Refuse { id });
+            }
         };
         let answer = Response {
             received_us: now.unix_us,
@@ -173,7 +179,7 @@ impl State {
                 self.learn_addresses(of, addresses);
             }
         }
-        self.learn_last_values(peer, request.last, now);
+        self.learn_last_values(request.last, now);
         self.dial_due(now);
     }
 

@@ -23,6 +23,7 @@ use crate::proto::{
         direct::{Frame, Request as DirectRequest, Response as DirectResponse, Status},
         member::{Refusal, Request, Response},
         peer_of_seed,
+        sync::{LastInteger, Request as SyncRequest},
     },
 };
 
@@ -367,7 +368,122 @@ fn a_member_speaks_for_its_own_index_only() {
 
     assert_eq!(gossip(&mut state, 2, 1, 1), Verdict::Accept);
     assert_eq!(gossip(&mut state, 2, 1, 1), Verdict::Ignore);
-    assert_eq!(gossip(&mut state, 1, 2, 1), Verdict::Reject);
+    // Who owns which index may be news on its way to us, so the neighbour is not blamed.
+    assert_eq!(gossip(&mut state, 1, 2, 1), Verdict::Ignore);
+    let known: Vec<Index> = state.report_last().iter().map(|i| i.index).collect();
+    assert_eq!(known, [Index(2)]);
+}
+
+#[test]
+fn a_second_hello_closes_the_connection_and_the_peer_is_known_to_be_gone() {
+    let mut state = state(Settings::default());
+    open(&mut state);
+    let (peer, connection) = (peer_of_seed(2), Connection(1));
+
+    let outputs = feed(
+        &mut state,
+        Input::Net(NetInput::MemberRequest {
+            connection,
+            id: InboundId(3),
+            bytes: Request::Hello(certificate(2).encode()).encode(),
+        }),
+    );
+    let closes = |o: &Output| matches!(o, Output::Net(NetOutput::Close { connection: c, .. }) if *c == connection);
+    assert!(outputs.iter().any(closes), "{outputs:?}");
+    let gone = NetInput::Disconnected {
+        peer,
+        connection,
+        reason: "closed".to_owned(),
+    };
+    let outputs = feed(&mut state, Input::Net(gone));
+
+    let down = |o: &Output| matches!(o, Output::Event(Event::PeerDown { .. }));
+    assert!(outputs.iter().any(down), "{outputs:?}");
+}
+
+#[test]
+fn a_request_that_is_none_is_refused_with_the_reason_or_ended() {
+    let mut state = state(Settings::default());
+    open(&mut state);
+    let ask = |state: &mut State, protocol| {
+        let input = NetInput::Request {
+            peer: peer_of_seed(2),
+            protocol,
+            id: InboundId(9),
+            bytes: vec![0xff; 9],
+        };
+        feed(state, Input::Net(input))
+    };
+
+    let (status, _) = answer_of(&ask(&mut state, Protocol::Direct));
+    assert_eq!(status, Some(Status::Malformed));
+    let outputs = ask(&mut state, Protocol::Sync);
+    let ended = |o: &Output| matches!(o, Output::Net(NetOutput::Refuse { id: InboundId(9) }));
+    assert!(outputs.iter().any(ended), "{outputs:?}");
+}
+
+/// Tells the last integer of the member with seed 2, as sync does.
+fn sync_last(state: &mut State, value: i32, sent_ms: u64) {
+    let iid = Iid {
+        index: Index(2),
+        value: Value(value),
+        date: Date(sent_ms),
+    };
+    let source = peer_of_seed(2);
+    let last = vec![LastInteger {
+        iid,
+        source,
+        sent_ms,
+    }];
+    let request = SyncRequest {
+        last,
+        ..SyncRequest::default()
+    };
+    let input = NetInput::Request {
+        peer: source,
+        protocol: Protocol::Sync,
+        id: InboundId(9),
+        bytes: request.encode(),
+    };
+    feed(state, Input::Net(input));
+}
+
+#[test]
+fn the_last_value_of_an_index_is_the_one_sent_last_and_never_from_far_ahead() {
+    let mut state = state(Settings::default());
+    open(&mut state);
+    let last = |state: &State| state.report_last().first().map(|last| last.value.0);
+
+    sync_last(&mut state, 5, u64::MAX);
+    assert_eq!(last(&state), None);
+    sync_last(&mut state, 6, NOW.unix_ms() - 10);
+    sync_last(&mut state, 7, NOW.unix_ms() - 20);
+    assert_eq!(last(&state), Some(6));
+}
+
+#[test]
+fn removed_members_leave_their_places_to_others() {
+    let mut state = state(Settings::default());
+    for number in 0..300_u32 {
+        let mut seed = [3; 32];
+        seed[..4].copy_from_slice(&number.to_le_bytes());
+        let peer = libp2p_identity::Keypair::ed25519_from_bytes(seed)
+            .expect("32 bytes")
+            .public()
+            .to_peer_id();
+        let name = format!("guest-{number}");
+        let terms = Terms {
+            peer,
+            name: name.parse().expect("a name"),
+            index: Index(1000),
+            ..certificate(3).terms().clone()
+        };
+        let certificates = vec![mesh_key().issue(terms).encode()];
+        state.learn_statements(certificates, vec![], NOW);
+        assert!(state.membership.is_known(&peer), "{name}");
+        let removal = Command::Remove { peer: name };
+        feed(&mut state, Input::Control(RequestId(1), removal));
+    }
 }
 
 #[test]
