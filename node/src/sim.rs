@@ -440,18 +440,23 @@ impl World {
                     self.carry(at, other, Input::Net(ask), protocol == Protocol::Direct);
                 }
             }
-            NetOutput::Publish(bytes) => {
+            NetOutput::Publish { frame, needs_relay } => {
                 let source = self.machines[at].peer;
                 for other in 0..self.machines.len() {
                     let peer = self.machines[other].peer;
                     if other != at && self.connection_to(at, &peer).is_some() {
-                        let id = GossipId(self.next);
-                        let gossip = NetInput::Gossip {
-                            source,
-                            id,
-                            bytes: bytes.clone(),
-                        };
-                        self.carry(at, other, Input::Net(gossip), false);
+                        let bytes = frame.clone();
+                        self.carry(
+                            at,
+                            other,
+                            Input::Net(NetInput::Live { source, bytes }),
+                            false,
+                        );
+                        if needs_relay {
+                            let (id, bytes) = (GossipId(self.next), frame.clone());
+                            let gossip = NetInput::Gossip { source, id, bytes };
+                            self.carry(at, other, Input::Net(gossip), false);
+                        }
                     }
                 }
             }

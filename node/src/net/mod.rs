@@ -14,6 +14,7 @@ mod behaviour;
 mod frame;
 mod gate;
 mod interfaces;
+mod live;
 mod member;
 mod p2sn;
 mod silence;
@@ -23,6 +24,7 @@ mod tests;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     io,
+    sync::Arc,
     time::Duration,
 };
 
@@ -46,6 +48,7 @@ use tokio::{sync::mpsc, time::Instant};
 use self::{
     behaviour::{Behaviour, BehaviourEvent, MembersEvent},
     interfaces::Interfaces,
+    live::{Line, Phase},
     p2sn::{Task, WORDS, Word},
     silence::Watched,
 };
@@ -169,6 +172,11 @@ pub struct Net {
     next_gossip: u64,
     topic: gossipsub::IdentTopic,
     unpublished: Vec<Vec<u8>>,
+    /// Whether a member that is not connected may want what is not published yet.
+    unpublished_needs_relay: bool,
+    lines: BTreeMap<PeerId, Line>,
+    readers: BTreeMap<PeerId, tokio::task::AbortHandle>,
+    incoming_lines: libp2p_stream::IncomingStreams,
     listeners: BTreeSet<Multiaddr>,
     announce: Vec<Address>,
     told_addresses: BTreeSet<Address>,
@@ -216,9 +224,11 @@ impl Net {
             }
         }
         let mut streams = swarm.behaviour_mut().gate.inner().streams.new_control();
-        let incoming = streams
-            .accept(p2sn::PROTOCOL)
-            .map_err(|_| NetError::Transport("P2SN is registered twice".to_owned()))?;
+        let mut accept = |protocol| {
+            let twice = |_| NetError::Transport("a protocol is registered twice".to_owned());
+            streams.accept(protocol).map_err(twice)
+        };
+        let (incoming, incoming_lines) = (accept(p2sn::PROTOCOL)?, accept(live::PROTOCOL)?);
         Ok(Self {
             swarm,
             connections: BTreeMap::new(),
@@ -234,6 +244,10 @@ impl Net {
             next_gossip: 0,
             topic: gossipsub::IdentTopic::new(TOPIC),
             unpublished: Vec::new(),
+            unpublished_needs_relay: false,
+            lines: BTreeMap::new(),
+            readers: BTreeMap::new(),
+            incoming_lines,
             listeners: BTreeSet::new(),
             announce: config.announce.clone(),
             told_addresses: BTreeSet::new(),
@@ -276,6 +290,7 @@ impl Net {
                 event = self.swarm.select_next_some() => self.handle(event),
                 Some(input) = self.task_inputs.1.recv() => self.handle_task(input),
                 Some((peer, stream)) = self.incoming.next() => self.serve_p2sn(peer, stream),
+                Some((peer, stream)) = self.incoming_lines.next() => self.read_line(peer, stream),
                 () = self.interfaces.changed() => {
                     self.queue.push_back(NetInput::InterfacesChanged);
                 }
@@ -300,11 +315,16 @@ impl Net {
                 let Some(entry) = self.connections.get_mut(&connection) else {
                     return;
                 };
+                let (id, peer) = (entry.id, entry.peer);
                 if opening == crate::state::io::Opening::Both {
                     entry.opening_until = None;
                 }
-                let id = entry.id;
                 self.swarm.behaviour_mut().gate.open(id, opening);
+                if opening == crate::state::io::Opening::Both {
+                    // What is published from here on waits for the new stream.
+                    self.lines
+                        .insert(peer, Line::lay(self.streams.clone(), peer));
+                }
             }
             NetOutput::MemberRequest {
                 connection,
@@ -341,7 +361,10 @@ impl Net {
                 self.inbound.remove(&id);
                 self.inbound_protocol.remove(&id);
             }
-            NetOutput::Publish(frame) => self.unpublished.push(frame),
+            NetOutput::Publish { frame, needs_relay } => {
+                self.unpublished.push(frame);
+                self.unpublished_needs_relay |= needs_relay;
+            }
             NetOutput::Verdict { id, verdict } => self.verdict(id, verdict),
             NetOutput::P2snOpen {
                 session,
@@ -360,9 +383,10 @@ impl Net {
     /// Publishes the frames that came since the last call, joined into as few messages as they fit.
     pub fn flush(&mut self) {
         let mut message = Vec::new();
+        let needs_relay = std::mem::take(&mut self.unpublished_needs_relay);
         for frame in std::mem::take(&mut self.unpublished) {
             if message.len() + frame.len() > MESSAGE_BYTES_MAX {
-                self.publish(std::mem::take(&mut message));
+                self.publish(std::mem::take(&mut message), needs_relay);
             }
             if message.is_empty() {
                 message = frame;
@@ -371,11 +395,40 @@ impl Net {
             }
         }
         if !message.is_empty() {
-            self.publish(message);
+            self.publish(message, needs_relay);
         }
     }
 
-    fn publish(&mut self, message: Vec<u8>) {
+    /// Sends a message on the lines to all connected members, and as gossip if somebody cannot be
+    /// reached so: a member that is not connected, or one that does not speak `/pimesh/live/1`.
+    fn publish(&mut self, message: Vec<u8>, needs_relay: bool) {
+        let Self {
+            swarm,
+            lines,
+            streams,
+            ..
+        } = self;
+        let gate = &swarm.behaviour().gate;
+        lines.retain(|peer, _| gate.is_open(peer));
+        let shared: Arc<[u8]> = message.as_slice().into();
+        let (mut needs_gossip, mut lost) = (needs_relay, 0);
+        for (peer, line) in lines {
+            if line.phase() == Phase::Broken {
+                *line = Line::lay(streams.clone(), *peer);
+            }
+            needs_gossip |= line.phase() != Phase::Open;
+            lost += line.send(Arc::clone(&shared));
+        }
+        if lost > 0 {
+            let reason = format!("{lost} messages: a peer does not keep up");
+            self.queue.push_back(NetInput::PublishFailed { reason });
+        }
+        if needs_gossip {
+            self.gossip(message);
+        }
+    }
+
+    fn gossip(&mut self, message: Vec<u8>) {
         let topic = self.topic.hash();
         let published = self
             .swarm
@@ -396,6 +449,16 @@ impl Net {
                     reason: error.to_string(),
                 });
             }
+        }
+    }
+
+    /// Reads a line of a peer. It has one; a second takes the place of the first.
+    fn read_line(&mut self, peer: PeerId, stream: libp2p::Stream) {
+        self.readers.retain(|_, reader| !reader.is_finished());
+        let inputs = self.task_inputs.0.clone();
+        let reader = tokio::spawn(live::read(peer, stream, inputs)).abort_handle();
+        if let Some(earlier) = self.readers.insert(peer, reader) {
+            earlier.abort();
         }
     }
 

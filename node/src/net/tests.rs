@@ -115,7 +115,10 @@ impl Pi {
 
     fn publish(&mut self, frames: &[Vec<u8>]) {
         for frame in frames {
-            self.net.act(NetOutput::Publish(frame.clone()));
+            self.net.act(NetOutput::Publish {
+                frame: frame.clone(),
+                needs_relay: true,
+            });
         }
         self.net.flush();
     }
@@ -601,4 +604,49 @@ async fn a_dial_ends_in_one_connected_or_dial_failed() {
     })
     .await;
     assert_eq!(endings, ["a dial is under way already", "connected"]);
+}
+
+/// Publishes frames `from..=to` at the first of two nodes, and waits until the second has the last
+/// of them: live, or as gossip too if they need a relay. Returns what came, live and as gossip.
+async fn publish_and_hear(
+    pis: &mut [&mut Pi],
+    sequences: std::ops::RangeInclusive<u64>,
+    needs_relay: bool,
+) -> (Vec<u64>, Vec<u64>) {
+    let last = *sequences.end();
+    for sequence in sequences {
+        let frame = frame(sequence, 32);
+        pis[0].net.act(NetOutput::Publish { frame, needs_relay });
+        pis[0].net.flush();
+    }
+    let (mut live, mut gossip) = (Vec::new(), Vec::new());
+    drive(pis, |_, event| {
+        match event {
+            Some((1, NetInput::Live { bytes, .. })) => live.push(u64::from(bytes[8])),
+            Some((1, NetInput::Gossip { bytes, .. })) => gossip.push(u64::from(bytes[8])),
+            _ => {}
+        }
+        let done = live.last() == Some(&last) && (!needs_relay || gossip.last() == Some(&last));
+        done.then_some(())
+    })
+    .await;
+    (live, gossip)
+}
+
+#[tokio::test]
+async fn what_is_published_once_a_connection_is_open_arrives_live_and_in_order() {
+    for listen in [TCP, QUIC] {
+        let (mut a, mut b) = pair(listen).await;
+        let pis = &mut [&mut a, &mut b];
+
+        let (live, _) = publish_and_hear(pis, 1..=100, false).await;
+        assert!(live.into_iter().eq(1..=100));
+        // The line is open by now, and gossip has nothing to do until a relay is needed.
+        let (live, gossip) = publish_and_hear(pis, 101..=110, false).await;
+        assert!(live.into_iter().eq(101..=110));
+        assert!(gossip.iter().all(|&sequence| sequence <= 100), "{gossip:?}");
+        let (live, gossip) = publish_and_hear(pis, 111..=120, true).await;
+        assert!(live.into_iter().eq(111..=120));
+        assert!(gossip.iter().all(|&s| s <= 100 || s > 110), "{gossip:?}");
+    }
 }

@@ -23,7 +23,7 @@ use crate::proto::{
             Entry as Entered, FRAME_IIDS_MAX, Frame, Head, Message, Sequence, TTL_MS_MAX, Ttl,
         },
         receiver::Receiver,
-        refusal::{Refusal, Rejected},
+        refusal::{Ignored, Refusal, Rejected},
     },
     mesh::sync::{LAST_INTEGERS_MAX, LastInteger},
 };
@@ -33,6 +33,14 @@ pub const VALUES_MAX: usize = 60 * FRAME_IIDS_MAX;
 
 /// Latest time for which an integer may be meant: the longest time to live, less the usual one.
 const AT_AHEAD_MAX_MS: u64 = TTL_MS_MAX as u64 - 10_000;
+
+/// Why integers are not handed out.
+enum NotTaken {
+    /// They came before.
+    Again,
+    /// They are not good, for this reason.
+    Refused(Verdict, &'static str),
+}
 
 /// What one sender may still send.
 #[derive(Debug)]
@@ -159,6 +167,10 @@ impl State {
     fn publish_iids(&mut self, iids: Vec<Iid>, entry: Entered, held: bool, now: Now) {
         let ttl_ms = u32::try_from(millis(self.settings.integer_ttl)).unwrap_or(TTL_MS_MAX);
         let usual = Ttl::from_ms(ttl_ms).unwrap_or(Ttl::DEFAULT);
+        let needs_relay = self
+            .membership
+            .members()
+            .any(|(member, _)| !self.links.is_open(&member));
         for chunk in iids.chunks(FRAME_IIDS_MAX) {
             let head = Head {
                 entry,
@@ -173,17 +185,28 @@ impl State {
             };
             self.integers.next_sequence += 1;
             if let Ok(frame) = Frame::new(head, chunk.to_vec()) {
-                self.effects.net(NetOutput::Publish(frame.encode()));
+                let frame = frame.encode();
+                self.effects.net(NetOutput::Publish { frame, needs_relay });
             }
         }
         self.integers.sent += iids.len() as u64;
         self.deliver(self.own.peer, iids, now.unix_ms(), held, false, now);
     }
 
+    /// Takes integers that a connected member sent itself. They may have come as gossip before.
+    pub(super) fn live(&mut self, source: PeerId, bytes: &[u8], now: Now) {
+        match self.receive_integers(source, bytes, now) {
+            Ok(()) | Err(NotTaken::Again) => {}
+            Err(NotTaken::Refused(_, why)) => self.effects.refused(Some(source), "integer", why),
+        }
+    }
+
     pub(super) fn gossip(&mut self, source: PeerId, id: GossipId, bytes: &[u8], now: Now) {
         let verdict = match self.receive_integers(source, bytes, now) {
-            Ok(()) => Verdict::Accept,
-            Err((verdict, why)) => {
+            // Gossip has its own memory of what came before. What is new to it and came here
+            // already came straight from its author, and others may still wait for it.
+            Ok(()) | Err(NotTaken::Again) => Verdict::Accept,
+            Err(NotTaken::Refused(verdict, why)) => {
                 self.effects.refused(Some(source), "integer", why);
                 verdict
             }
@@ -191,24 +214,18 @@ impl State {
         self.effects.net(NetOutput::Verdict { id, verdict });
     }
 
-    fn receive_integers(
-        &mut self,
-        source: PeerId,
-        bytes: &[u8],
-        now: Now,
-    ) -> Result<(), (Verdict, &'static str)> {
+    fn receive_integers(&mut self, source: PeerId, bytes: &[u8], now: Now) -> Result<(), NotTaken> {
         if !self.membership.is_known(&source) {
             // Its certificate may be on its way to us; others judge for themselves.
-            return Err((Verdict::Ignore, "not_a_member"));
+            return Err(NotTaken::Refused(Verdict::Ignore, "not_a_member"));
         }
-        let refused = |refusal: Refusal| {
-            let verdict = match refusal {
-                // Who owns an index may be news that is on its way; whoever passed it on did no
-                // wrong.
-                Refusal::Ignore(_) | Refusal::Reject(Rejected::Index(_)) => Verdict::Ignore,
-                Refusal::Reject(_) => Verdict::Reject,
-            };
-            (verdict, refusal.name())
+        let refused = |refusal: Refusal| match refusal {
+            Refusal::Ignore(Ignored::Duplicate(_)) => NotTaken::Again,
+            // Who owns an index may be news that is on its way; whoever passed it on did no wrong.
+            Refusal::Ignore(_) | Refusal::Reject(Rejected::Index(_)) => {
+                NotTaken::Refused(Verdict::Ignore, refusal.name())
+            }
+            Refusal::Reject(_) => NotTaken::Refused(Verdict::Reject, refusal.name()),
         };
         let message = Message::decode(bytes).map_err(refused)?;
         let may_send = |index, entry| {
@@ -228,7 +245,7 @@ impl State {
             .map(|frame| frame.iids().len())
             .sum::<usize>();
         if !self.spend(source, count, now) {
-            return Err((Verdict::Ignore, "over_budget"));
+            return Err(NotTaken::Refused(Verdict::Ignore, "over_budget"));
         }
         self.integers
             .receiver

@@ -201,6 +201,13 @@ pub enum NetInput {
         /// The encoded answer.
         result: Result<Vec<u8>, String>,
     },
+    /// A connected member sent integers itself.
+    Live {
+        /// The member.
+        source: PeerId,
+        /// The encoded message.
+        bytes: Vec<u8>,
+    },
     /// A gossip message whose author's signature is good.
     Gossip {
         /// The author.
@@ -349,9 +356,15 @@ pub enum NetOutput {
         /// The name of the request.
         id: InboundId,
     },
-    /// Publish this frame on the integer topic. `net` may join frames that are published while
-    /// the link is busy into one gossip message (proto-specs/iid.md, section 9).
-    Publish(Vec<u8>),
+    /// Send this frame of integers to every connected member, and as gossip where that does not
+    /// reach everybody. `net` may join frames that are published while the link is busy into one
+    /// message (proto-specs/iid.md, section 9).
+    Publish {
+        /// The encoded frame.
+        frame: Vec<u8>,
+        /// Whether some member is not connected: others may pass the frame on to it.
+        needs_relay: bool,
+    },
     /// What to do with a gossip message.
     Verdict {
         /// The message.

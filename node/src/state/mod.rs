@@ -301,6 +301,7 @@ impl State {
                 self.direct_request(peer, id, &bytes, now);
             }
             NetInput::Response { id, result } => self.response(id, result, now),
+            NetInput::Live { source, bytes } => self.live(source, &bytes, now),
             NetInput::Gossip { source, id, bytes } => self.gossip(source, id, &bytes, now),
             NetInput::PublishFailed { .. } => self.effects.count("integer_publish_failed", 1),
             NetInput::P2snReady(fingerprint) => self.p2sn_ready(fingerprint),

@@ -1,0 +1,258 @@
+//! Integers straight to every connected member: one stream to each, `/pimesh/live/1`
+//! (`proto-specs/mesh.md`).
+//!
+//! Gossip costs a signature for each message at its author and a verification at each reader, and
+//! reaches a member only once its subscription was heard. Between connected members the encrypted
+//! connection itself says who speaks, so here a message is only its length and its bytes. What is
+//! published while the stream is still being opened waits for it; a peer that does not keep up
+//! loses the oldest.
+
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures::{AsyncReadExt, AsyncWriteExt};
+use libp2p::{PeerId, Stream, StreamProtocol};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::timeout,
+};
+
+use crate::{proto::iid::native::MESSAGE_BYTES_MAX, state::io::NetInput};
+
+/// The stream protocol.
+pub(super) const PROTOCOL: StreamProtocol = StreamProtocol::new("/pimesh/live/1");
+
+/// Bytes that may wait for one peer: some seconds of a slow radio link.
+const QUEUE_BYTES: usize = 4 * 1024 * 1024;
+
+/// How long the opening of a stream may take.
+const OPENING_TIME: Duration = Duration::from_secs(10);
+
+/// How long a line that broke rests before it may be laid again.
+const REST: Duration = Duration::from_secs(1);
+
+/// How far a line is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The stream is being opened.
+    Opening,
+    /// Messages go out.
+    Open,
+    /// The peer does not speak this protocol.
+    Unsupported,
+    /// The stream failed.
+    Broken,
+}
+
+/// The stream to one peer. Ends with its last owner.
+#[derive(Debug)]
+pub(super) struct Line {
+    queue: Arc<Queue>,
+}
+
+#[derive(Debug)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    news: Notify,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    messages: VecDeque<Arc<[u8]>>,
+    bytes: usize,
+    phase: Phase,
+    /// Nobody will send any more.
+    ended: bool,
+}
+
+impl Line {
+    /// Begins to open a stream.
+    pub(super) fn lay(control: libp2p_stream::Control, peer: PeerId) -> Self {
+        let line = Self::new();
+        tokio::spawn(Arc::clone(&line.queue).run(control, peer));
+        line
+    }
+
+    fn new() -> Self {
+        let waiting = Waiting {
+            messages: VecDeque::new(),
+            bytes: 0,
+            phase: Phase::Opening,
+            ended: false,
+        };
+        let queue = Queue {
+            waiting: Mutex::new(waiting),
+            news: Notify::new(),
+        };
+        Self {
+            queue: Arc::new(queue),
+        }
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        self.queue.lock().phase
+    }
+
+    /// Sends a message; returns how many older ones are lost for it.
+    pub(super) fn send(&self, message: Arc<[u8]>) -> u64 {
+        let mut waiting = self.queue.lock();
+        if matches!(waiting.phase, Phase::Unsupported | Phase::Broken) {
+            return 0;
+        }
+        waiting.bytes += message.len();
+        waiting.messages.push_back(message);
+        let mut lost = 0;
+        while waiting.bytes > QUEUE_BYTES
+            && let Some(oldest) = waiting.messages.pop_front()
+        {
+            waiting.bytes -= oldest.len();
+            lost += 1;
+        }
+        drop(waiting);
+        self.queue.news.notify_one();
+        lost
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.queue.lock().ended = true;
+        self.queue.news.notify_one();
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn run(self: Arc<Self>, control: libp2p_stream::Control, peer: PeerId) {
+        let phase = match self.write(control, peer).await {
+            Ok(()) => return,
+            Err(phase) => phase,
+        };
+        if phase == Phase::Broken {
+            tokio::time::sleep(REST).await;
+        }
+        let mut waiting = self.lock();
+        waiting.phase = phase;
+        waiting.messages.clear();
+        waiting.bytes = 0;
+    }
+
+    async fn write(&self, mut control: libp2p_stream::Control, peer: PeerId) -> Result<(), Phase> {
+        // If the connection closes in this moment, libp2p-stream may never answer.
+        let opened = timeout(OPENING_TIME, control.open_stream(peer, PROTOCOL)).await;
+        let mut stream = match opened {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(libp2p_stream::OpenStreamError::UnsupportedProtocol(_))) => {
+                return Err(Phase::Unsupported);
+            }
+            Ok(Err(_)) | Err(_) => return Err(Phase::Broken),
+        };
+        self.lock().phase = Phase::Open;
+        let mut bytes = Vec::new();
+        while self.take(&mut bytes).await {
+            let written = async {
+                stream.write_all(&bytes).await?;
+                stream.flush().await
+            };
+            written.await.map_err(|_| Phase::Broken)?;
+        }
+        // Closing tells the peer; what it makes of that does not matter.
+        drop(timeout(OPENING_TIME, stream.close()).await);
+        Ok(())
+    }
+
+    /// Takes everything that waits, each message behind its length; returns `false` at the end.
+    async fn take(&self, bytes: &mut Vec<u8>) -> bool {
+        bytes.clear();
+        loop {
+            {
+                let mut waiting = self.lock();
+                if waiting.ended {
+                    return false;
+                }
+                for message in waiting.messages.drain(..) {
+                    let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
+                    bytes.extend_from_slice(&length.to_be_bytes());
+                    bytes.extend_from_slice(&message);
+                }
+                waiting.bytes = 0;
+            }
+            if !bytes.is_empty() {
+                return true;
+            }
+            self.news.notified().await;
+        }
+    }
+}
+
+/// Reads the messages of a peer until its stream ends, and hands them to the loop. A loop that is
+/// busy holds the peer back.
+pub(super) async fn read(peer: PeerId, mut stream: Stream, inputs: mpsc::Sender<NetInput>) {
+    while let Ok(Some(bytes)) = read_message(&mut stream).await {
+        let input = NetInput::Live {
+            source: peer,
+            bytes,
+        };
+        if inputs.send(input).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn read_message(stream: &mut Stream) -> io::Result<Option<Vec<u8>>> {
+    let mut length = [0; 4];
+    if stream.read(&mut length[..1]).await? == 0 {
+        return Ok(None);
+    }
+    stream.read_exact(&mut length[1..]).await?;
+    let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+    if length > MESSAGE_BYTES_MAX {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut bytes = vec![0; length];
+    stream.read_exact(&mut bytes).await?;
+    Ok(Some(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(byte: u8, length: usize) -> Arc<[u8]> {
+        vec![byte; length].into()
+    }
+
+    #[tokio::test]
+    async fn messages_that_wait_go_out_together_in_order() {
+        let line = Line::new();
+        assert_eq!(line.send(message(1, 2)) + line.send(message(2, 3)), 0);
+        let mut bytes = Vec::new();
+
+        assert!(line.queue.take(&mut bytes).await);
+
+        assert_eq!(bytes, [0, 0, 0, 2, 1, 1, 0, 0, 0, 3, 2, 2, 2]);
+        let queue = Arc::clone(&line.queue);
+        drop(line);
+        assert!(!queue.take(&mut bytes).await);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_does_not_keep_up_loses_the_oldest_and_no_memory_is_lost_to_it() {
+        let line = Line::new();
+        let half = QUEUE_BYTES / 2;
+
+        let lost: Vec<u64> = (0..4).map(|n| line.send(message(n, half))).collect();
+
+        assert_eq!(lost, [0, 0, 1, 1]);
+        let mut bytes = Vec::new();
+        assert!(line.queue.take(&mut bytes).await);
+        assert_eq!((bytes[4], bytes[8 + half]), (2, 3));
+    }
+}
