@@ -83,9 +83,12 @@ async fn a_stranger_hears_nothing_and_every_protocol_for_members_is_closed() -> 
         .behaviour_mut()
         .requests
         .send_request(&target, vec![1, 2, 3]);
-    let p2sn = tokio::spawn(async move {
-        let protocol = StreamProtocol::new("/pimesh/p2sn/1");
-        control.open_stream(target, protocol).await.is_err()
+    let streams = tokio::spawn(async move {
+        for protocol in ["/pimesh/p2sn/1", "/pimesh/live/1"] {
+            let protocol = StreamProtocol::new(protocol);
+            let opened = control.open_stream(target, protocol.clone()).await;
+            assert!(opened.is_err(), "{protocol} is open to strangers");
+        }
     });
     let integers = NewIntegers {
         index: None,
@@ -112,8 +115,7 @@ async fn a_stranger_hears_nothing_and_every_protocol_for_members_is_closed() -> 
         }
     }
     assert_eq!(refused_requests, 1);
-    assert!(p2sn.await?, "no P2SN stream for strangers");
-    Ok(())
+    Ok(streams.await?)
 }
 
 /// Says something on `/pimesh/member/1`, and returns the answer, or `None` if there is none.
