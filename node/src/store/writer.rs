@@ -1,6 +1,9 @@
 //! The thread that writes.
 
-use std::sync::mpsc::Receiver;
+use std::{
+    sync::mpsc::Receiver,
+    time::{Duration, Instant},
+};
 
 use rusqlite::{Connection, Savepoint, params};
 
@@ -9,6 +12,10 @@ use crate::state::io::{Incoming, Invite, Outcome, Outgoing, Record, Ticket, Via}
 
 /// Most tickets in one commit.
 const TICKETS_MAX: usize = 1024;
+
+/// How long records that nobody waits for are held back, to share the commit of others. A flush of
+/// the disk for them alone would stand in the way of the next message.
+const LAZY_TIME: Duration = Duration::from_millis(25);
 
 /// Most numberings kept of one sender: as many as the state remembers.
 const EPOCHS_PER_SENDER_MAX: i64 = 1000;
@@ -24,11 +31,29 @@ pub(super) fn run(
 ) {
     while let Ok(first) = queue.recv() {
         let mut group = vec![first];
-        group.extend(queue.try_iter().take(TICKETS_MAX - 1));
+        let until = Instant::now() + LAZY_TIME;
+        while group.len() < TICKETS_MAX
+            && group.iter().all(|(_, records)| are_lazy(records))
+            && let Ok(next) = queue.recv_timeout(until.saturating_duration_since(Instant::now()))
+        {
+            group.push(next);
+        }
+        group.extend(
+            queue
+                .try_iter()
+                .take(TICKETS_MAX.saturating_sub(group.len())),
+        );
         for completion in commit(&mut connection, &group) {
             done(completion);
         }
     }
+}
+
+/// Says whether nothing is lost if a power cut comes before these records: a message whose end is
+/// forgotten is sent again, and known to its recipient.
+fn are_lazy(records: &[Record]) -> bool {
+    let is_lazy = |r: &Record| matches!(r, Record::Outcome { .. } | Record::Prune { .. });
+    records.iter().all(is_lazy)
 }
 
 /// Writes a group with one commit. A ticket that fails takes no other with it, unless the commit
