@@ -172,6 +172,7 @@ impl Node {
             listeners: listeners.clone(),
             metrics: metrics.clone(),
             history: reader(store.history()?),
+            room: net.room(),
         });
         let rsa = prepare_rsa(&home, passphrase, config.rsa_bits);
         let socket = config

@@ -185,6 +185,7 @@ async fn publish(handle: &NodeHandle, count: usize) -> anyhow::Result<Vec<u64>> 
 async fn flood(handle: &NodeHandle, seconds: f64) -> anyhow::Result<usize> {
     let (began, mut count) = (Instant::now(), 0);
     while began.elapsed().as_secs_f64() < seconds {
+        handle.room().await;
         let values = (0..VALUES_MAX).map(|_| Value(7)).collect();
         handle.ask(integers(values)).await.map_err(failed)?;
         count += VALUES_MAX;

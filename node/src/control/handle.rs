@@ -5,9 +5,12 @@ use std::{fmt, sync::Arc};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::api::{HistoryQuery, HistoryRow, Status};
-use crate::state::{
-    io::{Command, Event, Failure, Reply},
-    report,
+use crate::{
+    net::live::Room,
+    state::{
+        io::{Command, Event, Failure, Reply},
+        report,
+    },
 };
 
 /// Commands that wait for the loop. More askers than this wait their turn.
@@ -28,6 +31,7 @@ pub(crate) struct Surroundings {
     pub(crate) listeners: Arc<std::sync::Mutex<Vec<String>>>,
     pub(crate) metrics: Arc<crate::metrics::Metrics>,
     pub(crate) history: Arc<ReadHistory>,
+    pub(crate) room: Room,
 }
 
 /// A running node, for those who ask it. Cheap to clone.
@@ -73,6 +77,13 @@ impl NodeHandle {
             .await
             .map_err(|_| stopping(()))?;
         answer.await.map_err(|_| stopping(()))?
+    }
+
+    /// Waits until the fastest member has taken most of the integers so far, at most for a second.
+    /// Whoever broadcasts many in a row asks this before each command; without it, integers that
+    /// even the fastest member does not take are lost.
+    pub async fn room(&self) {
+        self.surroundings.room.wait().await;
     }
 
     /// Follows what happens from here on. A reader that is too slow loses the oldest events, and is

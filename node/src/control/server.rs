@@ -404,6 +404,7 @@ async fn publish_batches(
             values: values.to_vec(),
             at,
         };
+        node.room().await;
         node.ask(command).await?;
         *count += values.len();
     }

@@ -54,6 +54,7 @@ impl Fixture {
             listeners: Arc::default(),
             metrics: Arc::new(Metrics::default()),
             history: Arc::new(|query| Ok(vec![row(&query)])),
+            room: crate::net::live::Room::default(),
         });
         let client = Client::new(folder.path().join("control.sock"));
         Self {

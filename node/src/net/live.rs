@@ -5,7 +5,7 @@
 //! reaches a member only once its subscription was heard. Between connected members the encrypted
 //! connection itself says who speaks, so here a message is only its length and its bytes. What is
 //! published while the stream is still being opened waits for it; a peer that does not keep up
-//! loses the oldest.
+//! loses the oldest. Who sends more than even the fastest peer takes can see so, and wait.
 
 use std::{
     collections::VecDeque,
@@ -17,7 +17,7 @@ use std::{
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::{PeerId, Stream, StreamProtocol};
 use tokio::{
-    sync::{Notify, mpsc},
+    sync::{Notify, mpsc, watch},
     time::timeout,
 };
 
@@ -29,11 +29,42 @@ pub(super) const PROTOCOL: StreamProtocol = StreamProtocol::new("/pimesh/live/1"
 /// Bytes that may wait for one peer: some seconds of a slow radio link.
 const QUEUE_BYTES: usize = 4 * 1024 * 1024;
 
+/// How many bytes may wait for the fastest peer before a sender of many had better wait.
+const ROOM_BYTES: usize = QUEUE_BYTES / 4;
+
+/// How long such a sender waits at most: a peer that takes nothing must not hold it.
+const ROOM_TIME: Duration = Duration::from_secs(1);
+
 /// How long the opening of a stream may take.
 const OPENING_TIME: Duration = Duration::from_secs(10);
 
 /// How long a line that broke rests before it may be laid again.
 const REST: Duration = Duration::from_secs(1);
+
+/// How many bytes wait for the peer for which the fewest wait.
+#[derive(Clone, Debug)]
+pub(crate) struct Room(watch::Sender<usize>);
+
+impl Default for Room {
+    fn default() -> Self {
+        Self(watch::Sender::new(0))
+    }
+}
+
+impl Room {
+    /// Waits until the fastest peer has taken most of what was sent.
+    pub(crate) async fn wait(&self) {
+        let mut waiting = self.0.subscribe();
+        let enough = waiting.wait_for(|bytes| *bytes < ROOM_BYTES);
+        // Too long, or the node is gone: either way it is no use to wait on.
+        drop(timeout(ROOM_TIME, enough).await);
+    }
+
+    pub(super) fn set(&self, bytes: usize) {
+        self.0
+            .send_if_modified(|waiting| std::mem::replace(waiting, bytes) != bytes);
+    }
+}
 
 /// How far a line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +89,7 @@ pub(super) struct Line {
 struct Queue {
     waiting: Mutex<Waiting>,
     news: Notify,
+    room: Room,
 }
 
 #[derive(Debug)]
@@ -71,13 +103,13 @@ struct Waiting {
 
 impl Line {
     /// Begins to open a stream.
-    pub(super) fn lay(control: libp2p_stream::Control, peer: PeerId) -> Self {
-        let line = Self::new();
+    pub(super) fn lay(control: libp2p_stream::Control, peer: PeerId, room: Room) -> Self {
+        let line = Self::new(room);
         tokio::spawn(Arc::clone(&line.queue).run(control, peer));
         line
     }
 
-    fn new() -> Self {
+    fn new(room: Room) -> Self {
         let waiting = Waiting {
             messages: VecDeque::new(),
             bytes: 0,
@@ -87,6 +119,7 @@ impl Line {
         let queue = Queue {
             waiting: Mutex::new(waiting),
             news: Notify::new(),
+            room,
         };
         Self {
             queue: Arc::new(queue),
@@ -95,6 +128,12 @@ impl Line {
 
     pub(super) fn phase(&self) -> Phase {
         self.queue.lock().phase
+    }
+
+    /// Returns how many bytes wait for the peer, or `None` if nothing is sent to it.
+    pub(super) fn waiting(&self) -> Option<usize> {
+        let waiting = self.queue.lock();
+        (waiting.phase == Phase::Open).then_some(waiting.bytes)
     }
 
     /// Sends a message; returns how many older ones are lost for it.
@@ -142,6 +181,8 @@ impl Queue {
         waiting.phase = phase;
         waiting.messages.clear();
         waiting.bytes = 0;
+        drop(waiting);
+        self.room.set(0);
     }
 
     async fn write(&self, mut control: libp2p_stream::Control, peer: PeerId) -> Result<(), Phase> {
@@ -184,6 +225,7 @@ impl Queue {
                 }
                 waiting.bytes = 0;
             }
+            self.room.set(0);
             if !bytes.is_empty() {
                 return true;
             }
@@ -231,7 +273,7 @@ mod tests {
 
     #[tokio::test]
     async fn messages_that_wait_go_out_together_in_order() {
-        let line = Line::new();
+        let line = Line::new(Room::default());
         assert_eq!(line.send(message(1, 2)) + line.send(message(2, 3)), 0);
         let mut bytes = Vec::new();
 
@@ -243,9 +285,25 @@ mod tests {
         assert!(!queue.take(&mut bytes).await);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_sender_of_many_waits_for_the_fastest_peer_but_not_for_ever() {
+        let room = Room::default();
+        let line = Line::new(room.clone());
+        line.send(message(1, ROOM_BYTES));
+        room.set(ROOM_BYTES);
+        let began = tokio::time::Instant::now();
+
+        room.wait().await;
+        assert_eq!(began.elapsed().as_secs(), ROOM_TIME.as_secs());
+        let (mut bytes, waiting) = (Vec::new(), room.wait());
+        assert!(line.queue.take(&mut bytes).await);
+        waiting.await;
+        assert_eq!(began.elapsed().as_secs(), ROOM_TIME.as_secs());
+    }
+
     #[tokio::test]
     async fn a_peer_that_does_not_keep_up_loses_the_oldest_and_no_memory_is_lost_to_it() {
-        let line = Line::new();
+        let line = Line::new(Room::default());
         let half = QUEUE_BYTES / 2;
 
         let lost: Vec<u64> = (0..4).map(|n| line.send(message(n, half))).collect();

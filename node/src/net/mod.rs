@@ -14,7 +14,7 @@ mod behaviour;
 mod frame;
 mod gate;
 mod interfaces;
-mod live;
+pub(crate) mod live;
 mod member;
 mod p2sn;
 mod silence;
@@ -48,7 +48,7 @@ use tokio::{sync::mpsc, time::Instant};
 use self::{
     behaviour::{Behaviour, BehaviourEvent, MembersEvent},
     interfaces::Interfaces,
-    live::{Line, Phase},
+    live::{Line, Phase, Room},
     p2sn::{Task, WORDS, Word},
     silence::Watched,
 };
@@ -175,6 +175,7 @@ pub struct Net {
     /// Whether a member that is not connected may want what is not published yet.
     unpublished_needs_relay: bool,
     lines: BTreeMap<PeerId, Line>,
+    room: Room,
     readers: BTreeMap<PeerId, tokio::task::AbortHandle>,
     incoming_lines: libp2p_stream::IncomingStreams,
     listeners: BTreeSet<Multiaddr>,
@@ -246,6 +247,7 @@ impl Net {
             unpublished: Vec::new(),
             unpublished_needs_relay: false,
             lines: BTreeMap::new(),
+            room: Room::default(),
             readers: BTreeMap::new(),
             incoming_lines,
             listeners: BTreeSet::new(),
@@ -273,6 +275,11 @@ impl Net {
     #[must_use]
     pub fn listeners(&self) -> Vec<String> {
         self.listeners.iter().map(ToString::to_string).collect()
+    }
+
+    /// Returns what tells a sender of many integers when to go on.
+    pub(crate) fn room(&self) -> Room {
+        self.room.clone()
     }
 
     /// Waits for the next thing that the state has to know. Cancel safe.
@@ -322,8 +329,8 @@ impl Net {
                 self.swarm.behaviour_mut().gate.open(id, opening);
                 if opening == crate::state::io::Opening::Both {
                     // What is published from here on waits for the new stream.
-                    self.lines
-                        .insert(peer, Line::lay(self.streams.clone(), peer));
+                    let line = Line::lay(self.streams.clone(), peer, self.room.clone());
+                    self.lines.insert(peer, line);
                 }
             }
             NetOutput::MemberRequest {
@@ -406,19 +413,21 @@ impl Net {
             swarm,
             lines,
             streams,
+            room,
             ..
         } = self;
         let gate = &swarm.behaviour().gate;
         lines.retain(|peer, _| gate.is_open(peer));
         let shared: Arc<[u8]> = message.as_slice().into();
         let (mut needs_gossip, mut lost) = (needs_relay, 0);
-        for (peer, line) in lines {
+        for (peer, line) in lines.iter_mut() {
             if line.phase() == Phase::Broken {
-                *line = Line::lay(streams.clone(), *peer);
+                *line = Line::lay(streams.clone(), *peer, room.clone());
             }
             needs_gossip |= line.phase() != Phase::Open;
             lost += line.send(Arc::clone(&shared));
         }
+        room.set(lines.values().filter_map(Line::waiting).min().unwrap_or(0));
         if lost > 0 {
             let reason = format!("{lost} messages: a peer does not keep up");
             self.queue.push_back(NetInput::PublishFailed { reason });
