@@ -15,7 +15,8 @@ use tokio::{
 
 /// A running child.
 pub(crate) struct Child {
-    process: Process,
+    /// Is killed when this is dropped.
+    _process: Process,
     orders: ChildStdin,
     answers: Lines<BufReader<ChildStdout>>,
 }
@@ -32,14 +33,10 @@ impl Child {
         let orders = process.stdin.take().context("stdin is piped")?;
         let answers = process.stdout.take().context("stdout is piped")?;
         Ok(Self {
-            process,
+            _process: process,
             orders,
             answers: BufReader::new(answers).lines(),
         })
-    }
-
-    pub(crate) fn pid(&self) -> anyhow::Result<u32> {
-        self.process.id().context("the child has ended")
     }
 
     /// Gives an order.

@@ -1,6 +1,8 @@
 //! Figures of pimesh, beside the limits of the machine and bare libp2p, in one run.
 //!
-//! `cargo bench --workspace --bench figures -- [--json] [machine|bare|pair|many|cable]…`
+//! `cargo bench --workspace --bench figures -- [--json] [machine|bare|pair|many|packaged|cable]…`
+//!
+//! `packaged` and `cable` run the packaged program: `cargo build --profile dist` first.
 //!
 //! Nothing in here passes or fails: a figure that misses its target is marked, and that is all.
 
@@ -17,9 +19,12 @@ mod child;
 mod machine;
 mod mesh;
 mod node;
+mod packaged;
 mod report;
 
-use report::{Report, Target};
+use std::path::PathBuf;
+
+use report::Report;
 
 fn main() -> anyhow::Result<()> {
     // A node's own runtime has one thread, so the children's have too.
@@ -32,7 +37,8 @@ fn main() -> anyhow::Result<()> {
         .collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match words[..] {
-        ["--bare"] => runtime.block_on(bare::run()),
+        ["--bare"] => runtime.block_on(bare::run(bare::Which::Bare)),
+        ["--pimesh-transport"] => runtime.block_on(bare::run(bare::Which::Pimesh)),
         ["--node", home, name] => runtime.block_on(node::run(home, name)),
         _ => runtime.block_on(measure(&words)),
     }
@@ -51,17 +57,25 @@ async fn measure(words: &[&str]) -> anyhow::Result<()> {
     if wanted("bare") || wanted("pair") {
         let bare = bare::measure(&mut report).await?;
         if wanted("pair") {
-            mesh::pair(&mut report, &bare, flush).await?;
+            mesh::pair(&mut report, bare, flush).await?;
         }
     }
     if wanted("many") {
         for receivers in [2, 5, 10] {
             mesh::many(&mut report, receivers).await?;
         }
-        binary(&mut report)?;
     }
-    if wanted("cable") {
-        cable::measure(&mut report).await?;
+    match packaged_program()? {
+        Some(program) => {
+            pimesh_tests::use_program(program.clone());
+            if wanted("packaged") {
+                packaged::measure(&mut report, &program).await?;
+            }
+            if wanted("cable") {
+                cable::measure(&mut report).await?;
+            }
+        }
+        None => eprintln!("  no target/dist/pimesh: `cargo build --profile dist` makes it"),
     }
     if json {
         return report.print_json();
@@ -70,19 +84,12 @@ async fn measure(words: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Measures the packaged program, if it was built (`cargo build --profile dist`).
-fn binary(report: &mut Report) -> anyhow::Result<()> {
+fn packaged_program() -> anyhow::Result<Option<PathBuf>> {
     let own = std::env::current_exe()?;
+    // It runs from TARGET/release/deps.
     let target = own
         .ancestors()
         .nth(3)
         .map(|target| target.join("dist/pimesh"));
-    match target.filter(|path| path.exists()) {
-        Some(path) => {
-            let size = std::fs::metadata(path)?.len() as f64 / 1e6;
-            report.aim("packaged program", size, "MB", Target::AtMost(18.0));
-        }
-        None => eprintln!("  no target/dist/pimesh: `cargo build --profile dist` makes it"),
-    }
-    Ok(())
+    Ok(target.filter(|path| path.exists()))
 }

@@ -3,29 +3,29 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    bare::Bare,
     child::delays,
     node::{Counted, Order, Pi, Sent},
     report::{Report, Target},
 };
 
-/// How long an idle node is watched.
-const IDLE: Duration = Duration::from_secs(20);
-
 /// How long integers are sent flat out, in seconds.
 const FLOOD: f64 = 3.0;
 
-pub(crate) async fn pair(report: &mut Report, bare: &Bare, flush_us: f64) -> anyhow::Result<()> {
+pub(crate) async fn pair(report: &mut Report, gossip_us: f64, flush_us: f64) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let began = Instant::now();
     let mut pis = Pi::mesh(folder.path(), 2).await?;
     let joined = began.elapsed().as_secs_f64() * 1e3;
     report.add("start of two nodes and join", joined, "ms");
-    integers_one_way(report, bare, &mut pis).await?;
+    integers_one_way(report, gossip_us, &mut pis).await?;
     messages(report, flush_us, &mut pis).await
 }
 
-async fn integers_one_way(report: &mut Report, bare: &Bare, pis: &mut [Pi]) -> anyhow::Result<()> {
+async fn integers_one_way(
+    report: &mut Report,
+    gossip_us: f64,
+    pis: &mut [Pi],
+) -> anyhow::Result<()> {
     let count = 3_000;
     pis[1].child.order(&Order::Listen { count }).await?;
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -39,7 +39,7 @@ async fn integers_one_way(report: &mut Report, bare: &Bare, pis: &mut [Pi]) -> a
     );
     report.add(
         "integers: one way / bare gossipsub",
-        median / bare.gossip,
+        median / gossip_us,
         "x",
     );
     Ok(())
@@ -75,11 +75,10 @@ async fn messages(report: &mut Report, flush_us: f64, pis: &mut [Pi]) -> anyhow:
     Ok(())
 }
 
-/// Integers flat out to so many nodes, and what each of them costs when idle.
+/// Integers flat out to so many nodes.
 pub(crate) async fn many(report: &mut Report, receivers: usize) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let mut pis = Pi::mesh(folder.path(), receivers + 1).await?;
-    idle(report, &pis, receivers).await?;
     for pi in &mut pis[1..] {
         pi.child.order(&Order::Count).await?;
     }
@@ -104,42 +103,4 @@ pub(crate) async fn many(report: &mut Report, receivers: usize) -> anyhow::Resul
         "%",
     );
     Ok(())
-}
-
-/// Measures the memory and the CPU time of a node with nothing to do.
-pub(crate) async fn idle(report: &mut Report, pis: &[Pi], peers: usize) -> anyhow::Result<()> {
-    // Joining leaves work behind: keys to exchange, addresses to tell.
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    let pid = pis[0].child.pid()?;
-    let before = cpu_ticks(pid)?;
-    tokio::time::sleep(IDLE).await;
-    let ticks = cpu_ticks(pid)? - before;
-    let share = ticks as f64 / TICKS_PER_SECOND / IDLE.as_secs_f64() * 100.0;
-    let memory = resident_kib(pid)? / 1024.0;
-    report.aim(
-        format!("idle node with {peers} peers: CPU"),
-        share,
-        "%",
-        Target::AtMost(0.2),
-    );
-    let what = format!("idle node with {peers} peers: resident");
-    report.aim(what, memory, "MiB", Target::AtMost(20.0));
-    Ok(())
-}
-
-/// Linux counts a process's time in this unit.
-const TICKS_PER_SECOND: f64 = 100.0;
-
-fn cpu_ticks(pid: u32) -> anyhow::Result<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let (_, fields) = stat.rsplit_once(')').unwrap_or_default();
-    let fields: Vec<&str> = fields.split_whitespace().collect();
-    Ok(fields[11].parse::<u64>()? + fields[12].parse::<u64>()?)
-}
-
-fn resident_kib(pid: u32) -> anyhow::Result<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
-    let kib = line.unwrap_or_default().trim().trim_end_matches(" kB");
-    Ok(kib.parse()?)
 }

@@ -34,13 +34,20 @@ use tokio::{
 /// Longest wait for any condition. Far beyond what is usual, because a test machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+static PROGRAM: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
+
+/// Takes another program than the one that [`program`] would build. Comes before everything else.
+pub fn use_program(path: PathBuf) {
+    // Once it is in use, the program stays the same.
+    drop(PROGRAM.set(path));
+}
+
 /// Returns the program under test; built once by whichever test comes first.
 ///
 /// # Panics
 /// Panics if it cannot be built: then no test can run.
 #[must_use]
 pub fn program() -> &'static Path {
-    static PROGRAM: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
     PROGRAM.get_or_init(|| {
         let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
         let status = std::process::Command::new(cargo)

@@ -19,7 +19,7 @@ use crate::proto::{
 /// How often a connection is tried, and how long an answer may take: often enough that a live TCP
 /// connection is never silent for so long that `silence` ends it. Both sides use the same, because
 /// libp2p's ping over QUIC stalls when only one side asks.
-const PING_INTERVAL: Duration = Duration::from_millis(2500);
+const PING_INTERVAL: Duration = Duration::from_millis(3500);
 const PING_TIME: Duration = Duration::from_secs(4);
 
 /// How long a request to a member may take: a megabyte over a bad radio link, and a slow disk.

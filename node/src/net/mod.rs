@@ -31,7 +31,7 @@ use std::{
 use futures::StreamExt;
 use libp2p::{
     Multiaddr, PeerId, Swarm, Transport as _, TransportError,
-    core::{ConnectedPoint, upgrade},
+    core::{ConnectedPoint, muxing::StreamMuxerBox, transport::Boxed, upgrade},
     gossipsub,
     identity::Keypair,
     mdns,
@@ -97,11 +97,11 @@ const NOT_OPEN: &str = "no connection to the peer is open";
 /// A connection nobody uses is kept: members stay connected.
 const IDLE_TIME: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// When a connection on which nothing is heard is given up: three pings long, and some.
+/// When a connection on which nothing is heard is given up: two pings long, and some.
 const SILENCE_MS: u32 = 8_000;
 
 /// How often QUIC speaks when there is nothing to say.
-const QUIC_KEEP_ALIVE: Duration = Duration::from_millis(2_500);
+const QUIC_KEEP_ALIVE: Duration = Duration::from_millis(3_500);
 
 /// Streams that one peer may have open at once on TCP. Bounds what Yamux buffers for it.
 const STREAMS_MAX: usize = 128;
@@ -908,8 +908,6 @@ impl Net {
 fn build(config: &Config, keypair: &Keypair) -> Result<Swarm<Behaviour>, NetError> {
     let failed = |e: &dyn std::fmt::Display| NetError::Transport(e.to_string());
     let behaviour = Behaviour::new(config, keypair)?;
-    let mut muxer = yamux::Config::default();
-    muxer.set_max_num_streams(STREAMS_MAX);
     let swarm = libp2p::SwarmBuilder::with_existing_identity(keypair.clone())
         .with_tokio()
         .with_quic_config(|mut quic| {
@@ -917,15 +915,7 @@ fn build(config: &Config, keypair: &Keypair) -> Result<Swarm<Behaviour>, NetErro
             quic.keep_alive_interval = QUIC_KEEP_ALIVE;
             quic
         })
-        .with_other_transport(|keypair| {
-            let silence = Duration::from_millis(SILENCE_MS.into());
-            let transport = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
-                .map(move |stream, _| Watched::new(stream, silence))
-                .upgrade(upgrade::Version::V1Lazy)
-                .authenticate(noise::Config::new(keypair)?)
-                .multiplex(muxer);
-            Ok(transport)
-        })
+        .with_other_transport(|keypair| Ok(tcp_transport(keypair)?))
         .map_err(|e| failed(&e))?
         .with_dns()
         .map_err(|e| failed(&e))?
@@ -935,6 +925,25 @@ fn build(config: &Config, keypair: &Keypair) -> Result<Swarm<Behaviour>, NetErro
         .with_connection_timeout(DIAL_TIME)
         .build();
     Ok(swarm)
+}
+
+/// Makes the TCP transport of a node: Noise, Yamux, and an end to silent connections.
+///
+/// # Errors
+/// Fails if the key cannot sign the Noise handshake.
+pub fn tcp_transport(keypair: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
+    let mut muxer = yamux::Config::default();
+    muxer.set_max_num_streams(STREAMS_MAX);
+    let silence = Duration::from_millis(SILENCE_MS.into());
+    Ok(
+        tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
+            .map(move |stream, _| Watched::new(stream, silence))
+            .upgrade(upgrade::Version::V1Lazy)
+            .authenticate(noise::Config::new(keypair)?)
+            .multiplex(muxer)
+            .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
+            .boxed(),
+    )
 }
 
 async fn sleep_until(deadline: Option<Instant>) {
