@@ -17,8 +17,8 @@ use crate::proto::{
     iid::{
         Date, Iid, Index, Value,
         native::{Entry, FRAME_IIDS_MAX, Frame, Head, Message, Sequence, TTL_MS_MAX, Ttl},
-        receiver::Receiver,
-        refusal::Refusal,
+        receiver::{Receiver, WINDOW_SEQUENCES},
+        refusal::{Ignored, Refusal},
     },
     mesh::sync::{LAST_INTEGERS_MAX, LastInteger},
 };
@@ -36,11 +36,37 @@ struct Budget {
     filled: Duration,
 }
 
+/// The last integer of an index.
+#[derive(Clone, Debug)]
+struct Last {
+    integer: LastInteger,
+    /// Its frame's place in the sender's numbering, unless it was handed over.
+    sequence: Option<u64>,
+}
+
+impl Last {
+    /// Says whether a live integer of the same sender was sent before this one, and was overtaken.
+    fn overtook(&self, live: &Self) -> bool {
+        if self.integer.source != live.integer.source {
+            return false;
+        }
+        // A sender whose clock went back numbers and dates anew from far below; that is no delay.
+        let (behind, most) = match (self.sequence, live.sequence) {
+            (Some(known), Some(live)) => (known.saturating_sub(live), WINDOW_SEQUENCES),
+            _ => (
+                self.integer.sent_ms.saturating_sub(live.integer.sent_ms),
+                u64::from(Ttl::DEFAULT.as_ms()),
+            ),
+        };
+        (1..most).contains(&behind)
+    }
+}
+
 /// What is known of integers.
 pub(super) struct Integers {
     receiver: Receiver,
     next_sequence: u64,
-    last: BTreeMap<Index, LastInteger>,
+    last: BTreeMap<Index, Last>,
     budgets: BTreeMap<PeerId, Budget>,
     received: u64,
     sent: u64,
@@ -68,13 +94,35 @@ impl Integers {
     }
 
     pub(super) fn last_values(&self) -> Vec<LastInteger> {
-        self.last.values().cloned().collect()
+        self.last
+            .values()
+            .map(|last| last.integer.clone())
+            .collect()
     }
 
-    fn remember(&mut self, last: LastInteger) {
-        let is_known = self.last.contains_key(&last.iid.index);
-        if is_known || self.last.len() < LAST_INTEGERS_MAX {
-            self.last.insert(last.iid.index, last);
+    /// Remembers the last integer of each index in a frame.
+    fn remember(&mut self, source: PeerId, head: &Head, iids: &[Iid]) {
+        for &iid in iids {
+            let integer = LastInteger {
+                iid,
+                source,
+                sent_ms: head.sent_ms,
+            };
+            let last = Last {
+                integer,
+                sequence: Some(head.sequence.0),
+            };
+            let known = self.last.get(&iid.index);
+            if known.is_none_or(|known| !known.overtook(&last)) {
+                self.keep(last);
+            }
+        }
+    }
+
+    fn keep(&mut self, last: Last) {
+        let index = last.integer.iid.index;
+        if self.last.contains_key(&index) || self.last.len() < LAST_INTEGERS_MAX {
+            self.last.insert(index, last);
         }
     }
 }
@@ -164,6 +212,7 @@ impl State {
                 sent_ms: now.unix_ms(),
             };
             self.integers.next_sequence += 1;
+            self.integers.remember(self.own.peer, &head, chunk);
             if let Ok(frame) = Frame::new(head, chunk.to_vec()) {
                 self.effects.net(NetOutput::Publish(frame.encode()));
             }
@@ -189,7 +238,7 @@ impl State {
         bytes: &[u8],
         now: Now,
     ) -> Result<(), (Verdict, &'static str)> {
-        if !self.membership.is_known(&source) {
+        if !self.membership.is_good(&source, now) {
             // Its certificate may be on its way to us; others judge for themselves.
             return Err((Verdict::Ignore, "not_a_member"));
         }
@@ -208,10 +257,14 @@ impl State {
         // Judged by the sender's clock, as far as it was measured: Pis disagree about the time.
         let offset_ms = self.sync.offset_us(&source).unwrap_or(0) / 1000;
         let sender_now_ms = now.unix_ms().saturating_add_signed(offset_ms);
-        self.integers
+        let checked = self
+            .integers
             .receiver
-            .check(&source, &message, may_send, sender_now_ms)
-            .map_err(refused)?;
+            .check(&source, &message, may_send, sender_now_ms);
+        if let Err(Refusal::Ignore(Ignored::Future { .. } | Ignored::Expired { .. })) = checked {
+            self.compare_clocks(source, now);
+        }
+        checked.map_err(refused)?;
         let count = message
             .frames()
             .iter()
@@ -227,14 +280,9 @@ impl State {
         self.integers.received += count as u64;
         for frame in message.frames() {
             let head = frame.head();
-            self.deliver(
-                source,
-                frame.iids().collect(),
-                head.sent_ms,
-                head.held,
-                false,
-                now,
-            );
+            let iids: Vec<Iid> = frame.iids().collect();
+            self.integers.remember(source, &head, &iids);
+            self.deliver(source, iids, head.sent_ms, head.held, false, now);
         }
         Ok(())
     }
@@ -272,13 +320,6 @@ impl State {
         last_known: bool,
         now: Now,
     ) {
-        if let Some(&iid) = iids.last() {
-            self.integers.remember(LastInteger {
-                iid,
-                source,
-                sent_ms,
-            });
-        }
         let name = if source == self.own.peer {
             self.membership.own_terms().name.to_string()
         } else {
@@ -297,29 +338,32 @@ impl State {
     }
 
     /// Takes the last values that a member hands over, where this node has heard none.
-    pub(super) fn learn_last_values(&mut self, from: PeerId, last: Vec<LastInteger>, now: Now) {
-        for last in last {
+    pub(super) fn learn_last_values(&mut self, last: Vec<LastInteger>, now: Now) {
+        for integer in last {
             let LastInteger {
                 iid,
                 source,
                 sent_ms,
-            } = last;
+            } = integer;
             let known = self.integers.last.get(&iid.index);
-            let is_news = known.is_none_or(|known| known.sent_ms < sent_ms);
+            let is_news = known.is_none_or(|known| known.integer.sent_ms < sent_ms);
             let speaks = [false, true]
                 .into_iter()
                 .any(|bridged| self.membership.may_speak(&source, iid.index, bridged));
             if !is_news || source == self.own.peer || !speaks {
                 continue;
             }
-            let _ = from;
+            self.integers.keep(Last {
+                integer,
+                sequence: None,
+            });
             self.deliver(source, vec![iid], sent_ms, false, true, now);
         }
     }
 
     pub(super) fn report_last(&self) -> Vec<report::Integer> {
         let own = self.membership.own_terms();
-        let last = self.integers.last.values();
+        let last = self.integers.last.values().map(|last| &last.integer);
         last.map(|last| report::Integer {
             index: last.iid.index,
             value: last.iid.value,
