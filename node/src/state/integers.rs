@@ -4,10 +4,7 @@
 //! sent again. A message that is refused costs its author in gossipsub's scores only if it says
 //! what its author may not say; one that is merely late, repeated or too much is passed over.
 
-use std::{
-    collections::{BTreeMap, btree_map::Entry},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use libp2p_identity::PeerId;
 
@@ -19,10 +16,8 @@ use super::{
 use crate::proto::{
     iid::{
         Date, Iid, Index, Value,
-        native::{
-            Entry as Entered, FRAME_IIDS_MAX, Frame, Head, Message, Sequence, TTL_MS_MAX, Ttl,
-        },
-        receiver::Receiver,
+        native::{Entry, FRAME_IIDS_MAX, Frame, Head, Message, Sequence, TTL_MS_MAX, Ttl},
+        receiver::{Receiver, WINDOW_SEQUENCES},
         refusal::{Ignored, Refusal, Rejected},
     },
     mesh::sync::{LAST_INTEGERS_MAX, LastInteger},
@@ -49,11 +44,37 @@ struct Budget {
     filled: Duration,
 }
 
+/// The last integer of an index.
+#[derive(Clone, Debug)]
+struct Last {
+    integer: LastInteger,
+    /// Its frame's place in the sender's numbering, unless it was handed over.
+    sequence: Option<u64>,
+}
+
+impl Last {
+    /// Says whether a live integer of the same sender was sent before this one, and was overtaken.
+    fn overtook(&self, live: &Self) -> bool {
+        if self.integer.source != live.integer.source {
+            return false;
+        }
+        // A sender whose clock went back numbers and dates anew from far below; that is no delay.
+        let (behind, most) = match (self.sequence, live.sequence) {
+            (Some(known), Some(live)) => (known.saturating_sub(live), WINDOW_SEQUENCES),
+            _ => (
+                self.integer.sent_ms.saturating_sub(live.integer.sent_ms),
+                u64::from(Ttl::DEFAULT.as_ms()),
+            ),
+        };
+        (1..most).contains(&behind)
+    }
+}
+
 /// What is known of integers.
 pub(super) struct Integers {
     receiver: Receiver,
     next_sequence: u64,
-    last: BTreeMap<Index, LastInteger>,
+    last: BTreeMap<Index, Last>,
     budgets: BTreeMap<PeerId, Budget>,
     received: u64,
     sent: u64,
@@ -81,16 +102,37 @@ impl Integers {
     }
 
     pub(super) fn last_values(&self) -> Vec<LastInteger> {
-        self.last.values().cloned().collect()
+        self.last
+            .values()
+            .map(|last| last.integer.clone())
+            .collect()
     }
 
-    fn remember(&mut self, last: LastInteger) {
-        let has_room = self.last.len() < LAST_INTEGERS_MAX;
-        match self.last.entry(last.iid.index) {
-            Entry::Occupied(known) if known.get().sent_ms > last.sent_ms => {}
-            Entry::Occupied(mut known) => drop(known.insert(last)),
-            Entry::Vacant(place) if has_room => drop(place.insert(last)),
-            Entry::Vacant(_) => {}
+    /// Remembers the last integer of each index in a frame.
+    fn remember(&mut self, source: PeerId, head: &Head, iids: &[Iid]) {
+        // Of those in a row with one index, only the last can be it.
+        for run in iids.chunk_by(|one, next| one.index == next.index) {
+            let Some(&iid) = run.last() else { continue };
+            let integer = LastInteger {
+                iid,
+                source,
+                sent_ms: head.sent_ms,
+            };
+            let last = Last {
+                integer,
+                sequence: Some(head.sequence.0),
+            };
+            let known = self.last.get(&iid.index);
+            if known.is_none_or(|known| !known.overtook(&last)) {
+                self.keep(last);
+            }
+        }
+    }
+
+    fn keep(&mut self, last: Last) {
+        let index = last.integer.iid.index;
+        if self.last.contains_key(&index) || self.last.len() < LAST_INTEGERS_MAX {
+            self.last.insert(index, last);
         }
     }
 }
@@ -113,7 +155,7 @@ impl State {
                     .map(|&value| Iid { index, value, date })
                     .collect();
                 let count = iids.len();
-                self.publish_iids(iids, Entered::Native, held, now);
+                self.publish_iids(iids, Entry::Native, held, now);
                 let connected = self.links.open_peers().count();
                 let published = report::Published {
                     index,
@@ -164,7 +206,7 @@ impl State {
     }
 
     /// Publishes integers of this node, and hands them to its own listeners.
-    fn publish_iids(&mut self, iids: Vec<Iid>, entry: Entered, held: bool, now: Now) {
+    fn publish_iids(&mut self, iids: Vec<Iid>, entry: Entry, held: bool, now: Now) {
         let ttl_ms = u32::try_from(millis(self.settings.integer_ttl)).unwrap_or(TTL_MS_MAX);
         let usual = Ttl::from_ms(ttl_ms).unwrap_or(Ttl::DEFAULT);
         let needs_relay = self
@@ -184,6 +226,7 @@ impl State {
                 sent_ms: now.unix_ms(),
             };
             self.integers.next_sequence += 1;
+            self.integers.remember(self.own.peer, &head, chunk);
             if let Ok(frame) = Frame::new(head, chunk.to_vec()) {
                 let frame = frame.encode();
                 self.effects.net(NetOutput::Publish { frame, needs_relay });
@@ -215,7 +258,7 @@ impl State {
     }
 
     fn receive_integers(&mut self, source: PeerId, bytes: &[u8], now: Now) -> Result<(), NotTaken> {
-        if !self.membership.is_known(&source) {
+        if !self.membership.is_good(&source, now) {
             // Its certificate may be on its way to us; others judge for themselves.
             return Err(NotTaken::Refused(Verdict::Ignore, "not_a_member"));
         }
@@ -230,15 +273,19 @@ impl State {
         let message = Message::decode(bytes).map_err(refused)?;
         let may_send = |index, entry| {
             self.membership
-                .may_speak(&source, index, entry == Entered::Bridged)
+                .may_speak(&source, index, entry == Entry::Bridged)
         };
         // Judged by the sender's clock, as far as it was measured: Pis disagree about the time.
         let offset_ms = self.sync.offset_us(&source).unwrap_or(0) / 1000;
         let sender_now_ms = now.unix_ms().saturating_add_signed(offset_ms);
-        self.integers
+        let checked = self
+            .integers
             .receiver
-            .check(&source, &message, may_send, sender_now_ms)
-            .map_err(refused)?;
+            .check(&source, &message, may_send, sender_now_ms);
+        if let Err(Refusal::Ignore(Ignored::Future { .. } | Ignored::Expired { .. })) = checked {
+            self.compare_clocks(source, now);
+        }
+        checked.map_err(refused)?;
         let count = message
             .frames()
             .iter()
@@ -254,14 +301,9 @@ impl State {
         self.integers.received += count as u64;
         for frame in message.frames() {
             let head = frame.head();
-            self.deliver(
-                source,
-                frame.iids().collect(),
-                head.sent_ms,
-                head.held,
-                false,
-                now,
-            );
+            let iids: Vec<Iid> = frame.iids().collect();
+            self.integers.remember(source, &head, &iids);
+            self.deliver(source, iids, head.sent_ms, head.held, false, now);
         }
         Ok(())
     }
@@ -299,17 +341,6 @@ impl State {
         last_known: bool,
         now: Now,
     ) {
-        // The last of each run with one index.
-        let next = iids.iter().skip(1).map(Some).chain([None]);
-        for (&iid, next) in iids.iter().zip(next) {
-            if next.is_none_or(|next| next.index != iid.index) {
-                self.integers.remember(LastInteger {
-                    iid,
-                    source,
-                    sent_ms,
-                });
-            }
-        }
         let name = if source == self.own.peer {
             self.membership.own_terms().name.to_string()
         } else {
@@ -329,29 +360,31 @@ impl State {
 
     /// Takes the last values that a member hands over, where this node has heard none.
     pub(super) fn learn_last_values(&mut self, last: Vec<LastInteger>, now: Now) {
-        // A time far ahead would stand in the way of every later value.
-        let latest_ms = now.unix_ms().saturating_add(AT_AHEAD_MAX_MS);
-        for last in last {
+        for integer in last {
             let LastInteger {
                 iid,
                 source,
                 sent_ms,
-            } = last;
+            } = integer;
             let known = self.integers.last.get(&iid.index);
-            let is_news = known.is_none_or(|known| known.sent_ms < sent_ms);
+            let is_news = known.is_none_or(|known| known.integer.sent_ms < sent_ms);
             let speaks = [false, true]
                 .into_iter()
                 .any(|bridged| self.membership.may_speak(&source, iid.index, bridged));
-            if !is_news || source == self.own.peer || !speaks || sent_ms > latest_ms {
+            if !is_news || source == self.own.peer || !speaks {
                 continue;
             }
+            self.integers.keep(Last {
+                integer,
+                sequence: None,
+            });
             self.deliver(source, vec![iid], sent_ms, false, true, now);
         }
     }
 
     pub(super) fn report_last(&self) -> Vec<report::Integer> {
         let own = self.membership.own_terms();
-        let last = self.integers.last.values();
+        let last = self.integers.last.values().map(|last| &last.integer);
         last.map(|last| report::Integer {
             index: last.iid.index,
             value: last.iid.value,

@@ -3,7 +3,11 @@
 //! Specified in `proto-specs/mesh.md`, "Membership". A statement is believed for the mesh key's
 //! signature and never for the peer that brought it.
 
-use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+    time::Duration,
+};
 
 use libp2p_identity::PeerId;
 
@@ -204,6 +208,17 @@ impl Membership {
     /// Says whether there is no place for another member. Those that were removed take none.
     fn is_full(&self) -> bool {
         self.members().count() + 1 >= MEMBERS_MAX
+    }
+
+    pub(super) fn is_removed(&self, peer: &PeerId) -> bool {
+        self.revocations.contains_key(peer) && !self.is_known(peer)
+    }
+
+    /// Says whether a peer is a member here and now: known, not removed, and its time not over. A
+    /// connection may outlast the certificate that opened it.
+    pub(super) fn is_good(&self, peer: &PeerId, now: Now) -> bool {
+        self.terms(peer)
+            .is_some_and(|terms| !is_over(terms.expires_ms, now))
     }
 
     pub(super) fn certificates(&self) -> Vec<Vec<u8>> {
@@ -602,8 +617,13 @@ impl State {
         now: Now,
     ) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
         let mesh = *self.membership.mesh();
+        // Mostly all of it is known; comparing costs far less than verifying a signature.
+        let known: BTreeSet<Vec<u8>> = self.membership.revocations().into_iter().collect();
         let mut new_revocations = Vec::new();
         for bytes in revocations {
+            if known.contains(&bytes) {
+                continue;
+            }
             match Revocation::decode(&bytes, &mesh) {
                 Ok(revocation) => {
                     if self.revoke(revocation, None, now) {
@@ -613,8 +633,12 @@ impl State {
                 Err(error) => self.effects.refused(None, "revocation", error.name()),
             }
         }
+        let known: BTreeSet<Vec<u8>> = self.membership.certificates().into_iter().collect();
         let mut new_certificates = Vec::new();
         for bytes in certificates {
+            if known.contains(&bytes) {
+                continue;
+            }
             match Certificate::decode(&bytes, &mesh) {
                 Ok(certificate) => {
                     if self.keep_certificate(certificate, now) {

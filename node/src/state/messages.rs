@@ -87,6 +87,7 @@ pub(super) struct Messages {
     marks: BTreeMap<PeerId, Vec<(u64, u64)>>,
     /// Senders whose messages are on their way to the disk.
     storing: BTreeMap<PeerId, u32>,
+    /// Messages in the outbox and on their way into it.
     count: usize,
     bytes: usize,
     received: u64,
@@ -130,6 +131,7 @@ impl Messages {
                 .or_default()
                 .push((epoch, sequence));
         }
+        messages.reserve(&outbox);
         for message in outbox {
             messages.push(message, now);
         }
@@ -172,9 +174,19 @@ impl Messages {
         }
     }
 
+    /// Takes room in the outbox, before messages go to the disk: while it is busy, more may come.
+    fn reserve(&mut self, messages: &[Outgoing]) {
+        self.count += messages.len();
+        self.bytes += messages.iter().map(|m| m.text.len()).sum::<usize>();
+    }
+
+    fn release(&mut self, messages: &[Outgoing]) {
+        self.count -= messages.len();
+        self.bytes -= messages.iter().map(|m| m.text.len()).sum::<usize>();
+    }
+
+    /// Queues a message for which there is room.
     fn push(&mut self, message: Outgoing, now: Now) {
-        self.count += 1;
-        self.bytes += message.text.len();
         let deadline = now.mono + time_left(&message, now);
         let queue = self.queues.entry(message.recipient).or_default();
         queue.waiting.push_back(Waiting {
@@ -182,11 +194,6 @@ impl Messages {
             deadline,
             attempts: 0,
         });
-    }
-
-    fn drop_bytes(&mut self, waiting: &Waiting) {
-        self.count -= 1;
-        self.bytes -= waiting.message.text.len();
     }
 
     /// Says whether a message of this numbering was received already.
@@ -256,6 +263,7 @@ impl State {
             });
             self.messages.next_sequence += 1;
         }
+        self.messages.reserve(&messages);
         let records = messages.iter().cloned().map(Record::Outgoing).collect();
         self.effects.store(
             records,
@@ -329,11 +337,13 @@ impl State {
         }
         self.effects.reply(request, Reply::Accepted(reports));
         for peer in recipients {
+            self.give_up_if_removed(peer, now);
             self.transmit(peer, now);
         }
     }
 
     pub(super) fn messages_not_accepted(&mut self, accepted: Accepting, reason: &str) {
+        self.messages.release(&accepted.messages);
         self.effects.fail(accepted.request, not_stored(reason));
     }
 
@@ -459,7 +469,8 @@ impl State {
             let Some(waiting) = queue.waiting.remove(at) else {
                 continue;
             };
-            self.messages.drop_bytes(&waiting);
+            self.messages
+                .release(std::slice::from_ref(&waiting.message));
             let attempted = waiting.attempts > 0;
             records.push(Record::Outcome {
                 id,
@@ -496,9 +507,18 @@ impl State {
         self.settle(peer, outcomes, now);
     }
 
+    /// A message may come into the outbox after its recipient was removed: its record was on the way
+    /// to the disk, or the power failed between the removal and its consequences.
+    fn give_up_if_removed(&mut self, peer: PeerId, now: Now) {
+        if self.membership.is_removed(&peer) {
+            self.give_up_messages_to(peer, "removed", now);
+        }
+    }
+
     pub(super) fn messages_due(&mut self, now: Now) {
         let peers: Vec<PeerId> = self.messages.queues.keys().copied().collect();
         for peer in peers {
+            self.give_up_if_removed(peer, now);
             self.expire(peer, now);
             let Some(queue) = self.messages.queues.get_mut(&peer) else {
                 continue;
@@ -559,7 +579,7 @@ impl State {
         // While messages of this sender are on their way to the disk, what is known of its
         // numbering is about to change.
         let busy = self.messages.storing.contains_key(&peer);
-        if busy || !self.membership.is_known(&peer) || self.membership.is_revoked() {
+        if busy || !self.membership.is_good(&peer, now) || self.membership.is_revoked() {
             return self.answer(inbound, vec![Status::TryAgain; request.messages.len()]);
         }
         let mut statuses = Vec::with_capacity(request.messages.len());

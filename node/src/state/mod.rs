@@ -337,7 +337,11 @@ impl State {
             Some(Asked::Hello(connection)) => self.hello_answered(connection, result, now),
             Some(Asked::Ready(connection)) => self.ready_answered(connection, result, now),
             Some(Asked::Join(connection)) => self.join_answered(connection, result, now),
-            Some(Asked::Sync { peer, sent_us }) => self.sync_answered(peer, sent_us, result, now),
+            Some(Asked::Sync {
+                peer,
+                sent_us,
+                news,
+            }) => self.sync_answered(peer, sent_us, news, result, now),
             Some(Asked::Direct { peer }) => self.direct_answered(peer, id, result, now),
             None => {}
         }
@@ -541,8 +545,15 @@ enum Asked {
     Hello(Connection),
     Ready(Connection),
     Join(Connection),
-    Sync { peer: PeerId, sent_us: u64 },
-    Direct { peer: PeerId },
+    Sync {
+        peer: PeerId,
+        sent_us: u64,
+        /// Whether it told anything.
+        news: bool,
+    },
+    Direct {
+        peer: PeerId,
+    },
 }
 
 impl Effects {

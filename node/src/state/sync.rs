@@ -2,9 +2,14 @@
 //!
 //! When a connection opens, each side tells everything: certificates, revocations, addresses, last
 //! integers. What is new afterwards is told to everybody at once and passed on by whoever did not
-//! know it, so it spreads and stops. Once a minute an empty request compares clocks.
+//! know it, so it spreads and stops. News that got lost are made up for by telling everything again.
+//! Once a minute an empty request compares clocks, and at once when integers of a member seem to be
+//! of another time.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use libp2p_identity::PeerId;
 
@@ -26,6 +31,12 @@ const CLOCK_FIRST: Duration = Duration::from_secs(2);
 
 /// How far two clocks may drift apart, as a share of the time: 100 ppm, more than a Pi's crystal.
 const DRIFT: i64 = 10_000;
+
+/// Shortest time between two comparisons with one member that follow hints.
+const HINT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long after news got lost everything is told again.
+const REPEAT: Duration = Duration::from_secs(5);
 
 /// Longest round trip at which a clock reading counts, in microseconds: with more, the two ways
 /// may differ by more than the reading is worth.
@@ -65,6 +76,10 @@ impl Reading {
 pub(super) struct Sync {
     readings: BTreeMap<PeerId, Reading>,
     next_round: Option<Duration>,
+    /// When a hint last made us compare clocks.
+    hinted: BTreeMap<PeerId, Duration>,
+    /// Members that were told something and did not answer: it may not have reached them.
+    untold: BTreeSet<PeerId>,
 }
 
 impl Sync {
@@ -79,11 +94,7 @@ impl Sync {
 }
 
 impl State {
-    pub(super) fn own_addresses(
-        &mut self,
-        addresses: std::collections::BTreeSet<Address>,
-        now: Now,
-    ) {
+    pub(super) fn own_addresses(&mut self, addresses: BTreeSet<Address>, now: Now) {
         self.own.addresses = addresses.into_iter().take(ADDRESSES_PER_PEER_MAX).collect();
         let addresses = vec![(self.own.peer, self.own.addresses.clone())];
         let request = Request {
@@ -111,9 +122,24 @@ impl State {
             addresses,
             last: self.integers.last_values(),
         };
+        self.sync.untold.remove(&peer);
         self.tell(peer, &request, now);
-        let next = now.mono + CLOCK_FIRST;
+        self.next_round_by(now.mono + CLOCK_FIRST);
+    }
+
+    fn next_round_by(&mut self, next: Duration) {
         self.sync.next_round = Some(self.sync.next_round.map_or(next, |round| round.min(next)));
+    }
+
+    /// Compares clocks with a member whose integers seem to be of another time: one of the two was
+    /// set since, as that of a Pi is when it finds the network.
+    pub(super) fn compare_clocks(&mut self, peer: PeerId, now: Now) {
+        let hinted = self.sync.hinted.get(&peer);
+        let is_soon = hinted.is_some_and(|&at| now.mono < at + HINT_INTERVAL);
+        if !is_soon && self.links.is_open(&peer) {
+            self.sync.hinted.insert(peer, now.mono);
+            self.tell(peer, &Request::default(), now);
+        }
     }
 
     /// Tells every connected member what is new.
@@ -138,6 +164,7 @@ impl State {
         let id = self.effects.ask(Asked::Sync {
             peer,
             sent_us: now.unix_us,
+            news: *request != Request::default(),
         });
         let bytes = request.encode();
         self.effects.net(NetOutput::Request {
@@ -149,7 +176,7 @@ impl State {
     }
 
     pub(super) fn sync_request(&mut self, peer: PeerId, id: InboundId, bytes: &[u8], now: Now) {
-        let request = if self.membership.is_known(&peer) {
+        let request = if self.membership.is_good(&peer, now) {
             Request::decode(bytes).map_err(|_| "malformed")
         } else {
             Err("not_a_member")
@@ -187,9 +214,14 @@ impl State {
         &mut self,
         peer: PeerId,
         sent_us: u64,
+        news: bool,
         result: Result<Vec<u8>, String>,
         now: Now,
     ) {
+        if news && result.is_err() && self.links.is_open(&peer) {
+            self.sync.untold.insert(peer);
+            self.next_round_by(now.mono + REPEAT);
+        }
         let Ok(response) = result
             .map_err(drop)
             .and_then(|b| Response::decode(&b).map_err(drop))
@@ -218,7 +250,11 @@ impl State {
         let peers: Vec<PeerId> = self.links.open_peers().collect();
         self.sync.next_round = (!peers.is_empty()).then(|| now.mono + CLOCK_INTERVAL);
         for peer in peers {
-            self.tell(peer, &Request::default(), now);
+            if self.sync.untold.contains(&peer) {
+                self.tell_everything(peer, now);
+            } else {
+                self.tell(peer, &Request::default(), now);
+            }
         }
     }
 }

@@ -7,8 +7,8 @@ use libp2p_identity::PeerId;
 use super::{
     io::{
         Command, Connection, Direction, Event, Failure, GossipId, InboundId, Input, Loaded,
-        NetInput, NetOutput, Now, Opening, Output, Protocol, Recipients, Record, Reply, RequestId,
-        Ticket, Transport, Verdict, Via,
+        NetInput, NetOutput, Now, Opening, Outcome, Output, Protocol, Recipients, Record, Reply,
+        RequestId, Ticket, Transport, Verdict, Via,
     },
     *,
 };
@@ -23,7 +23,8 @@ use crate::proto::{
         direct::{Frame, Request as DirectRequest, Response as DirectResponse, Status},
         member::{Refusal, Request, Response},
         peer_of_seed,
-        sync::{LastInteger, Request as SyncRequest},
+        signed::{Label, Signed},
+        sync::{LastInteger, Request as SyncRequest, Response as SyncResponse},
     },
 };
 
@@ -54,17 +55,23 @@ fn certificate(seed: u8) -> Certificate {
 
 /// A node with seed 1 that knows the member with seed 2.
 fn state(settings: Settings) -> State {
+    state_knowing(&certificate(2), [0; 32], settings)
+}
+
+fn state_knowing(member: &Certificate, seed: [u8; 32], settings: Settings) -> State {
     let setup = Setup {
         peer: peer_of_seed(1),
         messaging_key: messaging_key(1),
         mesh_key: Some(mesh_key()),
         name: "pi-1".parse().expect("a name"),
-        seed: [0; 32],
+        seed,
         settings,
     };
+    let address = Address::new("somewhere").expect("legal");
     let loaded = Loaded {
         certificate: Some(certificate(1).encode()),
-        members: vec![certificate(2).encode()],
+        members: vec![member.encode()],
+        addresses: vec![(member.terms().peer, vec![address])],
         ..Loaded::default()
     };
     let mut state = State::new(setup, loaded, NOW).expect("a state");
@@ -77,8 +84,20 @@ fn outputs(state: &mut State) -> Vec<Output> {
 }
 
 fn feed(state: &mut State, input: Input) -> Vec<Output> {
-    state.handle(input, NOW);
+    feed_at(state, input, NOW)
+}
+
+fn feed_at(state: &mut State, input: Input, now: Now) -> Vec<Output> {
+    state.handle(input, now);
     outputs(state)
+}
+
+/// Returns both clocks after some time.
+fn later(time: Duration) -> Now {
+    Now {
+        mono: NOW.mono + time,
+        unix_us: NOW.unix_us + micros(time),
+    }
 }
 
 /// Lets a peer connect and say hello with a certificate; returns the answer and whether the
@@ -122,7 +141,7 @@ fn hello(state: &mut State, peer: PeerId, certificate: Vec<u8>) -> (Response, bo
 }
 
 /// Brings the member with seed 2 all the way in.
-fn open(state: &mut State) {
+fn open(state: &mut State) -> Vec<Output> {
     let (answer, _) = hello(state, peer_of_seed(2), certificate(2).encode());
     assert_eq!(answer, Response::Hello(certificate(1).encode()));
     feed(
@@ -132,7 +151,7 @@ fn open(state: &mut State) {
             id: InboundId(2),
             bytes: Request::Ready.encode(),
         }),
-    );
+    )
 }
 
 #[test]
@@ -147,27 +166,84 @@ fn a_member_with_its_own_certificate_is_let_in() {
     );
 }
 
-#[test]
-fn nobody_is_let_in_with_a_certificate_that_is_not_good() {
+/// Returns encoded certificates that the member with seed 2 must not be let in with.
+fn bad_certificates() -> Vec<Vec<u8>> {
     let expired = mesh_key().issue(Terms {
         expires_ms: 1_799_999_999_999,
-        ..certificate(3).terms().clone()
+        ..certificate(2).terms().clone()
     });
-    let foreign = MeshKey::from_seed(&[8; 32]).issue(certificate(3).terms().clone());
-    for (peer, shown) in [
-        (peer_of_seed(3), certificate(2)),
-        (peer_of_seed(3), expired),
-        (peer_of_seed(3), foreign),
-    ] {
+    let foreign = MeshKey::from_seed(&[8; 32]).issue(certificate(2).terms().clone());
+    vec![
+        certificate(3).encode(),
+        expired.encode(),
+        foreign.encode(),
+        forged(certificate(2)),
+        Vec::new(),
+    ]
+}
+
+/// Signs what a certificate says with a key that is not the mesh key.
+fn forged(certificate: Certificate) -> Vec<u8> {
+    let key = ed25519_dalek::SigningKey::from_bytes(&[8; 32]);
+    let payload = certificate.signed().payload.clone();
+    prost::Message::encode_to_vec(&Signed::sign(Label::CERTIFICATE, payload, &key))
+}
+
+#[test]
+fn nobody_is_let_in_with_a_certificate_that_is_not_good() {
+    for shown in bad_certificates() {
         let mut state = state(Settings::default());
 
-        let (answer, opened) = hello(&mut state, peer, shown.encode());
+        let (answer, opened) = hello(&mut state, peer_of_seed(2), shown);
 
         assert_eq!(
             (answer, opened),
             (Response::Refused(Refusal::NotAMember), false)
         );
     }
+}
+
+#[test]
+fn nobody_who_was_dialled_is_let_in_with_a_certificate_that_is_not_good() {
+    for shown in bad_certificates() {
+        let mut state = state(Settings::default());
+        let hello = dialled(&mut state, NOW);
+
+        let result = Ok(Response::Hello(shown).encode());
+        let outputs = feed(
+            &mut state,
+            Input::Net(NetInput::Response { id: hello, result }),
+        );
+
+        let is = |wanted: fn(&NetOutput) -> bool| {
+            outputs
+                .iter()
+                .any(|o| matches!(o, Output::Net(output) if wanted(output)))
+        };
+        assert!(!is(|o| matches!(o, NetOutput::Open { .. })));
+        assert!(is(|o| matches!(o, NetOutput::Close { .. })));
+    }
+}
+
+/// Lets the dial of the member with seed 2 succeed; returns the name of our `Hello`.
+fn dialled(state: &mut State, now: Now) -> OutboundId {
+    let up = NetInput::Connected {
+        peer: peer_of_seed(2),
+        connection: Connection(1),
+        direction: Direction::Dialled,
+        address: Address::new("somewhere").expect("legal"),
+        transport: Transport::Tcp,
+    };
+    asked(&feed_at(state, Input::Net(up), now))
+}
+
+/// Returns the name of the request on `/pimesh/member/1` among these outputs.
+fn asked(outputs: &[Output]) -> OutboundId {
+    let asked = outputs.iter().find_map(|output| match output {
+        Output::Net(NetOutput::MemberRequest { id, .. }) => Some(*id),
+        _ => None,
+    });
+    asked.expect("a request")
 }
 
 #[test]
@@ -214,21 +290,12 @@ fn accepted_is_said_only_after_the_message_is_on_disk() {
     let mut state = state(Settings::default());
     open(&mut state);
     let is_reply = |o: &Output| matches!(o, Output::Reply(_, Ok(Reply::Accepted(_))));
-    let is_request = |o: &Output| {
-        matches!(
-            o,
-            Output::Net(NetOutput::Request {
-                protocol: Protocol::Direct,
-                ..
-            })
-        )
-    };
 
     let (before, ticket) = send(&mut state, "hello");
     let after = feed(&mut state, Input::Stored(ticket.expect("a ticket")));
 
-    assert!(!before.iter().any(|o| is_reply(o) || is_request(o)));
-    assert!(after.iter().any(is_reply) && after.iter().any(is_request));
+    assert!(!before.iter().any(is_reply) && sent(&before).is_none());
+    assert!(after.iter().any(is_reply) && sent(&after).is_some());
 }
 
 #[test]
@@ -256,6 +323,111 @@ fn a_full_outbox_takes_no_more() {
 
     assert!(failure(&outputs).is_some_and(|f| f.message.contains("outbox is full")));
     assert_eq!(ticket, None);
+}
+
+#[test]
+fn messages_on_their_way_to_the_disk_take_room_in_the_outbox() {
+    let mut state = state(Settings {
+        outbox_count_max: 1,
+        ..Settings::default()
+    });
+    let (_, first) = send(&mut state, "one");
+
+    let (outputs, second) = send(&mut state, "two");
+    let failed = Input::StoreFailed(first.expect("a ticket"), "disk full".to_owned());
+    feed(&mut state, failed);
+    let (_, third) = send(&mut state, "three");
+
+    assert!(failure(&outputs).is_some_and(|f| f.message.contains("outbox is full")));
+    assert_eq!(second, None);
+    assert!(third.is_some(), "what could not be written takes no room");
+}
+
+#[test]
+fn a_request_without_an_answer_is_sent_again_after_45_seconds() {
+    let mut state = state(Settings::default());
+    let (_, ticket) = send(&mut state, "hello");
+    feed(&mut state, Input::Stored(ticket.expect("a ticket")));
+    open(&mut state);
+    state.handle_timeout(NOW);
+    outputs(&mut state);
+
+    let wait = Duration::from_secs(45);
+    state.handle_timeout(later(wait - Duration::from_millis(1)));
+    assert!(sent(&outputs(&mut state)).is_none());
+    let due = state.poll_timeout().expect("a timer");
+    state.handle_timeout(later(wait));
+
+    assert_eq!(due, later(wait).mono);
+    assert!(sent(&outputs(&mut state)).is_some());
+}
+
+/// Returns the request with direct messages among these outputs.
+fn sent(outputs: &[Output]) -> Option<(OutboundId, DirectRequest)> {
+    outputs.iter().find_map(|output| match output {
+        Output::Net(NetOutput::Request {
+            protocol: Protocol::Direct,
+            id,
+            bytes,
+            ..
+        }) => Some((*id, DirectRequest::decode(bytes).expect("legal"))),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_request_that_the_recipient_could_not_take_is_sent_again_soon() {
+    let mut state = state(Settings::default());
+    let (_, ticket) = send(&mut state, "hello");
+    feed(&mut state, Input::Stored(ticket.expect("a ticket")));
+    let (id, _) = sent(&open(&mut state)).expect("a request");
+    state.handle_timeout(NOW);
+    outputs(&mut state);
+
+    let result = Ok(DirectResponse(vec![Status::TryAgain]).encode());
+    let refused = feed(&mut state, Input::Net(NetInput::Response { id, result }));
+    let due = state.poll_timeout().expect("a timer");
+    state.handle_timeout(later(Duration::from_secs(1)));
+
+    assert!(sent(&refused).is_none(), "not at once");
+    assert!(due <= later(Duration::from_secs(1)).mono, "{due:?}");
+    assert!(sent(&outputs(&mut state)).is_some());
+}
+
+#[test]
+fn one_request_carries_no_more_messages_than_a_request_may() {
+    for (count, text, expected) in [(200, "x".to_owned(), 128), (5, "x".repeat(100_000), 2)] {
+        let mut state = state(Settings::default());
+        for _ in 0..count {
+            let (_, ticket) = send(&mut state, &text);
+            feed(&mut state, Input::Stored(ticket.expect("a ticket")));
+        }
+
+        let outputs = open(&mut state);
+
+        let messages = sent(&outputs).map(|(_, request)| request.messages.len());
+        assert_eq!(messages, Some(expected));
+    }
+}
+
+#[test]
+fn a_message_to_a_member_that_is_removed_meanwhile_is_given_up() {
+    let mut state = state(Settings::default());
+    let (_, ticket) = send(&mut state, "hello");
+    let peer = "pi-2".to_owned();
+    feed(
+        &mut state,
+        Input::Control(RequestId(1), Command::Remove { peer }),
+    );
+
+    let outputs = feed(&mut state, Input::Stored(ticket.expect("a ticket")));
+
+    let is_refused = |output: &Output| {
+        matches!(output, Output::Event(Event::Sent(sent))
+            if sent.outcome == Outcome::Refused("removed".to_owned()))
+    };
+    assert!(outputs.iter().any(is_refused), "{outputs:?}");
+    assert_eq!(state.messages.count(), 0);
 }
 
 fn message(sender: u8, recipient: u8, key: u8, sequence: u64) -> DirectRequest {
@@ -338,28 +510,325 @@ fn forged_and_misdirected_messages_are_refused_with_the_reason() {
 }
 
 fn gossip(state: &mut State, index: i32, sequence: u64, count: usize) -> Verdict {
-    let iid = Iid {
+    let iids = vec![iid(index, 1); count];
+    verdict(&hear(state, &iids, head(sequence), NOW))
+}
+
+fn iid(index: i32, value: i32) -> Iid {
+    Iid {
         index: Index(index),
-        value: Value(1),
+        value: Value(value),
         date: Date(NOW.unix_ms()),
-    };
-    let head = Head {
+    }
+}
+
+fn head(sequence: u64) -> Head {
+    Head {
         entry: Entry::Native,
         held: false,
         ttl: Ttl::DEFAULT,
         sequence: Sequence(sequence),
         sent_ms: NOW.unix_ms(),
-    };
-    let bytes = IntegerFrame::new(head, vec![iid; count])
+    }
+}
+
+/// Lets the member with seed 2 broadcast integers.
+fn hear(state: &mut State, iids: &[Iid], head: Head, now: Now) -> Vec<Output> {
+    let bytes = IntegerFrame::new(head, iids.to_vec())
         .expect("legal")
         .encode();
     let (source, id) = (peer_of_seed(2), GossipId(1));
-    let outputs = feed(state, Input::Net(NetInput::Gossip { source, id, bytes }));
+    feed_at(
+        state,
+        Input::Net(NetInput::Gossip { source, id, bytes }),
+        now,
+    )
+}
+
+fn verdict(outputs: &[Output]) -> Verdict {
     let verdict = outputs.iter().find_map(|output| match output {
         Output::Net(NetOutput::Verdict { verdict, .. }) => Some(*verdict),
         _ => None,
     });
     verdict.expect("a verdict")
+}
+
+fn last_value(state: &State, index: i32) -> Option<i32> {
+    let last = state.report_last();
+    let last = last.iter().find(|last| last.index == Index(index));
+    last.map(|last| last.value.0)
+}
+
+#[test]
+fn an_integer_that_was_overtaken_is_not_the_last_value() {
+    let mut state = state(Settings::default());
+
+    hear(&mut state, &[iid(2, 20)], head(11), NOW);
+    let outputs = hear(&mut state, &[iid(2, 10)], head(10), NOW);
+
+    assert_eq!(verdict(&outputs), Verdict::Accept);
+    assert_eq!(last_value(&state, 2), Some(20));
+}
+
+#[test]
+fn an_integer_that_was_overtaken_by_a_handed_over_one_is_not_the_last_value() {
+    let mut state = state(Settings::default());
+    open(&mut state);
+    let last = LastInteger {
+        iid: iid(2, 20),
+        source: peer_of_seed(2),
+        sent_ms: NOW.unix_ms() + 5,
+    };
+    let request = SyncRequest {
+        last: vec![last],
+        ..SyncRequest::default()
+    };
+    sync(&mut state, &request, NOW);
+
+    hear(&mut state, &[iid(2, 10)], head(10), NOW);
+    let overtaken = last_value(&state, 2);
+    // As after the sender's clock was set back by a minute.
+    let set_back = Head {
+        sent_ms: NOW.unix_ms() - 60_000,
+        ttl: Ttl::from_ms(100_000).expect("legal"),
+        ..head(11)
+    };
+    hear(&mut state, &[iid(2, 30)], set_back, NOW);
+
+    assert_eq!((overtaken, last_value(&state, 2)), (Some(20), Some(30)));
+}
+
+#[test]
+fn a_frame_with_several_indices_has_a_last_value_of_each() {
+    let gateway = mesh_key().issue(Terms {
+        vouched: Some(300..=399),
+        ..certificate(2).terms().clone()
+    });
+    let mut state = state_knowing(&gateway, [0; 32], Settings::default());
+    let bridged = Head {
+        entry: Entry::Bridged,
+        ..head(1)
+    };
+
+    hear(
+        &mut state,
+        &[iid(300, 1), iid(301, 2), iid(300, 3)],
+        bridged,
+        NOW,
+    );
+
+    assert_eq!(
+        (last_value(&state, 300), last_value(&state, 301)),
+        (Some(3), Some(2))
+    );
+}
+
+/// Lets the member with seed 2 tell something about the mesh.
+fn sync(state: &mut State, request: &SyncRequest, now: Now) -> Vec<Output> {
+    let input = NetInput::Request {
+        peer: peer_of_seed(2),
+        protocol: Protocol::Sync,
+        id: InboundId(8),
+        bytes: request.encode(),
+    };
+    feed_at(state, Input::Net(input), now)
+}
+
+/// Returns what is told about the mesh among these outputs.
+fn told(outputs: &[Output]) -> Vec<(OutboundId, SyncRequest)> {
+    let told = outputs.iter().filter_map(|output| match output {
+        Output::Net(NetOutput::Request {
+            protocol: Protocol::Sync,
+            id,
+            bytes,
+            ..
+        }) => Some((*id, SyncRequest::decode(bytes).expect("legal"))),
+        _ => None,
+    });
+    told.collect()
+}
+
+#[test]
+fn clocks_are_compared_at_once_when_integers_seem_to_be_of_another_time() {
+    let mut state = state(Settings::default());
+    open(&mut state);
+    let future = Head {
+        sent_ms: NOW.unix_ms() + 3_600_000,
+        ..head(1)
+    };
+
+    let refused = hear(&mut state, &[iid(2, 1)], future, NOW);
+    let again = hear(&mut state, &[iid(2, 1)], future, NOW);
+    let [(id, request)] = &told(&refused)[..] else {
+        panic!("clocks are compared, not {refused:?}");
+    };
+    let answer = SyncResponse {
+        received_us: NOW.unix_us + 3_600_000_000,
+        sent_us: NOW.unix_us + 3_600_000_000,
+    };
+    let (id, result) = (*id, Ok(answer.encode()));
+    feed(&mut state, Input::Net(NetInput::Response { id, result }));
+    let compared = hear(&mut state, &[iid(2, 1)], future, NOW);
+
+    assert_eq!(*request, SyncRequest::default());
+    assert_eq!(told(&again), [], "a flood of hints is no flood of requests");
+    assert_eq!(verdict(&refused), Verdict::Ignore);
+    assert_eq!(verdict(&compared), Verdict::Accept);
+}
+
+#[test]
+fn news_that_got_lost_are_told_again_while_the_connection_stands() {
+    let mut state = state(Settings::default());
+    let opened = open(&mut state);
+    let [(id, _)] = told(&opened)[..] else {
+        panic!("everything is told, not {opened:?}");
+    };
+
+    let result = Err("timed out".to_owned());
+    feed(&mut state, Input::Net(NetInput::Response { id, result }));
+    state.handle_timeout(later(Duration::from_secs(5)));
+    let again = told(&outputs(&mut state));
+
+    let [(_, request)] = &again[..] else {
+        panic!("told once, not {again:?}");
+    };
+    assert!(request.certificates.contains(&certificate(1).encode()));
+}
+
+#[test]
+fn a_member_whose_certificate_is_over_is_heard_no_longer_on_an_open_connection() {
+    let ends = Now {
+        unix_us: certificate(2).terms().expires_ms * 1000,
+        ..NOW
+    };
+    let mut state = state(Settings::default());
+    open(&mut state);
+
+    let integer = Head {
+        sent_ms: ends.unix_ms(),
+        ..head(1)
+    };
+    let heard = hear(&mut state, &[iid(2, 1)], integer, ends);
+    let told = sync(&mut state, &SyncRequest::default(), ends);
+    let input = NetInput::Request {
+        peer: peer_of_seed(2),
+        protocol: Protocol::Direct,
+        id: InboundId(9),
+        bytes: message(2, 1, 2, 1).encode(),
+    };
+    let (status, ticket) = answer_of(&feed_at(&mut state, Input::Net(input), ends));
+
+    assert_eq!(verdict(&heard), Verdict::Ignore);
+    assert!(
+        matches!(
+            told[..],
+            [
+                Output::Event(Event::Refused { .. }),
+                Output::Net(NetOutput::Refuse { .. })
+            ]
+        ),
+        "{told:?}"
+    );
+    assert_eq!((status, ticket), (Some(Status::TryAgain), None));
+}
+
+/// How an attempt to be connected with a member ends.
+enum Attempt {
+    Fails,
+    LastsMs(u64),
+}
+
+/// Goes through these attempts, each as soon as it is due; returns the wait after each.
+fn waits(seed: u8, attempts: &[Attempt]) -> Vec<Duration> {
+    let mut state = state_knowing(&certificate(2), [seed; 32], Settings::default());
+    let (mut now, mut waits) = (NOW, Vec::new());
+    for attempt in attempts {
+        match attempt {
+            Attempt::Fails => fail_to_dial(&mut state, now),
+            Attempt::LastsMs(ms) => now = stay_connected(&mut state, now, *ms),
+        }
+        let wait = wait_of(&mut state, now);
+        now.mono += wait;
+        state.handle_timeout(now);
+        let dials = |o: &Output| matches!(o, Output::Net(NetOutput::Dial { .. }));
+        assert!(outputs(&mut state).iter().any(dials), "nobody dials");
+        waits.push(wait);
+    }
+    waits
+}
+
+fn fail_to_dial(state: &mut State, now: Now) {
+    let (peer, reason) = (peer_of_seed(2), "no route".to_owned());
+    let failed = NetInput::DialFailed { peer, reason };
+    feed_at(state, Input::Net(failed), now);
+}
+
+fn stay_connected(state: &mut State, now: Now, ms: u64) -> Now {
+    let hello = dialled(state, now);
+    let result = Ok(Response::Hello(certificate(2).encode()).encode());
+    let answered = NetInput::Response { id: hello, result };
+    let ready = asked(&feed_at(state, Input::Net(answered), now));
+    let result = Ok(Response::Ok.encode());
+    let answered = NetInput::Response { id: ready, result };
+    feed_at(state, Input::Net(answered), now);
+    let ends = Now {
+        mono: now.mono + Duration::from_millis(ms),
+        ..now
+    };
+    let gone = NetInput::Disconnected {
+        peer: peer_of_seed(2),
+        connection: Connection(1),
+        reason: "gone".to_owned(),
+    };
+    feed_at(state, Input::Net(gone), ends);
+    ends
+}
+
+/// Returns how long the node waits before it dials the member with seed 2.
+fn wait_of(state: &mut State, now: Now) -> Duration {
+    let outputs = feed_at(state, Input::Control(RequestId(1), Command::Peers), now);
+    let wait = outputs.iter().find_map(|output| match output {
+        Output::Reply(_, Ok(Reply::Peers(peers))) => peers[1].next_dial_ms,
+        _ => None,
+    });
+    // Told in whole milliseconds, cut off.
+    Duration::from_millis(wait.expect("a wait") + 1)
+}
+
+#[test]
+fn the_backoff_doubles_to_a_minute_and_begins_anew_after_a_connection_of_a_minute() {
+    use Attempt::{Fails, LastsMs};
+    let attempts = [
+        (Fails, 1),
+        (Fails, 2),
+        (Fails, 4),
+        (Fails, 8),
+        (Fails, 16),
+        (Fails, 32),
+        (Fails, 60),
+        (Fails, 60),
+        (LastsMs(59_999), 60),
+        (LastsMs(60_000), 1),
+        (Fails, 2),
+        (LastsMs(59_999), 4),
+        (Fails, 8),
+        (LastsMs(3_600_000), 1),
+    ];
+    let (attempts, ceilings): (Vec<Attempt>, Vec<u64>) = attempts.into_iter().unzip();
+
+    let runs: Vec<Vec<Duration>> = (0..100).map(|seed| waits(seed, &attempts)).collect();
+
+    for (at, ceiling) in ceilings.into_iter().enumerate() {
+        let ceiling = Duration::from_secs(ceiling);
+        let waits = || runs.iter().map(|waits| waits[at]);
+        let (least, most) = (waits().min(), waits().max());
+        let is_full_jitter = least < Some(ceiling / 10) && most > Some(ceiling * 9 / 10);
+        let cut_off = Duration::from_millis(1);
+        assert!(
+            is_full_jitter && most <= Some(ceiling + cut_off),
+            "{at}: {least:?} {most:?}"
+        );
+    }
 }
 
 #[test]
@@ -448,16 +917,18 @@ fn sync_last(state: &mut State, value: i32, sent_ms: u64) {
 }
 
 #[test]
-fn the_last_value_of_an_index_is_the_one_sent_last_and_never_from_far_ahead() {
+fn a_value_handed_over_from_far_ahead_gives_way_to_a_live_one() {
     let mut state = state(Settings::default());
     open(&mut state);
     let last = |state: &State| state.report_last().first().map(|last| last.value.0);
 
-    sync_last(&mut state, 5, u64::MAX);
-    assert_eq!(last(&state), None);
     sync_last(&mut state, 6, NOW.unix_ms() - 10);
     sync_last(&mut state, 7, NOW.unix_ms() - 20);
     assert_eq!(last(&state), Some(6));
+    sync_last(&mut state, 5, u64::MAX);
+    assert_eq!(last(&state), Some(5));
+    assert_eq!(gossip(&mut state, 2, 1, 1), Verdict::Accept);
+    assert_eq!(last(&state), Some(1));
 }
 
 #[test]

@@ -1,0 +1,74 @@
+//! What is on a simulated disk.
+
+use std::collections::BTreeSet;
+
+use libp2p_identity::PeerId;
+
+use crate::{
+    proto::mesh::MessageId,
+    state::io::{Invite, Loaded, Outgoing, Record},
+};
+
+/// What is on a machine's disk at some moment.
+#[derive(Clone, Default)]
+pub(super) struct Disk {
+    pub(super) loaded: Loaded,
+    pub(super) inbox: Vec<(PeerId, MessageId, String)>,
+    /// Every message that ever was in the outbox.
+    pub(super) sent: BTreeSet<MessageId>,
+}
+
+impl Disk {
+    pub(super) fn write(&mut self, record: Record) {
+        let on = &mut self.loaded;
+        match record {
+            Record::JoinedMesh { certificate } => {
+                on.certificate = Some(certificate);
+                on.members.clear();
+                on.revocations.clear();
+                on.invites.clear();
+            }
+            // Certificates are kept in the order in which they were learned; the last one counts.
+            Record::Member { certificate, .. } => on.members.push(certificate),
+            Record::Revocation { revocation, .. } => on.revocations.push(revocation),
+            Record::Invite(invite) => {
+                on.invites
+                    .retain(|i: &Invite| i.secret_hash != invite.secret_hash);
+                on.invites.push(invite);
+            }
+            Record::ForgetInvite { secret_hash } => {
+                on.invites.retain(|i| i.secret_hash != secret_hash);
+            }
+            Record::Addresses { peer, addresses } => {
+                on.addresses.retain(|(p, _)| *p != peer);
+                on.addresses.push((peer, addresses));
+            }
+            Record::Outgoing(message) => {
+                self.sent.insert(message.id);
+                on.outbox.push(message);
+            }
+            Record::Outcome { id, .. } => on.outbox.retain(|m: &Outgoing| m.id != id),
+            Record::Incoming(message) => {
+                if let Some((epoch, sequence)) = message.mark {
+                    on.marks
+                        .retain(|(p, e, _)| (*p, *e) != (message.sender, epoch));
+                    on.marks.push((message.sender, epoch, sequence));
+                }
+                self.inbox.push((message.sender, message.id, message.text));
+            }
+            Record::Pin {
+                peer,
+                fingerprint,
+                bits,
+            } => {
+                on.pins.retain(|(p, ..)| *p != peer);
+                on.pins.push((peer, fingerprint, bits));
+            }
+            Record::Prune { .. } => {}
+        }
+    }
+
+    pub(super) fn received(&self, id: MessageId) -> bool {
+        self.inbox.iter().any(|(_, known, _)| *known == id)
+    }
+}

@@ -1,0 +1,365 @@
+//! One simulated machine: a state, a disk, two clocks and a power switch.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use libp2p_identity::PeerId;
+use rand_core::Rng;
+
+use super::{Happening, Trace, World, disk::Disk, model::Heard};
+use crate::{
+    proto::{
+        iid::Index,
+        mesh::{Address, certificate::MeshKey},
+        syft,
+    },
+    state::{
+        Settings, Setup, State,
+        io::{
+            Command, Event, Failure, Input, NetInput, Now, Outcome, Output, Record, Reply,
+            RequestId, Ticket,
+        },
+        report,
+    },
+};
+
+/// Most messages in an outbox: few, so that a run comes to the limit.
+pub(super) const OUTBOX_MAX: usize = 12;
+
+/// Integers that a sender may send in a second, steadily.
+pub(super) const BUDGET_PER_SECOND: u32 = 5;
+
+/// Integers that a sender may send at once.
+pub(super) const BUDGET_BURST: u32 = 100;
+
+/// What a write takes at least to count as slow.
+const SLOW: Duration = Duration::from_millis(500);
+
+/// One simulated machine.
+pub(super) struct Machine {
+    pub(super) peer: PeerId,
+    pub(super) seed: u8,
+    pub(super) state: Option<State>,
+    pub(super) disk: Disk,
+    /// Tickets on their way to the disk. A power cut loses them.
+    pub(super) writing: Vec<(Ticket, Vec<Record>)>,
+    /// Power-ons: what is under way from an earlier one finds nobody.
+    pub(super) life: u32,
+    pub(super) started: Duration,
+    /// The calendar clock minus true time, in microseconds.
+    pub(super) clock_off_us: i64,
+    /// When the state is called next because of the time.
+    timer: Option<Duration>,
+    requests: BTreeMap<RequestId, Asked>,
+    next_request: u64,
+    /// Frames of this turn, which travel in one message.
+    unpublished: Vec<Vec<u8>>,
+    /// What its own listeners were told in this turn.
+    own_values: Vec<i32>,
+    /// What came of the gossip message that it judges.
+    pub(super) hearing: Option<Heard>,
+    /// Gossip messages that gossipsub would recognise.
+    pub(super) gossip_seen: BTreeSet<usize>,
+    pub(super) last: Vec<report::Integer>,
+}
+
+/// What a command was about.
+pub(super) enum Asked {
+    Invite {
+        joiner: usize,
+    },
+    Send {
+        to: PeerId,
+        text: String,
+    },
+    Last,
+    /// Whether it is idle, as it should be when everything has come right.
+    Idle,
+    Nothing,
+}
+
+impl Machine {
+    pub(super) fn new(peer: PeerId, seed: u8) -> Self {
+        Self {
+            peer,
+            seed,
+            state: None,
+            disk: Disk::default(),
+            writing: Vec::new(),
+            life: 0,
+            started: Duration::ZERO,
+            clock_off_us: 0,
+            timer: None,
+            requests: BTreeMap::new(),
+            next_request: 0,
+            unpublished: Vec::new(),
+            own_values: Vec::new(),
+            hearing: None,
+            gossip_seen: BTreeSet::new(),
+            last: Vec::new(),
+        }
+    }
+
+    /// Returns the value that this machine last heard of an index.
+    pub(super) fn last_of(&self, index: Index) -> Option<&report::Integer> {
+        self.last.iter().find(|last| last.index == index)
+    }
+
+    /// Counts what the outbox holds once all is written.
+    fn outbox_count(&self) -> usize {
+        let records = || self.writing.iter().flat_map(|(_, records)| records);
+        let more = records().filter(|r| matches!(r, Record::Outgoing(_)));
+        let less = records().filter(|r| matches!(r, Record::Outcome { .. }));
+        (self.disk.loaded.outbox.len() + more.count()).saturating_sub(less.count())
+    }
+}
+
+/// Returns the keys of the node with this seed.
+pub(super) fn messaging_key(seed: u8) -> syft::SigningKey {
+    syft::SigningKey::from_seed(&[seed + 100; 32])
+}
+
+/// Returns the mesh key that the node with this seed is born with.
+pub(super) fn mesh_key(seed: u8) -> MeshKey {
+    MeshKey::from_seed(&[seed + 50; 32])
+}
+
+pub(super) fn address(place: usize) -> Address {
+    Address::new(format!("sim/{place}")).expect("legal")
+}
+
+impl World {
+    pub(super) fn true_us(&self) -> u64 {
+        1_800_000_000_000_000 + u64::try_from(self.now.as_micros()).expect("small")
+    }
+
+    pub(super) fn clocks(&self, machine: usize) -> Now {
+        let m = &self.machines[machine];
+        Now {
+            mono: self.now - m.started,
+            unix_us: self.true_us().saturating_add_signed(m.clock_off_us),
+        }
+    }
+
+    pub(super) fn power_on(&mut self, at: usize) {
+        let chance = self.rng.next_u64();
+        let machine = &mut self.machines[at];
+        machine.started = self.now;
+        let mut seed = [machine.seed; 32];
+        seed[..8].copy_from_slice(&chance.to_le_bytes());
+        let has_mesh = machine.disk.loaded.certificate.is_some();
+        let setup = Setup {
+            peer: machine.peer,
+            messaging_key: messaging_key(machine.seed),
+            mesh_key: (!has_mesh || machine.seed == 1).then(|| mesh_key(machine.seed)),
+            name: format!("pi-{}", machine.seed).parse().expect("a name"),
+            seed,
+            settings: Settings {
+                outbox_count_max: OUTBOX_MAX,
+                budget_per_second: BUDGET_PER_SECOND,
+                budget_burst: BUDGET_BURST,
+                ..Settings::default()
+            },
+        };
+        let loaded = machine.disk.loaded.clone();
+        let now = self.clocks(at);
+        let state = State::new(setup, loaded, now).expect("the disk is good");
+        self.machines[at].state = Some(state);
+        self.input(at, Input::Net(NetInput::OwnAddresses([address(at)].into())));
+        self.make_rsa_key(at);
+    }
+
+    pub(super) fn power_cut(&mut self, at: usize) {
+        self.model.power_cut(at);
+        let machine = &mut self.machines[at];
+        machine.state = None;
+        machine.life += 1;
+        machine.timer = None;
+        machine.requests.clear();
+        machine.gossip_seen.clear();
+        // What was not yet written is gone; some of it may have reached the disk unsaid.
+        let writing = std::mem::take(&mut machine.writing);
+        let kept = usize::try_from(self.chance(writing.len() as u64 + 1)).expect("small");
+        self.count("records_kept_in_a_power_cut", kept);
+        self.count("records_lost_in_a_power_cut", writing.len() - kept);
+        for (_, records) in writing.into_iter().take(kept) {
+            self.write(at, records);
+        }
+        self.unplug(at);
+    }
+
+    fn write(&mut self, at: usize, records: Vec<Record>) {
+        let disk = &mut self.machines[at].disk;
+        records.into_iter().for_each(|record| disk.write(record));
+        let waiting = disk.loaded.outbox.len();
+        assert!(waiting <= OUTBOX_MAX, "{waiting} messages in the outbox");
+    }
+
+    pub(super) fn written(&mut self, at: usize) {
+        let (ticket, records) = self.machines[at].writing.remove(0);
+        self.write(at, records);
+        self.input(at, Input::Stored(ticket));
+    }
+
+    pub(super) fn input(&mut self, at: usize, input: Input) {
+        let now = self.clocks(at);
+        let Some(state) = &mut self.machines[at].state else {
+            return;
+        };
+        state.handle(input, now);
+        self.drain(at);
+    }
+
+    pub(super) fn timeout(&mut self, at: usize) {
+        if self.machines[at].timer != Some(self.now) {
+            return;
+        }
+        self.machines[at].timer = None;
+        let now = self.clocks(at);
+        let Some(state) = &mut self.machines[at].state else {
+            return;
+        };
+        if state.poll_timeout().is_some_and(|due| due <= now.mono) {
+            state.handle_timeout(now);
+        }
+        self.drain(at);
+    }
+
+    fn drain(&mut self, at: usize) {
+        while let Some(output) = self.machines[at]
+            .state
+            .as_mut()
+            .and_then(State::poll_output)
+        {
+            match output {
+                Output::Net(output) => self.act(at, output),
+                Output::Reply(request, result) => self.replied(at, request, result),
+                Output::Store(ticket, records) => self.store(at, ticket, records),
+                Output::Event(event) => self.event(at, event),
+            }
+        }
+        self.flush(at);
+        self.arm(at);
+    }
+
+    /// Sends the frames of this turn as one message.
+    fn flush(&mut self, at: usize) {
+        let frames = std::mem::take(&mut self.machines[at].unpublished);
+        let told = std::mem::take(&mut self.machines[at].own_values);
+        if frames.is_empty() {
+            assert_eq!(
+                told, [0; 0],
+                "told to its own listeners, and to nobody else"
+            );
+            return;
+        }
+        self.publish(at, frames.concat(), told);
+    }
+
+    pub(super) fn hold_frame(&mut self, at: usize, frame: Vec<u8>) {
+        self.machines[at].unpublished.push(frame);
+    }
+
+    fn arm(&mut self, at: usize) {
+        let machine = &mut self.machines[at];
+        let Some(timeout) = machine.state.as_ref().and_then(State::poll_timeout) else {
+            return;
+        };
+        let soonest = self.now + Duration::from_millis(1);
+        let due = (machine.started + timeout).max(soonest);
+        if machine.timer.is_none_or(|timer| timer > due) {
+            machine.timer = Some(due);
+            let life = machine.life;
+            self.at(due - self.now, Happening::Timeout(at, life));
+        }
+    }
+
+    fn store(&mut self, at: usize, ticket: Ticket, records: Vec<Record>) {
+        self.machines[at].writing.push((ticket, records));
+        let slowest = if self.chance(10) == 0 { 3_000 } else { 12 };
+        let time = Duration::from_millis(1 + self.chance(slowest));
+        self.count("slow_writes", usize::from(time >= SLOW));
+        let life = self.machines[at].life;
+        self.at(time, Happening::Written(at, life));
+        if self.trouble && self.chance(60) == 0 {
+            self.at(time / 2, Happening::PowerFails(at, life));
+        }
+    }
+
+    fn event(&mut self, at: usize, event: Event) {
+        let own = self.machines[at].peer;
+        match &event {
+            Event::Integers(integers) if integers.last_known => {
+                self.count("last_values_handed_over", integers.iids.len());
+            }
+            Event::Integers(integers) => {
+                let values = integers.iids.iter().map(|iid| iid.value.0);
+                let machine = &mut self.machines[at];
+                if integers.source == own {
+                    machine.own_values.extend(values);
+                } else {
+                    let heard = machine.hearing.as_mut().expect("nothing came");
+                    heard.values.extend(values);
+                }
+            }
+            Event::Refused {
+                what: "integer",
+                why,
+                ..
+            } => {
+                let heard = self.machines[at].hearing.as_mut().expect("nothing came");
+                heard.why = Some(why);
+            }
+            Event::Sent(sent) if sent.outcome == Outcome::Delivered => {
+                let to = self.place(&sent.peer_id).expect("a machine");
+                let has = self.machines[to].disk.received(sent.id);
+                assert!(has, "delivered, and not on the disk of {to}");
+            }
+            Event::Received(received) => {
+                let has = self.machines[at].disk.received(received.id);
+                assert!(has, "received, and not on the disk of {at}");
+            }
+            _ => {}
+        }
+        self.trace.push((self.now, Trace::Event(at, event)));
+    }
+
+    pub(super) fn ask(&mut self, at: usize, command: Command, asked: Asked) {
+        let request = RequestId(self.machines[at].next_request);
+        self.machines[at].next_request += 1;
+        self.machines[at].requests.insert(request, asked);
+        self.input(at, Input::Control(request, command));
+    }
+
+    fn replied(&mut self, at: usize, request: RequestId, result: Result<Reply, Failure>) {
+        let asked = self.machines[at].requests.remove(&request);
+        match (asked.expect("asked in this life"), result) {
+            (Asked::Invite { joiner }, Ok(Reply::Invited(invite))) => {
+                let ticket = invite.ticket;
+                self.tickets.push(ticket.clone());
+                self.ask(joiner, Command::Join { ticket }, Asked::Nothing);
+            }
+            (Asked::Send { to, text }, Ok(Reply::Accepted(accepted))) => {
+                let sent = &self.machines[at].disk.sent;
+                let stored = accepted.iter().all(|accepted| sent.contains(&accepted.id));
+                assert!(stored, "accepted, and not on disk");
+                self.model.accepted(self.machines[at].peer, to, text);
+            }
+            (Asked::Send { .. }, Err(failure)) => {
+                let waiting = self.machines[at].outbox_count();
+                let text = failure.message;
+                assert!(waiting >= OUTBOX_MAX, "{text}, with {waiting} messages");
+                self.count("messages_over_the_cap", 1);
+            }
+            (Asked::Last, Ok(Reply::LastIntegers(last))) => self.machines[at].last = last,
+            (Asked::Idle, Ok(Reply::Status(status))) => {
+                let left = (status.outbox_count, status.outbox_bytes);
+                assert_eq!((left, status.connected), ((0, 0), self.machines.len() - 1));
+            }
+            (Asked::Nothing, Ok(_)) => {}
+            (_, result) => panic!("an answer to something else: {result:?}"),
+        }
+    }
+}
