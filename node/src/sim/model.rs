@@ -65,6 +65,7 @@ pub(super) struct Model {
     accepted: BTreeMap<(PeerId, PeerId), Vec<String>>,
     said: Vec<Said>,
     memory: BTreeMap<(usize, usize), Memory>,
+    /// Who has heard what since it was switched on.
     heard: BTreeSet<(usize, usize)>,
     comparing: BTreeMap<(usize, OutboundId), (usize, Duration)>,
     jumped: BTreeMap<usize, Duration>,
@@ -213,7 +214,9 @@ impl Model {
         }
     }
 
+    /// Windows are not stored: a copy that is still under way may be heard again in the next life.
     pub(super) fn power_cut(&mut self, at: usize) {
+        self.heard.retain(|(of, _)| *of != at);
         self.memory.retain(|(of, _), _| *of != at);
         self.comparing.retain(|(of, _), _| *of != at);
     }

@@ -21,10 +21,11 @@ use crate::proto::{
         MessageId,
         certificate::{Certificate, MeshKey, Terms},
         direct::{Frame, Request as DirectRequest, Response as DirectResponse, Status},
-        member::{Refusal, Request, Response},
+        member::{Join, Refusal, Request, Response},
         peer_of_seed,
         signed::{Label, Signed},
         sync::{LastInteger, Request as SyncRequest, Response as SyncResponse},
+        ticket::Secret,
     },
 };
 
@@ -261,6 +262,88 @@ fn a_removed_member_is_told_and_not_let_in() {
         matches!(answer, Response::Revoked(_)) && !opened,
         "{answer:?}"
     );
+}
+
+/// Makes a ticket; returns its secret.
+fn invite(state: &mut State) -> Secret {
+    let command = Command::Invite {
+        name: None,
+        index: None,
+        lifetime: None,
+    };
+    let ticket = stored(&feed(state, Input::Control(RequestId(1), command)));
+    let outputs = feed(state, Input::Stored(ticket));
+    let text = outputs.iter().find_map(|output| match output {
+        Output::Reply(_, Ok(Reply::Invited(invite))) => Some(&invite.ticket),
+        _ => None,
+    });
+    let ticket = crate::proto::mesh::ticket::Ticket::from_text(text.expect("a ticket"));
+    ticket.expect("legal").secret
+}
+
+fn stored(outputs: &[Output]) -> Ticket {
+    let ticket = outputs.iter().find_map(|output| match output {
+        Output::Store(ticket, _) => Some(*ticket),
+        _ => None,
+    });
+    ticket.expect("records")
+}
+
+/// Lets a peer come with a ticket whose proof is made with the key of this seed; returns why not,
+/// or nothing if it is let in.
+fn join(state: &mut State, seed: u8, secret: &Secret, prover: u8, now: Now) -> Option<Refusal> {
+    let (peer, connection) = (peer_of_seed(seed), Connection(u64::from(seed)));
+    let up = NetInput::Connected {
+        peer,
+        connection,
+        direction: Direction::Accepted,
+        address: Address::new("somewhere").expect("legal"),
+        transport: Transport::Tcp,
+    };
+    feed_at(state, Input::Net(up), now);
+    let join = Join {
+        secret: secret.clone(),
+        name: "guest".parse().expect("a name"),
+        messaging_key: *messaging_key(seed).public(),
+        proof: messaging_key(prover).sign(&Join::proof_payload(&peer, secret)),
+    };
+    let request = NetInput::MemberRequest {
+        connection,
+        id: InboundId(1),
+        bytes: Request::Join(Box::new(join)).encode(),
+    };
+    let outputs = feed_at(state, Input::Net(request), now);
+    outputs.iter().find_map(|output| match output {
+        Output::Net(NetOutput::MemberRespond { bytes, .. }) => match Response::decode(bytes) {
+            Ok(Response::Refused(refusal)) => Some(refusal),
+            answer => panic!("an answer before anything is on disk: {answer:?}"),
+        },
+        _ => None,
+    })
+}
+
+#[test]
+fn a_ticket_lets_in_the_first_peer_that_knows_its_secret_and_nobody_else() {
+    let mut state = state(Settings::default());
+    let secret = invite(&mut state);
+    let unknown = Secret::new([7; 16]);
+    let too_late = later(INVITE_LIFETIME);
+
+    let refused = [
+        join(&mut state, 5, &unknown, 5, NOW),
+        join(&mut state, 5, &secret, 6, NOW),
+        join(&mut state, 5, &secret, 5, too_late),
+    ];
+    let first = join(&mut state, 5, &secret, 5, NOW);
+    let second = join(&mut state, 6, &secret, 6, NOW);
+
+    let expected = [
+        Refusal::TicketUnknown,
+        Refusal::NotAMember,
+        Refusal::TicketExpired,
+    ];
+    assert_eq!(refused, expected.map(Some));
+    assert_eq!((first, second), (None, Some(Refusal::TicketUnknown)));
 }
 
 fn send(state: &mut State, text: &str) -> (Vec<Output>, Option<Ticket>) {
