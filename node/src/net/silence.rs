@@ -7,9 +7,9 @@
 //! for this.)
 
 use std::{
-    io,
+    io::{self, IoSlice, IoSliceMut},
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -17,11 +17,18 @@ use futures::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 
 /// A stream that fails with [`io::ErrorKind::TimedOut`] once nothing was read for a time.
+///
+/// A busy stream is read thousands of times a second, so a read that finds something only raises a
+/// flag, and clock and timer are looked at when there is nothing more to read.
 pub(super) struct Watched<S> {
     stream: S,
     limit: Duration,
-    heard: Instant,
+    /// Whether something was read since `heard_at`.
+    heard: bool,
+    heard_at: Instant,
     alarm: Pin<Box<Sleep>>,
+    /// Whom the alarm wakes.
+    waker: Option<Waker>,
 }
 
 impl<S> Watched<S> {
@@ -29,22 +36,40 @@ impl<S> Watched<S> {
         Self {
             stream,
             limit,
-            heard: Instant::now(),
+            heard: false,
+            heard_at: Instant::now(),
             alarm: Box::pin(tokio::time::sleep(limit)),
+            waker: None,
         }
     }
 
-    /// Moves the alarm to the end of the silence so far; a read only notes its time.
+    /// Looks whether the silence is over its limit.
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        if std::mem::take(&mut self.heard) {
+            self.heard_at = Instant::now();
+        }
+        let is_set = self.waker.as_ref().is_some_and(|w| w.will_wake(cx.waker()));
+        if is_set && !self.alarm.is_elapsed() {
+            return Poll::Pending;
+        }
         while self.alarm.as_mut().poll(cx).is_ready() {
-            let until = self.heard + self.limit;
+            let until = self.heard_at + self.limit;
             if until <= Instant::now() {
                 let text = format!("nothing was heard for {} s", self.limit.as_secs());
                 return Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, text));
             }
             self.alarm.as_mut().reset(until);
         }
+        self.waker = Some(cx.waker().clone());
         Poll::Pending
+    }
+
+    fn noted<T>(&mut self, cx: &mut Context<'_>, read: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if read.is_pending() {
+            return self.poll_silence(cx).map(Err);
+        }
+        self.heard = true;
+        read
     }
 }
 
@@ -54,13 +79,17 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        match Pin::new(&mut self.stream).poll_read(cx, buffer) {
-            Poll::Pending => self.poll_silence(cx).map(Err),
-            ready => {
-                self.heard = Instant::now();
-                ready
-            }
-        }
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        self.noted(cx, read)
+    }
+
+    fn poll_read_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &mut [IoSliceMut<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let read = Pin::new(&mut self.stream).poll_read_vectored(cx, buffers);
+        self.noted(cx, read)
     }
 }
 
@@ -71,6 +100,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, buffers)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
