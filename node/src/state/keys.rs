@@ -117,7 +117,8 @@ impl State {
         }
     }
 
-    /// Runs the key exchange with a member, once in a run. Of two peers the smaller one begins.
+    /// Runs the key exchange with a member, once for each time that it is there: it may come back
+    /// with another key. Of two peers the smaller one begins.
     pub(super) fn exchange_keys(&mut self, peer: PeerId) {
         if self.own.peer < peer {
             self.begin_exchange(peer);
@@ -140,6 +141,11 @@ impl State {
                 self.begin_exchange(peer);
             }
         }
+    }
+
+    /// The member is gone.
+    pub(super) fn forget_exchange(&mut self, peer: &PeerId) {
+        self.keys.exchanged.remove(peer);
     }
 
     fn begin_exchange(&mut self, peer: PeerId) {

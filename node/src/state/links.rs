@@ -230,6 +230,7 @@ impl State {
             self.peers
                 .went_down(&peer, up_for, reason.clone(), &mut self.effects, now);
             self.messages.link_lost(&peer);
+            self.forget_exchange(&peer);
             if self.membership.is_known(&peer) {
                 let name = self.name_of(&peer);
                 self.effects.event(Event::PeerDown { peer, name, reason });

@@ -1058,3 +1058,34 @@ fn a_sender_over_its_budget_is_ignored_and_not_blamed() {
             .any(|o| matches!(o, Output::Event(Event::Integers(_))))
     );
 }
+
+#[test]
+fn keys_are_exchanged_anew_when_a_member_comes_back() {
+    // Of two peers the smaller one begins.
+    let seed = (3..50).find(|&seed| peer_of_seed(1) < peer_of_seed(seed));
+    let seed = seed.expect("one of them is larger");
+    let mut state = state(Settings::default());
+    let own = crate::proto::p2sn::Fingerprint([7; 32]);
+    feed(&mut state, Input::Net(NetInput::P2snReady(own)));
+    let begins = |o: &Output| matches!(o, Output::Net(NetOutput::P2snOpen { .. }));
+    let peer = peer_of_seed(seed);
+
+    for _ in 0..2 {
+        hello(&mut state, peer, certificate(seed).encode());
+        let ready = NetInput::MemberRequest {
+            connection: Connection(1),
+            id: InboundId(2),
+            bytes: Request::Ready.encode(),
+        };
+        let opened = feed(&mut state, Input::Net(ready));
+        assert_eq!(opened.iter().filter(|o| begins(o)).count(), 1);
+        state.p2sn_established(super::io::SessionId::Ours(1), peer);
+        outputs(&mut state);
+        let gone = NetInput::Disconnected {
+            peer,
+            connection: Connection(1),
+            reason: "closed".to_owned(),
+        };
+        feed(&mut state, Input::Net(gone));
+    }
+}
