@@ -104,6 +104,11 @@ async fn npm(name: &str) -> anyhow::Result<PathBuf> {
             std::fs::copy(entry.path(), folder.join(entry.file_name()))?;
         }
     }
+    let protocol = "proto-specs/pimesh.proto";
+    let published = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("..")
+        .join(protocol);
+    std::fs::copy(published, folder.join("pimesh.proto")).context(protocol)?;
     if std::fs::read(&done).ok().as_ref() != Some(&lock) {
         let status = Command::new("npm")
             .args(["ci", "--no-audit", "--no-fund", "--loglevel=error"])

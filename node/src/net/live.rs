@@ -14,8 +14,8 @@ use std::{
     time::Duration,
 };
 
-use futures::{AsyncReadExt, AsyncWriteExt};
-use libp2p::{PeerId, Stream, StreamProtocol};
+use futures::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use libp2p::{PeerId, StreamProtocol};
 use tokio::{
     sync::{Notify, mpsc, watch},
     time::timeout,
@@ -37,6 +37,10 @@ const ROOM_TIME: Duration = Duration::from_secs(1);
 
 /// How long the opening of a stream may take.
 const OPENING_TIME: Duration = Duration::from_secs(10);
+
+/// Streams of one peer that are read at once. It has one; while a connection takes the place of
+/// another, the last words of the old one still come.
+pub(super) const READERS_PER_PEER_MAX: usize = 4;
 
 /// How long a line that broke rests before it may be laid again.
 const REST: Duration = Duration::from_secs(1);
@@ -79,7 +83,7 @@ pub(super) enum Phase {
     Broken,
 }
 
-/// The stream to one peer. Ends with its last owner.
+/// The stream to one peer. When it is dropped, what waits still goes out, and then the stream ends.
 #[derive(Debug)]
 pub(super) struct Line {
     queue: Arc<Queue>,
@@ -213,21 +217,20 @@ impl Queue {
     async fn take(&self, bytes: &mut Vec<u8>) -> bool {
         bytes.clear();
         loop {
-            {
+            let ended = {
                 let mut waiting = self.lock();
-                if waiting.ended {
-                    return false;
-                }
                 for message in waiting.messages.drain(..) {
                     let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
                     bytes.extend_from_slice(&length.to_be_bytes());
                     bytes.extend_from_slice(&message);
                 }
                 waiting.bytes = 0;
-            }
+                waiting.ended
+            };
             self.room.set(0);
-            if !bytes.is_empty() {
-                return true;
+            // What was sent before the end still goes out.
+            if ended || !bytes.is_empty() {
+                return !bytes.is_empty();
             }
             self.news.notified().await;
         }
@@ -235,12 +238,22 @@ impl Queue {
 }
 
 /// Reads the messages of a peer until its stream ends, and hands them to the loop. A loop that is
-/// busy holds the peer back.
-pub(super) async fn read(peer: PeerId, mut stream: Stream, inputs: mpsc::Sender<NetInput>) {
-    while let Ok(Some(bytes)) = read_message(&mut stream).await {
-        let input = NetInput::Live {
-            source: peer,
-            bytes,
+/// busy holds the peer back. A message that is too long ends the stream.
+pub(super) async fn read(
+    source: PeerId,
+    mut stream: impl AsyncRead + Unpin,
+    inputs: mpsc::Sender<NetInput>,
+) {
+    loop {
+        let input = match read_message(&mut stream).await {
+            Ok(Some(bytes)) => NetInput::Live { source, bytes },
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                // Fails only when the node is stopping.
+                drop(inputs.send(NetInput::LiveTooLong { source }).await);
+                return;
+            }
+            // The stream ended, between two messages or within one that nobody will send again.
+            Ok(None) | Err(_) => return,
         };
         if inputs.send(input).await.is_err() {
             return;
@@ -248,7 +261,7 @@ pub(super) async fn read(peer: PeerId, mut stream: Stream, inputs: mpsc::Sender<
     }
 }
 
-async fn read_message(stream: &mut Stream) -> io::Result<Option<Vec<u8>>> {
+async fn read_message(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Vec<u8>>> {
     let mut length = [0; 4];
     if stream.read(&mut length[..1]).await? == 0 {
         return Ok(None);
@@ -281,8 +294,52 @@ mod tests {
 
         assert_eq!(bytes, [0, 0, 0, 2, 1, 1, 0, 0, 0, 3, 2, 2, 2]);
         let queue = Arc::clone(&line.queue);
+        line.send(message(3, 1));
         drop(line);
+        assert!(queue.take(&mut bytes).await, "what was sent still goes out");
+        assert_eq!(bytes, [0, 0, 0, 1, 3]);
         assert!(!queue.take(&mut bytes).await);
+    }
+
+    async fn read_all(bytes: &[u8]) -> Vec<NetInput> {
+        let (inputs, mut read_inputs) = mpsc::channel(8);
+        read(
+            PeerId::random(),
+            futures::io::Cursor::new(bytes.to_vec()),
+            inputs,
+        )
+        .await;
+        let mut all = Vec::new();
+        while let Some(input) = read_inputs.recv().await {
+            all.push(input);
+        }
+        all
+    }
+
+    #[tokio::test]
+    async fn messages_are_read_up_to_their_limit_and_a_longer_one_is_told() {
+        let of = |length: usize| {
+            let prefix = u32::try_from(length).expect("short").to_be_bytes();
+            [&prefix[..], &vec![7; length]].concat()
+        };
+        let longest = [of(MESSAGE_BYTES_MAX), of(2)].concat();
+
+        let all = read_all(&longest).await;
+        assert!(
+            matches!(&all[..], [NetInput::Live { bytes, .. }, NetInput::Live { .. }]
+                if bytes.len() == MESSAGE_BYTES_MAX)
+        );
+        let all = read_all(&[of(2), of(MESSAGE_BYTES_MAX + 1), of(2)].concat()).await;
+        assert!(
+            matches!(
+                &all[..],
+                [NetInput::Live { .. }, NetInput::LiveTooLong { .. }]
+            ),
+            "{all:?}"
+        );
+        for cut in 1..6 {
+            assert!(read_all(&of(2)[..cut]).await.is_empty(), "cut at {cut}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

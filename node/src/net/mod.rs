@@ -176,7 +176,7 @@ pub struct Net {
     unpublished_needs_relay: bool,
     lines: BTreeMap<PeerId, Line>,
     room: Room,
-    readers: BTreeMap<PeerId, tokio::task::AbortHandle>,
+    readers: BTreeMap<PeerId, VecDeque<tokio::task::AbortHandle>>,
     incoming_lines: libp2p_stream::IncomingStreams,
     listeners: BTreeSet<Multiaddr>,
     announce: Vec<Address>,
@@ -461,13 +461,20 @@ impl Net {
         }
     }
 
-    /// Reads a line of a peer. It has one; a second takes the place of the first.
+    /// Reads a line of a peer. Too many of one peer end its oldest.
     fn read_line(&mut self, peer: PeerId, stream: libp2p::Stream) {
-        self.readers.retain(|_, reader| !reader.is_finished());
+        self.readers.retain(|_, readers| {
+            readers.retain(|reader| !reader.is_finished());
+            !readers.is_empty()
+        });
         let inputs = self.task_inputs.0.clone();
         let reader = tokio::spawn(live::read(peer, stream, inputs)).abort_handle();
-        if let Some(earlier) = self.readers.insert(peer, reader) {
-            earlier.abort();
+        let readers = self.readers.entry(peer).or_default();
+        readers.push_back(reader);
+        if readers.len() > live::READERS_PER_PEER_MAX
+            && let Some(oldest) = readers.pop_front()
+        {
+            oldest.abort();
         }
     }
 

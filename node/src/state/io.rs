@@ -201,6 +201,11 @@ pub enum NetInput {
         /// The encoded answer.
         result: Result<Vec<u8>, String>,
     },
+    /// A connected member sent integers itself, more at once than may be; its stream is ended.
+    LiveTooLong {
+        /// The member.
+        source: PeerId,
+    },
     /// A connected member sent integers itself.
     Live {
         /// The member.

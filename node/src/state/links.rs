@@ -441,6 +441,22 @@ impl State {
         }
     }
 
+    /// Sends `Ready` on a connection that is open on our side.
+    pub(super) fn open_as_dialler(&mut self, connection: Connection) {
+        self.links.asked(connection);
+        self.effects.net(NetOutput::Open {
+            connection,
+            opening: Opening::Both,
+        });
+        let id = self.effects.ask(Asked::Ready(connection));
+        let bytes = Request::Ready.encode();
+        self.effects.net(NetOutput::MemberRequest {
+            connection,
+            id,
+            bytes,
+        });
+    }
+
     /// Both sides have verified each other on this connection.
     fn opened(&mut self, connection: Connection, now: Now) {
         let Some(link) = self.links.links.get_mut(&connection) else {

@@ -301,6 +301,9 @@ impl State {
                 self.direct_request(peer, id, &bytes, now);
             }
             NetInput::Response { id, result } => self.response(id, result, now),
+            NetInput::LiveTooLong { source } => {
+                self.effects.refused(Some(source), "integer", "too_long");
+            }
             NetInput::Live { source, bytes } => self.live(source, &bytes, now),
             NetInput::Gossip { source, id, bytes } => self.gossip(source, id, &bytes, now),
             NetInput::PublishFailed { .. } => self.effects.count("integer_publish_failed", 1),

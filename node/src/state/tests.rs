@@ -926,6 +926,20 @@ fn a_member_speaks_for_its_own_index_only() {
 }
 
 #[test]
+fn integers_that_were_too_many_at_once_are_counted_against_their_sender() {
+    let mut state = state(Settings::default());
+    let source = certificate(2).terms().peer;
+
+    let outputs = feed(&mut state, Input::Net(NetInput::LiveTooLong { source }));
+
+    let is_counted = |output: &Output| {
+        matches!(output, Output::Event(Event::Refused { peer: Some(peer), what: "integer", why: "too_long" })
+            if *peer == source)
+    };
+    assert!(outputs.iter().any(is_counted), "{outputs:?}");
+}
+
+#[test]
 fn a_second_hello_closes_the_connection_and_the_peer_is_known_to_be_gone() {
     let mut state = state(Settings::default());
     open(&mut state);

@@ -1,0 +1,329 @@
+//! How this node enters a mesh: with a ticket it dials the inviter, and is given its certificate.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use libp2p_identity::PeerId;
+
+use super::{Membership, is_over};
+use crate::{
+    proto::mesh::{
+        certificate::Certificate,
+        member::{Join, Refusal, Request, Response},
+        sync::MEMBERS_MAX,
+        ticket::Ticket,
+    },
+    state::{
+        After, State,
+        io::{Connection, Event, Failure, NetOutput, Now, Record, Reply, RequestId},
+        not_stored, report,
+    },
+};
+
+/// How long `join` tries to reach the inviter.
+const JOIN_TIME: Duration = Duration::from_secs(20);
+
+/// How long `join` waits between two dials.
+const JOIN_REDIAL: Duration = Duration::from_secs(2);
+
+/// An entry into a mesh that is under way.
+pub(in crate::state) struct Joining {
+    request: RequestId,
+    ticket: Ticket,
+    deadline: Duration,
+    redial: Duration,
+    last_error: Option<String>,
+}
+
+impl Joining {
+    pub(in crate::state) fn deadline(&self) -> Duration {
+        self.deadline.min(self.redial)
+    }
+}
+
+/// A membership that is on its way to the disk.
+pub(in crate::state) struct Entering {
+    request: RequestId,
+    connection: Connection,
+    own: Certificate,
+    inviter: Certificate,
+}
+
+impl State {
+    /// Begins to enter a mesh.
+    pub(in crate::state) fn join(&mut self, request: RequestId, text: &str, now: Now) {
+        let ticket = match self.check_join(text, now) {
+            Ok(ticket) => ticket,
+            Err(failure) => return self.effects.fail(request, failure),
+        };
+        let (peer, addresses) = (ticket.inviter, ticket.addresses.clone());
+        self.joining = Some(Joining {
+            request,
+            ticket,
+            deadline: now.mono + JOIN_TIME,
+            redial: now.mono + JOIN_REDIAL,
+            last_error: None,
+        });
+        self.effects.net(NetOutput::Dial {
+            peer,
+            addresses,
+            fresh: true,
+        });
+    }
+
+    fn check_join(&self, text: &str, now: Now) -> Result<Ticket, Failure> {
+        let ticket = Ticket::from_text(text).map_err(|e| {
+            Failure::bad_request(format!("could not read the ticket: {e}"))
+                .with_hint("`pimesh invite` on a member prints one; copy all of it")
+        })?;
+        if self.joining.is_some() {
+            return Err(Failure::conflict("this node is joining a mesh already"));
+        }
+        if ticket.inviter == self.own.peer {
+            return Err(
+                Failure::bad_request("this ticket was made by this very node")
+                    .with_hint("use it on the machine that is to join"),
+            );
+        }
+        let others = self.membership.members().count();
+        if others > 0 && !self.membership.is_revoked() {
+            let text = format!("this node is in a mesh with {others} other members already");
+            return Err(Failure::conflict(text).with_hint(
+                "start a second node with another `--home`, or have this one removed first \
+                 (`pimesh peers remove` on another member)",
+            ));
+        }
+        if is_over(ticket.expires_ms, now) {
+            return Err(Failure::conflict("the ticket's time is over")
+                .with_hint("make another with `pimesh invite`; check both clocks"));
+        }
+        if ticket.addresses.is_empty() {
+            return Err(Failure::bad_request(
+                "the ticket names no address of the inviter",
+            ));
+        }
+        Ok(ticket)
+    }
+
+    /// Returns the encoded request to send on a connection to the inviter, if we are joining.
+    pub(in crate::state) fn join_request(&self, peer: &PeerId) -> Option<Vec<u8>> {
+        let joining = self
+            .joining
+            .as_ref()
+            .filter(|j| j.ticket.inviter == *peer)?;
+        let secret = joining.ticket.secret.clone();
+        let proof = self
+            .own
+            .key
+            .sign(&Join::proof_payload(&self.own.peer, &secret));
+        let join = Join {
+            secret,
+            name: self.own.name.clone(),
+            messaging_key: *self.own.key.public(),
+            proof,
+        };
+        Some(Request::Join(Box::new(join)).encode())
+    }
+
+    /// Notes why a dial to the inviter failed; returns whether it was one.
+    pub(in crate::state) fn join_dial_failed(&mut self, peer: &PeerId, reason: &str) -> bool {
+        let Some(joining) = self.joining.as_mut().filter(|j| j.ticket.inviter == *peer) else {
+            return false;
+        };
+        joining.last_error = Some(reason.to_owned());
+        true
+    }
+
+    pub(in crate::state) fn give_up_joining(&mut self, now: Now) {
+        let Some(joining) = &mut self.joining else {
+            return;
+        };
+        if joining.deadline <= now.mono {
+            let why = joining
+                .last_error
+                .take()
+                .unwrap_or_else(|| "no answer".to_owned());
+            let failure = Failure::unavailable(format!("could not reach the inviter: {why}"))
+                .with_hint(
+                    "is `pimesh run` running there, and are both machines in one network? \
+                     `pimesh doctor` on both checks",
+                );
+            return self.end_joining(failure);
+        }
+        if joining.redial <= now.mono {
+            joining.redial = now.mono + JOIN_REDIAL;
+            let (peer, addresses) = (joining.ticket.inviter, joining.ticket.addresses.clone());
+            if !self.links.any_with(&peer) {
+                self.effects.net(NetOutput::Dial {
+                    peer,
+                    addresses,
+                    fresh: false,
+                });
+            }
+        }
+    }
+
+    fn end_joining(&mut self, failure: Failure) {
+        if let Some(joining) = self.joining.take() {
+            self.effects.fail(joining.request, failure);
+        }
+    }
+
+    pub(in crate::state) fn join_answered(
+        &mut self,
+        connection: Connection,
+        result: Result<Vec<u8>, String>,
+        _now: Now,
+    ) {
+        let Some(peer) = self.links.peer(connection) else {
+            return;
+        };
+        let Some(joining) = self.joining.as_mut().filter(|j| j.ticket.inviter == peer) else {
+            return;
+        };
+        let bytes = match result {
+            Ok(bytes) => bytes,
+            Err(reason) => {
+                joining.last_error = Some(reason);
+                return self.close(connection, "join failed");
+            }
+        };
+        let (request, ticket) = (joining.request, joining.ticket.clone());
+        match self.check_welcome(&bytes, &ticket) {
+            Ok((own, inviter)) => {
+                // A peer that was alone leaves its mesh of one behind; its key goes with it.
+                let records = vec![
+                    Record::JoinedMesh {
+                        certificate: own.encode(),
+                    },
+                    Record::Member {
+                        peer,
+                        certificate: inviter.encode(),
+                    },
+                    Record::Addresses {
+                        peer,
+                        addresses: ticket.addresses,
+                    },
+                ];
+                let entering = Entering {
+                    request,
+                    connection,
+                    own,
+                    inviter,
+                };
+                self.effects
+                    .store(records, Some(After::Joined(Box::new(entering))));
+            }
+            Err(failure) => {
+                self.close(connection, "join refused");
+                self.end_joining(failure);
+            }
+        }
+    }
+
+    fn check_welcome(
+        &self,
+        bytes: &[u8],
+        ticket: &Ticket,
+    ) -> Result<(Certificate, Certificate), Failure> {
+        let welcome = match Response::decode(bytes) {
+            Ok(Response::Welcome(welcome)) => welcome,
+            Ok(Response::Refused(refusal)) => return Err(explain(refusal)),
+            Ok(Response::Hello(_) | Response::Ok | Response::Revoked(_)) | Err(_) => {
+                return Err(
+                    Failure::unavailable("the inviter gave an answer that means nothing")
+                        .with_hint("do both machines run the same version of pimesh?"),
+                );
+            }
+        };
+        let unfit = |_| Failure::unavailable("the inviter sent a certificate that is not good");
+        let own = Certificate::decode(&welcome.certificate, &ticket.mesh).map_err(unfit)?;
+        let inviter = Certificate::decode(&welcome.inviter, &ticket.mesh).map_err(unfit)?;
+        let fits = own.terms().peer == self.own.peer
+            && own.terms().messaging_key == *self.own.key.public()
+            && inviter.terms().peer == ticket.inviter;
+        if !fits {
+            return Err(Failure::unavailable(
+                "the inviter sent somebody else's certificate",
+            ));
+        }
+        Ok((own, inviter))
+    }
+
+    pub(in crate::state) fn join_stored(&mut self, entering: Entering, now: Now) {
+        let Entering {
+            request,
+            connection,
+            own,
+            inviter,
+        } = entering;
+        let addresses = self
+            .joining
+            .take()
+            .map(|joining| joining.ticket.addresses)
+            .unwrap_or_default();
+        let terms = own.terms().clone();
+        let inviter_terms = inviter.terms().clone();
+        let mesh = Certificate::mesh_of(&own.encode()).unwrap_or(self.membership.mesh);
+        self.membership = Membership {
+            mesh,
+            key: None,
+            own,
+            members: BTreeMap::from([(inviter_terms.peer, inviter)]),
+            revocations: BTreeMap::new(),
+            invites: BTreeMap::new(),
+        };
+        self.keys.forget_all();
+        self.peers.add(inviter_terms.peer, now);
+        self.peers.add_addresses(&inviter_terms.peer, addresses);
+        self.effects.event(Event::Joined {
+            mesh: self.membership.mesh.to_string(),
+            name: terms.name.to_string(),
+        });
+        let (peer, index) = (inviter_terms.peer, inviter_terms.index);
+        let name = inviter_terms.name.to_string();
+        self.effects.event(Event::MemberAdded {
+            peer,
+            name: name.clone(),
+            index,
+        });
+        self.effects.reply(
+            request,
+            Reply::Joined(report::Joined {
+                mesh: self.membership.mesh.to_string(),
+                name: terms.name.to_string(),
+                index: terms.index,
+                members: vec![name],
+            }),
+        );
+        self.open_as_dialler(connection);
+    }
+
+    pub(in crate::state) fn join_not_stored(
+        &mut self,
+        entering: Entering,
+        reason: &str,
+        _now: Now,
+    ) {
+        self.close(entering.connection, "could not store the membership");
+        self.joining = None;
+        self.effects.fail(entering.request, not_stored(reason));
+    }
+}
+
+fn explain(refusal: Refusal) -> Failure {
+    let another = "make another with `pimesh invite` on a member";
+    match refusal {
+        Refusal::TicketExpired => Failure::conflict("the ticket's time is over").with_hint(another),
+        Refusal::TicketUnknown => {
+            Failure::conflict("the inviter does not know the ticket, or it was used already")
+                .with_hint(another)
+        }
+        Refusal::TryAgain => Failure::unavailable("the inviter cannot take a member right now"),
+        Refusal::MeshFull => {
+            Failure::conflict(format!("the mesh has its {MEMBERS_MAX} members already"))
+        }
+        Refusal::NotAMember | Refusal::OtherConnection => {
+            Failure::conflict("the inviter refused the ticket").with_hint(another)
+        }
+    }
+}
