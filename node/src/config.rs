@@ -1,9 +1,16 @@
 //! `pimesh.toml` becomes a [`Config`], every value legal.
 //!
 //! Nothing else reads the file. Every key has a default that suits two Pis on a kitchen table, and
-//! [`EXAMPLE`] shows all of them. Reading the file itself is the caller's.
+//! [`EXAMPLE`] shows all of them.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+pub mod gateway;
+
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +24,9 @@ pub const EXAMPLE: &str = include_str!("pimesh.example.toml");
 
 /// Longest configuration file, in bytes.
 pub const FILE_BYTES_MAX: u64 = 64 * 1024;
+
+/// Its name in the home folder.
+pub const FILE_NAME: &str = "pimesh.toml";
 
 /// The configuration of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +45,10 @@ pub struct Config {
     pub passphrase_file: Option<PathBuf>,
     /// The control socket.
     pub control: Control,
+    /// The doors for older clients.
+    pub gateways: gateway::Gateways,
+    /// NTP servers that tell the time, each `HOST` or `HOST:PORT`; the system clock does if none.
+    pub ntp: Vec<String>,
     /// The log.
     pub log: Log,
 }
@@ -82,6 +96,29 @@ pub enum LogFormat {
     Json,
 }
 
+/// Why the configuration in a home folder is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file cannot be read.
+    #[error("could not read {path}")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// What it says is not legal.
+    #[error("{path} is not legal")]
+    Illegal {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: ConfigError,
+    },
+}
+
 /// Why a configuration is not legal.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
@@ -117,6 +154,21 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Reads the configuration in a home folder; without a file, the defaults.
+    ///
+    /// # Errors
+    /// Returns why it is not taken.
+    #[cfg(feature = "disk")]
+    pub fn load(home: &Path) -> Result<Self, LoadError> {
+        let path = home.join(FILE_NAME);
+        let text = match read_file(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(source) => return Err(LoadError::Read { path, source }),
+        };
+        Self::parse(&text).map_err(|source| LoadError::Illegal { path, source })
+    }
+
     /// Reads a configuration.
     ///
     /// # Errors
@@ -124,6 +176,23 @@ impl Config {
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         read(text)?.into_config()
     }
+}
+
+/// Returns the text of a configuration file.
+///
+/// # Errors
+/// Returns why it cannot be read, or that it is too long.
+#[cfg(feature = "disk")]
+pub fn read_file(path: &Path) -> io::Result<String> {
+    use io::Read;
+    let mut text = String::new();
+    let file = std::fs::File::open(path)?;
+    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        let text = format!("it has more than {FILE_BYTES_MAX} bytes");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+    }
+    Ok(text)
 }
 
 /// Returns what a configuration sets, and the defaults of what it does not set, as it would stand
@@ -151,7 +220,9 @@ pub fn keys() -> Vec<String> {
         if let Some(name) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
             name.clone_into(&mut section);
         } else if let Some((key, _)) = line.split_once(" = ")
-            && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+            && key
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
         {
             keys.push(format!("{section}.{key}"));
         }
@@ -165,33 +236,42 @@ fn check_keys(text: &str) -> Result<(), ConfigError> {
         .parse()
         .map_err(|e: toml::de::Error| ConfigError::Toml(e.to_string().trim_end().to_owned()))?;
     let known = keys();
-    for (section, value) in &table {
-        let found = match value {
-            toml::Value::Table(entries) => entries
-                .keys()
-                .map(|key| format!("{section}.{key}"))
-                .collect(),
-            _ => vec![section.clone()],
-        };
-        if let Some(key) = found.into_iter().find(|key| !known.contains(key)) {
-            let likeness = |known: &&String| (strsim::jaro_winkler(known, &key) * 1e6) as u64;
-            let nearest = known
-                .iter()
-                .max_by_key(likeness)
-                .filter(|n| likeness(n) > 800_000);
-            let line = line_of(text, &key);
-            return Err(ConfigError::UnknownKey {
-                line,
-                nearest: nearest.cloned(),
-                key,
-            });
+    let Some(key) = leaves(&table).find(|key| !known.contains(key)) else {
+        return Ok(());
+    };
+    let likeness = |known: &&String| (strsim::jaro_winkler(known, &key) * 1e6) as u64;
+    let nearest = known
+        .iter()
+        .max_by_key(likeness)
+        .filter(|n| likeness(n) > 800_000);
+    Err(ConfigError::UnknownKey {
+        line: line_of(text, &key),
+        nearest: nearest.cloned(),
+        key,
+    })
+}
+
+/// Returns the keys in a table and in the tables within it, each with its section.
+fn leaves(table: &toml::Table) -> impl Iterator<Item = String> {
+    let mut waiting: Vec<(String, &toml::Value)> = table
+        .iter()
+        .map(|(key, value)| (key.clone(), value))
+        .collect();
+    std::iter::from_fn(move || {
+        loop {
+            match waiting.pop()? {
+                (section, toml::Value::Table(table)) => {
+                    let inner = table.iter();
+                    waiting.extend(inner.map(|(key, value)| (format!("{section}.{key}"), value)));
+                }
+                (key, _) => return Some(key),
+            }
         }
-    }
-    Ok(())
+    })
 }
 
 fn line_of(text: &str, key: &str) -> usize {
-    let (section, name) = key.split_once('.').unwrap_or(("", key));
+    let (section, name) = key.rsplit_once('.').unwrap_or(("", key));
     let mut current = String::new();
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim();
@@ -217,6 +297,8 @@ struct File {
     integers: IntegersSection,
     identity: IdentitySection,
     control: ControlSection,
+    gateway: gateway::Section,
+    clock: ClockSection,
     log: LogSection,
 }
 
@@ -325,6 +407,12 @@ struct ControlSection {
     tcp: Option<String>,
 }
 
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct ClockSection {
+    ntp: Vec<String>,
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(default)]
 struct LogSection {
@@ -422,11 +510,31 @@ impl File {
                 socket: self.control.socket,
                 tcp: tcp.transpose()?,
             },
+            gateways: self.gateway.into_gateways()?,
+            ntp: ntp_servers(self.clock.ntp)?,
             log: Log {
                 level: self.log.level,
                 format: self.log.format,
             },
         })
+    }
+}
+
+/// Most NTP servers.
+const NTP_SERVERS_MAX: usize = 8;
+
+fn ntp_servers(servers: Vec<String>) -> Result<Vec<String>, ConfigError> {
+    if servers.len() > NTP_SERVERS_MAX {
+        return Err(value("clock.ntp", "8 servers at most", servers.len()));
+    }
+    let is_host = |text: &str| !text.is_empty() && !text.contains(char::is_whitespace);
+    match servers.iter().find(|server| !is_host(server)) {
+        Some(server) => Err(value(
+            "clock.ntp",
+            "a list of host names or addresses",
+            server,
+        )),
+        None => Ok(servers),
     }
 }
 
@@ -550,9 +658,15 @@ mod tests {
         );
         assert!(parsed.passphrase_file.take().is_some());
         assert!(parsed.control.socket.take().is_some() && parsed.control.tcp.take().is_some());
+        let iid = &mut parsed.gateways.iid;
+        assert!(iid.listen_only.take().is_some() && iid.claims.take().is_some());
+        assert!(iid.rsa_keys.take().is_some() && iid.password_sha256.take().is_some());
+        assert!(iid.letters.take().is_some() && iid.tls.take().is_some());
+        assert!(iid.udp_in.take().is_some() && iid.udp_in_index.take().is_some());
+        assert!(parsed.gateways.p2sn.deliver_to.take().is_some());
 
         assert_eq!(parsed, Config::default());
-        assert_eq!(keys().len(), 21);
+        assert_eq!(keys().len(), 53);
     }
 
     #[test]

@@ -33,6 +33,10 @@
 pub mod config;
 #[cfg(feature = "net")]
 pub mod control;
+#[cfg(feature = "net")]
+mod events;
+#[cfg(feature = "net")]
+pub mod gateway;
 #[cfg(feature = "disk")]
 pub mod identity;
 #[cfg(feature = "net")]

@@ -24,6 +24,9 @@ pub struct Metrics {
     connects: Counter,
     store_failures: Counter,
     connected: Gauge,
+    clients: Family<Vec<(&'static str, &'static str)>, Gauge>,
+    sign_ins: Labelled,
+    kicks: Labelled,
 }
 
 impl fmt::Debug for Metrics {
@@ -45,6 +48,9 @@ impl Default for Metrics {
             connects: Counter::default(),
             store_failures: Counter::default(),
             connected: Gauge::default(),
+            clients: Family::default(),
+            sign_ins: Family::default(),
+            kicks: Family::default(),
         };
         let registry = &mut metrics.registry;
         registry.register(
@@ -92,6 +98,21 @@ impl Default for Metrics {
             "Members that are connected",
             metrics.connected.clone(),
         );
+        registry.register(
+            "gateway_clients",
+            "Clients that are signed in",
+            metrics.clients.clone(),
+        );
+        registry.register(
+            "gateway_sign_ins",
+            "Clients that signed in",
+            metrics.sign_ins.clone(),
+        );
+        registry.register(
+            "gateway_kicks",
+            "Clients that were sent away",
+            metrics.kicks.clone(),
+        );
         metrics
     }
 }
@@ -138,6 +159,19 @@ impl Metrics {
             }
             Event::StoreFailed { .. } => {
                 self.store_failures.inc();
+            }
+            Event::ClientSignedIn { gateway, .. } => {
+                let labels = vec![("gateway", gateway.name())];
+                self.sign_ins.get_or_create(&labels).inc();
+                self.clients.get_or_create(&labels).inc();
+            }
+            Event::ClientLeft { gateway, .. } => {
+                let labels = vec![("gateway", gateway.name())];
+                self.clients.get_or_create(&labels).dec();
+            }
+            Event::ClientKicked { gateway, why, .. } => {
+                let labels = vec![("gateway", gateway.name()), ("why", *why)];
+                self.kicks.get_or_create(&labels).inc();
             }
             Event::MemberAdded { .. }
             | Event::MemberRemoved { .. }

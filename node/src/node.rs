@@ -20,7 +20,7 @@ use std::{
 };
 
 use libp2p_identity::PeerId;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     config::Config,
@@ -29,8 +29,9 @@ use crate::{
         handle::{Asked, NodeHandle, Surroundings},
         server,
     },
+    events::Events,
+    gateway::Gateways,
     identity::{self, Identity, KeyFileError, Passphrase, random},
-    metrics::Metrics,
     net::{self, Net, NetError},
     proto::{mesh::Address, mesh::NodeName, p2sn::PrivateKey},
     state::{
@@ -100,8 +101,7 @@ pub struct Node {
     started: Instant,
     completions: mpsc::Receiver<Completion>,
     commands: mpsc::Receiver<Asked>,
-    events: broadcast::Sender<Arc<Event>>,
-    metrics: Arc<Metrics>,
+    events: Events,
     listeners: Arc<Mutex<Vec<String>>>,
     replies: HashMap<RequestId, oneshot::Sender<Result<state::io::Reply, Failure>>>,
     next_request: u64,
@@ -165,12 +165,13 @@ impl Node {
             },
             &node,
         )?;
-        let metrics = Arc::new(Metrics::default());
+        let events = Events::new(peer);
         let listeners = Arc::new(Mutex::new(Vec::new()));
-        let (handle, commands, events) = NodeHandle::new(Surroundings {
-            home: home.display().to_string(),
+        let (handle, commands) = NodeHandle::new(Surroundings {
+            home: home.clone(),
             listeners: listeners.clone(),
-            metrics: metrics.clone(),
+            events: events.clone(),
+            gateways: Arc::new(Gateways::new(events.clone())),
             history: reader(store.history()?),
             room: net.room(),
         });
@@ -189,7 +190,6 @@ impl Node {
             completions,
             commands,
             events,
-            metrics,
             listeners,
             replies: HashMap::new(),
             next_request: 0,
@@ -202,6 +202,8 @@ impl Node {
         node.drain();
         node.wait_for_listeners(config.network.listen.len()).await;
         node.serve(&config)?;
+        let gateways = Arc::clone(node.handle.gateways());
+        gateways.apply(&config.gateways, &node.handle).await;
         Ok(node)
     }
 
@@ -323,15 +325,12 @@ impl Node {
     }
 
     fn tell(&self, event: Event) {
-        log(&event);
-        self.metrics.count(&event, &self.peer);
         if matches!(event, Event::Joined { .. })
             && let Err(error) = identity::remove_mesh_key(&self.home)
         {
             tracing::warn!(%error, "the key of the mesh that this node left is still there");
         }
-        // Nobody may be following.
-        drop(self.events.send(Arc::new(event)));
+        self.events.tell(event);
     }
 
     fn now(&self) -> Now {
@@ -367,6 +366,7 @@ impl Node {
         for server in &self.servers {
             server.abort();
         }
+        self.handle.gateways().close();
         // The next start replaces a socket that could not be removed.
         drop(std::fs::remove_file(&self.socket));
         drop(self.net);
@@ -474,51 +474,4 @@ fn reader(
         };
         Ok(rows.into_iter().map(row).collect())
     })
-}
-
-/// Writes the line that a person would want to read. Bodies of messages are never in it.
-fn log(event: &Event) {
-    match event {
-        Event::PeerUp {
-            name,
-            address,
-            transport,
-            ..
-        } => {
-            tracing::info!(peer = %name, %address, ?transport, "peer up");
-        }
-        Event::PeerDown { name, reason, .. } => tracing::info!(peer = %name, %reason, "peer down"),
-        Event::MemberAdded { name, index, .. } => {
-            tracing::info!(member = %name, %index, "member added");
-        }
-        Event::MemberRemoved { name, .. } => tracing::info!(member = %name, "member removed"),
-        Event::Joined { name, .. } => tracing::info!(%name, "joined a mesh"),
-        Event::Revoked => tracing::warn!("this node was removed from its mesh"),
-        Event::Received(received) => {
-            tracing::debug!(peer = %received.from, id = %received.id, "message received");
-        }
-        Event::Sent(sent) => {
-            tracing::debug!(peer = %sent.to, id = %sent.id, outcome = ?sent.outcome, "message sent");
-        }
-        Event::Integers(integers) => {
-            tracing::trace!(peer = %integers.name, count = integers.iids.len(), "integers");
-        }
-        Event::KeyChanged {
-            name,
-            pinned,
-            shown,
-            ..
-        } => {
-            tracing::warn!(peer = %name, %pinned, %shown, "the RSA key changed and is refused");
-        }
-        Event::KeyExchanged { name, bits, .. } => {
-            tracing::info!(peer = %name, bits, "P2SN keys exchanged");
-        }
-        Event::Refused { peer, what, why } => {
-            let peer = peer.map(|peer| peer.to_string());
-            tracing::info!(peer = peer.as_deref().unwrap_or("-"), what, why, "refused");
-        }
-        Event::Counted { what, times } => tracing::debug!(what, times, "counted"),
-        Event::StoreFailed { reason } => tracing::error!(%reason, "could not write to disk"),
-    }
 }

@@ -25,6 +25,19 @@ pub struct Foreign {
 }
 
 impl Foreign {
+    /// Starts a script of `tests/foreign/python` with these arguments.
+    ///
+    /// # Errors
+    /// Fails if Python cannot be set up or the script cannot be started.
+    pub async fn python(script: &str, args: &[&str]) -> anyhow::Result<Self> {
+        let mut process = Command::new(python().await?);
+        process
+            .arg("-u")
+            .arg(python_folder().join(script))
+            .args(args);
+        Self::spawn(process).with_context(|| format!("start {script}"))
+    }
+
     /// Starts the member of a mesh that is made of js-libp2p. `mesh_key` is a file with the seed of
     /// the mesh's key in hexadecimal, so that it can write itself a certificate.
     ///
@@ -34,16 +47,21 @@ impl Foreign {
         static FOLDER: OnceCell<PathBuf> = OnceCell::const_new();
         let folder = FOLDER.get_or_try_init(|| npm("js-libp2p")).await?;
         // The system's own Node.js may be too old, so one is pinned like everything else.
-        let mut process = Command::new(folder.join("node_modules/node/bin/node"))
+        let mut process = Command::new(folder.join("node_modules/node/bin/node"));
+        process
             .arg(folder.join("member.mjs"))
             .arg("--mesh-key")
             .arg(mesh_key)
-            .args(["--address", address])
+            .args(["--address", address]);
+        Self::spawn(process).context("start js-libp2p")
+    }
+
+    fn spawn(mut process: Command) -> anyhow::Result<Self> {
+        let mut process = process
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
-            .spawn()
-            .context("start js-libp2p")?;
+            .spawn()?;
         let orders = process.stdin.take().context("stdin is piped")?;
         let events = process.stdout.take().context("stdout is piped")?;
         Ok(Self {
@@ -85,16 +103,63 @@ impl Foreign {
     }
 }
 
+fn python_folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("foreign/python")
+}
+
+/// Returns a Python that has the packages of `tests/foreign/python/requirements.txt`. It is set up
+/// once, under the target folder.
+///
+/// # Errors
+/// Fails if it cannot be set up.
+pub async fn python() -> anyhow::Result<&'static Path> {
+    static PYTHON: OnceCell<PathBuf> = OnceCell::const_new();
+    let python = PYTHON.get_or_try_init(venv).await?;
+    Ok(python)
+}
+
+async fn venv() -> anyhow::Result<PathBuf> {
+    let wanted = python_folder().join("requirements.txt");
+    let lock = std::fs::read(&wanted)?;
+    let folder = target()?.join("foreign").join("python");
+    let (python, done) = (folder.join("bin/python"), folder.join("installed"));
+    if std::fs::read(&done).ok().as_ref() == Some(&lock) {
+        return Ok(python);
+    }
+    let status = Command::new("python3")
+        .args(["-m", "venv", "--clear"])
+        .arg(&folder)
+        .status()
+        .await
+        .context("run python3: this test needs Python 3 with venv")?;
+    ensure!(status.success(), "`python3 -m venv` failed");
+    let status = Command::new(&python)
+        .args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "-r",
+        ])
+        .arg(&wanted)
+        .status()
+        .await?;
+    ensure!(status.success(), "`pip install` failed");
+    std::fs::write(&done, lock)?;
+    Ok(python)
+}
+
+fn target() -> anyhow::Result<&'static Path> {
+    program().ancestors().nth(2).context("TARGET/debug/pimesh")
+}
+
 /// Installs `tests/foreign/NAME` into the target folder, unless that was done.
 async fn npm(name: &str) -> anyhow::Result<PathBuf> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("foreign")
         .join(name);
-    let target = program()
-        .ancestors()
-        .nth(2)
-        .context("TARGET/debug/pimesh")?;
-    let folder = target.join("foreign").join(name);
+    let folder = target()?.join("foreign").join(name);
     std::fs::create_dir_all(&folder)?;
     let lock = std::fs::read(source.join("package-lock.json"))?;
     let done = folder.join("installed");

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use pimesh_node::config::{Config as NodeConfig, EXAMPLE, FILE_BYTES_MAX, in_force};
+use pimesh_node::config::{Config as NodeConfig, EXAMPLE, FILE_NAME, in_force, read_file};
 
 use super::Global;
 use crate::output;
@@ -39,9 +39,9 @@ impl Config {
     pub(super) fn run(self, global: &Global) -> anyhow::Result<()> {
         match self.action {
             Action::Example => output::line(EXAMPLE.trim_end()),
-            Action::Path => output::line(global.home()?.join("pimesh.toml").display()),
+            Action::Path => output::line(global.home()?.join(FILE_NAME).display()),
             Action::Show => {
-                let path = global.home()?.join("pimesh.toml");
+                let path = global.home()?.join(FILE_NAME);
                 let text = if path.exists() {
                     text_of(&path)?
                 } else {
@@ -56,27 +56,13 @@ impl Config {
             Action::Check { file } => {
                 let path = match file {
                     Some(file) => file,
-                    None => global.home()?.join("pimesh.toml"),
+                    None => global.home()?.join(FILE_NAME),
                 };
-                read(&path)?;
+                NodeConfig::parse(&text_of(&path)?).with_context(|| illegal(&path))?;
                 output::line(format!("{} is good", path.display()))
             }
         }
     }
-}
-
-/// Reads the configuration in a home folder; without a file, the defaults.
-pub(super) fn load(home: &Path) -> anyhow::Result<NodeConfig> {
-    let path = home.join("pimesh.toml");
-    if path.exists() {
-        read(&path)
-    } else {
-        Ok(NodeConfig::default())
-    }
-}
-
-fn read(path: &Path) -> anyhow::Result<NodeConfig> {
-    NodeConfig::parse(&text_of(path)?).with_context(|| illegal(path))
 }
 
 fn illegal(path: &Path) -> String {
@@ -84,13 +70,5 @@ fn illegal(path: &Path) -> String {
 }
 
 fn text_of(path: &Path) -> anyhow::Result<String> {
-    let shown = path.display();
-    let length = std::fs::metadata(path)
-        .with_context(|| format!("read {shown}"))?
-        .len();
-    anyhow::ensure!(
-        length <= FILE_BYTES_MAX,
-        "{shown} has more than {FILE_BYTES_MAX} bytes"
-    );
-    std::fs::read_to_string(path).with_context(|| format!("read {shown}"))
+    read_file(path).with_context(|| format!("read {}", path.display()))
 }

@@ -15,7 +15,7 @@ use pimesh_node::{
 };
 use serde::Serialize;
 
-use super::{Global, config};
+use super::Global;
 use crate::output;
 
 /// Check clock, permissions, ports, mDNS, disk, versions and reachability, and say what to do
@@ -120,7 +120,7 @@ fn clock() -> Check {
 }
 
 fn configuration(home: &Path) -> Check {
-    match config::load(home) {
+    match pimesh_node::Config::load(home) {
         Ok(_) if home.join("pimesh.toml").exists() => Check::ok("config", "pimesh.toml is good"),
         Ok(_) => Check::ok("config", "no pimesh.toml: the defaults are in force"),
         Err(error) => Check::fail(
@@ -273,7 +273,7 @@ async fn node(global: &Global, home: &Path) -> anyhow::Result<Vec<Check>> {
 
 /// Tries the ports that a node would listen on.
 fn ports(home: &Path) -> Vec<Check> {
-    let Ok(config) = config::load(home) else {
+    let Ok(config) = pimesh_node::Config::load(home) else {
         return Vec::new();
     };
     let mut checks = Vec::new();

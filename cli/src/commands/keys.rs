@@ -13,7 +13,7 @@ use pimesh_node::{
 };
 use serde::Serialize;
 
-use super::{Global, config};
+use super::Global;
 use crate::output;
 
 /// Back up the mesh key, or bring it to another node so that it can invite, too
@@ -55,7 +55,7 @@ struct MeshKeyStatus {
 impl MeshKey {
     pub(super) fn run(self, global: &Global) -> anyhow::Result<()> {
         let home = global.home()?;
-        let passphrase = passphrase_for(&home, &config::load(&home)?)?;
+        let passphrase = passphrase_for(&home, &pimesh_node::Config::load(&home)?)?;
         match self.action {
             MeshKeyAction::Export { file } => {
                 let seal = ask_new("passphrase for the exported file")?;
@@ -114,7 +114,7 @@ enum PassphraseAction {
 impl PassphraseCommand {
     pub(super) fn run(self, global: &Global) -> anyhow::Result<()> {
         let home = global.home()?;
-        let old = passphrase_for(&home, &config::load(&home)?)?;
+        let old = passphrase_for(&home, &pimesh_node::Config::load(&home)?)?;
         let new = match self.action {
             PassphraseAction::Set => Some(ask_new("new passphrase")?),
             PassphraseAction::Remove => None,

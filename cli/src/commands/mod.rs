@@ -3,6 +3,7 @@
 mod config;
 mod demo;
 mod doctor;
+mod gateway;
 mod id;
 mod inbox;
 mod int;
@@ -79,7 +80,7 @@ impl Global {
             return Ok(Client::new(socket));
         }
         let home = self.home()?;
-        let configured = config::load(&home)
+        let configured = pimesh_node::Config::load(&home)
             .ok()
             .and_then(|config| config.control.socket);
         Ok(Client::new(
@@ -100,6 +101,7 @@ enum Command {
     Outbox(outbox::Outbox),
     Int(int::Int),
     Status(status::Status),
+    Gateway(gateway::Gateway),
     Id(id::Id),
     Doctor(doctor::Doctor),
     Config(config::Config),
@@ -138,6 +140,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Outbox(command) => command.run(&global).await,
             Command::Int(command) => command.run(&global).await,
             Command::Status(command) => command.run(&global).await,
+            Command::Gateway(command) => command.run(&global).await,
             Command::Id(command) => command.run(&global).await,
             Command::Doctor(command) => command.run(&global).await,
             Command::Config(_)

@@ -8,13 +8,12 @@ use pimesh_node::{
     Node, NodeHandle, NodeOptions,
     config::LogFormat,
     proto::mesh::{Address, NodeName},
-    state::io::Command,
 };
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use super::{Global, config, keys};
+use super::{Global, keys};
 use crate::output;
 
 /// Run the node of this machine, in the foreground
@@ -63,7 +62,7 @@ impl Run {
     pub(super) async fn run(self, global: &Global) -> anyhow::Result<()> {
         let home = global.home()?;
         pimesh_node::identity::prepare_home(&home)?;
-        let mut config = config::load(&home)?;
+        let mut config = pimesh_node::Config::load(&home)?;
         if let Some(name) = self.name.clone() {
             config.name = Some(name);
         }
@@ -87,7 +86,7 @@ impl Run {
         .await?;
         let handle = node.handle();
         say_ready(global, &node)?;
-        let reload = tokio::spawn(reload_on_hangup(home, handle));
+        let reload = tokio::spawn(reload_on_hangup(handle));
         let watchdog = tokio::spawn(feed_watchdog());
         node.run(stop_signal()).await;
         drop(sd_notify::notify(&[sd_notify::NotifyState::Stopping]));
@@ -176,23 +175,17 @@ async fn stop_signal() {
     });
 }
 
-async fn reload_on_hangup(home: std::path::PathBuf, handle: NodeHandle) {
+async fn reload_on_hangup(handle: NodeHandle) {
     let Ok(mut hangup) = signal(SignalKind::hangup()) else {
         return;
     };
     while hangup.recv().await.is_some() {
-        let settings =
-            config::load(&home).and_then(|config| Ok(pimesh_node::node::settings(&config)?));
-        match settings {
-            Ok(settings) => {
-                // The state takes any settings.
-                drop(handle.ask(Command::Configure(Box::new(settings))).await);
-                tracing::info!(
-                    "read `pimesh.toml` again; `network`, `control`, `identity` and `log` take \
-                     effect at the next start"
-                );
-            }
-            Err(error) => tracing::warn!("kept the old settings: {error:#}"),
+        match handle.reload().await {
+            Ok(()) => tracing::info!(
+                "read `pimesh.toml` again; `network`, `control`, `identity`, `clock` and `log` \
+                 take effect at the next start"
+            ),
+            Err(failure) => tracing::warn!("kept the old settings: {}", failure.message),
         }
     }
 }

@@ -15,10 +15,16 @@
 //! | `GET /v1/integers` | | list of [`report::Integer`], the last of each index |
 //! | `GET /v1/integers/stream` | | one [`report::Integer`] or [`Lost`] a line, without end |
 //! | `POST /v1/integers/stream` | integers between white space, [`StreamQuery`] as the query | [`Streamed`] |
+//! | `GET /v1/gateways` | | list of [`DoorReport`](crate::gateway::DoorReport) |
+//! | `GET /v1/clients` | | list of [`ClientReport`](crate::gateway::visit::ClientReport) |
+//! | `DELETE /v1/clients/{client}` | | the same, of those who were sent away: a number, or a name |
+//! | `POST /v1/reload` | | `null`, once `pimesh.toml` was read again |
 //! | `GET /v1/events` | [`EventQuery`] as the query | server-sent events, each an [`EventBody`] |
 //! | `GET /metrics` | | counters as Prometheus reads them |
 //!
 //! An error is answered with its status code and a [`Failure`].
+
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +34,7 @@ use crate::{
         mesh::MessageId,
     },
     state::{
-        io::{At, Direction, Event, Failure, Recipients, Transport, Via},
+        io::{At, ClientId, Direction, Event, Failure, Gateway, Recipients, Transport, Via},
         report,
     },
 };
@@ -257,7 +263,7 @@ pub struct HistoryRow {
 }
 
 /// What the field `event` of an [`EventBody`] says, for each kind of event.
-pub const KINDS: [&str; 14] = [
+pub const KINDS: [&str; 17] = [
     "peer_up",
     "peer_down",
     "member_added",
@@ -272,6 +278,9 @@ pub const KINDS: [&str; 14] = [
     "refused",
     "counted",
     "store_failed",
+    "client_signed_in",
+    "client_left",
+    "client_kicked",
 ];
 
 /// Returns which of the [`KINDS`] an event is.
@@ -292,6 +301,9 @@ pub const fn kind(event: &Event) -> &'static str {
         Event::Refused { .. } => "refused",
         Event::Counted { .. } => "counted",
         Event::StoreFailed { .. } => "store_failed",
+        Event::ClientSignedIn { .. } => "client_signed_in",
+        Event::ClientLeft { .. } => "client_left",
+        Event::ClientKicked { .. } => "client_kicked",
     }
 }
 
@@ -400,6 +412,41 @@ pub enum EventBody {
         /// Why.
         reason: String,
     },
+    /// A client of a gateway has signed in.
+    ClientSignedIn {
+        /// Which door.
+        gateway: Gateway,
+        /// Its connection.
+        client: ClientId,
+        /// Who it is.
+        name: String,
+        /// From where.
+        address: SocketAddr,
+    },
+    /// A client that had signed in is gone.
+    ClientLeft {
+        /// Which door.
+        gateway: Gateway,
+        /// Its connection.
+        client: ClientId,
+        /// Who it was.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// A client was sent away: before it signed in, or for what it did.
+    ClientKicked {
+        /// Which door.
+        gateway: Gateway,
+        /// Its connection.
+        client: ClientId,
+        /// Who it was, if it had signed in.
+        name: Option<String>,
+        /// From where.
+        address: SocketAddr,
+        /// Why.
+        why: String,
+    },
     /// The reader was too slow: this many events were lost.
     Lagged {
         /// How many.
@@ -478,6 +525,41 @@ impl From<&Event> for EventBody {
                 times,
             },
             Event::StoreFailed { reason } => Self::StoreFailed { reason },
+            Event::ClientSignedIn {
+                gateway,
+                client,
+                name,
+                address,
+            } => Self::ClientSignedIn {
+                gateway,
+                client,
+                name,
+                address,
+            },
+            Event::ClientLeft {
+                gateway,
+                client,
+                name,
+                reason,
+            } => Self::ClientLeft {
+                gateway,
+                client,
+                name,
+                reason: reason.to_owned(),
+            },
+            Event::ClientKicked {
+                gateway,
+                client,
+                name,
+                address,
+                why,
+            } => Self::ClientKicked {
+                gateway,
+                client,
+                name,
+                address,
+                why: why.to_owned(),
+            },
         }
     }
 }

@@ -16,7 +16,10 @@ use super::api::{
     EventBody, EventQuery, HistoryQuery, HistoryRow, Join, NewIntegers, NewInvite, NewMessage,
     Status, StreamQuery, Streamed,
 };
-use crate::state::{io::Failure, report};
+use crate::{
+    gateway::{DoorReport, visit::ClientReport},
+    state::{io::Failure, report},
+};
 
 /// Longest line of a stream, in bytes: an event with a message of 1 MiB, escaped.
 const LINE_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -207,6 +210,39 @@ impl Client {
     /// See [`Self::status`].
     pub async fn last_integers(&self) -> Result<Vec<report::Integer>, ClientError> {
         self.get("/v1/integers").await
+    }
+
+    /// Has the node read `pimesh.toml` again.
+    ///
+    /// # Errors
+    /// See [`Self::status`].
+    pub async fn reload(&self) -> Result<(), ClientError> {
+        self.call(Method::POST, "/v1/reload", None::<()>).await
+    }
+
+    /// Returns the doors for older clients.
+    ///
+    /// # Errors
+    /// See [`Self::status`].
+    pub async fn gateways(&self) -> Result<Vec<DoorReport>, ClientError> {
+        self.get("/v1/gateways").await
+    }
+
+    /// Returns the clients behind them.
+    ///
+    /// # Errors
+    /// See [`Self::status`].
+    pub async fn clients(&self) -> Result<Vec<ClientReport>, ClientError> {
+        self.get("/v1/clients").await
+    }
+
+    /// Sends clients away: the one with this number, or all with this name.
+    ///
+    /// # Errors
+    /// See [`Self::status`].
+    pub async fn kick(&self, who: &str) -> Result<Vec<ClientReport>, ClientError> {
+        let path = format!("/v1/clients/{}", escape(who));
+        self.call(Method::DELETE, &path, None::<()>).await
     }
 
     /// Returns the counters.

@@ -1,11 +1,18 @@
 //! How the control server, and programs that embed a node, speak with the node's loop.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::api::{HistoryQuery, HistoryRow, Status};
 use crate::{
+    config::Config,
+    events::Events,
+    gateway::Gateways,
     net::live::Room,
     state::{
         io::{Command, Event, Failure, Reply},
@@ -16,9 +23,6 @@ use crate::{
 /// Commands that wait for the loop. More askers than this wait their turn.
 const COMMANDS: usize = 256;
 
-/// Events that a slow reader may be behind; then it loses the oldest.
-const EVENTS: usize = 4096;
-
 /// A command, and where its answer goes.
 pub(crate) type Asked = (Command, oneshot::Sender<Result<Reply, Failure>>);
 
@@ -27,9 +31,10 @@ type ReadHistory = dyn Fn(HistoryQuery) -> Result<Vec<HistoryRow>, Failure> + Se
 /// What a node shows besides its state.
 #[derive(Clone)]
 pub(crate) struct Surroundings {
-    pub(crate) home: String,
+    pub(crate) home: PathBuf,
     pub(crate) listeners: Arc<std::sync::Mutex<Vec<String>>>,
-    pub(crate) metrics: Arc<crate::metrics::Metrics>,
+    pub(crate) events: Events,
+    pub(crate) gateways: Arc<Gateways>,
     pub(crate) history: Arc<ReadHistory>,
     pub(crate) room: Room,
 }
@@ -38,7 +43,6 @@ pub(crate) struct Surroundings {
 #[derive(Clone)]
 pub struct NodeHandle {
     commands: mpsc::Sender<Asked>,
-    events: broadcast::Sender<Arc<Event>>,
     surroundings: Surroundings,
 }
 
@@ -49,20 +53,13 @@ impl fmt::Debug for NodeHandle {
 }
 
 impl NodeHandle {
-    pub(crate) fn new(
-        surroundings: Surroundings,
-    ) -> (Self, mpsc::Receiver<Asked>, broadcast::Sender<Arc<Event>>) {
+    pub(crate) fn new(surroundings: Surroundings) -> (Self, mpsc::Receiver<Asked>) {
         let (commands, asked) = mpsc::channel(COMMANDS);
-        let (events, _) = broadcast::channel(EVENTS);
-        (
-            Self {
-                commands,
-                events: events.clone(),
-                surroundings,
-            },
-            asked,
-            events,
-        )
+        let handle = Self {
+            commands,
+            surroundings,
+        };
+        (handle, asked)
     }
 
     /// Asks the node, and waits for its answer.
@@ -90,13 +87,42 @@ impl NodeHandle {
     /// told how many.
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<Arc<Event>> {
-        self.events.subscribe()
+        self.surroundings.events.follow()
     }
 
     /// Returns the counters as Prometheus reads them.
     #[must_use]
     pub fn metrics(&self) -> String {
-        self.surroundings.metrics.encode()
+        self.surroundings.events.metrics().encode()
+    }
+
+    /// Returns the doors for older clients.
+    #[must_use]
+    pub fn gateways(&self) -> &Arc<Gateways> {
+        &self.surroundings.gateways
+    }
+
+    /// Reads `pimesh.toml` again. The network, the control socket, the identity and the log take
+    /// effect at the next start.
+    ///
+    /// # Errors
+    /// Returns why the file is not taken; then everything stays as it was.
+    pub async fn reload(&self) -> Result<(), Failure> {
+        let illegal = |error: &dyn std::error::Error| {
+            let cause = error.source().map(|cause| format!(": {cause}"));
+            Failure::bad_request(format!("{error}{}", cause.unwrap_or_default()))
+                .with_hint("`pimesh config check` checks the file")
+        };
+        let config = Config::load(self.home()).map_err(|e| illegal(&e))?;
+        let settings = crate::node::settings(&config).map_err(|e| illegal(&e))?;
+        self.ask(Command::Configure(Box::new(settings))).await?;
+        self.gateways().apply(&config.gateways, self).await;
+        Ok(())
+    }
+
+    /// Returns the home folder.
+    pub(crate) fn home(&self) -> &Path {
+        &self.surroundings.home
     }
 
     /// Reads messages that are on disk.
@@ -131,7 +157,7 @@ impl NodeHandle {
         let listeners = self.surroundings.listeners.lock();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            home: self.surroundings.home.clone(),
+            home: self.surroundings.home.display().to_string(),
             listeners: listeners.map(|l| l.clone()).unwrap_or_default(),
             node,
         }

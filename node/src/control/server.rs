@@ -44,6 +44,7 @@ use super::{
     words::Words,
 };
 use crate::{
+    gateway::{DoorReport, visit::ClientReport},
     proto::iid::Value,
     state::{
         VALUES_MAX,
@@ -152,6 +153,10 @@ fn router(handle: NodeHandle) -> Router {
             get(integer_stream).post(publish_stream),
         )
         .route("/v1/events", get(events))
+        .route("/v1/reload", post(reload))
+        .route("/v1/gateways", get(gateways))
+        .route("/v1/clients", get(clients))
+        .route("/v1/clients/{client}", delete(kick))
         .route("/metrics", get(metrics))
         .fallback(|| async { Refused(Failure::not_found("there is nothing at this path")) })
         .method_not_allowed_fallback(|| async {
@@ -239,6 +244,26 @@ async fn status(State(node): State<NodeHandle>) -> Answer<super::api::Status> {
         Reply::Status(status) => Ok(Json(node.status(*status))),
         other => Err(unexpected(other)),
     }
+}
+
+async fn reload(State(node): State<NodeHandle>) -> Answer<()> {
+    node.reload().await?;
+    Ok(Json(()))
+}
+
+async fn gateways(State(node): State<NodeHandle>) -> Json<Vec<DoorReport>> {
+    Json(node.gateways().list())
+}
+
+async fn clients(State(node): State<NodeHandle>) -> Json<Vec<ClientReport>> {
+    Json(node.gateways().clients())
+}
+
+async fn kick(
+    State(node): State<NodeHandle>,
+    UrlPath(client): UrlPath<String>,
+) -> Answer<Vec<ClientReport>> {
+    Ok(Json(node.gateways().kick(&client)?))
 }
 
 async fn peers(State(node): State<NodeHandle>) -> Answer<Vec<report::Peer>> {

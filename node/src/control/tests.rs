@@ -12,7 +12,7 @@ use std::{
 
 use futures::{Stream, StreamExt, stream};
 use libp2p_identity::{Keypair, PeerId};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::mpsc;
 
 use super::{
     api::{
@@ -25,7 +25,8 @@ use super::{
     server,
 };
 use crate::{
-    metrics::Metrics,
+    events::Events,
+    gateway::Gateways,
     proto::{
         iid::{Date, Iid, Index, Value},
         mesh::MessageId,
@@ -42,17 +43,19 @@ struct Fixture {
     folder: tempfile::TempDir,
     handle: NodeHandle,
     commands: Option<mpsc::Receiver<Asked>>,
-    events: broadcast::Sender<Arc<Event>>,
+    events: Events,
     client: Client,
 }
 
 impl Fixture {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let (handle, commands, events) = NodeHandle::new(Surroundings {
-            home: "/home".to_owned(),
+        let events = Events::new(libp2p_identity::PeerId::random());
+        let (handle, commands) = NodeHandle::new(Surroundings {
+            home: "/home".into(),
             listeners: Arc::default(),
-            metrics: Arc::new(Metrics::default()),
+            events: events.clone(),
+            gateways: Arc::new(Gateways::new(events.clone())),
             history: Arc::new(|query| Ok(vec![row(&query)])),
             room: crate::net::live::Room::default(),
         });
@@ -379,10 +382,7 @@ async fn a_follower_gets_the_kinds_it_wants_from_the_moment_it_is_told() {
         .expect("follows");
 
     for event in [integers([1, 2]), removed("a"), Event::Revoked, removed("b")] {
-        fixture
-            .events
-            .send(Arc::new(event))
-            .expect("somebody follows");
+        fixture.events.tell(event);
     }
 
     let mut names = Vec::new();
@@ -428,7 +428,7 @@ fn flood(fixture: &Fixture) -> i32 {
     let last = 20_000;
     for value in 0..=last {
         // A reader may already be gone.
-        drop(fixture.events.send(Arc::new(integers([value]))));
+        fixture.events.tell(integers([value]));
     }
     last
 }

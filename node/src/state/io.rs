@@ -3,7 +3,7 @@
 //! `Input` has four arms, `Output` five (ARCHITECTURE.md, "Four ways in, five ways out"). All of
 //! it is plain data, so that a log of inputs replays a run.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use libp2p_identity::PeerId;
 use serde::{Deserialize, Serialize};
@@ -64,6 +64,35 @@ pub enum SessionId {
     /// A session that the peer opened; numbered by `net`.
     Theirs(u64),
 }
+
+/// A door for clients of an older system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Gateway {
+    /// IID and APIntIO.
+    Iid,
+    /// P2SN.
+    P2sn,
+    /// Syft.
+    Syft,
+}
+
+impl Gateway {
+    /// Returns its name, as in `gateway enable NAME`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Iid => "iid",
+            Self::P2sn => "p2sn",
+            Self::Syft => "syft",
+        }
+    }
+}
+
+/// Names one connection of a client; given by `gateway`, never reused while the process lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ClientId(pub u64);
 
 /// What happens to the state.
 #[derive(Debug)]
@@ -800,5 +829,40 @@ pub enum Event {
     StoreFailed {
         /// Why.
         reason: String,
+    },
+    /// A client of a gateway has signed in.
+    ClientSignedIn {
+        /// Which door.
+        gateway: Gateway,
+        /// Its connection.
+        client: ClientId,
+        /// Who it is.
+        name: String,
+        /// From where.
+        address: SocketAddr,
+    },
+    /// A client that had signed in is gone.
+    ClientLeft {
+        /// Which door.
+        gateway: Gateway,
+        /// Its connection.
+        client: ClientId,
+        /// Who it was.
+        name: String,
+        /// Why; a short constant.
+        reason: &'static str,
+    },
+    /// A client was sent away: before it signed in, or for what it did.
+    ClientKicked {
+        /// Which door.
+        gateway: Gateway,
+        /// Its connection.
+        client: ClientId,
+        /// Who it was, if it had signed in.
+        name: Option<String>,
+        /// From where.
+        address: SocketAddr,
+        /// Why; a short constant for the counter.
+        why: &'static str,
     },
 }

@@ -7,6 +7,7 @@
 //! Signing in to the WebSocket gateway is not in here, and neither is what a gateway does with a
 //! message of a wrong length: this only says which wrong length it has.
 
+pub mod budget;
 pub mod date;
 pub mod native;
 pub mod receiver;

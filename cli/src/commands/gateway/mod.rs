@@ -1,0 +1,186 @@
+//! `pimesh gateway`
+
+mod settings;
+
+use std::net::SocketAddr;
+
+use clap::{Args, Subcommand, ValueEnum};
+use pimesh_node::gateway::{DoorReport, visit::ClientReport};
+
+use super::Global;
+use crate::output;
+
+/// Doors for clients of older systems: open and close them, see and send away who is behind them
+///
+/// A door is off until it is enabled. Its settings stand in `pimesh.toml`, section `[gateway.NAME]`
+/// (`pimesh config example` shows them all).
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  pimesh gateway enable iid --listen 0.0.0.0:4615\n  \
+                        pimesh gateway list\n  pimesh gateway clients"
+)]
+pub(super) struct Gateway {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// List the doors: where they listen, how many clients they have
+    List,
+    /// List the clients behind the doors
+    Clients,
+    /// Send a client away; it may come back
+    Kick {
+        /// Its number, or a name (then all clients with that name go)
+        client: String,
+    },
+    /// Open a door, now and at every start
+    Enable {
+        /// Which
+        name: Name,
+        /// Where it listens [default: as configured, or on loopback at the old system's port]
+        #[arg(long, value_name = "ADDRESS:PORT")]
+        listen: Option<SocketAddr>,
+    },
+    /// Close a door; its clients are sent away
+    Disable {
+        /// Which
+        name: Name,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Name {
+    Iid,
+    P2sn,
+    Syft,
+}
+
+impl Name {
+    const fn section(self) -> &'static str {
+        match self {
+            Self::Iid => "iid",
+            Self::P2sn => "p2sn",
+            Self::Syft => "syft",
+        }
+    }
+}
+
+impl Gateway {
+    pub(super) async fn run(self, global: &Global) -> anyhow::Result<()> {
+        match self.action {
+            Action::List => show_doors(global, &global.client()?.gateways().await?),
+            Action::Clients => show_clients(global, &global.client()?.clients().await?),
+            Action::Kick { client } => {
+                let kicked = global.client()?.kick(&client).await?;
+                if global.json {
+                    return kicked.iter().try_for_each(output::json);
+                }
+                kicked.iter().try_for_each(|client| {
+                    let name = client.name.as_deref().unwrap_or("-");
+                    output::line(format!("sent away {name} at {}", client.address))
+                })
+            }
+            Action::Enable { name, listen } => {
+                settings::set(&global.home()?, name.section(), true, listen)?;
+                in_force(global, name).await
+            }
+            Action::Disable { name } => {
+                settings::set(&global.home()?, name.section(), false, None)?;
+                in_force(global, name).await
+            }
+        }
+    }
+}
+
+/// Has a running node take the settings, and shows how the door is.
+async fn in_force(global: &Global, name: Name) -> anyhow::Result<()> {
+    let client = global.client()?;
+    match client.reload().await {
+        Ok(()) => {}
+        Err(error @ pimesh_node::control::client::ClientError::Failure(_)) => {
+            return Err(error.into());
+        }
+        Err(_) => {
+            output::note("the node is not running; the door follows the setting when it starts\n");
+            return Ok(());
+        }
+    }
+    let doors = client.gateways().await?;
+    let is_it = |door: &&DoorReport| door.gateway.name() == name.section();
+    let doors: Vec<DoorReport> = doors.iter().filter(is_it).cloned().collect();
+    show_doors(global, &doors)?;
+    match doors.first().and_then(|door| door.error.clone()) {
+        Some(error) => anyhow::bail!("the door could not be opened: {error}"),
+        None => Ok(()),
+    }
+}
+
+fn show_doors(global: &Global, doors: &[DoorReport]) -> anyhow::Result<()> {
+    if global.json {
+        return doors.iter().try_for_each(output::json);
+    }
+    let row = |door: &DoorReport| {
+        let addresses: Vec<String> = door.addresses.iter().map(SocketAddr::to_string).collect();
+        let state = match (&door.error, door.open) {
+            (Some(_), _) => "failed",
+            (None, true) => "open",
+            (None, false) => "off",
+        };
+        let place = door.error.clone().unwrap_or_else(|| addresses.join(" "));
+        vec![
+            door.gateway.name().to_owned(),
+            state.to_owned(),
+            door.clients.to_string(),
+            door.signing_in.to_string(),
+            door.sign_ins.to_string(),
+            door.kicks.to_string(),
+            if place.is_empty() {
+                "-".to_owned()
+            } else {
+                place
+            },
+        ]
+    };
+    let rows: Vec<_> = doors.iter().map(row).collect();
+    output::table(
+        &[
+            "GATEWAY",
+            "STATE",
+            "CLIENTS",
+            "SIGNING IN",
+            "SIGN-INS",
+            "KICKS",
+            "ADDRESS",
+        ],
+        &rows,
+    )
+}
+
+fn show_clients(global: &Global, clients: &[ClientReport]) -> anyhow::Result<()> {
+    if global.json {
+        return clients.iter().try_for_each(output::json);
+    }
+    let row = |client: &ClientReport| {
+        vec![
+            client.client.0.to_string(),
+            client.gateway.name().to_owned(),
+            client
+                .name
+                .clone()
+                .unwrap_or_else(|| "signing in".to_owned()),
+            client.address.to_string(),
+            client.received.to_string(),
+            client.sent.to_string(),
+            client.detail.clone(),
+        ]
+    };
+    let rows: Vec<_> = clients.iter().map(row).collect();
+    output::table(
+        &[
+            "NUMBER", "GATEWAY", "NAME", "ADDRESS", "RECEIVED", "SENT", "DETAIL",
+        ],
+        &rows,
+    )
+}

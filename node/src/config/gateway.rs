@@ -1,0 +1,369 @@
+//! The `[gateway.…]` sections: which doors for older clients are open, where, and how far.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{ConfigError, Span, value};
+use crate::proto::{
+    iid::{Index, budget::Limits},
+    p2sn::KeyPolicy,
+};
+
+/// The doors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gateways {
+    /// For IID and APIntIO clients.
+    pub iid: Iid,
+    /// For P2SN peers.
+    pub p2sn: P2sn,
+    /// For Syft agents.
+    pub syft: Syft,
+}
+
+/// The door for IID and APIntIO clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Iid {
+    /// Whether it is open.
+    pub enabled: bool,
+    /// Where clients sign in and push (the published servers: port 4615).
+    pub listen: SocketAddr,
+    /// Where listeners connect, if that is served apart (the published listener server: port 4616).
+    pub listen_only: Option<SocketAddr>,
+    /// The allow list of addresses; `iid/claims.txt` in the home folder if `None`.
+    pub claims: Option<PathBuf>,
+    /// A further allow list with RSA addresses.
+    pub rsa_keys: Option<PathBuf>,
+    /// A list of SHA-256 hashes of passwords; passwords are refused if `None`.
+    pub password_sha256: Option<PathBuf>,
+    /// The letters that are good, one `master>coaster` a line; any letter is if `None`.
+    pub letters: Option<PathBuf>,
+    /// Least size of an RSA key, in bits.
+    pub rsa_bits_min: usize,
+    /// Whether negative indices may sign in.
+    pub guests: bool,
+    /// Whether each client hears every index, and not its own alone.
+    pub all_indices: bool,
+    /// Where integers are sent, 16 bytes in a datagram each.
+    pub udp_out: Vec<SocketAddr>,
+    /// Where datagrams with integers are taken.
+    pub udp_in: Option<SocketAddr>,
+    /// The index they get; this node's own if `None`.
+    pub udp_in_index: Option<Index>,
+    /// Certificate and key for TLS, both PEM files.
+    pub tls: Option<TlsFiles>,
+    /// What a client may do.
+    pub limits: IidLimits,
+}
+
+/// What a client of the IID door may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IidLimits {
+    /// How long signing in may take. A person may sign by hand, in a wallet.
+    pub sign_in_time: Duration,
+    /// Most connections, signed in or not.
+    pub connections_max: usize,
+    /// Most bytes of integers that one index may send in each span of time.
+    pub budget: Limits,
+}
+
+/// The door for P2SN peers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct P2sn {
+    /// Whether it is open.
+    pub enabled: bool,
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// The member that gets the messages; this node if `None`.
+    pub deliver_to: Option<String>,
+    /// Least size of a peer's RSA key, in bits.
+    pub min_key_bits: usize,
+}
+
+/// The door for Syft agents.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Syft {
+    /// Whether it is open.
+    pub enabled: bool,
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Whether and how the door speaks TLS.
+    pub tls: Tls,
+    /// Whether anybody may register.
+    pub open_registration: bool,
+}
+
+/// Whether and how a door speaks TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tls {
+    /// In clear; on loopback only.
+    Off,
+    /// With a certificate that the node makes for itself and keeps.
+    SelfSigned,
+    /// With these files.
+    Files(TlsFiles),
+}
+
+/// A certificate chain and its key, both PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate, and those that lead from it to a root.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Section {
+    iid: IidSection,
+    p2sn: P2snSection,
+    syft: SyftSection,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(default)]
+struct IidSection {
+    enabled: bool,
+    listen: SocketAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    listen_only: Option<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    claims: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rsa_keys: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    password_sha256: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    letters: Option<PathBuf>,
+    rsa_bits_min: usize,
+    guests: bool,
+    all_indices: bool,
+    udp_out: Vec<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    udp_in: Option<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    udp_in_index: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_certificate: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_key: Option<PathBuf>,
+    limits: IidLimitsSection,
+}
+
+impl Default for IidSection {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            listen: loopback(4615),
+            listen_only: None,
+            claims: None,
+            rsa_keys: None,
+            password_sha256: None,
+            letters: None,
+            rsa_bits_min: 1024,
+            guests: false,
+            all_indices: false,
+            udp_out: vec![loopback(3615), loopback(4625)],
+            udp_in: None,
+            udp_in_index: None,
+            tls_certificate: None,
+            tls_key: None,
+            limits: IidLimitsSection::default(),
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(default)]
+struct IidLimitsSection {
+    sign_in_time: Span,
+    connections_max: usize,
+    bytes_per_minute: u64,
+    bytes_per_hour: u64,
+    bytes_per_day: u64,
+    bytes_per_month: u64,
+}
+
+impl Default for IidLimitsSection {
+    fn default() -> Self {
+        let budget = Limits::default();
+        Self {
+            sign_in_time: Span(Duration::from_secs(120)),
+            connections_max: 4096,
+            bytes_per_minute: budget.minute,
+            bytes_per_hour: budget.hour,
+            bytes_per_day: budget.day,
+            bytes_per_month: budget.month,
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(default)]
+struct P2snSection {
+    enabled: bool,
+    listen: SocketAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deliver_to: Option<String>,
+    min_key_bits: usize,
+}
+
+impl Default for P2snSection {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            listen: loopback(5050),
+            deliver_to: None,
+            min_key_bits: KeyPolicy::default().bits_min,
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(default)]
+struct SyftSection {
+    enabled: bool,
+    listen: SocketAddr,
+    tls: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_certificate: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_key: Option<PathBuf>,
+    open_registration: bool,
+}
+
+impl Default for SyftSection {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            listen: loopback(8765),
+            tls: "off".to_owned(),
+            tls_certificate: None,
+            tls_key: None,
+            open_registration: true,
+        }
+    }
+}
+
+impl Section {
+    pub(super) fn into_gateways(self) -> Result<Gateways, ConfigError> {
+        Ok(Gateways {
+            iid: self.iid.into_iid()?,
+            p2sn: self.p2sn.into_p2sn()?,
+            syft: self.syft.into_syft()?,
+        })
+    }
+}
+
+impl IidSection {
+    fn into_iid(self) -> Result<Iid, ConfigError> {
+        if !(1024..=8192).contains(&self.rsa_bits_min) {
+            let found = self.rsa_bits_min;
+            return Err(value("gateway.iid.rsa_bits_min", "1024 to 8192", found));
+        }
+        let limits = self.limits;
+        let Span(sign_in_time) = limits.sign_in_time;
+        if !(1..=3600).contains(&sign_in_time.as_secs()) {
+            let found = format_args!("{sign_in_time:?}");
+            return Err(value("gateway.iid.limits.sign_in_time", "1s to 1h", found));
+        }
+        if !(1..=65_536).contains(&limits.connections_max) {
+            let found = limits.connections_max;
+            let key = "gateway.iid.limits.connections_max";
+            return Err(value(key, "1 to 65536", found));
+        }
+        if self.udp_out.len() > UDP_TARGETS_MAX {
+            let found = self.udp_out.len();
+            return Err(value("gateway.iid.udp_out", "16 addresses at most", found));
+        }
+        Ok(Iid {
+            enabled: self.enabled,
+            listen: self.listen,
+            listen_only: self.listen_only,
+            claims: self.claims,
+            rsa_keys: self.rsa_keys,
+            password_sha256: self.password_sha256,
+            letters: self.letters,
+            rsa_bits_min: self.rsa_bits_min,
+            guests: self.guests,
+            all_indices: self.all_indices,
+            udp_out: self.udp_out,
+            udp_in: self.udp_in,
+            udp_in_index: self.udp_in_index.map(Index),
+            tls: tls_files("gateway.iid.tls_key", self.tls_certificate, self.tls_key)?,
+            limits: IidLimits {
+                sign_in_time,
+                connections_max: limits.connections_max,
+                budget: Limits {
+                    minute: limits.bytes_per_minute,
+                    hour: limits.bytes_per_hour,
+                    day: limits.bytes_per_day,
+                    month: limits.bytes_per_month,
+                },
+            },
+        })
+    }
+}
+
+/// Most targets of integers over UDP.
+const UDP_TARGETS_MAX: usize = 16;
+
+impl P2snSection {
+    fn into_p2sn(self) -> Result<P2sn, ConfigError> {
+        if !(1024..=8192).contains(&self.min_key_bits) {
+            let found = self.min_key_bits;
+            return Err(value("gateway.p2sn.min_key_bits", "1024 to 8192", found));
+        }
+        Ok(P2sn {
+            enabled: self.enabled,
+            listen: self.listen,
+            deliver_to: self.deliver_to,
+            min_key_bits: self.min_key_bits,
+        })
+    }
+}
+
+impl SyftSection {
+    fn into_syft(self) -> Result<Syft, ConfigError> {
+        let files = tls_files("gateway.syft.tls_key", self.tls_certificate, self.tls_key)?;
+        let expected =
+            "\"off\", \"self-signed\" or \"files\" (with `tls_certificate` and `tls_key`)";
+        let tls = match (self.tls.as_str(), files) {
+            ("off", _) => Tls::Off,
+            ("self-signed", _) => Tls::SelfSigned,
+            ("files", Some(files)) => Tls::Files(files),
+            _ => return Err(value("gateway.syft.tls", expected, self.tls)),
+        };
+        if tls == Tls::Off && !self.listen.ip().is_loopback() {
+            let expected = "a loopback address as long as `tls` is \"off\"";
+            return Err(value("gateway.syft.listen", expected, self.listen));
+        }
+        Ok(Syft {
+            enabled: self.enabled,
+            listen: self.listen,
+            tls,
+            open_registration: self.open_registration,
+        })
+    }
+}
+
+fn tls_files(
+    key_name: &'static str,
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+) -> Result<Option<TlsFiles>, ConfigError> {
+    match (certificate, key) {
+        (None, None) => Ok(None),
+        (Some(certificate), Some(key)) => Ok(Some(TlsFiles { certificate, key })),
+        _ => Err(value(key_name, "set if the certificate is", "one of them")),
+    }
+}
+
+const fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}

@@ -1,0 +1,113 @@
+//! Telling what happened: a line in the log, a counter, and whoever follows.
+
+use std::sync::Arc;
+
+use libp2p_identity::PeerId;
+use tokio::sync::broadcast;
+
+use crate::{metrics::Metrics, state::io::Event};
+
+/// Events that a slow reader may be behind; then it loses the oldest.
+const EVENTS: usize = 4096;
+
+/// Where events are told. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Events {
+    own: PeerId,
+    metrics: Arc<Metrics>,
+    followers: broadcast::Sender<Arc<Event>>,
+}
+
+impl Events {
+    pub(crate) fn new(own: PeerId) -> Self {
+        Self {
+            own,
+            metrics: Arc::default(),
+            followers: broadcast::channel(EVENTS).0,
+        }
+    }
+
+    pub(crate) fn tell(&self, event: Event) {
+        log(&event);
+        self.metrics.count(&event, &self.own);
+        // Nobody may be following.
+        drop(self.followers.send(Arc::new(event)));
+    }
+
+    pub(crate) fn follow(&self) -> broadcast::Receiver<Arc<Event>> {
+        self.followers.subscribe()
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+}
+
+/// Writes the line that a person would want to read. Bodies of messages are never in it.
+fn log(event: &Event) {
+    match event {
+        Event::PeerUp {
+            name,
+            address,
+            transport,
+            ..
+        } => {
+            tracing::info!(peer = %name, %address, ?transport, "peer up");
+        }
+        Event::PeerDown { name, reason, .. } => tracing::info!(peer = %name, %reason, "peer down"),
+        Event::MemberAdded { name, index, .. } => {
+            tracing::info!(member = %name, %index, "member added");
+        }
+        Event::MemberRemoved { name, .. } => tracing::info!(member = %name, "member removed"),
+        Event::Joined { name, .. } => tracing::info!(%name, "joined a mesh"),
+        Event::Revoked => tracing::warn!("this node was removed from its mesh"),
+        Event::Received(received) => {
+            tracing::debug!(peer = %received.from, id = %received.id, "message received");
+        }
+        Event::Sent(sent) => {
+            tracing::debug!(peer = %sent.to, id = %sent.id, outcome = ?sent.outcome, "message sent");
+        }
+        Event::Integers(integers) => {
+            tracing::trace!(peer = %integers.name, count = integers.iids.len(), "integers");
+        }
+        Event::KeyChanged {
+            name,
+            pinned,
+            shown,
+            ..
+        } => {
+            tracing::warn!(peer = %name, %pinned, %shown, "the RSA key changed and is refused");
+        }
+        Event::KeyExchanged { name, bits, .. } => {
+            tracing::info!(peer = %name, bits, "P2SN keys exchanged");
+        }
+        Event::Refused { peer, what, why } => {
+            let peer = peer.map(|peer| peer.to_string());
+            tracing::info!(peer = peer.as_deref().unwrap_or("-"), what, why, "refused");
+        }
+        Event::Counted { what, times } => tracing::debug!(what, times, "counted"),
+        Event::StoreFailed { reason } => tracing::error!(%reason, "could not write to disk"),
+        Event::ClientSignedIn {
+            gateway,
+            name,
+            address,
+            ..
+        } => tracing::info!(gateway = gateway.name(), %name, %address, "client signed in"),
+        Event::ClientLeft {
+            gateway,
+            name,
+            reason,
+            ..
+        } => tracing::info!(gateway = gateway.name(), %name, reason, "client left"),
+        Event::ClientKicked {
+            gateway,
+            name,
+            address,
+            why,
+            ..
+        } => {
+            let name = name.as_deref().unwrap_or("-");
+            tracing::info!(gateway = gateway.name(), %name, %address, why, "client kicked");
+        }
+    }
+}

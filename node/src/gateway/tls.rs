@@ -1,0 +1,197 @@
+//! TLS for doors: certificates from files, read again when they change, or made by the node.
+
+use std::{
+    fs, io,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant, SystemTime},
+};
+
+use rustls::{
+    ServerConfig,
+    crypto::{CryptoProvider, aws_lc_rs},
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use sha2::{Digest, Sha256};
+use tokio_rustls::TlsAcceptor;
+
+use crate::config::gateway::TlsFiles;
+
+/// How long a certificate is good without looking at its files.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Why a door cannot speak TLS.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read or is no PEM of what it should be.
+    #[error("could not read {path}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: rustls::pki_types::pem::Error,
+    },
+    /// The key does not belong to the certificate, or is of a kind that is not supported.
+    #[error("certificate and key are not usable")]
+    Pair(#[source] rustls::Error),
+    /// A certificate of the node's own cannot be made.
+    #[error("could not make a certificate")]
+    Make(#[source] rcgen::Error),
+    /// A certificate of the node's own cannot be kept.
+    #[error("could not write {path}")]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Returns what makes TLS connections with the certificate in these files. They are read again
+/// when they change; as long as what they hold then is not usable, the earlier certificate is used.
+///
+/// # Errors
+/// Returns why the files are not usable.
+pub(crate) fn acceptor(files: &TlsFiles, home: &Path) -> Result<TlsAcceptor, TlsError> {
+    let files = TlsFiles {
+        certificate: home.join(&files.certificate),
+        key: home.join(&files.key),
+    };
+    let stamp = stamp(&files);
+    let loaded = Loaded {
+        key: load(&files)?,
+        stamp,
+        looked: Instant::now(),
+    };
+    let resolver = Resolver {
+        files,
+        loaded: Mutex::new(loaded),
+    };
+    let config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Pair)?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(resolver));
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// Returns the files of a certificate that the node makes for itself, made unless they are there.
+///
+/// # Errors
+/// Returns why they cannot be made.
+pub(crate) fn self_signed(folder: &Path, names: Vec<String>) -> Result<TlsFiles, TlsError> {
+    let files = TlsFiles {
+        certificate: folder.join("certificate.pem"),
+        key: folder.join("certificate.key"),
+    };
+    if files.certificate.exists() && files.key.exists() {
+        return Ok(files);
+    }
+    let made = rcgen::generate_simple_self_signed(names).map_err(TlsError::Make)?;
+    let write = |path: &Path, text: String| {
+        let written = write_owner_only(path, text.as_bytes());
+        written.map_err(|source| TlsError::Write {
+            path: path.to_owned(),
+            source,
+        })
+    };
+    write(&files.key, made.key_pair.serialize_pem())?;
+    write(&files.certificate, made.cert.pem())?;
+    Ok(files)
+}
+
+/// Returns the SHA-256 of the certificate in a file, in hexadecimal, as browsers show it.
+///
+/// # Errors
+/// Returns why it cannot be read.
+pub(crate) fn fingerprint(certificate: &Path) -> Result<String, TlsError> {
+    let read = CertificateDer::from_pem_file(certificate);
+    let certificate = read.map_err(|source| TlsError::File {
+        path: certificate.to_owned(),
+        source,
+    })?;
+    Ok(hex::encode(Sha256::digest(&certificate)))
+}
+
+fn write_owner_only(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    use io::Write;
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Shows clients the certificate of the files as they are.
+#[derive(Debug)]
+struct Resolver {
+    files: TlsFiles,
+    loaded: Mutex<Loaded>,
+}
+
+#[derive(Debug)]
+struct Loaded {
+    key: Arc<CertifiedKey>,
+    stamp: Stamp,
+    looked: Instant,
+}
+
+/// What changes when the files do.
+type Stamp = [Option<SystemTime>; 2];
+
+impl ResolvesServerCert for Resolver {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if loaded.looked.elapsed() >= LOOK_INTERVAL {
+            loaded.looked = Instant::now();
+            let stamp = stamp(&self.files);
+            if stamp != loaded.stamp {
+                match load(&self.files) {
+                    Ok(key) => {
+                        loaded.key = key;
+                        tracing::info!(path = %self.files.certificate.display(), "certificate read again");
+                    }
+                    Err(error) => {
+                        let error = super::with_causes(&error);
+                        tracing::warn!(%error, "kept the old certificate");
+                    }
+                }
+                loaded.stamp = stamp;
+            }
+        }
+        Some(Arc::clone(&loaded.key))
+    }
+}
+
+fn stamp(files: &TlsFiles) -> Stamp {
+    [&files.certificate, &files.key]
+        .map(|path| fs::metadata(path).and_then(|found| found.modified()).ok())
+}
+
+fn load(files: &TlsFiles) -> Result<Arc<CertifiedKey>, TlsError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| TlsError::File { path, source }
+    };
+    let chain = CertificateDer::pem_file_iter(&files.certificate)
+        .and_then(Iterator::collect)
+        .map_err(failed(&files.certificate))?;
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(failed(&files.key))?;
+    let key = CertifiedKey::from_der(chain, key, &provider()).map_err(TlsError::Pair)?;
+    Ok(Arc::new(key))
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
