@@ -577,6 +577,7 @@ pub fn singles(integers: &report::Integers) -> Vec<report::Integer> {
         received_us: integers.received_us,
         clock_offset_us: integers.clock_offset_us,
         held: integers.held,
+        bridged: integers.bridged,
         last_known: integers.last_known,
     };
     integers.iids.iter().map(one).collect()

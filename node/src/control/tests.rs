@@ -135,6 +135,8 @@ fn integers(values: impl IntoIterator<Item = i32>) -> Event {
         received_us: 6000,
         clock_offset_us: None,
         held: false,
+        bridged: false,
+        client: None,
         last_known: false,
         iids: values.into_iter().map(iid).collect(),
     })

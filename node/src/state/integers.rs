@@ -10,7 +10,7 @@ use libp2p_identity::PeerId;
 
 use super::{
     State,
-    io::{At, Event, Failure, GossipId, NetOutput, Now, Reply, RequestId, Verdict},
+    io::{At, ClientId, Event, Failure, GossipId, NetOutput, Now, Reply, RequestId, Verdict},
     millis, report,
 };
 use crate::proto::{
@@ -50,6 +50,7 @@ struct Last {
     integer: LastInteger,
     /// Its frame's place in the sender's numbering, unless it was handed over.
     sequence: Option<u64>,
+    bridged: bool,
 }
 
 impl Last {
@@ -68,6 +69,17 @@ impl Last {
         };
         (1..most).contains(&behind)
     }
+}
+
+/// Integers for the listeners of this node.
+struct Heard {
+    source: PeerId,
+    sent_ms: u64,
+    held: bool,
+    bridged: bool,
+    client: Option<ClientId>,
+    last_known: bool,
+    iids: Vec<Iid>,
 }
 
 /// What is known of integers.
@@ -121,6 +133,7 @@ impl Integers {
             let last = Last {
                 integer,
                 sequence: Some(head.sequence.0),
+                bridged: head.entry == Entry::Bridged,
             };
             let known = self.last.get(&iid.index);
             if known.is_none_or(|known| !known.overtook(&last)) {
@@ -155,7 +168,7 @@ impl State {
                     .map(|&value| Iid { index, value, date })
                     .collect();
                 let count = iids.len();
-                self.publish_iids(iids, Entry::Native, held, now);
+                self.publish_iids(iids, Entry::Native, held, None, now);
                 let connected = self.links.open_peers().count();
                 let published = report::Published {
                     index,
@@ -176,15 +189,7 @@ impl State {
         at: Option<At>,
         now: Now,
     ) -> Result<Date, Failure> {
-        if self.membership.is_revoked() {
-            return Err(Failure::conflict("this node was removed from its mesh"));
-        }
-        if values.is_empty() || values.len() > VALUES_MAX {
-            return Err(Failure::bad_request(format!(
-                "between 1 and {VALUES_MAX} integers go at once, got {}",
-                values.len()
-            )));
-        }
+        self.check_count(values.len())?;
         if !self.membership.may_speak(&self.own.peer, index, false) {
             let own = self.membership.own_terms().index;
             return Err(
@@ -205,8 +210,64 @@ impl State {
         Ok(Date(date))
     }
 
+    fn check_count(&self, count: usize) -> Result<(), Failure> {
+        if self.membership.is_revoked() {
+            return Err(Failure::conflict("this node was removed from its mesh"));
+        }
+        if count == 0 || count > VALUES_MAX {
+            return Err(Failure::bad_request(format!(
+                "between 1 and {VALUES_MAX} integers go at once, got {count}"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Publishes what a client said at a gateway of this node: all of it or nothing.
+    pub(super) fn bridge(
+        &mut self,
+        request: RequestId,
+        client: Option<ClientId>,
+        iids: Vec<Iid>,
+        now: Now,
+    ) {
+        match self.check_bridged(&iids) {
+            Ok(()) => {
+                let published = iids.len();
+                self.publish_iids(iids, Entry::Bridged, false, client, now);
+                self.effects.reply(request, Reply::Bridged { published });
+            }
+            Err(failure) => self.effects.fail(request, failure),
+        }
+    }
+
+    fn check_bridged(&self, iids: &[Iid]) -> Result<(), Failure> {
+        self.check_count(iids.len())?;
+        let refused = |iid: &&Iid| !self.membership.may_speak(&self.own.peer, iid.index, true);
+        let Some(Iid { index, .. }) = iids.iter().find(refused) else {
+            return Ok(());
+        };
+        let own = self.membership.own_terms();
+        let owner = self.membership.owner(*index);
+        Err(match owner.filter(|owner| owner.peer != own.peer) {
+            Some(owner) => Failure::conflict(format!("index {index} is that of `{}`", owner.name))
+                .with_hint("no gateway speaks for a member; give the client another index"),
+            None => Failure::conflict(format!("this node does not vouch for index {index}"))
+                .with_hint(format!(
+                    "`pimesh peers vouch {} all`, at a node that holds the mesh key, lets it",
+                    own.name
+                )),
+        })
+    }
+
     /// Publishes integers of this node, and hands them to its own listeners.
-    fn publish_iids(&mut self, iids: Vec<Iid>, entry: Entry, held: bool, now: Now) {
+    fn publish_iids(
+        &mut self,
+        iids: Vec<Iid>,
+        entry: Entry,
+        held: bool,
+        client: Option<ClientId>,
+        now: Now,
+    ) {
         let ttl_ms = u32::try_from(millis(self.settings.integer_ttl)).unwrap_or(TTL_MS_MAX);
         let usual = Ttl::from_ms(ttl_ms).unwrap_or(Ttl::DEFAULT);
         let needs_relay = self
@@ -233,7 +294,16 @@ impl State {
             }
         }
         self.integers.sent += iids.len() as u64;
-        self.deliver(self.own.peer, iids, now.unix_ms(), held, false, now);
+        let heard = Heard {
+            source: self.own.peer,
+            sent_ms: now.unix_ms(),
+            held,
+            bridged: entry == Entry::Bridged,
+            client,
+            last_known: false,
+            iids,
+        };
+        self.deliver(heard, now);
     }
 
     /// Takes integers that a connected member sent itself. They may have come as gossip before.
@@ -303,7 +373,16 @@ impl State {
             let head = frame.head();
             let iids: Vec<Iid> = frame.iids().collect();
             self.integers.remember(source, &head, &iids);
-            self.deliver(source, iids, head.sent_ms, head.held, false, now);
+            let heard = Heard {
+                source,
+                sent_ms: head.sent_ms,
+                held: head.held,
+                bridged: head.entry == Entry::Bridged,
+                client: None,
+                last_known: false,
+                iids,
+            };
+            self.deliver(heard, now);
         }
         Ok(())
     }
@@ -332,15 +411,16 @@ impl State {
         true
     }
 
-    fn deliver(
-        &mut self,
-        source: PeerId,
-        iids: Vec<Iid>,
-        sent_ms: u64,
-        held: bool,
-        last_known: bool,
-        now: Now,
-    ) {
+    fn deliver(&mut self, heard: Heard, now: Now) {
+        let Heard {
+            source,
+            sent_ms,
+            held,
+            bridged,
+            client,
+            last_known,
+            iids,
+        } = heard;
         let name = if source == self.own.peer {
             self.membership.own_terms().name.to_string()
         } else {
@@ -353,6 +433,8 @@ impl State {
             sent_ms,
             received_us: now.unix_us,
             held,
+            bridged,
+            client,
             last_known,
             iids,
         }));
@@ -368,39 +450,51 @@ impl State {
             } = integer;
             let known = self.integers.last.get(&iid.index);
             let is_news = known.is_none_or(|known| known.integer.sent_ms < sent_ms);
-            let speaks = [false, true]
-                .into_iter()
-                .any(|bridged| self.membership.may_speak(&source, iid.index, bridged));
-            if !is_news || source == self.own.peer || !speaks {
+            // Nobody says how it entered the mesh; what is not its own came through a gateway.
+            let may_speak = |bridged| self.membership.may_speak(&source, iid.index, bridged);
+            let bridged = !may_speak(false);
+            if !is_news || source == self.own.peer || (bridged && !may_speak(true)) {
                 continue;
             }
             self.integers.keep(Last {
                 integer,
                 sequence: None,
+                bridged,
             });
-            self.deliver(source, vec![iid], sent_ms, false, true, now);
+            let heard = Heard {
+                source,
+                sent_ms,
+                held: false,
+                bridged,
+                client: None,
+                last_known: true,
+                iids: vec![iid],
+            };
+            self.deliver(heard, now);
         }
     }
 
     pub(super) fn report_last(&self) -> Vec<report::Integer> {
         let own = self.membership.own_terms();
-        let last = self.integers.last.values().map(|last| &last.integer);
-        last.map(|last| report::Integer {
-            index: last.iid.index,
-            value: last.iid.value,
-            date: last.iid.date,
-            from: if last.source == self.own.peer {
-                own.name.to_string()
-            } else {
-                self.name_of(&last.source)
-            },
-            peer_id: last.source,
-            sent_ms: last.sent_ms,
-            received_us: last.sent_ms.saturating_mul(1000),
-            clock_offset_us: self.sync.offset_us(&last.source),
-            held: false,
-            last_known: true,
-        })
-        .collect()
+        let last = self.integers.last.values();
+        last.map(|known| (&known.integer, known.bridged))
+            .map(|(last, bridged)| report::Integer {
+                index: last.iid.index,
+                value: last.iid.value,
+                date: last.iid.date,
+                from: if last.source == self.own.peer {
+                    own.name.to_string()
+                } else {
+                    self.name_of(&last.source)
+                },
+                peer_id: last.source,
+                sent_ms: last.sent_ms,
+                received_us: last.sent_ms.saturating_mul(1000),
+                clock_offset_us: self.sync.offset_us(&last.source),
+                held: false,
+                bridged,
+                last_known: true,
+            })
+            .collect()
     }
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::report;
 use crate::proto::{
-    iid::{Index, Value},
+    iid::{Iid, Index, Value},
     mesh::{Address, MessageId},
     p2sn,
 };
@@ -516,6 +516,13 @@ pub enum Command {
         /// When to carry them out, if not at once.
         at: Option<At>,
     },
+    /// Broadcast integers that came through a gateway (proto-specs/iid.md, section 10).
+    Bridge {
+        /// The connection they came on, for whoever follows the events of this node.
+        client: Option<ClientId>,
+        /// The integers, in order: index and date are final.
+        iids: Vec<Iid>,
+    },
     /// The last integer of each index.
     LastIntegers,
     /// Replace the settings that the state uses.
@@ -543,6 +550,11 @@ pub enum Reply {
     Outbox(Vec<report::Pending>),
     /// To [`Command::Integers`].
     Published(report::Published),
+    /// To [`Command::Bridge`].
+    Bridged {
+        /// How many integers went out: all of them.
+        published: usize,
+    },
     /// To [`Command::LastIntegers`].
     LastIntegers(Vec<report::Integer>),
     /// To [`Command::Configure`].

@@ -23,7 +23,9 @@ use crate::proto::{
     iid::Index,
     mesh::{
         NodeName,
-        certificate::{Certificate, CertificateError, MeshId, MeshKey, Revocation, Terms},
+        certificate::{
+            Certificate, CertificateError, EVERY_INDEX, MeshId, MeshKey, Revocation, Terms,
+        },
         sync::{MEMBERS_MAX, REVOCATIONS_MAX},
     },
 };
@@ -131,7 +133,7 @@ impl Membership {
             messaging_key: *own.key.public(),
             name: own.name.clone(),
             index: Index(1),
-            vouched: None,
+            vouched: Some(EVERY_INDEX),
             issued_ms: now.unix_ms(),
             expires_ms: certificate_end(now),
         });
@@ -305,31 +307,32 @@ impl Membership {
             .is_some_and(|revocation| revocation.ends(terms))
     }
 
-    /// Says whether a node may speak for an index: its own, or natively none but its own, and as
-    /// a gateway those it vouches for. Of two certificates with one index the earlier one owns it.
+    /// Says whether a node may speak for an index: natively for the one it owns, and as a gateway
+    /// for those it vouches for that no other member owns.
     pub(super) fn may_speak(&self, peer: &PeerId, index: Index, bridged: bool) -> bool {
+        if !bridged {
+            return self.owner(index).is_some_and(|terms| terms.peer == *peer);
+        }
         let own = self.own.terms();
-        let Some(terms) = (if *peer == own.peer {
+        let terms = if *peer == own.peer {
             Some(own)
         } else {
             self.terms(peer)
-        }) else {
-            return false;
         };
-        if bridged {
-            return terms
-                .vouched
-                .as_ref()
-                .is_some_and(|range| range.contains(&index.0));
-        }
-        if terms.index != index {
-            return false;
-        }
-        let rank = |terms: &Terms| (terms.issued_ms, terms.peer);
-        let others = self.members().map(|(_, terms)| terms).chain([own]);
-        !others
-            .filter(|other| other.index == index)
-            .any(|other| rank(other) < rank(terms))
+        let vouched = terms.and_then(|terms| terms.vouched.as_ref());
+        vouched.is_some_and(|range| range.contains(&index.0))
+            && self.owner(index).is_none_or(|terms| terms.peer == *peer)
+    }
+
+    /// Returns the member that owns an index: of those it was given to, the one whose certificate
+    /// was issued first.
+    pub(super) fn owner(&self, index: Index) -> Option<&Terms> {
+        let others = self.members.values().map(Certificate::terms);
+        // This node counts as a member of its own mesh even if it was removed from it.
+        others
+            .filter(|terms| terms.index == index && !self.ended(terms))
+            .chain(Some(self.own.terms()).filter(|own| own.index == index))
+            .min_by_key(|terms| (terms.issued_ms, terms.peer))
     }
 
     fn names_and_indices(&self) -> impl Iterator<Item = (&str, Index)> {
@@ -346,24 +349,33 @@ impl Membership {
     }
 
     fn is_index_taken(&self, index: Index, now: Now) -> bool {
-        let vouched = self
-            .members()
-            .map(|(_, terms)| terms)
-            .chain([self.own.terms()]);
-        let mut vouched = vouched.filter_map(|terms| terms.vouched.clone());
-        self.names_and_indices().any(|(_, taken)| taken == index)
-            || vouched.any(|range: RangeInclusive<i32>| range.contains(&index.0))
-            || self.invites.values().any(|invite| {
-                invite.index == index
-                    && invite.used_by.is_none()
-                    && invite.expires_ms > now.unix_ms()
-            })
+        self.taken(index, now).is_some()
+    }
+
+    /// Returns the taken indices around a taken one: a member's, that of an open invite, or a range
+    /// that a door was given. A door that may speak for everything keeps nobody from an index.
+    fn taken(&self, index: Index, now: Now) -> Option<RangeInclusive<i32>> {
+        let is_open =
+            |invite: &&Invite| invite.used_by.is_none() && invite.expires_ms > now.unix_ms();
+        let invited = self.invites.values().filter(is_open);
+        let given = self.names_and_indices().map(|(_, index)| index);
+        let single = given.chain(invited.map(|invite| invite.index));
+        let members = self.members().map(|(_, terms)| terms);
+        let vouched = members
+            .chain([self.own.terms()])
+            .filter_map(|terms| terms.vouched.clone());
+        single
+            .map(|Index(index)| index..=index)
+            .chain(vouched.filter(|range| *range != EVERY_INDEX))
+            .find(|taken| taken.contains(&index.0))
     }
 
     fn free_index(&self, now: Now) -> Option<Index> {
-        (1..=i32::MAX)
-            .map(Index)
-            .find(|&index| !self.is_index_taken(index, now))
+        let mut index = 1;
+        while let Some(taken) = self.taken(Index(index), now) {
+            index = taken.end().checked_add(1)?;
+        }
+        Some(Index(index))
     }
 
     fn free_name(&self, wished: &NodeName) -> NodeName {

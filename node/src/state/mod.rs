@@ -385,6 +385,7 @@ impl State {
             Command::Integers { index, values, at } => {
                 self.publish(request, index, &values, at, now);
             }
+            Command::Bridge { client, iids } => self.bridge(request, client, iids, now),
             Command::LastIntegers => {
                 let last = Reply::LastIntegers(self.report_last());
                 self.effects.reply(request, last);

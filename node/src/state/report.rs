@@ -6,7 +6,7 @@
 use libp2p_identity::PeerId;
 use serde::{Deserialize, Serialize};
 
-use super::io::{Direction, Outcome, Transport, Via};
+use super::io::{ClientId, Direction, Outcome, Transport, Via};
 use crate::proto::{
     iid::{Date, Index, Value},
     mesh::{Address, MessageId},
@@ -256,6 +256,10 @@ pub struct Integers {
     pub clock_offset_us: Option<i64>,
     /// Whether the dates are times at which to carry the integers out.
     pub held: bool,
+    /// Whether they entered the mesh through a gateway.
+    pub bridged: bool,
+    /// The client they came from, if they entered through a gateway of this very node.
+    pub client: Option<ClientId>,
     /// Whether these are last known values handed over, not live ones.
     pub last_known: bool,
     /// The integers, in the sender's order.
@@ -283,6 +287,8 @@ pub struct Integer {
     pub clock_offset_us: Option<i64>,
     /// Whether the date is a time at which to carry it out.
     pub held: bool,
+    /// Whether it entered the mesh through a gateway.
+    pub bridged: bool,
     /// Whether it is a last known value handed over, not a live one.
     pub last_known: bool,
 }

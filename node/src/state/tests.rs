@@ -1,5 +1,7 @@
 //! One node's state, fed by hand: this input gives these outputs.
 
+mod bridging;
+
 use std::time::Duration;
 
 use libp2p_identity::PeerId;

@@ -113,6 +113,10 @@ impl fmt::Debug for MeshKey {
     }
 }
 
+/// What a member may speak for as a gateway if nothing else is said: everything that no other
+/// member owns, so that a door works without a further step.
+pub const EVERY_INDEX: RangeInclusive<i32> = i32::MIN..=i32::MAX;
+
 /// What a certificate says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Terms {

@@ -11,7 +11,7 @@ use crate::{
         iid::Index,
         mesh::{
             Address, NodeName,
-            certificate::{Certificate, Terms},
+            certificate::{Certificate, EVERY_INDEX, Terms},
             member::{Join, Refusal, Response, Welcome},
             sync::MEMBERS_MAX,
             ticket::{Secret, Ticket},
@@ -234,7 +234,7 @@ impl State {
             messaging_key: join.messaging_key,
             name,
             index: invite.index,
-            vouched: None,
+            vouched: Some(EVERY_INDEX),
             issued_ms: now.unix_ms().max(after).max(known),
             expires_ms: certificate_end(now),
         });
