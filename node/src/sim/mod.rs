@@ -28,6 +28,7 @@ mod strangers;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
     time::Duration,
 };
 
@@ -44,7 +45,7 @@ use self::{
 };
 use crate::{
     proto::{
-        iid::{Index, Value},
+        iid::{Date, Iid, Index, Value},
         mesh::certificate::Terms,
     },
     state::io::{Command, Connection, Event, InboundId, Input, Recipients, Via},
@@ -52,6 +53,10 @@ use crate::{
 
 /// Machines of a run: with three, what one cannot tell another directly goes over the third.
 const MACHINES: u8 = 3;
+
+/// What the first machine may speak for as a gateway: its own index and none of a client. The
+/// others may speak for everything, as is usual.
+const VOUCHED: RangeInclusive<i32> = i32::MIN..=1;
 
 /// Most steps of one run: a timer that re-arms itself in the past is a failure and not a hang.
 const STEPS_MAX: usize = 200_000;
@@ -158,7 +163,7 @@ impl World {
             messaging_key: *messaging_key(1).public(),
             name: "pi-1".parse().expect("a name"),
             index: Index(1),
-            vouched: None,
+            vouched: Some(VOUCHED),
             issued_ms: 1_750_000_000_000,
             expires_ms: 2_000_000_000_000,
         });
@@ -258,10 +263,24 @@ impl World {
         let first = self.next_value;
         self.next_value += i32::try_from(count).expect("small");
         let values: Vec<i32> = (first..self.next_value).collect();
-        let command = Command::Integers {
-            index: None,
-            values: values.iter().copied().map(Value).collect(),
-            at: None,
+        let own = Index(i32::from(self.machines[from].seed));
+        let iids = values.iter().map(|&value| Iid {
+            index: own,
+            value: Value(value),
+            date: Date(0),
+        });
+        let command = if self.chance(4) == 0 {
+            self.count("integers_bridged", count);
+            Command::Bridge {
+                client: None,
+                iids: iids.collect(),
+            }
+        } else {
+            Command::Integers {
+                index: None,
+                values: values.iter().copied().map(Value).collect(),
+                at: None,
+            }
         };
         self.ask(from, command, Asked::Nothing);
         assert_eq!(

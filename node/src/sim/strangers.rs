@@ -7,7 +7,7 @@ use libp2p_identity::{Keypair, PeerId};
 use rand_core::Rng;
 
 use super::{
-    Happening, World,
+    Happening, VOUCHED, World,
     gossip::Gossip,
     machine::{mesh_key, messaging_key},
     model::Tale,
@@ -248,12 +248,23 @@ impl World {
         let at = usize::try_from(self.chance(count)).expect("small");
         let from = (at + 1) % self.machines.len();
         let member = self.machines[from].peer;
-        let own = Index(i32::try_from(from).expect("small") + 1);
         let of_another = Index(i32::try_from(at).expect("small") + 1);
+        // The first has a range; the others have nothing against them but who owns the index.
+        let not_vouched = if from == 0 {
+            Index(*VOUCHED.end() + 100)
+        } else {
+            of_another
+        };
         let stranger = usize::try_from(self.chance(PAPERS.len() as u64)).expect("small");
         let (source, index, entry, verdict, why) = match self.chance(3) {
             0 => (member, of_another, Entry::Native, Verdict::Ignore, "index"),
-            1 => (member, own, Entry::Bridged, Verdict::Ignore, "index"),
+            1 => (
+                member,
+                not_vouched,
+                Entry::Bridged,
+                Verdict::Ignore,
+                "index",
+            ),
             _ => {
                 let place = self.machines.len() + stranger;
                 let index = index(self.papers(place));

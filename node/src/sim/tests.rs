@@ -6,7 +6,7 @@ use super::*;
 const SEEDS: u64 = 300;
 
 /// What has to happen in all runs together, each so often, or the simulation tests nothing.
-const AT_LEAST: [(&str, usize); 33] = [
+const AT_LEAST: [(&str, usize); 34] = [
     ("live_cables_cut", 300),
     ("power_cuts", 300),
     ("records_lost_in_a_power_cut", 20),
@@ -21,6 +21,7 @@ const AT_LEAST: [(&str, usize); 33] = [
     ("waited_at_the_gate", 20),
     ("messages_over_the_cap", 100),
     ("integers_heard", 3_000),
+    ("integers_bridged", 3_000),
     ("integers_delivered_twice", 300),
     // Rare: live they come in order, and only a detour of gossip can be faster than that.
     ("integers_reordered", 5),
