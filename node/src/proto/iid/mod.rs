@@ -1,17 +1,22 @@
 //! IID, "Index Integer Date": the four byte forms and what they mean.
 //!
-//! Specified in `proto-specs/iid.md`, sections 1, 2, 4, 5.6 and 9. The modules below hold
+//! Specified in `proto-specs/iid.md`, sections 1, 2, 4, 5.2 to 5.6, 5.8 and 9. The modules below hold
 //! one matter each: the date, the console shortcuts, the messages nodes exchange, the receiver that
 //! judges them, and its reasons.
 //!
-//! Signing in to the WebSocket gateway is not in here, and neither is what a gateway does with a
-//! message of a wrong length: this only says which wrong length it has.
+//! Signing in to the WebSocket gateway, on both sides, is in `sign_in.rs`; who is let in in
+//! `lists.rs`. What a gateway does with a message of a wrong length is not in here: this only says
+//! which wrong length it has.
 
+pub mod address;
 pub mod budget;
 pub mod date;
+pub mod lists;
 pub mod native;
+pub mod published;
 pub mod receiver;
 pub mod refusal;
+pub mod sign_in;
 pub mod text;
 
 #[cfg(test)]
