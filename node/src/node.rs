@@ -31,7 +31,7 @@ use crate::{
     },
     events::Events,
     gateway::Gateways,
-    identity::{self, Identity, KeyFileError, Passphrase, random},
+    identity::{self, Identity, KeyFileError, KeyRing, Passphrase, random},
     net::{self, Net, NetError},
     proto::{mesh::Address, mesh::NodeName, p2sn::PrivateKey},
     state::{
@@ -172,6 +172,7 @@ impl Node {
             listeners: listeners.clone(),
             events: events.clone(),
             gateways: Arc::new(Gateways::new(events.clone())),
+            keys: Arc::new(KeyRing::new(home.clone(), passphrase.clone())),
             history: reader(store.history()?),
             room: net.room(),
         });

@@ -1,8 +1,8 @@
 //! Figures of pimesh, beside the limits of the machine and bare libp2p, in one run.
 //!
-//! `cargo bench --workspace --bench figures -- [--json] [machine|bare|pair|many|packaged|cable]…`
+//! `cargo bench --workspace --bench figures -- [--json] [machine|bare|pair|many|packaged|cable|iid]…`
 //!
-//! `packaged` and `cable` run the packaged program: `cargo build --profile dist` first.
+//! `packaged`, `cable` and `iid` run the packaged program: `cargo build --profile dist` first.
 //!
 //! Nothing in here passes or fails: a figure that misses its target is marked, and that is all.
 
@@ -16,6 +16,7 @@
 mod bare;
 mod cable;
 mod child;
+mod iid;
 mod machine;
 mod mesh;
 mod node;
@@ -73,6 +74,9 @@ async fn measure(words: &[&str]) -> anyhow::Result<()> {
             }
             if wanted("cable") {
                 cable::measure(&mut report).await?;
+            }
+            if wanted("iid") {
+                iid::measure(&mut report).await?;
             }
         }
         None => eprintln!("  no target/dist/pimesh: `cargo build --profile dist` makes it"),

@@ -64,7 +64,7 @@ fn cpu_ticks(pid: u32) -> anyhow::Result<u64> {
     Ok(fields[11].parse::<u64>()? + fields[12].parse::<u64>()?)
 }
 
-fn resident_kib(pid: u32) -> anyhow::Result<f64> {
+pub(crate) fn resident_kib(pid: u32) -> anyhow::Result<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
     let kib = line.unwrap_or_default().trim().trim_end_matches(" kB");

@@ -31,10 +31,7 @@ impl Foreign {
     /// Fails if Python cannot be set up or the script cannot be started.
     pub async fn python(script: &str, args: &[&str]) -> anyhow::Result<Self> {
         let mut process = Command::new(python().await?);
-        process
-            .arg("-u")
-            .arg(python_folder().join(script))
-            .args(args);
+        process.arg("-u").arg(python_script(script)).args(args);
         Self::spawn(process).with_context(|| format!("start {script}"))
     }
 
@@ -101,6 +98,12 @@ impl Foreign {
             .await
             .with_context(|| format!("no `{kind}` from the foreign program"))?
     }
+}
+
+/// Returns where a script of `tests/foreign/python` is.
+#[must_use]
+pub fn python_script(name: &str) -> PathBuf {
+    python_folder().join(name)
 }
 
 fn python_folder() -> PathBuf {

@@ -5,6 +5,7 @@
 //! killed when the test ends.
 
 pub mod foreign;
+pub mod iid;
 pub mod lan;
 
 use std::{

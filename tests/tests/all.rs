@@ -3,6 +3,7 @@
 mod cable;
 mod command_line;
 mod foreign;
+mod iid;
 mod kill;
 mod mesh;
 mod operate;

@@ -19,6 +19,8 @@ use crate::proto::{
 pub struct Gateways {
     /// For IID and APIntIO clients.
     pub iid: Iid,
+    /// APIntIO servers that this node is a client of.
+    pub iid_servers: Vec<IidServer>,
     /// For P2SN peers.
     pub p2sn: P2sn,
     /// For Syft agents.
@@ -58,6 +60,28 @@ pub struct Iid {
     pub tls: Option<TlsFiles>,
     /// What a client may do.
     pub limits: IidLimits,
+}
+
+/// An APIntIO server that this node is a client of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IidServer {
+    /// Where it is: `ws://` or `wss://`.
+    pub url: String,
+    /// The key to sign in with.
+    #[serde(default)]
+    pub key: KeyKind,
+}
+
+/// A key to sign in to an APIntIO server with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyKind {
+    /// An Ethereum key.
+    #[default]
+    Ethereum,
+    /// An RSA key.
+    Rsa,
 }
 
 /// What a client of the IID door may do.
@@ -152,6 +176,7 @@ struct IidSection {
     tls_certificate: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tls_key: Option<PathBuf>,
+    servers: Vec<IidServer>,
     limits: IidLimitsSection,
 }
 
@@ -173,6 +198,7 @@ impl Default for IidSection {
             udp_in_index: None,
             tls_certificate: None,
             tls_key: None,
+            servers: Vec::new(),
             limits: IidLimitsSection::default(),
         }
     }
@@ -252,8 +278,19 @@ impl Default for SyftSection {
 
 impl Section {
     pub(super) fn into_gateways(self) -> Result<Gateways, ConfigError> {
+        let servers = self.iid.servers.clone();
+        let is_url = |url: &str| url.starts_with("ws://") || url.starts_with("wss://");
+        if let Some(server) = servers.iter().find(|server| !is_url(&server.url)) {
+            let expected = "a list of servers, each with a `url` that begins with ws:// or wss://";
+            return Err(value("gateway.iid.servers", expected, &server.url));
+        }
+        if servers.len() > IID_SERVERS_MAX {
+            let found = servers.len();
+            return Err(value("gateway.iid.servers", "16 servers at most", found));
+        }
         Ok(Gateways {
             iid: self.iid.into_iid()?,
+            iid_servers: servers,
             p2sn: self.p2sn.into_p2sn()?,
             syft: self.syft.into_syft()?,
         })
@@ -309,6 +346,9 @@ impl IidSection {
         })
     }
 }
+
+/// Most APIntIO servers that this node is a client of.
+const IID_SERVERS_MAX: usize = 16;
 
 /// Most targets of integers over UDP.
 const UDP_TARGETS_MAX: usize = 16;

@@ -17,7 +17,7 @@ use super::api::{
     Status, StreamQuery, Streamed,
 };
 use crate::{
-    gateway::{DoorReport, visit::ClientReport},
+    gateway::{DoorReport, iid::upstream::ServerReport, visit::ClientReport},
     state::{io::Failure, report},
 };
 
@@ -226,6 +226,14 @@ impl Client {
     /// See [`Self::status`].
     pub async fn gateways(&self) -> Result<Vec<DoorReport>, ClientError> {
         self.get("/v1/gateways").await
+    }
+
+    /// Returns the APIntIO servers that the node is a client of.
+    ///
+    /// # Errors
+    /// See [`Self::status`].
+    pub async fn iid_servers(&self) -> Result<Vec<ServerReport>, ClientError> {
+        self.get("/v1/gateways/iid/servers").await
     }
 
     /// Returns the clients behind them.

@@ -4,6 +4,7 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -13,7 +14,9 @@ use crate::{
     config::Config,
     events::Events,
     gateway::Gateways,
+    identity::KeyRing,
     net::live::Room,
+    proto::iid::{Date, Index},
     state::{
         io::{Command, Event, Failure, Reply},
         report,
@@ -35,6 +38,7 @@ pub(crate) struct Surroundings {
     pub(crate) listeners: Arc<std::sync::Mutex<Vec<String>>>,
     pub(crate) events: Events,
     pub(crate) gateways: Arc<Gateways>,
+    pub(crate) keys: Arc<KeyRing>,
     pub(crate) history: Arc<ReadHistory>,
     pub(crate) room: Room,
 }
@@ -118,6 +122,26 @@ impl NodeHandle {
         self.ask(Command::Configure(Box::new(settings))).await?;
         self.gateways().apply(&config.gateways, self).await;
         Ok(())
+    }
+
+    /// Returns the date that integers get here and now.
+    pub(crate) fn date(&self) -> Date {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let ms = since.unwrap_or_default().as_millis();
+        Date(u64::try_from(ms).unwrap_or(u64::MAX))
+    }
+
+    /// Returns the index that this node owns, unless the node is stopping.
+    pub(crate) async fn index(&self) -> Option<Index> {
+        match self.ask(Command::Status).await {
+            Ok(Reply::Status(status)) => Some(status.index),
+            _ => None,
+        }
+    }
+
+    /// Returns the keys with which this node is a client of older systems.
+    pub(crate) fn keys(&self) -> &Arc<KeyRing> {
+        &self.surroundings.keys
     }
 
     /// Returns the home folder.

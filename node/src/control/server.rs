@@ -44,7 +44,7 @@ use super::{
     words::Words,
 };
 use crate::{
-    gateway::{DoorReport, visit::ClientReport},
+    gateway::{DoorReport, iid::upstream::ServerReport, visit::ClientReport},
     proto::iid::Value,
     state::{
         VALUES_MAX,
@@ -155,6 +155,7 @@ fn router(handle: NodeHandle) -> Router {
         .route("/v1/events", get(events))
         .route("/v1/reload", post(reload))
         .route("/v1/gateways", get(gateways))
+        .route("/v1/gateways/iid/servers", get(iid_servers))
         .route("/v1/clients", get(clients))
         .route("/v1/clients/{client}", delete(kick))
         .route("/metrics", get(metrics))
@@ -253,6 +254,10 @@ async fn reload(State(node): State<NodeHandle>) -> Answer<()> {
 
 async fn gateways(State(node): State<NodeHandle>) -> Json<Vec<DoorReport>> {
     Json(node.gateways().list())
+}
+
+async fn iid_servers(State(node): State<NodeHandle>) -> Json<Vec<ServerReport>> {
+    Json(node.gateways().iid_servers_report())
 }
 
 async fn clients(State(node): State<NodeHandle>) -> Json<Vec<ClientReport>> {

@@ -27,6 +27,7 @@ use super::{
 use crate::{
     events::Events,
     gateway::Gateways,
+    identity::KeyRing,
     proto::{
         iid::{Date, Iid, Index, Value},
         mesh::MessageId,
@@ -56,6 +57,7 @@ impl Fixture {
             listeners: Arc::default(),
             events: events.clone(),
             gateways: Arc::new(Gateways::new(events.clone())),
+            keys: Arc::new(KeyRing::new("/home".into(), None)),
             history: Arc::new(|query| Ok(vec![row(&query)])),
             room: crate::net::live::Room::default(),
         });

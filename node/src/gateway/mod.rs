@@ -17,6 +17,8 @@
 //! | `tls` | certificates for doors that strangers may reach |
 //! | `iid` | IID and APIntIO: WebSocket sign-in, UDP |
 
+mod backoff;
+pub mod iid;
 pub mod places;
 pub mod tls;
 pub mod visit;
@@ -29,20 +31,24 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tokio::task::AbortHandle;
+use tokio::{sync::Notify, task::AbortHandle};
 
-use self::visit::{Visit, Visitors};
+use self::{
+    iid::upstream::{ServerReport, Upstream},
+    visit::{Visit, Visitors},
+};
 use crate::{
     NodeHandle,
-    config::gateway::Gateways as Config,
+    config::gateway::{Gateways as Config, IidServer},
     events::Events,
-    state::io::{Failure, Gateway},
+    state::io::{ClientId, Failure, Gateway},
 };
 
 /// All doors, and who is behind them.
 pub struct Gateways {
     visitors: Arc<Visitors>,
     doors: Mutex<BTreeMap<Gateway, Door>>,
+    iid_servers: Mutex<BTreeMap<IidServer, Upstreamed>>,
     /// What was applied last. Held while doors are opened and closed, so that two calls do not mix.
     applied: tokio::sync::Mutex<Option<Config>>,
 }
@@ -52,6 +58,13 @@ struct Door {
     addresses: Vec<SocketAddr>,
     error: Option<String>,
     task: Option<AbortHandle>,
+    refresh: Option<Arc<Notify>>,
+}
+
+/// A server that the node is a client of.
+struct Upstreamed {
+    task: AbortHandle,
+    report: Arc<Mutex<ServerReport>>,
 }
 
 /// A door, as `pimesh gateway list` shows it.
@@ -78,6 +91,8 @@ pub struct DoorReport {
 /// A door that was opened: where it listens, and the task that serves it.
 pub(crate) struct Opened {
     pub(crate) addresses: Vec<SocketAddr>,
+    /// Told when files beside the configuration may have changed.
+    pub(crate) refresh: Arc<Notify>,
     pub(crate) serve: futures::future::BoxFuture<'static, ()>,
 }
 
@@ -92,6 +107,7 @@ impl Gateways {
         Self {
             visitors: Arc::new(Visitors::new(events)),
             doors: Mutex::default(),
+            iid_servers: Mutex::default(),
             applied: tokio::sync::Mutex::new(None),
         }
     }
@@ -101,8 +117,42 @@ impl Gateways {
     pub async fn apply(&self, config: &Config, node: &NodeHandle) {
         let mut applied = self.applied.lock().await;
         let earlier = applied.as_ref();
-        let _ = (earlier, node);
+        if earlier.map(|c| &c.iid) == Some(&config.iid) {
+            self.refresh(Gateway::Iid);
+        } else {
+            let open = config.iid.enabled.then(|| iid::open(&config.iid, node));
+            self.replace(Gateway::Iid, open).await;
+        }
+        self.connect_iid(&config.iid_servers, node).await;
         *applied = Some(config.clone());
+    }
+
+    /// Becomes a client of these servers, and of no others.
+    async fn connect_iid(&self, servers: &[IidServer], node: &NodeHandle) {
+        self.iid_servers().retain(|server, running| {
+            let stays = servers.contains(server);
+            if !stays {
+                running.task.abort();
+            }
+            stays
+        });
+        for server in servers {
+            if self.iid_servers().contains_key(server) {
+                continue;
+            }
+            match Upstream::new(server.clone(), node.clone()).await {
+                Ok(upstream) => {
+                    let report = upstream.report();
+                    let task = tokio::spawn(upstream.run()).abort_handle();
+                    let running = Upstreamed { task, report };
+                    self.iid_servers().insert(server.clone(), running);
+                }
+                Err(error) => {
+                    let error = with_causes(&error);
+                    tracing::warn!(url = %server.url, %error, "cannot be a client of the server");
+                }
+            }
+        }
     }
 
     /// Closes a door, and opens it again if it is to be open.
@@ -114,7 +164,11 @@ impl Gateways {
         self.shut(gateway);
         let Some(open) = open else { return };
         let door = match open.await {
-            Ok(Opened { addresses, serve }) => {
+            Ok(Opened {
+                addresses,
+                refresh,
+                serve,
+            }) => {
                 for address in &addresses {
                     tracing::info!(gateway = gateway.name(), %address, "gateway open");
                 }
@@ -122,6 +176,7 @@ impl Gateways {
                     addresses,
                     error: None,
                     task: Some(tokio::spawn(serve).abort_handle()),
+                    refresh: Some(refresh),
                 }
             }
             Err(error) => {
@@ -131,10 +186,18 @@ impl Gateways {
                     addresses: Vec::new(),
                     error: Some(error),
                     task: None,
+                    refresh: None,
                 }
             }
         };
         self.doors().insert(gateway, door);
+    }
+
+    fn refresh(&self, gateway: Gateway) {
+        let doors = self.doors();
+        if let Some(refresh) = doors.get(&gateway).and_then(|door| door.refresh.as_ref()) {
+            refresh.notify_one();
+        }
     }
 
     fn shut(&self, gateway: Gateway) {
@@ -148,6 +211,9 @@ impl Gateways {
 
     /// Closes all doors.
     pub(crate) fn close(&self) {
+        for (_, running) in std::mem::take(&mut *self.iid_servers()) {
+            running.task.abort();
+        }
         for gateway in [Gateway::Iid, Gateway::P2sn, Gateway::Syft] {
             self.shut(gateway);
         }
@@ -156,6 +222,21 @@ impl Gateways {
     /// Registers a connection of a client. It is listed until the visit is dropped.
     pub(crate) fn arrive(&self, gateway: Gateway, address: SocketAddr) -> Visit {
         self.visitors.arrive(gateway, address)
+    }
+
+    /// Returns a name for a connection that is not a client's.
+    pub(crate) fn reserve(&self) -> ClientId {
+        self.visitors.reserve()
+    }
+
+    /// Returns how it stands with the APIntIO servers that this node is a client of.
+    #[must_use]
+    pub fn iid_servers_report(&self) -> Vec<ServerReport> {
+        let report = |running: &Upstreamed| {
+            let report = running.report.lock();
+            report.unwrap_or_else(PoisonError::into_inner).clone()
+        };
+        self.iid_servers().values().map(report).collect()
     }
 
     /// Returns how the doors are.
@@ -198,6 +279,11 @@ impl Gateways {
                 .with_hint("`pimesh gateway clients` lists them; name a number or a name"));
         }
         Ok(kicked)
+    }
+
+    fn iid_servers(&self) -> MutexGuard<'_, BTreeMap<IidServer, Upstreamed>> {
+        let servers = self.iid_servers.lock();
+        servers.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn doors(&self) -> MutexGuard<'_, BTreeMap<Gateway, Door>> {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use rustls::{
-    ServerConfig,
+    ClientConfig, RootCertStore, ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::{ClientHello, ResolvesServerCert},
@@ -80,10 +80,24 @@ pub(crate) fn acceptor(files: &TlsFiles, home: &Path) -> Result<TlsAcceptor, Tls
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
+/// Returns how the node speaks TLS as a client: it believes what the system believes.
+pub(crate) fn client_config() -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    // A system without any has nothing to believe, and then no server is good.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .expect("the provider has the default versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Arc::new(config)
+}
+
 /// Returns the files of a certificate that the node makes for itself, made unless they are there.
 ///
 /// # Errors
 /// Returns why they cannot be made.
+#[expect(dead_code, reason = "for the Syft door")]
 pub(crate) fn self_signed(folder: &Path, names: Vec<String>) -> Result<TlsFiles, TlsError> {
     let files = TlsFiles {
         certificate: folder.join("certificate.pem"),
@@ -109,6 +123,7 @@ pub(crate) fn self_signed(folder: &Path, names: Vec<String>) -> Result<TlsFiles,
 ///
 /// # Errors
 /// Returns why it cannot be read.
+#[expect(dead_code, reason = "for the Syft door")]
 pub(crate) fn fingerprint(certificate: &Path) -> Result<String, TlsError> {
     let read = CertificateDer::from_pem_file(certificate);
     let certificate = read.map_err(|source| TlsError::File {

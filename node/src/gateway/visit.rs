@@ -116,6 +116,14 @@ impl Visitors {
         }
     }
 
+    /// Returns a name for a connection that is not listed.
+    pub(super) fn reserve(&self) -> ClientId {
+        let mut table = self.table();
+        let client = ClientId(table.next);
+        table.next += 1;
+        client
+    }
+
     pub(super) fn list(&self) -> Vec<ClientReport> {
         let table = self.table();
         table.clients.iter().map(report).collect()

@@ -48,9 +48,23 @@ pub enum Kind {
     Rsa,
     /// The mesh key.
     Mesh,
+    /// The Ethereum key with which this node signs in to APIntIO servers.
+    Ethereum,
+    /// The RSA key for the same.
+    IidRsa,
 }
 
 impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Node,
+        Self::Messaging,
+        Self::Rsa,
+        Self::Mesh,
+        Self::Ethereum,
+        Self::IidRsa,
+    ];
+
     /// Returns the word in the file's first line.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -59,6 +73,8 @@ impl Kind {
             Self::Messaging => "messaging",
             Self::Rsa => "rsa",
             Self::Mesh => "mesh",
+            Self::Ethereum => "ethereum",
+            Self::IidRsa => "iid-rsa",
         }
     }
 
@@ -70,6 +86,8 @@ impl Kind {
             Self::Messaging => "messaging.key",
             Self::Rsa => "rsa.key",
             Self::Mesh => "mesh.key",
+            Self::Ethereum => "ethereum.key",
+            Self::IidRsa => "iid-rsa.key",
         }
     }
 }

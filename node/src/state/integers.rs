@@ -29,6 +29,10 @@ pub const VALUES_MAX: usize = 60 * FRAME_IIDS_MAX;
 /// Latest time for which an integer may be meant: the longest time to live, less the usual one.
 const AT_AHEAD_MAX_MS: u64 = TTL_MS_MAX as u64 - 10_000;
 
+/// How much of this node's budget its gateways' clients may use. The rest stays for the node, so
+/// that a crowd of clients never silences it.
+const BRIDGED_SHARE: f64 = 0.8;
+
 /// Why integers are not handed out.
 enum NotTaken {
     /// They came before.
@@ -168,7 +172,8 @@ impl State {
                     .map(|&value| Iid { index, value, date })
                     .collect();
                 let count = iids.len();
-                self.publish_iids(iids, Entry::Native, held, None, now);
+                self.send_iids(&iids, Entry::Native, held, now);
+                self.hear_own(iids, Entry::Native, held, None, now);
                 let connected = self.links.open_peers().count();
                 let published = report::Published {
                     index,
@@ -233,7 +238,15 @@ impl State {
         match self.check_bridged(&iids) {
             Ok(()) => {
                 let published = iids.len();
-                self.publish_iids(iids, Entry::Bridged, false, client, now);
+                // What the other nodes would refuse is not sent; the clients here hear it all the
+                // same. The rest of the budget is this node's own.
+                if self.spend(self.own.peer, published, BRIDGED_SHARE, now) {
+                    self.send_iids(&iids, Entry::Bridged, false, now);
+                } else {
+                    let dropped = u64::try_from(published).unwrap_or(u64::MAX);
+                    self.effects.count("bridged_over_budget", dropped);
+                }
+                self.hear_own(iids, Entry::Bridged, false, client, now);
                 self.effects.reply(request, Reply::Bridged { published });
             }
             Err(failure) => self.effects.fail(request, failure),
@@ -259,15 +272,8 @@ impl State {
         })
     }
 
-    /// Publishes integers of this node, and hands them to its own listeners.
-    fn publish_iids(
-        &mut self,
-        iids: Vec<Iid>,
-        entry: Entry,
-        held: bool,
-        client: Option<ClientId>,
-        now: Now,
-    ) {
+    /// Sends integers of this node to the others.
+    fn send_iids(&mut self, iids: &[Iid], entry: Entry, held: bool, now: Now) {
         let ttl_ms = u32::try_from(millis(self.settings.integer_ttl)).unwrap_or(TTL_MS_MAX);
         let usual = Ttl::from_ms(ttl_ms).unwrap_or(Ttl::DEFAULT);
         let needs_relay = self
@@ -294,6 +300,17 @@ impl State {
             }
         }
         self.integers.sent += iids.len() as u64;
+    }
+
+    /// Hands integers of this node to its own listeners.
+    fn hear_own(
+        &mut self,
+        iids: Vec<Iid>,
+        entry: Entry,
+        held: bool,
+        client: Option<ClientId>,
+        now: Now,
+    ) {
         let heard = Heard {
             source: self.own.peer,
             sent_ms: now.unix_ms(),
@@ -361,7 +378,7 @@ impl State {
             .iter()
             .map(|frame| frame.iids().len())
             .sum::<usize>();
-        if !self.spend(source, count, now) {
+        if !self.spend(source, count, 1.0, now) {
             return Err(NotTaken::Refused(Verdict::Ignore, "over_budget"));
         }
         self.integers
@@ -387,20 +404,20 @@ impl State {
         Ok(())
     }
 
-    /// Takes integers out of a sender's budget, if there are as many left.
-    fn spend(&mut self, source: PeerId, count: usize, now: Now) -> bool {
-        let rate = self.settings.budget_per_second;
-        if rate == 0 {
+    /// Takes integers out of a share of a sender's budget, if there are as many left.
+    fn spend(&mut self, source: PeerId, count: usize, share: f64, now: Now) -> bool {
+        if self.settings.budget_per_second == 0 {
             return true;
         }
-        let burst = f64::from(self.settings.budget_burst.max(rate));
+        let rate = f64::from(self.settings.budget_per_second) * share;
+        let burst = (f64::from(self.settings.budget_burst) * share).max(rate);
         let full = Budget {
             tokens: burst,
             filled: now.mono,
         };
         let budget = self.integers.budgets.entry(source).or_insert(full);
         let elapsed = now.mono.saturating_sub(budget.filled).as_secs_f64();
-        budget.tokens = (budget.tokens + elapsed * f64::from(rate)).min(burst);
+        budget.tokens = (budget.tokens + elapsed * rate).min(burst);
         budget.filled = now.mono;
         #[expect(clippy::cast_precision_loss, reason = "at most a few thousand")]
         let cost = count as f64;

@@ -1,11 +1,15 @@
 //! `pimesh gateway`
 
+mod iid;
 mod settings;
 
 use std::net::SocketAddr;
 
 use clap::{Args, Subcommand, ValueEnum};
-use pimesh_node::gateway::{DoorReport, visit::ClientReport};
+use pimesh_node::{
+    control::client::{Client, ClientError},
+    gateway::{DoorReport, visit::ClientReport},
+};
 
 use super::Global;
 use crate::output;
@@ -48,6 +52,7 @@ enum Action {
         /// Which
         name: Name,
     },
+    Iid(iid::Iid),
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -90,6 +95,19 @@ impl Gateway {
                 settings::set(&global.home()?, name.section(), false, None)?;
                 in_force(global, name).await
             }
+            Action::Iid(command) => command.run(global).await,
+        }
+    }
+}
+
+/// Has a running node read its settings and lists again; says whether one is running.
+async fn reload(client: &Client) -> anyhow::Result<bool> {
+    match client.reload().await {
+        Ok(()) => Ok(true),
+        Err(error @ ClientError::Failure(_)) => Err(error.into()),
+        Err(_) => {
+            output::note("the node is not running; it reads this when it starts\n");
+            Ok(false)
         }
     }
 }
@@ -97,15 +115,8 @@ impl Gateway {
 /// Has a running node take the settings, and shows how the door is.
 async fn in_force(global: &Global, name: Name) -> anyhow::Result<()> {
     let client = global.client()?;
-    match client.reload().await {
-        Ok(()) => {}
-        Err(error @ pimesh_node::control::client::ClientError::Failure(_)) => {
-            return Err(error.into());
-        }
-        Err(_) => {
-            output::note("the node is not running; the door follows the setting when it starts\n");
-            return Ok(());
-        }
+    if !reload(&client).await? {
+        return Ok(());
     }
     let doors = client.gateways().await?;
     let is_it = |door: &&DoorReport| door.gateway.name() == name.section();

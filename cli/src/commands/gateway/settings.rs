@@ -3,8 +3,12 @@
 use std::{io::Write, net::SocketAddr, os::unix::fs::PermissionsExt, path::Path};
 
 use anyhow::Context;
-use pimesh_node::config::{Config, FILE_NAME, read_file};
-use toml_edit::{DocumentMut, Item, Table, Value};
+use pimesh_node::config::{
+    Config, FILE_NAME,
+    gateway::{IidServer, KeyKind},
+    read_file,
+};
+use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, TableLike, Value};
 
 /// Opens or closes a door in the configuration of a home folder.
 pub(super) fn set(
@@ -13,6 +17,86 @@ pub(super) fn set(
     enabled: bool,
     listen: Option<SocketAddr>,
 ) -> anyhow::Result<()> {
+    change(home, |document| enable(document, section, enabled, listen))
+}
+
+fn enable(
+    document: &mut DocumentMut,
+    section: &str,
+    enabled: bool,
+    listen: Option<SocketAddr>,
+) -> anyhow::Result<()> {
+    let door = door(document, section)?;
+    door.insert("enabled", Item::Value(Value::from(enabled)));
+    if let Some(listen) = listen {
+        door.insert("listen", Item::Value(Value::from(listen.to_string())));
+    }
+    Ok(())
+}
+
+/// Adds an APIntIO server to the configuration of a home folder, or changes its key.
+pub(super) fn connect(home: &Path, server: &IidServer) -> anyhow::Result<()> {
+    change(home, |document| {
+        let servers = servers(document)?;
+        remove(servers, &server.url);
+        let mut entry = InlineTable::new();
+        entry.insert("url", server.url.as_str().into());
+        let key = match server.key {
+            KeyKind::Ethereum => "ethereum",
+            KeyKind::Rsa => "rsa",
+        };
+        entry.insert("key", key.into());
+        servers.push(entry);
+        Ok(())
+    })
+}
+
+/// Takes an APIntIO server out of the configuration of a home folder.
+pub(super) fn disconnect(home: &Path, url: &str) -> anyhow::Result<()> {
+    change(home, |document| {
+        let removed = remove(servers(document)?, url);
+        anyhow::ensure!(removed, "this node is no client of `{url}`");
+        Ok(())
+    })
+}
+
+fn servers(document: &mut DocumentMut) -> anyhow::Result<&mut Array> {
+    door(document, "iid")?
+        .entry("servers")
+        .or_insert(Item::Value(Value::from(Array::new())))
+        .as_array_mut()
+        .context("`gateway.iid.servers` is a list")
+}
+
+fn remove(servers: &mut Array, url: &str) -> bool {
+    let before = servers.len();
+    let is_it = |entry: &Value| {
+        let entry = entry.as_inline_table();
+        entry.and_then(|e| e.get("url")).and_then(Value::as_str) == Some(url)
+    };
+    servers.retain(|entry| !is_it(entry));
+    servers.len() < before
+}
+
+/// Returns the section of a door, made if it is not there.
+fn door<'a>(document: &'a mut DocumentMut, section: &str) -> anyhow::Result<&'a mut dyn TableLike> {
+    let mut gateway = Table::new();
+    gateway.set_implicit(true);
+    let gateway = document.entry("gateway").or_insert(Item::Table(gateway));
+    let gateway = gateway
+        .as_table_like_mut()
+        .context("`gateway` is a section")?;
+    gateway
+        .entry(section)
+        .or_insert(Item::Table(Table::new()))
+        .as_table_like_mut()
+        .with_context(|| format!("`gateway.{section}` is a section"))
+}
+
+fn change(
+    home: &Path,
+    change: impl FnOnce(&mut DocumentMut) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let path = home.join(FILE_NAME);
     let shown = path.display();
     let text = if path.exists() {
@@ -20,40 +104,19 @@ pub(super) fn set(
     } else {
         String::new()
     };
-    let changed = with(&text, section, enabled, listen)?;
-    Config::parse(&changed).with_context(|| format!("{shown} would not be legal"))?;
-    pimesh_node::identity::prepare_home(home)?;
-    write(home, &path, &changed).with_context(|| format!("write {shown}"))
-}
-
-fn with(
-    text: &str,
-    section: &str,
-    enabled: bool,
-    listen: Option<SocketAddr>,
-) -> anyhow::Result<String> {
     let mut document: DocumentMut = text.parse().context("the file is no TOML")?;
-    let mut gateway = Table::new();
-    gateway.set_implicit(true);
-    let gateway = document.entry("gateway").or_insert(Item::Table(gateway));
-    let gateway = gateway
-        .as_table_like_mut()
-        .context("`gateway` is a section")?;
-    let door = gateway
-        .entry(section)
-        .or_insert(Item::Table(Table::new()))
-        .as_table_like_mut()
-        .with_context(|| format!("`gateway.{section}` is a section"))?;
-    door.insert("enabled", Item::Value(Value::from(enabled)));
-    if let Some(listen) = listen {
-        door.insert("listen", Item::Value(Value::from(listen.to_string())));
-    }
-    Ok(document.to_string())
+    change(&mut document)?;
+    let text = document.to_string();
+    Config::parse(&text).with_context(|| format!("{shown} would not be legal"))?;
+    pimesh_node::identity::prepare_home(home)?;
+    write(&path, &text).with_context(|| format!("write {shown}"))
 }
 
-/// Replaces the file as a whole, so that a power cut leaves the old one or the new one.
-fn write(home: &Path, path: &Path, text: &str) -> anyhow::Result<()> {
-    let mut file = tempfile::NamedTempFile::new_in(home)?;
+/// Replaces a file as a whole, so that a power cut leaves the old one or the new one.
+pub(super) fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    let folder = path.parent().context("a file is in a folder")?;
+    std::fs::create_dir_all(folder)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
     let mode = path.metadata().map_or(0o600, |m| m.permissions().mode());
     file.as_file()
         .set_permissions(std::fs::Permissions::from_mode(mode))?;
@@ -67,25 +130,60 @@ fn write(home: &Path, path: &Path, text: &str) -> anyhow::Result<()> {
 mod tests {
     use super::*;
 
+    fn with(text: &str, change: impl FnOnce(&mut DocumentMut) -> anyhow::Result<()>) -> String {
+        let home = tempfile::tempdir().expect("a folder");
+        std::fs::write(home.path().join(FILE_NAME), text).expect("written");
+        super::change(home.path(), change).expect("legal");
+        read_file(&home.path().join(FILE_NAME)).expect("read")
+    }
+
     #[test]
     fn a_door_is_enabled_and_everything_else_stays_as_it_was() {
         let before =
             "# mine\n[node]\nname = \"pi-1\" # kitchen\n\n[gateway.syft]\nenabled = true\n";
+        let listen = Some(([0, 0, 0, 0], 4615).into());
 
-        let after = with(before, "iid", true, Some(([0, 0, 0, 0], 4615).into())).expect("legal");
+        let after = with(before, |d| enable(d, "iid", true, listen));
 
         assert_eq!(
             after,
             format!("{before}\n[gateway.iid]\nenabled = true\nlisten = \"0.0.0.0:4615\"\n")
         );
-        let closed = with(&after, "iid", false, None).expect("legal");
+        let closed = with(&after, |d| enable(d, "iid", false, None));
         assert_eq!(
             closed,
             after.replace("enabled = true\nlisten", "enabled = false\nlisten")
         );
         assert_eq!(
-            with("", "iid", true, None).expect("legal"),
+            with("", |d| enable(d, "iid", true, None)),
             "[gateway.iid]\nenabled = true\n"
         );
+    }
+
+    #[test]
+    fn servers_are_added_once_and_removed() {
+        let home = tempfile::tempdir().expect("a folder");
+        let server = |url: &str, key| IidServer {
+            url: url.to_owned(),
+            key,
+        };
+        for (url, key) in [
+            ("ws://a", KeyKind::Ethereum),
+            ("ws://b", KeyKind::Ethereum),
+            ("ws://a", KeyKind::Rsa),
+        ] {
+            connect(home.path(), &server(url, key)).expect("legal");
+        }
+        let config = Config::load(home.path()).expect("legal");
+        assert_eq!(
+            config.gateways.iid_servers,
+            [
+                server("ws://b", KeyKind::Ethereum),
+                server("ws://a", KeyKind::Rsa)
+            ]
+        );
+        disconnect(home.path(), "ws://b").expect("it is there");
+        assert!(disconnect(home.path(), "ws://b").is_err());
+        assert!(connect(home.path(), &server("http://c", KeyKind::Rsa)).is_err());
     }
 }

@@ -9,7 +9,7 @@ mod edit;
 mod letters;
 mod passwords;
 
-pub(super) use self::passwords::{hash_of, hash_of_digits};
+pub(super) use self::passwords::{PasswordHash, hash_of, hash_of_digits};
 pub use self::{
     claims::Claims,
     edit::{ListError, allow, deny},

@@ -24,7 +24,7 @@ use self::answer::{Answer, Said};
 use super::{
     Index,
     address::{Address, EthereumAddress},
-    lists::{Lists, hash_of, hash_of_digits},
+    lists::{Lists, PasswordHash, hash_of, hash_of_digits},
     published::{KNOWN, Published},
 };
 
@@ -84,6 +84,36 @@ pub struct SignedIn {
     pub coaster: Option<String>,
     /// By which means.
     pub method: Method,
+    holder: Box<Holder>,
+}
+
+/// Names what the lists are asked about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Holder {
+    Address(Address),
+    Letter { master: Address, coaster: Address },
+    Password(PasswordHash),
+}
+
+impl SignedIn {
+    /// Says whether it could still sign in, as far as these lists go.
+    #[must_use]
+    pub fn is_still_allowed(&self, lists: &Lists) -> bool {
+        let index = match &*self.holder {
+            Holder::Address(address) => lists.claims.index(address),
+            Holder::Letter { master, coaster } => {
+                if check_letter(master, coaster, lists).is_err() {
+                    return false;
+                }
+                lists.claims.index(master)
+            }
+            Holder::Password(hash) => {
+                let passwords = lists.passwords.as_ref();
+                passwords.and_then(|passwords| passwords.index_of(hash))
+            }
+        };
+        index == Some(self.index)
+    }
 }
 
 /// Names the means of signing in.
@@ -225,6 +255,7 @@ impl SignIn {
                     address: signer.short(),
                     coaster: None,
                     method: Method::direct(&signer),
+                    holder: Box::new(Holder::Address(signer)),
                 })
             }
             Some(letter) => {
@@ -237,6 +268,10 @@ impl SignIn {
                     address: master.short(),
                     coaster: Some(signer.short()),
                     method: Method::by_letter(&signer),
+                    holder: Box::new(Holder::Letter {
+                        master,
+                        coaster: signer,
+                    }),
                 })
             }
         }
@@ -300,6 +335,7 @@ impl SignIn {
             address: format!("password {shown}"),
             coaster: None,
             method: Method::Password,
+            holder: Box::new(Holder::Password(*hash)),
         })
     }
 }

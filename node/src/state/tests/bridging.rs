@@ -196,3 +196,31 @@ fn a_range_for_everything_takes_no_index_and_a_narrower_one_takes_its_own() {
     assert_eq!(invited(&narrower, Some(Index(-4))), Some(-4));
     assert_eq!(invited(&gateway(1, 1..=i32::MAX), None), None);
 }
+
+#[test]
+fn a_flood_of_clients_leaves_the_node_its_share_of_the_budget_and_is_heard_here() {
+    let mut state = state_with(&gateway(1, EVERY_INDEX));
+    let is_sent = |outputs: &[Output]| {
+        let is = |output: &Output| matches!(output, Output::Net(NetOutput::Publish { .. }));
+        outputs.iter().any(is)
+    };
+    let batch = || vec![iid(300, 10); 1000];
+    // Four fifths of 20,000 at once, and of 2,000 in each second.
+    for _ in 0..16 {
+        assert!(is_sent(&bridge(&mut state, batch())));
+    }
+
+    let outputs = bridge(&mut state, batch());
+
+    assert!(!is_sent(&outputs));
+    let is_heard =
+        |o: &Output| matches!(o, Output::Event(Event::Integers(i)) if i.iids.len() == 1000);
+    assert!(outputs.iter().any(is_heard), "the clients here hear it");
+    let command = Command::Integers {
+        index: None,
+        values: vec![Value(1)],
+        at: None,
+    };
+    let own = feed(&mut state, Input::Control(RequestId(2), command));
+    assert!(is_sent(&own), "the node itself is not silenced");
+}

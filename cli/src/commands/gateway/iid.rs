@@ -1,0 +1,242 @@
+//! `pimesh gateway iid`
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::{Args, Subcommand, ValueEnum};
+use pimesh_node::{
+    Config,
+    config::gateway::{IidServer, KeyKind},
+    gateway::iid::{
+        claims_file, revoked_file,
+        upstream::{ServerReport, ServerState},
+    },
+    proto::iid::{
+        Index,
+        lists::{self, Claims, Letters},
+    },
+};
+use serde::Serialize;
+
+use super::{reload, settings};
+use crate::{commands::Global, output};
+
+/// Who may sign in at the IID door, and the APIntIO servers that this node is a client of
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  pimesh gateway iid allow 7 0xaeC963aC8DF14a807ab97715c564b7bD3973503A\n  \
+                        pimesh gateway iid connect ws://192.168.1.20:4615\n  \
+                        pimesh gateway iid servers"
+)]
+pub(super) struct Iid {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Let an address sign in, and speak for an index
+    Allow {
+        /// The index; negative ones are guests
+        #[arg(allow_negative_numbers = true)]
+        index: i32,
+        /// An Ethereum address (0x…) or an RSA address (pBit4096B58Pkcs1SHA256…)
+        address: String,
+    },
+    /// Let nobody sign in with an address, or for an index, any more
+    Deny {
+        /// The address, or the index
+        #[arg(allow_negative_numbers = true)]
+        what: String,
+    },
+    /// List who may sign in
+    List,
+    /// Take a letter back: with it, the coaster's key acts for the master no more
+    Revoke {
+        /// The address that signed the letter
+        master: String,
+        /// The address that the letter is for
+        coaster: String,
+    },
+    /// Be a client of an APIntIO server, now and at every start; integers run both ways
+    Connect {
+        /// Where it is, as ws:// or wss://
+        url: String,
+        /// The key to sign in with; it is made if there is none
+        #[arg(long, value_enum, default_value = "ethereum")]
+        key: Key,
+    },
+    /// Be a client of a server no more
+    Disconnect {
+        /// Where it is
+        url: String,
+    },
+    /// List the servers that this node is a client of
+    Servers,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Key {
+    Ethereum,
+    Rsa,
+}
+
+/// A line of the allow list.
+#[derive(Serialize)]
+struct Allowed<'a> {
+    index: Index,
+    address: &'a str,
+}
+
+impl Iid {
+    pub(super) async fn run(self, global: &Global) -> anyhow::Result<()> {
+        match self.action {
+            Action::Allow { index, address } => {
+                let list = AllowList::find(global)?;
+                let text = lists::allow(&list.text()?, Index(index), &address)?;
+                list.write(&text)?;
+                list.tell(
+                    global,
+                    format!("{address} may sign in, and speaks for {index}"),
+                )
+                .await
+            }
+            Action::Deny { what } => {
+                let list = AllowList::find(global)?;
+                let (text, removed) = lists::deny(&list.text()?, &what);
+                anyhow::ensure!(
+                    removed > 0,
+                    "nobody may sign in as `{what}` in the first place"
+                );
+                list.write(&text)?;
+                list.tell(global, format!("{removed} taken off the list"))
+                    .await
+            }
+            Action::List => list(global),
+            Action::Revoke { master, coaster } => {
+                let path = revoked_file(&global.home()?);
+                let mut text = read(&path)?;
+                if !text.is_empty() && !text.ends_with('\n') {
+                    text.push('\n');
+                }
+                let line = format!("{master}>{coaster}\n");
+                let (_, skipped) = Letters::parse(&line);
+                if let Some(skipped) = skipped.first() {
+                    anyhow::bail!("this is no letter: {}", skipped.why);
+                }
+                text.push_str(&line);
+                settings::write(&path, &text)
+                    .with_context(|| format!("write {}", path.display()))?;
+                reload(&global.client()?).await?;
+                said(global, "the letter is good no more")
+            }
+            Action::Connect { url, key } => {
+                let key = match key {
+                    Key::Ethereum => KeyKind::Ethereum,
+                    Key::Rsa => KeyKind::Rsa,
+                };
+                settings::connect(&global.home()?, &IidServer { url, key })?;
+                let client = global.client()?;
+                if reload(&client).await? {
+                    return show(global, &client.iid_servers().await?);
+                }
+                Ok(())
+            }
+            Action::Disconnect { url } => {
+                settings::disconnect(&global.home()?, &url)?;
+                reload(&global.client()?).await?;
+                said(global, "this node is a client of that server no more")
+            }
+            Action::Servers => show(global, &global.client()?.iid_servers().await?),
+        }
+    }
+}
+
+/// The file with those who may sign in.
+struct AllowList(PathBuf);
+
+impl AllowList {
+    fn find(global: &Global) -> anyhow::Result<Self> {
+        let home = global.home()?;
+        let path = claims_file(&Config::load(&home)?.gateways.iid, &home);
+        if path.is_dir() {
+            return Err(output::hinted(
+                format!("the claims are the folder {}", path.display()),
+                "put a file named by the address into the folder of the index",
+            ));
+        }
+        Ok(Self(path))
+    }
+
+    fn text(&self) -> anyhow::Result<String> {
+        read(&self.0)
+    }
+
+    fn write(&self, text: &str) -> anyhow::Result<()> {
+        settings::write(&self.0, text).with_context(|| format!("write {}", self.0.display()))
+    }
+
+    async fn tell(&self, global: &Global, done: String) -> anyhow::Result<()> {
+        reload(&global.client()?).await?;
+        said(global, done)
+    }
+}
+
+fn read(path: &std::path::Path) -> anyhow::Result<String> {
+    match std::fs::read_to_string(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+        read => read.with_context(|| format!("read {}", path.display())),
+    }
+}
+
+fn said(global: &Global, text: impl Into<String>) -> anyhow::Result<()> {
+    if global.json {
+        return output::json(&serde_json::json!({ "done": text.into() }));
+    }
+    output::line(text.into())
+}
+
+fn list(global: &Global) -> anyhow::Result<()> {
+    let (claims, skipped) = Claims::parse(&AllowList::find(global)?.text()?);
+    for line in &skipped {
+        output::note(&format!(
+            "line {} is not understood: {}\n",
+            line.line, line.why
+        ));
+    }
+    let mut claims: Vec<_> = claims.iter().collect();
+    claims.sort_unstable();
+    if global.json {
+        let all = claims.iter();
+        let mut lines = all.map(|&(index, address)| Allowed { index, address });
+        return lines.try_for_each(|allowed| output::json(&allowed));
+    }
+    let row = |(index, address): &(Index, &str)| vec![index.to_string(), (*address).to_owned()];
+    let rows: Vec<_> = claims.iter().map(row).collect();
+    output::table(&["INDEX", "ADDRESS"], &rows)
+}
+
+fn show(global: &Global, servers: &[ServerReport]) -> anyhow::Result<()> {
+    if global.json {
+        return servers.iter().try_for_each(output::json);
+    }
+    let row = |server: &ServerReport| {
+        let state = match &server.state {
+            ServerState::Connecting => "connecting".to_owned(),
+            ServerState::SignedIn { index } => format!("signed in as {index}"),
+            ServerState::Waiting { reason, .. } => format!("waiting: {reason}"),
+        };
+        vec![
+            server.url.clone(),
+            state,
+            server.received.to_string(),
+            server.sent.to_string(),
+            server.address.clone(),
+        ]
+    };
+    let rows: Vec<_> = servers.iter().map(row).collect();
+    output::table(
+        &["SERVER", "STATE", "RECEIVED", "SENT", "OWN ADDRESS"],
+        &rows,
+    )
+}

@@ -1,0 +1,241 @@
+//! The door for IID and APIntIO clients: WebSocket sign-in, integers both ways, UDP
+//! (`proto-specs/iid.md`, sections 5, 6 and 10).
+//!
+//! ```text
+//!  client ─ws─▶ connection ──Bridge──▶ the node's loop ──Integers──▶ hub ─▶ queue ─▶ connection ─ws─▶ client
+//!  datagram ──▶ udp::input ──────┘      (and the mesh)        └──▶ udp::output ──▶ datagram
+//! ```
+//!
+//! What a client sends comes back to it the same way as what comes from the mesh, so all who hear
+//! an index hear one order. Judging what clients say at sign-in is `proto::iid::sign_in`.
+
+mod connection;
+mod hub;
+mod lists;
+mod queue;
+mod recent;
+mod udp;
+pub mod upstream;
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Notify,
+};
+use tokio_rustls::TlsAcceptor;
+
+use self::{hub::Hub, lists::CurrentLists};
+use super::{
+    Opened,
+    places::{Place, Places},
+    tls::{self, TlsError},
+    visit::Visit,
+};
+use crate::{NodeHandle, config::gateway::Iid as Config, state::io::Gateway};
+
+pub use self::lists::ListFileError;
+
+/// Most connections that have not signed in, in all and from one address.
+const UNANSWERED_MAX: usize = 1024;
+const UNANSWERED_PER_ADDRESS_MAX: usize = 64;
+
+/// How long a TLS handshake and the request for a WebSocket may take.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+
+/// How long the door rests when the system has no more sockets.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// Why the door cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// It cannot listen there.
+    #[error("could not listen at {address}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A list of who may sign in.
+    #[error(transparent)]
+    List(#[from] ListFileError),
+    /// The certificate.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// What goes out would come in again.
+    #[error(
+        "integers sent to {output} (`udp_out`) would come in again at {input} (`udp_in`): \
+         give them different ports"
+    )]
+    UdpLoop {
+        /// The target.
+        output: SocketAddr,
+        /// Where datagrams are taken.
+        input: SocketAddr,
+    },
+}
+
+/// What all connections of the door share.
+struct Door {
+    config: Config,
+    node: NodeHandle,
+    lists: CurrentLists,
+    hub: Arc<Hub>,
+    /// Places for all connections, and for those that have not signed in.
+    places: Places,
+    unanswered: Places,
+    tls: Option<TlsAcceptor>,
+}
+
+/// Which of the two published servers a listener stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Port 4615.
+    Push,
+    /// Port 4616, which greets with where the manual is.
+    Listen,
+}
+
+/// Opens the door.
+pub(super) async fn open(config: &Config, node: &NodeHandle) -> Result<Opened, OpenError> {
+    let home = node.home();
+    let files = lists::Files::new(config, home);
+    let tls = config.tls.as_ref();
+    let tls = tls.map(|files| tls::acceptor(files, home)).transpose()?;
+    if let Some(input) = config.udp_in {
+        udp::check_loops(input, &config.udp_out)?;
+    }
+    let wanted = [
+        (Some(config.listen), Kind::Push),
+        (config.listen_only, Kind::Listen),
+    ];
+    let mut listeners = Vec::new();
+    for (address, kind) in wanted {
+        if let Some(address) = address {
+            listeners.push((listen(address).await?, kind));
+        }
+    }
+    let addresses = listeners
+        .iter()
+        .filter_map(|(listener, _)| listener.local_addr().ok());
+    let addresses = addresses.collect();
+    let output = udp::Output::open(&config.udp_out).await?;
+    let input = match config.udp_in {
+        Some(address) => Some(udp::Input::open(address, config.udp_in_index).await?),
+        None => None,
+    };
+    let refresh = Arc::new(Notify::new());
+    let door = Arc::new(Door {
+        lists: CurrentLists::load(files)?,
+        hub: Arc::new(Hub::new(config.all_indices, config.limits.budget)),
+        places: Places::new(config.limits.connections_max, config.limits.connections_max),
+        unanswered: Places::new(UNANSWERED_MAX, UNANSWERED_PER_ADDRESS_MAX),
+        config: config.clone(),
+        node: node.clone(),
+        tls,
+    });
+    let serve = serve(door, listeners, output, input, Arc::clone(&refresh));
+    Ok(Opened {
+        addresses,
+        refresh,
+        serve: Box::pin(serve),
+    })
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, OpenError> {
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|source| OpenError::Listen { address, source })
+}
+
+async fn serve(
+    door: Arc<Door>,
+    listeners: Vec<(TcpListener, Kind)>,
+    output: udp::Output,
+    input: Option<udp::Input>,
+    refresh: Arc<Notify>,
+) {
+    // Dropped when the door closes, and then all of them end.
+    let mut tasks = tokio::task::JoinSet::new();
+    for (listener, kind) in listeners {
+        tasks.spawn(accept(Arc::clone(&door), listener, kind));
+    }
+    tasks.spawn(Arc::clone(&door.hub).run(door.node.clone()));
+    tasks.spawn(output.run(door.node.clone()));
+    if let Some(input) = input {
+        tasks.spawn(input.run(door.node.clone()));
+    }
+    tasks.spawn(async move {
+        loop {
+            door.lists.changed(&refresh).await;
+            door.hub.judge_again(&door.lists.get());
+        }
+    });
+    while tasks.join_next().await.is_some() {}
+}
+
+/// Takes connections. Each has a task of its own, which ends by itself when the door closes, for
+/// its client is then sent away.
+async fn accept(door: Arc<Door>, listener: TcpListener, kind: Kind) {
+    loop {
+        let (stream, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "could not take a connection");
+                tokio::time::sleep(ACCEPT_REST).await;
+                continue;
+            }
+        };
+        let visit = door.node.gateways().arrive(Gateway::Iid, address);
+        let places = door.places.take(address.ip());
+        let (Some(place), Some(unanswered)) = (places, door.unanswered.take(address.ip())) else {
+            visit.refuse("no_place");
+            continue;
+        };
+        // A value is 16 bytes; waiting to fill a packet would cost more than it saves.
+        drop(stream.set_nodelay(true));
+        let arrival = Arrival {
+            door: Arc::clone(&door),
+            kind,
+            visit,
+            _place: place,
+            unanswered,
+        };
+        tokio::spawn(arrival.receive(stream));
+    }
+}
+
+/// A connection that was taken and is nothing yet.
+struct Arrival {
+    door: Arc<Door>,
+    kind: Kind,
+    visit: Visit,
+    _place: Place,
+    unanswered: Place,
+}
+
+impl Arrival {
+    async fn receive(self, stream: TcpStream) {
+        let Some(tls) = self.door.tls.clone() else {
+            return connection::serve(self, stream).await;
+        };
+        match tokio::time::timeout(HANDSHAKE_TIME, tls.accept(stream)).await {
+            Ok(Ok(stream)) => connection::serve(self, stream).await,
+            Ok(Err(_)) => self.visit.refuse("no_tls"),
+            Err(_) => self.visit.refuse("handshake_timeout"),
+        }
+    }
+}
+
+/// Returns the list of letters that were taken back, for those who edit it.
+#[must_use]
+pub fn revoked_file(home: &std::path::Path) -> PathBuf {
+    home.join(lists::REVOKED)
+}
+
+/// Returns the allow list of a configuration, for those who edit it.
+#[must_use]
+pub fn claims_file(config: &Config, home: &std::path::Path) -> PathBuf {
+    lists::Files::new(config, home).claims
+}
