@@ -164,7 +164,7 @@ async fn another_member_s_certificate_opens_nothing_to_a_stranger() -> anyhow::R
         messaging_key: *syft::SigningKey::from_seed(&[8; 32]).public(),
         name: "mallory".parse()?,
         index: Index(9),
-        vouched: None,
+        vouched: Vouched::NONE,
         issued_ms: 1,
         expires_ms: u64::MAX,
     });

@@ -363,12 +363,14 @@ impl State {
             Command::Invite {
                 name,
                 index,
+                vouched,
                 lifetime,
             } => {
-                self.invite(request, name, index, lifetime, now);
+                self.invite(request, name, index, vouched, lifetime, now);
             }
             Command::Join { ticket } => self.join(request, &ticket, now),
             Command::Remove { peer } => self.remove(request, &peer, now),
+            Command::Vouch { peer, vouched } => self.vouch(request, &peer, vouched, now),
             Command::Trust { peer } => self.trust(request, &peer),
             Command::Send {
                 to,
