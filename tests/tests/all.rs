@@ -1,9 +1,11 @@
 //! Whole-program tests: what a person does, with real nodes in processes of their own.
 
 mod cable;
+mod clock;
 mod command_line;
 mod foreign;
 mod kill;
 mod mesh;
 mod operate;
 mod stranger;
+mod vouching;

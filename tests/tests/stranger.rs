@@ -153,7 +153,10 @@ async fn ask_member(pi: &Pi, request: &[u8]) -> anyhow::Result<Option<Vec<u8>>> 
 async fn another_member_s_certificate_opens_nothing_to_a_stranger() -> anyhow::Result<()> {
     use pimesh_node::proto::{
         iid::Index,
-        mesh::certificate::{MeshKey, Terms},
+        mesh::{
+            certificate::{MeshKey, Terms},
+            vouched::Vouched,
+        },
         syft,
     };
     let world = World::new()?;

@@ -142,6 +142,7 @@ fn show(global: &Global, peers: &[Peer]) -> anyhow::Result<()> {
             "STATE",
             "TRANSPORT",
             "ROUND TRIP",
+            "CLOCK",
             "WAITING",
             "ADDRESS",
         ],
@@ -175,6 +176,13 @@ fn row(peer: &Peer) -> Vec<String> {
             .map_or_else(dash, |t| format!("{t:?}").to_lowercase()),
         peer.round_trip_us.map_or_else(dash, |us| {
             output::millis(i64::try_from(us).unwrap_or(i64::MAX))
+        }),
+        peer.clock_offset_us.map_or_else(dash, |us| {
+            format!(
+                "{}{}",
+                if us < 0 { "-" } else { "+" },
+                output::millis(us.saturating_abs())
+            )
         }),
         if peer.state == PeerState::Own {
             dash()

@@ -30,6 +30,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    clock,
     proto::{
         iid::{Index, Value},
         mesh::{MessageId, vouched::Vouched},
@@ -53,6 +54,8 @@ pub struct Status {
     pub home: String,
     /// Where the node listens.
     pub listeners: Vec<String>,
+    /// Where its time comes from.
+    pub clock: clock::Report,
     /// The rest.
     #[serde(flatten)]
     pub node: report::Status,

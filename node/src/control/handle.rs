@@ -10,6 +10,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::api::{HistoryQuery, HistoryRow, Status};
 use crate::{
+    clock::Clock,
     config::Config,
     events::Events,
     gateway::Gateways,
@@ -37,6 +38,7 @@ pub(crate) struct Surroundings {
     pub(crate) gateways: Arc<Gateways>,
     pub(crate) history: Arc<ReadHistory>,
     pub(crate) room: Room,
+    pub(crate) clock: Clock,
 }
 
 /// A running node, for those who ask it. Cheap to clone.
@@ -102,8 +104,14 @@ impl NodeHandle {
         &self.surroundings.gateways
     }
 
-    /// Reads `pimesh.toml` again. The network, the control socket, the identity and the log take
-    /// effect at the next start.
+    /// Returns the node's clocks: dates that a door makes are read here.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.surroundings.clock
+    }
+
+    /// Reads `pimesh.toml` again. The network, the control socket, the identity, the clock and the
+    /// log take effect at the next start.
     ///
     /// # Errors
     /// Returns why the file is not taken; then everything stays as it was.
@@ -159,6 +167,7 @@ impl NodeHandle {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             home: self.surroundings.home.display().to_string(),
             listeners: listeners.map(|l| l.clone()).unwrap_or_default(),
+            clock: self.surroundings.clock.report(),
             node,
         }
     }

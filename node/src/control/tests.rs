@@ -58,6 +58,7 @@ impl Fixture {
             gateways: Arc::new(Gateways::new(events.clone())),
             history: Arc::new(|query| Ok(vec![row(&query)])),
             room: crate::net::live::Room::default(),
+            clock: crate::clock::Clock::start(),
         });
         let client = Client::new(folder.path().join("control.sock"));
         Self {

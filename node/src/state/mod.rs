@@ -448,7 +448,18 @@ impl State {
             integers_sent: self.integers.sent(),
             uptime_ms: millis(now.mono.saturating_sub(self.started.mono)),
             clock_set: now.unix_ms() >= CLOCK_SET_MS,
+            clock_spread_us: self.clock_spread_us(),
         }
+    }
+
+    fn clock_spread_us(&self) -> u64 {
+        let peers = self.links.open_peers();
+        let offsets = peers.filter_map(|peer| self.sync.offset_us(&peer));
+        // This node's own clock is at 0.
+        let (first, last) = offsets.fold((0, 0), |(first, last): (i64, i64), offset| {
+            (first.min(offset), last.max(offset))
+        });
+        last.abs_diff(first)
     }
 
     /// Finds a member by name or peer id.

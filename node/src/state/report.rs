@@ -55,6 +55,9 @@ pub struct Status {
     pub uptime_ms: u64,
     /// Whether the calendar clock looks set.
     pub clock_set: bool,
+    /// How far the clocks of this node and of the connected members are apart, in microseconds, as
+    /// far as they were compared.
+    pub clock_spread_us: u64,
 }
 
 /// How it stands with a member.
