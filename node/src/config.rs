@@ -5,12 +5,10 @@
 
 pub mod gateway;
 
-use std::{
-    fmt, io,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fmt, io, net::SocketAddr, path::PathBuf, time::Duration};
+
+#[cfg(feature = "disk")]
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 

@@ -30,6 +30,8 @@
 //! # }
 //! ```
 
+#[cfg(feature = "net")]
+pub mod clock;
 pub mod config;
 #[cfg(feature = "net")]
 pub mod control;

@@ -16,13 +16,14 @@ use std::{
     collections::HashMap,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use libp2p_identity::PeerId;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
+    clock::Clock,
     config::Config,
     control::{
         api::{HistoryQuery, HistoryRow, Way},
@@ -98,7 +99,7 @@ pub struct Node {
     net: Net,
     store: Store,
     peer: PeerId,
-    started: Instant,
+    clock: Clock,
     completions: mpsc::Receiver<Completion>,
     commands: mpsc::Receiver<Asked>,
     events: Events,
@@ -145,7 +146,7 @@ impl Node {
             Some(identity::load_or_create_mesh_key(&home, phrase)?)
         };
         let peer = node.public().to_peer_id();
-        let started = Instant::now();
+        let clock = Clock::start();
         let setup = Setup {
             peer,
             messaging_key: messaging,
@@ -154,7 +155,7 @@ impl Node {
             seed: random(),
             settings: settings(&config)?,
         };
-        let state = State::new(setup, loaded, read_clocks(started))?;
+        let state = State::new(setup, loaded, clock.now())?;
         let net = Net::new(
             &net::Config {
                 listen: config.network.listen.clone(),
@@ -175,6 +176,7 @@ impl Node {
             keys: Arc::new(KeyRing::new(home.clone(), passphrase.clone())),
             history: reader(store.history()?),
             room: net.room(),
+            clock: clock.clone(),
         });
         let rsa = prepare_rsa(&home, passphrase, config.rsa_bits);
         let socket = config
@@ -187,7 +189,7 @@ impl Node {
             net,
             store,
             peer,
-            started,
+            clock,
             completions,
             commands,
             events,
@@ -203,6 +205,7 @@ impl Node {
         node.drain();
         node.wait_for_listeners(config.network.listen.len()).await;
         node.serve(&config)?;
+        node.servers.extend(node.clock.follow(config.ntp));
         let gateways = Arc::clone(node.handle.gateways());
         gateways.apply(&config.gateways, &node.handle).await;
         Ok(node)
@@ -237,7 +240,8 @@ impl Node {
         tokio::pin!(stop);
         loop {
             let timeout = self.state.poll_timeout();
-            let deadline = timeout.map(|at| tokio::time::Instant::from_std(self.started + at));
+            let deadline =
+                timeout.map(|at| tokio::time::Instant::from_std(self.clock.started() + at));
             tokio::select! {
                 input = self.net.next() => self.feed(Input::Net(input)),
                 Some(completion) = self.completions.recv() => self.complete(completion),
@@ -335,7 +339,7 @@ impl Node {
     }
 
     fn now(&self) -> Now {
-        read_clocks(self.started)
+        self.clock.now()
     }
 
     async fn wait_for_listeners(&mut self, wanted: usize) {
@@ -392,17 +396,6 @@ pub fn settings(config: &Config) -> Result<Settings, StartError> {
         peers,
         ..config.settings.clone()
     })
-}
-
-fn read_clocks(started: Instant) -> Now {
-    let unix = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    let unix_us = u64::try_from(unix.as_micros()).unwrap_or(u64::MAX);
-    Now {
-        mono: started.elapsed(),
-        unix_us,
-    }
 }
 
 /// Loads the RSA key or makes it, on a thread of its own: on a small machine that takes a while.

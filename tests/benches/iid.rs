@@ -12,7 +12,7 @@ use futures::{SinkExt, StreamExt, future::try_join_all};
 use pimesh_tests::{
     World,
     foreign::{python, python_script},
-    iid::{self, Client, key},
+    iid::{self, Client},
 };
 use tokio::{
     io::{AsyncBufReadExt, BufReader},

@@ -1,6 +1,7 @@
 //! Whole-program tests: what a person does, with real nodes in processes of their own.
 
 mod cable;
+mod clock;
 mod command_line;
 mod foreign;
 mod iid;
@@ -8,3 +9,4 @@ mod kill;
 mod mesh;
 mod operate;
 mod stranger;
+mod vouching;

@@ -153,7 +153,10 @@ async fn ask_member(pi: &Pi, request: &[u8]) -> anyhow::Result<Option<Vec<u8>>> 
 async fn another_member_s_certificate_opens_nothing_to_a_stranger() -> anyhow::Result<()> {
     use pimesh_node::proto::{
         iid::Index,
-        mesh::certificate::{MeshKey, Terms},
+        mesh::{
+            certificate::{MeshKey, Terms},
+            vouched::Vouched,
+        },
         syft,
     };
     let world = World::new()?;
@@ -164,7 +167,7 @@ async fn another_member_s_certificate_opens_nothing_to_a_stranger() -> anyhow::R
         messaging_key: *syft::SigningKey::from_seed(&[8; 32]).public(),
         name: "mallory".parse()?,
         index: Index(9),
-        vouched: None,
+        vouched: Vouched::NONE,
         issued_ms: 1,
         expires_ms: u64::MAX,
     });

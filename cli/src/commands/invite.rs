@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use clap::Args;
-use pimesh_node::{control::api::NewInvite, proto::iid::Index};
+use pimesh_node::{
+    control::api::NewInvite,
+    proto::{iid::Index, mesh::vouched::Vouched},
+};
 
 use super::{Global, duration};
 use crate::output;
@@ -22,6 +25,14 @@ pub(super) struct Invite {
     /// Index that it owns [default: the lowest free one]
     #[arg(long, allow_negative_numbers = true)]
     index: Option<i32>,
+    /// What it may speak for as a gateway: `none`, `all`, or the indices A to B as `A..B`
+    #[arg(
+        long,
+        value_name = "RANGE",
+        default_value = "all",
+        allow_hyphen_values = true
+    )]
+    vouch: Vouched,
     /// How long the ticket is good [default: 15min]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     expires: Option<Duration>,
@@ -35,6 +46,7 @@ impl Invite {
         let invite = NewInvite {
             name: self.name,
             index: self.index.map(Index),
+            vouched: self.vouch,
             lifetime_s: self.expires.map(|d| d.as_secs().max(1)),
         };
         let invite = global.client()?.invite(&invite).await?;

@@ -10,6 +10,7 @@ use clap::{Args, Subcommand};
 use futures::StreamExt;
 use pimesh_node::{
     control::{api::EventBody, client::Client},
+    proto::mesh::vouched::Vouched,
     state::report::{Peer, PeerState},
 };
 
@@ -18,7 +19,9 @@ use crate::output;
 
 /// List the members of the mesh: state, address, round trip, next dial
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  pimesh peers\n  pimesh peers remove kitchen")]
+#[command(
+    after_help = "Example:\n  pimesh peers\n  pimesh peers remove kitchen\n  pimesh peers vouch kitchen 100..199"
+)]
 pub(super) struct Peers {
     /// Print the list again whenever it changes
     #[arg(long)]
@@ -42,6 +45,16 @@ enum Action {
         /// Its name or peer id
         peer: String,
     },
+    /// Say which indices a member may speak for as a gateway; needs the mesh key
+    ///
+    /// A gateway speaks for its clients. None speaks for another member's own index.
+    Vouch {
+        /// Its name or peer id
+        peer: String,
+        /// `none`, `all`, or the indices A to B as `A..B`
+        #[arg(value_name = "RANGE", allow_hyphen_values = true)]
+        vouched: Vouched,
+    },
 }
 
 impl Peers {
@@ -58,6 +71,13 @@ impl Peers {
                     .fingerprint
                     .unwrap_or_else(|| "shown next".to_owned());
                 output::line(format!("the RSA key of {} is {key}", trusted.name))
+            }
+            Some(Action::Vouch { peer, vouched }) => {
+                let vouched = client.vouch(&peer, vouched).await?;
+                if global.json {
+                    return output::json(&vouched);
+                }
+                output::line(format!("{} vouches for {}", vouched.name, vouched.vouched))
             }
             None if self.follow => follow(global, &client).await,
             None => show(global, &client.peers().await?),
@@ -118,9 +138,11 @@ fn show(global: &Global, peers: &[Peer]) -> anyhow::Result<()> {
         &[
             "NAME",
             "INDEX",
+            "VOUCHES FOR",
             "STATE",
             "TRANSPORT",
             "ROUND TRIP",
+            "CLOCK",
             "WAITING",
             "ADDRESS",
         ],
@@ -148,11 +170,19 @@ fn row(peer: &Peer) -> Vec<String> {
     vec![
         peer.name.clone(),
         peer.index.to_string(),
+        peer.vouched.to_string(),
         state,
         peer.transport
             .map_or_else(dash, |t| format!("{t:?}").to_lowercase()),
         peer.round_trip_us.map_or_else(dash, |us| {
             output::millis(i64::try_from(us).unwrap_or(i64::MAX))
+        }),
+        peer.clock_offset_us.map_or_else(dash, |us| {
+            format!(
+                "{}{}",
+                if us < 0 { "-" } else { "+" },
+                output::millis(us.saturating_abs())
+            )
         }),
         if peer.state == PeerState::Own {
             dash()

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use pimesh_node::clock;
 
 use super::Global;
 use crate::output;
@@ -53,6 +54,14 @@ impl Status {
                     .clone()
                     .unwrap_or_else(|| "being made".to_owned()),
             ),
+            ("clock", clock(&status.clock)),
+            (
+                "clock spread",
+                format!(
+                    "{} in the mesh",
+                    output::millis(i64::try_from(node.clock_spread_us).unwrap_or(i64::MAX))
+                ),
+            ),
             ("listening", status.listeners.join("\n                ")),
             (
                 "up for",
@@ -64,6 +73,9 @@ impl Status {
         if node.revoked {
             lines.push(("WARNING", "this node was removed from its mesh".to_owned()));
         }
+        if let Some(error) = &status.clock.error {
+            lines.push(("WARNING", format!("no NTP server answers ({error})")));
+        }
         if !node.clock_set {
             lines.push(("WARNING", "the clock is not set".to_owned()));
         }
@@ -71,4 +83,18 @@ impl Status {
             .iter()
             .try_for_each(|(name, value)| output::line(format!("{name:<14}  {value}")))
     }
+}
+
+fn clock(clock: &clock::Report) -> String {
+    let Some(server) = &clock.server else {
+        return "the system's".to_owned();
+    };
+    let round_trip = i64::try_from(clock.round_trip_us.unwrap_or_default()).unwrap_or(i64::MAX);
+    format!(
+        "{}{} to the system's, by NTP from {server} (round trip {}, {} ago)",
+        if clock.offset_us < 0 { "-" } else { "+" },
+        output::millis(clock.offset_us.saturating_abs()),
+        output::millis(round_trip),
+        output::span(Duration::from_millis(clock.age_ms.unwrap_or_default()))
+    )
 }

@@ -6,6 +6,7 @@
 //! | `GET /v1/peers` | | list of [`report::Peer`] |
 //! | `DELETE /v1/peers/{peer}` | | [`report::Removed`] |
 //! | `POST /v1/peers/{peer}/trust` | | [`report::Trusted`] |
+//! | `POST /v1/peers/{peer}/vouch` | [`Vouch`] | [`report::Vouched`] |
 //! | `POST /v1/invites` | [`NewInvite`] | [`report::Invite`] |
 //! | `POST /v1/join` | [`Join`] | [`report::Joined`] |
 //! | `POST /v1/messages` | [`NewMessage`] | list of [`report::Accepted`] |
@@ -30,9 +31,10 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    clock,
     proto::{
         iid::{Index, Value},
-        mesh::MessageId,
+        mesh::{MessageId, vouched::Vouched},
     },
     state::{
         io::{At, ClientId, Direction, Event, Failure, Gateway, Recipients, Transport, Via},
@@ -53,6 +55,8 @@ pub struct Status {
     pub home: String,
     /// Where the node listens.
     pub listeners: Vec<String>,
+    /// Where its time comes from.
+    pub clock: clock::Report,
     /// The rest.
     #[serde(flatten)]
     pub node: report::Status,
@@ -68,9 +72,20 @@ pub struct NewInvite {
     /// Its index.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index: Option<Index>,
+    /// What it may speak for as a gateway: `none`, `all` (if absent) or `A..B`.
+    #[serde(default)]
+    pub vouched: Vouched,
     /// How long the ticket is good, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lifetime_s: Option<u64>,
+}
+
+/// The body of `POST /v1/peers/{peer}/vouch`.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Vouch {
+    /// What the member may speak for as a gateway: `none`, `all` or `A..B`.
+    pub vouched: Vouched,
 }
 
 /// The body of `POST /v1/join`.

@@ -14,10 +14,11 @@ use tokio::net::UnixStream;
 
 use super::api::{
     EventBody, EventQuery, HistoryQuery, HistoryRow, Join, NewIntegers, NewInvite, NewMessage,
-    Status, StreamQuery, Streamed,
+    Status, StreamQuery, Streamed, Vouch,
 };
 use crate::{
     gateway::{DoorReport, iid::upstream::ServerReport, visit::ClientReport},
+    proto::mesh::vouched::Vouched,
     state::{io::Failure, report},
 };
 
@@ -135,6 +136,20 @@ impl Client {
             None::<()>,
         )
         .await
+    }
+
+    /// Changes what a member may speak for as a gateway.
+    ///
+    /// # Errors
+    /// See [`Self::status`].
+    pub async fn vouch(
+        &self,
+        peer: &str,
+        vouched: Vouched,
+    ) -> Result<report::Vouched, ClientError> {
+        let path = format!("/v1/peers/{}/vouch", escape(peer));
+        self.call(Method::POST, &path, Some(Vouch { vouched }))
+            .await
     }
 
     /// Makes a ticket.

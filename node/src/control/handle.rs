@@ -4,13 +4,13 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::api::{HistoryQuery, HistoryRow, Status};
 use crate::{
+    clock::Clock,
     config::Config,
     events::Events,
     gateway::Gateways,
@@ -41,6 +41,7 @@ pub(crate) struct Surroundings {
     pub(crate) keys: Arc<KeyRing>,
     pub(crate) history: Arc<ReadHistory>,
     pub(crate) room: Room,
+    pub(crate) clock: Clock,
 }
 
 /// A running node, for those who ask it. Cheap to clone.
@@ -106,8 +107,14 @@ impl NodeHandle {
         &self.surroundings.gateways
     }
 
-    /// Reads `pimesh.toml` again. The network, the control socket, the identity and the log take
-    /// effect at the next start.
+    /// Returns the node's clocks: dates that a door makes are read here.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.surroundings.clock
+    }
+
+    /// Reads `pimesh.toml` again. The network, the control socket, the identity, the clock and the
+    /// log take effect at the next start.
     ///
     /// # Errors
     /// Returns why the file is not taken; then everything stays as it was.
@@ -126,9 +133,7 @@ impl NodeHandle {
 
     /// Returns the date that integers get here and now.
     pub(crate) fn date(&self) -> Date {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH);
-        let ms = since.unwrap_or_default().as_millis();
-        Date(u64::try_from(ms).unwrap_or(u64::MAX))
+        Date(self.clock().now().unix_ms())
     }
 
     /// Returns the index that this node owns, unless the node is stopping.
@@ -183,6 +188,7 @@ impl NodeHandle {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             home: self.surroundings.home.display().to_string(),
             listeners: listeners.map(|l| l.clone()).unwrap_or_default(),
+            clock: self.surroundings.clock.report(),
             node,
         }
     }

@@ -37,7 +37,7 @@ use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
 use super::{
     api::{
         BODY_BYTES_MAX, EventBody, EventQuery, HistoryQuery, Join, Lost, NewIntegers, NewInvite,
-        NewMessage, StreamQuery, Streamed, kind, singles,
+        NewMessage, StreamQuery, Streamed, Vouch, kind, singles,
     },
     handle::NodeHandle,
     limit::Limited,
@@ -143,6 +143,7 @@ fn router(handle: NodeHandle) -> Router {
         .route("/v1/peers", get(peers))
         .route("/v1/peers/{peer}", delete(remove))
         .route("/v1/peers/{peer}/trust", post(trust))
+        .route("/v1/peers/{peer}/vouch", post(vouch))
         .route("/v1/invites", post(invite))
         .route("/v1/join", post(join))
         .route("/v1/messages", get(history).post(send))
@@ -298,6 +299,17 @@ async fn trust(
     }
 }
 
+async fn vouch(
+    State(node): State<NodeHandle>,
+    UrlPath(peer): UrlPath<String>,
+    Posted(Vouch { vouched }): Posted<Vouch>,
+) -> Answer<report::Vouched> {
+    match node.ask(Command::Vouch { peer, vouched }).await? {
+        Reply::Vouched(vouched) => Ok(Json(vouched)),
+        other => Err(unexpected(other)),
+    }
+}
+
 async fn invite(
     State(node): State<NodeHandle>,
     Posted(invite): Posted<NewInvite>,
@@ -305,6 +317,7 @@ async fn invite(
     let NewInvite {
         name,
         index,
+        vouched,
         lifetime_s,
     } = invite;
     let lifetime = lifetime_s.map(Duration::from_secs);
@@ -312,6 +325,7 @@ async fn invite(
         .ask(Command::Invite {
             name,
             index,
+            vouched,
             lifetime,
         })
         .await?

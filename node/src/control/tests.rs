@@ -60,6 +60,7 @@ impl Fixture {
             keys: Arc::new(KeyRing::new("/home".into(), None)),
             history: Arc::new(|query| Ok(vec![row(&query)])),
             room: crate::net::live::Room::default(),
+            clock: crate::clock::Clock::start(),
         });
         let client = Client::new(folder.path().join("control.sock"));
         Self {

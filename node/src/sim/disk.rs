@@ -28,6 +28,7 @@ impl Disk {
                 on.revocations.clear();
                 on.invites.clear();
             }
+            Record::Renewed { certificate } => on.certificate = Some(certificate),
             // Certificates are kept in the order in which they were learned; the last one counts.
             Record::Member { certificate, .. } => on.members.push(certificate),
             Record::Revocation { revocation, .. } => on.revocations.push(revocation),

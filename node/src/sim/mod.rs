@@ -12,11 +12,12 @@
 //! | `gossip` | gossipsub: who passes integers on to whom, again or on a detour |
 //! | `p2sn` | P2SN sessions, as far as the state sees them |
 //! | `strangers` | who must not get in, and members who lie |
+//! | `vouching` | ranges of members that change |
 //! | `model` | the reference: plain lists of what was said, and rules for what each node makes of it |
 //!
 //! In the end each accepted message is on the recipient's disk, once, in the order of its sender;
 //! each integer came to everybody who was connected, once, in order; and all know the same last
-//! values.
+//! values and certificates.
 
 mod disk;
 mod gossip;
@@ -25,6 +26,7 @@ mod model;
 mod network;
 mod p2sn;
 mod strangers;
+mod vouching;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -46,7 +48,7 @@ use self::{
 use crate::{
     proto::{
         iid::{Date, Iid, Index, Value},
-        mesh::certificate::Terms,
+        mesh::{certificate::Terms, vouched::Vouched},
     },
     state::io::{Command, Connection, Event, InboundId, Input, Recipients, Via},
 };
@@ -84,6 +86,7 @@ enum Happening {
     Greet(usize, u32),
     Fault,
     Say,
+    Vouch,
     Lie,
     Visit(usize),
     Intrusion(usize, Connection),
@@ -163,7 +166,7 @@ impl World {
             messaging_key: *messaging_key(1).public(),
             name: "pi-1".parse().expect("a name"),
             index: Index(1),
-            vouched: Some(VOUCHED),
+            vouched: Vouched::range(*VOUCHED.start(), *VOUCHED.end()).expect("legal"),
             issued_ms: 1_750_000_000_000,
             expires_ms: 2_000_000_000_000,
         });
@@ -316,6 +319,7 @@ impl World {
         for _ in 0..4 {
             self.some_time(Happening::Lie);
         }
+        self.plan_vouching();
         for stranger in 0..self.strangers.len() {
             self.some_time(Happening::Visit(stranger));
         }
@@ -337,6 +341,7 @@ impl World {
             let command = Command::Invite {
                 name: None,
                 index: None,
+                vouched: Vouched::ALL,
                 lifetime: None,
             };
             self.ask(0, command, Asked::Invite { joiner });
@@ -422,6 +427,7 @@ impl World {
             Happening::PowerOn(at) => self.power_on(at),
             Happening::Fault => self.fault(),
             Happening::Say => self.say(),
+            Happening::Vouch => self.vouch(),
             Happening::Lie => self.lie(),
             Happening::Visit(stranger) => self.visit(stranger),
             Happening::Intrusion(place, connection) => self.intrude_as_member(place, connection),
@@ -436,6 +442,7 @@ impl World {
         self.model.check_messages(disk_of);
         self.model.check_integers();
         self.check_last_values();
+        self.check_certificates();
         for at in 0..self.machines.len() {
             self.ask(at, Command::Status, Asked::Idle);
         }

@@ -26,6 +26,7 @@ use crate::{
             signed::{Label, Signed},
             sync,
             ticket::{Secret, Ticket},
+            vouched::Vouched,
         },
         syft,
     },
@@ -95,7 +96,7 @@ fn terms(papers: Papers) -> Terms {
         messaging_key: *messaging_key(seed).public(),
         name: format!("stranger-{seed}").parse().expect("a name"),
         index: index(papers),
-        vouched: None,
+        vouched: Vouched::NONE,
         issued_ms: ISSUED_MS,
         expires_ms: ISSUED_MS + years * 365 * 24 * 60 * 60 * 1000,
     }

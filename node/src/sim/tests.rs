@@ -6,7 +6,7 @@ use super::*;
 const SEEDS: u64 = 300;
 
 /// What has to happen in all runs together, each so often, or the simulation tests nothing.
-const AT_LEAST: [(&str, usize); 34] = [
+const AT_LEAST: [(&str, usize); 35] = [
     ("live_cables_cut", 300),
     ("power_cuts", 300),
     ("records_lost_in_a_power_cut", 20),
@@ -32,6 +32,7 @@ const AT_LEAST: [(&str, usize); 34] = [
     ("last_values_handed_over", 300),
     ("rsa_keys_shown", 300),
     ("lies_refused", 300),
+    ("ranges_changed", 300),
     ("strangers_at_the_closed_gate", 300),
     ("strangers_that_were_dialled", 300),
     ("strangers_with_no_certificate", 100),

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::report;
 use crate::proto::{
     iid::{Iid, Index, Value},
-    mesh::{Address, MessageId},
+    mesh::{Address, MessageId, vouched::Vouched},
     p2sn,
 };
 
@@ -476,6 +476,8 @@ pub enum Command {
         name: Option<String>,
         /// Its index; the lowest free one if `None`.
         index: Option<Index>,
+        /// What it may speak for as a gateway.
+        vouched: Vouched,
         /// How long the ticket is good; 15 minutes if `None`.
         lifetime: Option<Duration>,
     },
@@ -493,6 +495,13 @@ pub enum Command {
     Trust {
         /// Its name or peer id.
         peer: String,
+    },
+    /// Change what a member may speak for as a gateway.
+    Vouch {
+        /// Its name or peer id; this node's own, too.
+        peer: String,
+        /// From here on.
+        vouched: Vouched,
     },
     /// Send a direct message.
     Send {
@@ -544,6 +553,8 @@ pub enum Reply {
     Removed(report::Removed),
     /// To [`Command::Trust`].
     Trusted(report::Trusted),
+    /// To [`Command::Vouch`]: the new certificate is on disk here.
+    Vouched(report::Vouched),
     /// To [`Command::Send`]: every message is on disk (or, via P2SN, on the peer's disk).
     Accepted(Vec<report::Accepted>),
     /// To [`Command::Outbox`].
@@ -593,6 +604,12 @@ pub enum Record {
     /// This node is a member of this mesh with this certificate; everything known of another mesh
     /// (members, revocations, invites, pins) is forgotten first.
     JoinedMesh {
+        /// The node's own encoded certificate.
+        certificate: Vec<u8>,
+    },
+    /// This node's certificate was issued again, in the mesh that it is in; replaces the earlier
+    /// one.
+    Renewed {
         /// The node's own encoded certificate.
         certificate: Vec<u8>,
     },
@@ -666,6 +683,8 @@ pub struct Invite {
     pub name: Option<String>,
     /// The index it gives.
     pub index: Index,
+    /// What the new member may speak for as a gateway.
+    pub vouched: Vouched,
     /// The peer that used it. The same peer may use it again, for it may have missed the answer.
     pub used_by: Option<PeerId>,
 }

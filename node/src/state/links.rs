@@ -348,7 +348,7 @@ impl State {
         now: Now,
     ) {
         let encoded = certificate.encode();
-        if self.keep_certificate(certificate, now) {
+        if self.keep_certificate(certificate, None, now) {
             self.tell_everybody(vec![encoded], vec![], now);
         }
     }

@@ -5,6 +5,7 @@
 
 mod inviting;
 mod joining;
+mod vouching;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,10 +24,9 @@ use crate::proto::{
     iid::Index,
     mesh::{
         NodeName,
-        certificate::{
-            Certificate, CertificateError, EVERY_INDEX, MeshId, MeshKey, Revocation, Terms,
-        },
+        certificate::{Certificate, CertificateError, MeshId, MeshKey, Revocation, Terms},
         sync::{MEMBERS_MAX, REVOCATIONS_MAX},
+        vouched::Vouched,
     },
 };
 
@@ -133,7 +133,7 @@ impl Membership {
             messaging_key: *own.key.public(),
             name: own.name.clone(),
             index: Index(1),
-            vouched: Some(EVERY_INDEX),
+            vouched: Vouched::ALL,
             issued_ms: now.unix_ms(),
             expires_ms: certificate_end(now),
         });
@@ -319,8 +319,7 @@ impl Membership {
         } else {
             self.terms(peer)
         };
-        let vouched = terms.and_then(|terms| terms.vouched.as_ref());
-        vouched.is_some_and(|range| range.contains(&index.0))
+        terms.is_some_and(|terms| terms.vouched.contains(index))
             && self.owner(index).is_none_or(|terms| terms.peer == *peer)
     }
 
@@ -363,10 +362,10 @@ impl Membership {
         let members = self.members().map(|(_, terms)| terms);
         let vouched = members
             .chain([self.own.terms()])
-            .filter_map(|terms| terms.vouched.clone());
+            .filter_map(|terms| terms.vouched.kept());
         single
             .map(|Index(index)| index..=index)
-            .chain(vouched.filter(|range| *range != EVERY_INDEX))
+            .chain(vouched)
             .find(|taken| taken.contains(&index.0))
     }
 
@@ -522,7 +521,7 @@ impl State {
             }
             match Certificate::decode(&bytes, &mesh) {
                 Ok(certificate) => {
-                    if self.keep_certificate(certificate, now) {
+                    if self.keep_certificate(certificate, None, now) {
                         new_certificates.push(bytes);
                     }
                 }
@@ -532,12 +531,18 @@ impl State {
         (new_certificates, new_revocations)
     }
 
-    /// Keeps a certificate if it is new, and gets to know the member.
-    pub(super) fn keep_certificate(&mut self, certificate: Certificate, now: Now) -> bool {
+    /// Keeps a certificate if it is new, and gets to know the member; `after` happens once it is
+    /// on disk.
+    pub(super) fn keep_certificate(
+        &mut self,
+        certificate: Certificate,
+        after: Option<After>,
+        now: Now,
+    ) -> bool {
         let peer = certificate.terms().peer;
         let encoded = certificate.encode();
         let record = if peer == self.own.peer {
-            Record::JoinedMesh {
+            Record::Renewed {
                 certificate: encoded,
             }
         } else {
@@ -548,9 +553,6 @@ impl State {
         };
         match self.membership.learn(certificate) {
             Learned::Nothing => return false,
-            // Renewal of the own certificate is not a new mesh: keep it in memory, and on disk as
-            // soon as the mesh tells it again after a restart.
-            Learned::Renewed if peer == self.own.peer => return true,
             Learned::Renewed => {}
             Learned::Added { name, index } => {
                 self.peers.add(peer, now);
@@ -558,7 +560,7 @@ impl State {
                 self.dial_due(now);
             }
         }
-        self.effects.store(vec![record], None);
+        self.effects.store(vec![record], after);
         true
     }
 }

@@ -363,12 +363,14 @@ impl State {
             Command::Invite {
                 name,
                 index,
+                vouched,
                 lifetime,
             } => {
-                self.invite(request, name, index, lifetime, now);
+                self.invite(request, name, index, vouched, lifetime, now);
             }
             Command::Join { ticket } => self.join(request, &ticket, now),
             Command::Remove { peer } => self.remove(request, &peer, now),
+            Command::Vouch { peer, vouched } => self.vouch(request, &peer, vouched, now),
             Command::Trust { peer } => self.trust(request, &peer),
             Command::Send {
                 to,
@@ -446,7 +448,18 @@ impl State {
             integers_sent: self.integers.sent(),
             uptime_ms: millis(now.mono.saturating_sub(self.started.mono)),
             clock_set: now.unix_ms() >= CLOCK_SET_MS,
+            clock_spread_us: self.clock_spread_us(),
         }
+    }
+
+    fn clock_spread_us(&self) -> u64 {
+        let peers = self.links.open_peers();
+        let offsets = peers.filter_map(|peer| self.sync.offset_us(&peer));
+        // This node's own clock is at 0.
+        let (first, last) = offsets.fold((0, 0), |(first, last): (i64, i64), offset| {
+            (first.min(offset), last.max(offset))
+        });
+        last.abs_diff(first)
     }
 
     /// Finds a member by name or peer id.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::io::{ClientId, Direction, Outcome, Transport, Via};
 use crate::proto::{
     iid::{Date, Index, Value},
-    mesh::{Address, MessageId},
+    mesh::{self, Address, MessageId},
 };
 
 /// The node, as `pimesh status` shows it.
@@ -55,6 +55,9 @@ pub struct Status {
     pub uptime_ms: u64,
     /// Whether the calendar clock looks set.
     pub clock_set: bool,
+    /// How far the clocks of this node and of the connected members are apart, in microseconds, as
+    /// far as they were compared.
+    pub clock_spread_us: u64,
 }
 
 /// How it stands with a member.
@@ -80,6 +83,8 @@ pub struct Peer {
     pub peer_id: PeerId,
     /// The index it owns.
     pub index: Index,
+    /// What it may speak for as a gateway.
+    pub vouched: mesh::vouched::Vouched,
     /// How it stands.
     pub state: PeerState,
     /// Where it is connected.
@@ -121,6 +126,8 @@ pub struct Invite {
     pub name: Option<String>,
     /// The index it gives.
     pub index: Index,
+    /// What the new member may speak for as a gateway.
+    pub vouched: mesh::vouched::Vouched,
     /// When it ends.
     pub expires_ms: u64,
 }
@@ -130,6 +137,7 @@ impl std::fmt::Debug for Invite {
         f.debug_struct("Invite")
             .field("name", &self.name)
             .field("index", &self.index)
+            .field("vouched", &self.vouched)
             .field("expires_ms", &self.expires_ms)
             .finish_non_exhaustive()
     }
@@ -168,6 +176,19 @@ pub struct Trusted {
     pub peer_id: PeerId,
     /// Fingerprint of the RSA key that is pinned from here on; `None` if the next one shown is.
     pub fingerprint: Option<String>,
+}
+
+/// What `pimesh peers vouch` did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vouched {
+    /// The member's name.
+    pub name: String,
+    /// Its peer id.
+    pub peer_id: PeerId,
+    /// What it may speak for as a gateway from here on.
+    pub vouched: mesh::vouched::Vouched,
+    /// When its new certificate ends.
+    pub certificate_expires_ms: u64,
 }
 
 /// A message that is on disk and will be sent.

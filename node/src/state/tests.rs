@@ -1,6 +1,7 @@
 //! One node's state, fed by hand: this input gives these outputs.
 
 mod bridging;
+mod vouching;
 
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ use crate::proto::{
         signed::{Label, Signed},
         sync::{LastInteger, Request as SyncRequest, Response as SyncResponse},
         ticket::Secret,
+        vouched::Vouched,
     },
 };
 
@@ -50,7 +52,7 @@ fn certificate(seed: u8) -> Certificate {
         messaging_key: *messaging_key(seed).public(),
         name: format!("pi-{seed}").parse().expect("a name"),
         index: Index(i32::from(seed)),
-        vouched: None,
+        vouched: Vouched::NONE,
         issued_ms: 1_790_000_000_000 + u64::from(seed),
         expires_ms: 1_900_000_000_000,
     })
@@ -271,6 +273,7 @@ fn invite(state: &mut State) -> Secret {
     let command = Command::Invite {
         name: None,
         index: None,
+        vouched: Vouched::ALL,
         lifetime: None,
     };
     let ticket = stored(&feed(state, Input::Control(RequestId(1), command)));
@@ -686,7 +689,7 @@ fn an_integer_that_was_overtaken_by_a_handed_over_one_is_not_the_last_value() {
 #[test]
 fn a_frame_with_several_indices_has_a_last_value_of_each() {
     let gateway = mesh_key().issue(Terms {
-        vouched: Some(300..=399),
+        vouched: Vouched::range(300, 399).expect("legal"),
         ..certificate(2).terms().clone()
     });
     let mut state = state_knowing(&gateway, [0; 32], Settings::default());

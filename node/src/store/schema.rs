@@ -9,13 +9,13 @@ use super::StoreError;
 use crate::{
     proto::{
         iid::Index,
-        mesh::{Address, MessageId},
+        mesh::{Address, MessageId, vouched::VouchedError},
     },
     state::io::{Invite, Loaded, Outgoing},
 };
 
 /// "pmsh": marks the file as a pimesh store.
-const APPLICATION_ID: i64 = 0x706d_7368;
+pub(super) const APPLICATION_ID: i64 = 0x706d_7368;
 
 /// How large the log grows until it is written back, in pages of 4 KiB: 4 MiB. Writing back costs
 /// two flushes, so it should be rare; the log is overwritten from its start afterwards, at its
@@ -23,7 +23,8 @@ const APPLICATION_ID: i64 = 0x706d_7368;
 const CHECKPOINT_PAGES: i64 = 1024;
 
 /// One step for each version of the format; the number of steps is the newest version.
-const MIGRATIONS: [&str; 1] = ["
+pub(super) const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
     CREATE TABLE members (peer BLOB PRIMARY KEY, certificate BLOB NOT NULL) STRICT;
     CREATE TABLE revocations (peer BLOB PRIMARY KEY, revocation BLOB NOT NULL) STRICT;
@@ -72,7 +73,11 @@ const MIGRATIONS: [&str; 1] = ["
     CREATE TRIGGER history_out AFTER DELETE ON history BEGIN
         UPDATE totals SET bytes = bytes - length(CAST(old.body AS BLOB));
     END;
-"];
+",
+    "
+    ALTER TABLE invites ADD COLUMN vouched TEXT NOT NULL DEFAULT 'all';
+",
+];
 
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     let connection = Connection::open(path)?;
@@ -124,7 +129,7 @@ pub(super) fn load(connection: &Connection) -> Result<Loaded, StoreError> {
         })?,
         invites: rows(
             connection,
-            "SELECT secret_hash, expires_ms, name, idx, used_by FROM invites",
+            "SELECT secret_hash, expires_ms, name, idx, used_by, vouched FROM invites",
             read_invite,
         )?,
         addresses: load_addresses(connection)?,
@@ -185,6 +190,10 @@ fn read_invite(row: &Row<'_>) -> Result<Invite, StoreError> {
         expires_ms: number(row, 1)?,
         name: (!name.is_empty()).then_some(name),
         index: Index(row.get(3)?),
+        vouched: row
+            .get::<_, String>(5)?
+            .parse()
+            .map_err(|e: VouchedError| StoreError::Damaged(e.to_string()))?,
         used_by: if used_by.is_empty() {
             None
         } else {

@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     proto::{
         iid::Index,
-        mesh::{Address, MessageId, peer_of_seed},
+        mesh::{Address, MessageId, peer_of_seed, vouched::Vouched},
     },
     state::io::{Incoming, Invite, Outcome, Outgoing, Via},
 };
@@ -112,6 +112,7 @@ fn every_kind_of_record_is_there_after_a_restart() {
         expires_ms: 5,
         name: Some("pi-2".to_owned()),
         index: Index(-2),
+        vouched: "-5..7".parse().expect("legal"),
         used_by: Some(peer()),
     };
     let addresses = vec![
@@ -145,6 +146,9 @@ fn every_kind_of_record_is_there_after_a_restart() {
         Record::Outgoing(outgoing(2)),
         Record::Incoming(incoming(3, "in")),
     ]));
+    assert!(store.write(vec![Record::Renewed {
+        certificate: vec![9]
+    }]));
     assert!(store.write(vec![Record::Outcome {
         id: MessageId([1; 16]),
         outcome: Outcome::Delivered,
@@ -153,7 +157,7 @@ fn every_kind_of_record_is_there_after_a_restart() {
 
     let loaded = store.reopen().loaded;
 
-    assert_eq!(loaded.certificate, Some(vec![1]));
+    assert_eq!(loaded.certificate, Some(vec![9]));
     assert_eq!(loaded.members, [vec![2]]);
     assert_eq!(loaded.revocations, [vec![3]]);
     assert_eq!(loaded.invites, [invite]);
@@ -261,12 +265,46 @@ fn a_newer_and_a_foreign_store_are_refused() {
                 opened,
                 Err(StoreError::Newer {
                     found: 99,
-                    known: 1
+                    known: 2
                 } | StoreError::Foreign(_))
             ),
             "{opened:?}"
         );
     }
+}
+
+#[test]
+fn an_invite_of_the_first_version_gives_what_members_vouch_for_by_default() {
+    let home = tempfile::tempdir().expect("a folder");
+    let connection = Connection::open(home.path().join("pimesh.db")).expect("a file");
+    connection
+        .execute_batch(&format!(
+            "{} PRAGMA application_id = {}; PRAGMA user_version = 1;",
+            schema::MIGRATIONS[0],
+            schema::APPLICATION_ID
+        ))
+        .expect("the first version");
+    connection
+        .execute(
+            "INSERT INTO invites VALUES (?1, 5, 'pi-2', -2, x'')",
+            [[1; 32]],
+        )
+        .expect("written");
+    drop(connection);
+
+    let (_store, loaded) = Store::open(home.path(), |_| {}).expect("migrated");
+
+    assert_eq!(
+        loaded.invites,
+        [Invite {
+            secret_hash: [1; 32],
+            expires_ms: 5,
+            name: Some("pi-2".to_owned()),
+            index: Index(-2),
+            vouched: Vouched::ALL,
+            used_by: None,
+        }]
+    );
 }
 
 #[test]

@@ -117,6 +117,10 @@ fn write(to: &Savepoint<'_>, record: &Record) -> rusqlite::Result<()> {
             to.prepare_cached("INSERT OR REPLACE INTO meta VALUES ('certificate', ?1)")?
                 .execute([certificate])?;
         }
+        Record::Renewed { certificate } => {
+            to.prepare_cached("INSERT OR REPLACE INTO meta VALUES ('certificate', ?1)")?
+                .execute([certificate])?;
+        }
         Record::Member { peer, certificate } => {
             to.prepare_cached("INSERT OR REPLACE INTO members VALUES (?1, ?2)")?
                 .execute(params![peer.to_bytes(), certificate])?;
@@ -165,7 +169,7 @@ fn write(to: &Savepoint<'_>, record: &Record) -> rusqlite::Result<()> {
 }
 
 fn write_invite(to: &Savepoint<'_>, invite: &Invite) -> rusqlite::Result<()> {
-    to.prepare_cached("INSERT OR REPLACE INTO invites VALUES (?1, ?2, ?3, ?4, ?5)")?
+    to.prepare_cached("INSERT OR REPLACE INTO invites VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
         .execute(params![
             invite.secret_hash,
             invite.expires_ms.cast_signed(),
@@ -175,6 +179,7 @@ fn write_invite(to: &Savepoint<'_>, invite: &Invite) -> rusqlite::Result<()> {
                 .used_by
                 .map(|peer| peer.to_bytes())
                 .unwrap_or_default(),
+            invite.vouched.to_string(),
         ])?;
     Ok(())
 }

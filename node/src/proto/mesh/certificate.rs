@@ -5,7 +5,7 @@
 //! revocation ends every certificate of a peer that was issued up to a moment; a certificate
 //! issued later is good again.
 
-use std::{fmt, ops::RangeInclusive};
+use std::fmt;
 
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use libp2p_identity::PeerId;
@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use super::{
     DecodeError, NodeName, array, decode, peer,
     signed::{Label, Signed, WrongSignature},
+    vouched::Vouched,
 };
 use crate::proto::{iid::Index, syft};
 
@@ -113,10 +114,6 @@ impl fmt::Debug for MeshKey {
     }
 }
 
-/// What a member may speak for as a gateway if nothing else is said: everything that no other
-/// member owns, so that a door works without a further step.
-pub const EVERY_INDEX: RangeInclusive<i32> = i32::MIN..=i32::MAX;
-
 /// What a certificate says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Terms {
@@ -129,7 +126,7 @@ pub struct Terms {
     /// The index it owns.
     pub index: Index,
     /// The indices it vouches for: those of clients behind its gateways.
-    pub vouched: Option<RangeInclusive<i32>>,
+    pub vouched: Vouched,
     /// When it was issued, Unix ms. Of two certificates of one peer the later one counts.
     pub issued_ms: u64,
     /// When it ends, Unix ms.
@@ -312,8 +309,8 @@ impl CertificatePayload {
             messaging_key: terms.messaging_key.as_bytes().to_vec(),
             name: terms.name.as_str().to_owned(),
             index: terms.index.0,
-            vouched_first: terms.vouched.as_ref().map(|v| *v.start()),
-            vouched_last: terms.vouched.as_ref().map(|v| *v.end()),
+            vouched_first: terms.vouched.ends().map(|(first, _)| first),
+            vouched_last: terms.vouched.ends().map(|(_, last)| last),
             issued_ms: terms.issued_ms,
             expires_ms: terms.expires_ms,
         }
@@ -325,8 +322,10 @@ impl CertificatePayload {
             field,
         };
         let vouched = match (self.vouched_first, self.vouched_last) {
-            (None, None) => None,
-            (Some(first), Some(last)) if first <= last => Some(first..=last),
+            (None, None) => Vouched::NONE,
+            (Some(first), Some(last)) => {
+                Vouched::range(first, last).ok_or_else(|| illegal("vouched"))?
+            }
             _ => return Err(illegal("vouched")),
         };
         let messaging_key = array(CERTIFICATE, "messaging_key", &self.messaging_key)?;
@@ -363,7 +362,7 @@ mod tests {
             messaging_key: *syft::SigningKey::from_seed(&[7; 32]).public(),
             name: "pi-1".parse().expect("a legal name"),
             index: Index(1),
-            vouched: Some(300..=399),
+            vouched: Vouched::range(300, 399).expect("legal"),
             issued_ms: 1_000,
             expires_ms: 2_000,
         }

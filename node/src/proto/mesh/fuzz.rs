@@ -1,6 +1,6 @@
 //! What holds for all bytes and texts that come as the native protocols (see [`crate::fuzz`]).
 
-use std::{ops::RangeInclusive, sync::LazyLock};
+use std::sync::LazyLock;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use sha2::{Digest, Sha256};
@@ -13,6 +13,7 @@ use super::{
     signed::{Label, Signed},
     sync::{self, LastInteger},
     ticket::{Secret, Ticket},
+    vouched::Vouched,
     *,
 };
 use crate::{
@@ -37,14 +38,14 @@ fn certificates() -> Vec<Certificate> {
         messaging_key: *MESSAGING.public(),
         name: "pi-1".parse().expect("a legal name"),
         index: Index(1),
-        vouched: None,
+        vouched: Vouched::NONE,
         issued_ms: 1_000,
         expires_ms: 2_000,
     };
     let gateway = Terms {
         name: "x".repeat(63).parse().expect("a legal name"),
         index: Index(i32::MIN),
-        vouched: Some(-5..=i32::MAX),
+        vouched: Vouched::range(-5, i32::MAX).expect("legal"),
         expires_ms: u64::MAX,
         ..node
     };
@@ -130,13 +131,20 @@ fn no_certificate_is_believed_but_the_issued_ones() {
 
 #[test]
 fn what_the_mesh_key_signs_as_a_certificate_is_legal_or_refused() {
-    let empty_range = Terms {
-        vouched: Some(RangeInclusive::new(5, 4)),
+    let one_index = Terms {
+        vouched: Vouched::range(5, 5).expect("legal"),
         ..certificates()[0].terms().clone()
     };
     let mut issued = certificates();
-    issued.push(KEY.issue(empty_range));
-    let corpus: Vec<_> = issued.iter().map(|c| c.signed().payload.clone()).collect();
+    issued.push(KEY.issue(one_index));
+    let mut corpus: Vec<_> = issued.iter().map(|c| c.signed().payload.clone()).collect();
+    // A range that ends below its beginning.
+    let mut empty_range = corpus[2].clone();
+    let range = empty_range
+        .windows(4)
+        .position(|w| w == [0x30, 10, 0x38, 10]);
+    empty_range[range.expect("field 6 and field 7, 5 as sint32") + 3] = 8;
+    corpus.push(empty_range);
     fuzz(bolero::check!(), &corpus, |payload| {
         let bytes = signed(Label::CERTIFICATE, payload);
         let decode = |bytes: &[u8]| {
@@ -145,7 +153,12 @@ fn what_the_mesh_key_signs_as_a_certificate_is_legal_or_refused() {
         };
         let terms = round_trip(&bytes, decode, |terms| KEY.issue(terms.clone()).encode());
         let Some(terms) = terms else { return false };
-        assert!(terms.vouched.is_none_or(|vouched| !vouched.is_empty()));
+        assert!(
+            terms
+                .vouched
+                .ends()
+                .is_none_or(|(first, last)| first <= last)
+        );
         assert_eq!(terms.name.as_str().parse(), Ok(terms.name));
         true
     });

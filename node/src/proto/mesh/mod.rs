@@ -6,6 +6,7 @@
 //! | `name` | names of nodes and messages |
 //! | `signed` | a payload and the signature over its exact bytes |
 //! | `certificate` | who is a member, and who no longer is |
+//! | `vouched` | what a member may speak for as a gateway |
 //! | `ticket` | what `pimesh invite` prints |
 //! | `member` | `/pimesh/member/1`: how a connection is opened |
 //! | `sync` | `/pimesh/sync/1`: what members tell each other |
@@ -23,6 +24,7 @@ pub mod name;
 pub mod signed;
 pub mod sync;
 pub mod ticket;
+pub mod vouched;
 
 #[cfg(test)]
 mod fuzz;

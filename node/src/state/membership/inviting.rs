@@ -11,10 +11,11 @@ use crate::{
         iid::Index,
         mesh::{
             Address, NodeName,
-            certificate::{Certificate, EVERY_INDEX, Terms},
+            certificate::{Certificate, Terms},
             member::{Join, Refusal, Response, Welcome},
             sync::MEMBERS_MAX,
             ticket::{Secret, Ticket},
+            vouched::Vouched,
         },
     },
     state::{
@@ -47,15 +48,17 @@ impl State {
         request: RequestId,
         name: Option<String>,
         index: Option<Index>,
+        vouched: Vouched,
         lifetime: Option<Duration>,
         now: Now,
     ) {
-        match self.make_invite(name, index, lifetime, now) {
+        match self.make_invite(name, index, vouched, lifetime, now) {
             Ok((ticket, invite, mut records)) => {
                 let reply = report::Invite {
                     ticket: ticket.to_text().to_string(),
                     name: invite.name.clone(),
                     index: invite.index,
+                    vouched: invite.vouched,
                     expires_ms: invite.expires_ms,
                 };
                 self.membership
@@ -73,6 +76,7 @@ impl State {
         &mut self,
         name: Option<String>,
         index: Option<Index>,
+        vouched: Vouched,
         lifetime: Option<Duration>,
         now: Now,
     ) -> Result<(Ticket, Invite, Vec<Record>), Failure> {
@@ -120,6 +124,7 @@ impl State {
             expires_ms,
             name: name.map(|name| name.to_string()),
             index,
+            vouched,
             used_by: None,
         };
         let addresses: Vec<Address> = self.own.addresses.clone();
@@ -234,7 +239,7 @@ impl State {
             messaging_key: join.messaging_key,
             name,
             index: invite.index,
-            vouched: Some(EVERY_INDEX),
+            vouched: invite.vouched,
             issued_ms: now.unix_ms().max(after).max(known),
             expires_ms: certificate_end(now),
         });

@@ -2,15 +2,19 @@
 //! proto-specs/mesh.md, INDEX-BRIDGED.
 
 use super::*;
-use crate::proto::{iid::native::Message, mesh::certificate::EVERY_INDEX};
+use crate::proto::iid::native::Message;
 use io::{ClientId, FailureKind};
 
 /// A certificate as `certificate` makes it, for a gateway.
-fn gateway(seed: u8, vouched: std::ops::RangeInclusive<i32>) -> Certificate {
+fn gateway(seed: u8, vouched: Vouched) -> Certificate {
     mesh_key().issue(Terms {
-        vouched: Some(vouched),
+        vouched,
         ..certificate(seed).terms().clone()
     })
+}
+
+fn range(first: i32, last: i32) -> Vouched {
+    Vouched::range(first, last).expect("legal")
 }
 
 /// A node with seed 1 and this certificate that knows the member with seed 2.
@@ -48,7 +52,7 @@ fn failure(outputs: &[Output]) -> &Failure {
 
 #[test]
 fn what_a_client_says_goes_out_marked_and_as_it_is() {
-    let mut state = state_with(&gateway(1, EVERY_INDEX));
+    let mut state = state_with(&gateway(1, Vouched::ALL));
     let dated = Iid {
         date: Date(42),
         ..iid(-7, 20)
@@ -84,7 +88,7 @@ fn what_a_client_says_goes_out_marked_and_as_it_is() {
 
 #[test]
 fn a_gateway_speaks_for_nothing_outside_its_range() {
-    let mut state = state_with(&gateway(1, 100..=199));
+    let mut state = state_with(&gateway(1, range(100, 199)));
 
     let low = bridge(&mut state, vec![iid(100, 1), iid(99, 1), iid(5, 1)]);
     let high = bridge(&mut state, vec![iid(200, 1)]);
@@ -109,7 +113,7 @@ fn a_gateway_speaks_for_nothing_outside_its_range() {
 
 #[test]
 fn a_gateway_for_everything_speaks_for_no_other_member() {
-    let mut state = state_with(&gateway(1, EVERY_INDEX));
+    let mut state = state_with(&gateway(1, Vouched::ALL));
 
     let own = bridge(&mut state, vec![iid(1, 1)]);
     let other = bridge(&mut state, vec![iid(2, 1)]);
@@ -134,7 +138,7 @@ fn a_member_that_vouches_for_nothing_is_no_gateway() {
 
 #[test]
 fn one_command_bridges_between_one_integer_and_as_many_as_a_message_holds() {
-    let mut state = state_with(&gateway(1, EVERY_INDEX));
+    let mut state = state_with(&gateway(1, Vouched::ALL));
 
     let none = bridge(&mut state, vec![]);
     let too_many = bridge(&mut state, vec![iid(300, 1); VALUES_MAX + 1]);
@@ -150,7 +154,7 @@ fn one_command_bridges_between_one_integer_and_as_many_as_a_message_holds() {
 
 #[test]
 fn another_gateway_for_everything_does_not_speak_for_this_node() {
-    let member = gateway(2, EVERY_INDEX);
+    let member = gateway(2, Vouched::ALL);
     let mut state = state_knowing(&member, [0; 32], Settings::default());
     let bridged = |sequence| Head {
         entry: Entry::Bridged,
@@ -177,6 +181,7 @@ fn a_range_for_everything_takes_no_index_and_a_narrower_one_takes_its_own() {
         let command = Command::Invite {
             name: None,
             index,
+            vouched: Vouched::ALL,
             lifetime: None,
         };
         let outputs = feed(&mut state, Input::Control(RequestId(1), command));
@@ -189,17 +194,17 @@ fn a_range_for_everything_takes_no_index_and_a_narrower_one_takes_its_own() {
         })
     };
 
-    assert_eq!(invited(&gateway(1, EVERY_INDEX), None), Some(3));
-    let narrower = gateway(1, 3..=i32::MAX - 1);
+    assert_eq!(invited(&gateway(1, Vouched::ALL), None), Some(3));
+    let narrower = gateway(1, range(3, i32::MAX - 1));
     assert_eq!(invited(&narrower, None), Some(i32::MAX));
     assert_eq!(invited(&narrower, Some(Index(4))), None);
     assert_eq!(invited(&narrower, Some(Index(-4))), Some(-4));
-    assert_eq!(invited(&gateway(1, 1..=i32::MAX), None), None);
+    assert_eq!(invited(&gateway(1, range(1, i32::MAX)), None), None);
 }
 
 #[test]
 fn a_flood_of_clients_leaves_the_node_its_share_of_the_budget_and_is_heard_here() {
-    let mut state = state_with(&gateway(1, EVERY_INDEX));
+    let mut state = state_with(&gateway(1, Vouched::ALL));
     let is_sent = |outputs: &[Output]| {
         let is = |output: &Output| matches!(output, Output::Net(NetOutput::Publish { .. }));
         outputs.iter().any(is)
