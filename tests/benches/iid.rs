@@ -1,5 +1,6 @@
 //! The IID door beside a relay in Python of the shape of the published servers, by turns in one
-//! run, with one driver for both.
+//! run, with one driver for both. A published server that runs already can stand in its place:
+//! `APINTIO_SERVER=127.0.0.1:4615,PID`; its list has to be that of `pimesh_tests::iid::key`.
 
 use std::{
     net::SocketAddr,
@@ -48,7 +49,13 @@ pub(crate) async fn measure(report: &mut Report) -> anyhow::Result<()> {
     let limits = "[gateway.iid.limits]\nbytes_per_minute = 0\nbytes_per_hour = 0\n\
                   bytes_per_day = 0\nbytes_per_month = 0";
     let address = iid::open(&pi, limits, &allowed).await?;
-    let (_relay, relay_address, relay_pid) = relay(&pi.home.join("iid/claims.txt")).await?;
+    let (_relay, relay_address, relay_pid) = match std::env::var("APINTIO_SERVER") {
+        Ok(server) => {
+            let (address, pid) = server.split_once(',').context("ADDRESS,PID")?;
+            (None, address.parse()?, pid.parse()?)
+        }
+        Err(_) => relay(&pi.home.join("iid/claims.txt")).await?,
+    };
     let server = |name, address, pid| Server {
         name,
         address,
@@ -111,7 +118,7 @@ pub(crate) async fn measure(report: &mut Report) -> anyhow::Result<()> {
 }
 
 /// Starts the relay; returns where it listens.
-async fn relay(claims: &std::path::Path) -> anyhow::Result<(Child, SocketAddr, u32)> {
+async fn relay(claims: &std::path::Path) -> anyhow::Result<(Option<Child>, SocketAddr, u32)> {
     let mut child = Command::new(python().await?)
         .arg(python_script("iid_relay.py"))
         .arg(claims)
@@ -122,7 +129,7 @@ async fn relay(claims: &std::path::Path) -> anyhow::Result<(Child, SocketAddr, u
     let line = BufReader::new(stdout).lines().next_line().await?;
     let port: u16 = line.context("a port")?.parse()?;
     let pid = child.id().context("it runs")?;
-    Ok((child, ([127, 0, 0, 1], port).into(), pid))
+    Ok((Some(child), ([127, 0, 0, 1], port).into(), pid))
 }
 
 /// Sends integers as fast as they are taken; returns how many came back in a second.

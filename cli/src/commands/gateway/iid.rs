@@ -199,8 +199,8 @@ fn said(global: &Global, text: impl Into<String>) -> anyhow::Result<()> {
 fn list(global: &Global) -> anyhow::Result<()> {
     let (claims, skipped) = Claims::parse(&AllowList::find(global)?.text()?);
     for line in &skipped {
-        output::note(&format!(
-            "line {} is not understood: {}\n",
+        output::note(format!(
+            "line {} is not understood: {}",
             line.line, line.why
         ));
     }

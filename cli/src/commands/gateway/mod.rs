@@ -106,7 +106,7 @@ async fn reload(client: &Client) -> anyhow::Result<bool> {
         Ok(()) => Ok(true),
         Err(error @ ClientError::Failure(_)) => Err(error.into()),
         Err(_) => {
-            output::note("the node is not running; it reads this when it starts\n");
+            output::note("the node is not running; it reads this when it starts");
             Ok(false)
         }
     }

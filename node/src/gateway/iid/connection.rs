@@ -337,6 +337,10 @@ async fn say<S: AsyncRead + AsyncWrite + Unpin>(
 /// How long saying goodbye may take.
 const GOODBYE_TIME: Duration = Duration::from_secs(1);
 
+/// How long a connection stays open after its client was refused and told why. A published client
+/// comes back at once, for ever, and would do so hundreds of times a second.
+const REFUSAL_REST: Duration = Duration::from_secs(1);
+
 async fn finish<S: AsyncRead + AsyncWrite + Unpin>(mut socket: Socket<S>, visit: Visit, end: End) {
     let (texts, code) = match &end {
         End::Gone(_) => (&[][..], CloseCode::Normal),
@@ -345,7 +349,11 @@ async fn finish<S: AsyncRead + AsyncWrite + Unpin>(mut socket: Socket<S>, visit:
     };
     let goodbye = async {
         for text in texts {
-            socket.feed(Message::text(text.as_ref())).await?;
+            socket.send(Message::text(text.as_ref())).await?;
+        }
+        if !texts.is_empty() {
+            // What comes meanwhile is not read.
+            tokio::time::sleep(REFUSAL_REST).await;
         }
         let close = CloseFrame {
             code,
@@ -358,7 +366,7 @@ async fn finish<S: AsyncRead + AsyncWrite + Unpin>(mut socket: Socket<S>, visit:
         Ok::<(), tokio_tungstenite::tungstenite::Error>(())
     };
     // A client that is gone hears nothing.
-    drop(timeout(GOODBYE_TIME, goodbye).await);
+    drop(timeout(REFUSAL_REST + GOODBYE_TIME, goodbye).await);
     match end {
         End::Gone(reason) => visit.leave(reason),
         End::Refused(_, why) => visit.refuse(why),
