@@ -238,7 +238,7 @@ pub struct HistoryQuery {
     /// Which way they went.
     #[serde(default)]
     pub way: Way,
-    /// From or to this member only.
+    /// From or to this member or client only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer: Option<String>,
     /// At this Unix millisecond or later.
@@ -264,7 +264,7 @@ pub struct HistoryRow {
     pub id: MessageId,
     /// Name of the other side.
     pub name: String,
-    /// Peer id of the other side.
+    /// Peer id of the other side, or the name of a client.
     pub peer_id: String,
     /// When the sender accepted it.
     pub created_ms: u64,
@@ -279,7 +279,7 @@ pub struct HistoryRow {
 }
 
 /// What the field `event` of an [`EventBody`] says, for each kind of event.
-pub const KINDS: [&str; 17] = [
+pub const KINDS: [&str; 18] = [
     "peer_up",
     "peer_down",
     "member_added",
@@ -290,6 +290,7 @@ pub const KINDS: [&str; 17] = [
     "sent",
     "integers",
     "key_changed",
+    "client_key_changed",
     "key_exchanged",
     "refused",
     "counted",
@@ -313,6 +314,7 @@ pub const fn kind(event: &Event) -> &'static str {
         Event::Sent(_) => "sent",
         Event::Integers(_) => "integers",
         Event::KeyChanged { .. } => "key_changed",
+        Event::ClientKeyChanged { .. } => "client_key_changed",
         Event::KeyExchanged { .. } => "key_exchanged",
         Event::Refused { .. } => "refused",
         Event::Counted { .. } => "counted",
@@ -392,6 +394,15 @@ pub enum EventBody {
         /// Its peer id.
         peer_id: String,
         /// The pinned fingerprint.
+        pinned: String,
+        /// The fingerprint it showed.
+        shown: String,
+    },
+    /// An old P2SN client or server showed another RSA key than the pinned one.
+    ClientKeyChanged {
+        /// Its address: of a client the IP address, of a server host and port.
+        address: String,
+        /// The fingerprint that was pinned last.
         pinned: String,
         /// The fingerprint it showed.
         shown: String,
@@ -517,6 +528,15 @@ impl From<&Event> for EventBody {
             } => Self::KeyChanged {
                 name,
                 peer_id: peer.to_string(),
+                pinned: pinned.to_string(),
+                shown: shown.to_string(),
+            },
+            Event::ClientKeyChanged {
+                address,
+                pinned,
+                shown,
+            } => Self::ClientKeyChanged {
+                address,
                 pinned: pinned.to_string(),
                 shown: shown.to_string(),
             },

@@ -18,7 +18,7 @@ use crate::{
     net::live::Room,
     proto::iid::{Date, Index},
     state::{
-        io::{Command, Event, Failure, Reply},
+        io::{Command, Event, Failure, Party, Reply},
         report,
     },
 };
@@ -202,8 +202,9 @@ fn resolve(members: &[report::Peer], wanted: Option<String>) -> Result<Option<St
     let fits = |m: &&report::Peer| m.name == wanted || m.peer_id.to_string() == wanted;
     match members.iter().find(fits) {
         Some(member) => Ok(Some(member.peer_id.to_string())),
-        // Messages of a peer that is no member any more are still there under its peer id.
-        None if wanted.parse::<libp2p_identity::PeerId>().is_ok() => Ok(Some(wanted)),
+        // Messages of a peer that is no member any more are still there under its peer id, and
+        // those of clients under their names.
+        None if wanted.parse::<Party>().is_ok() => Ok(Some(wanted)),
         None => Err(Failure::not_found(format!("no member is named `{wanted}`"))
             .with_hint("`pimesh peers` lists the members")),
     }
