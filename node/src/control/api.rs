@@ -21,6 +21,10 @@
 //! | `GET /v1/clients` | | list of [`ClientReport`](crate::gateway::visit::ClientReport) |
 //! | `DELETE /v1/clients/{client}` | | the same, of those who were sent away: a number, or a name |
 //! | `POST /v1/reload` | | `null`, once `pimesh.toml` was read again |
+//! | `POST /v1/p2sn/send` | [`NewP2snMessage`] | [`P2snReplied`] |
+//! | `GET /v1/p2sn/keys` | | list of [`report::P2snKey`] |
+//! | `POST /v1/p2sn/trust` | [`P2snAddress`] | list of [`report::P2snKey`], what is pinned |
+//! | `POST /v1/p2sn/forget` | [`P2snAddress`] | list of [`report::P2snKey`], what was pinned |
 //! | `GET /v1/events` | [`EventQuery`] as the query | server-sent events, each an [`EventBody`] |
 //! | `GET /metrics` | | counters as Prometheus reads them |
 //!
@@ -177,6 +181,43 @@ impl StreamQuery {
             )),
         }
     }
+}
+
+/// The body of `POST /v1/p2sn/send`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewP2snMessage {
+    /// The server: `HOST` or `HOST:PORT`.
+    pub to: String,
+    /// The text.
+    pub text: String,
+    /// How long all of it may take, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_s: Option<u64>,
+}
+
+/// The answer to `POST /v1/p2sn/send`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct P2snReplied {
+    /// The server, with its port.
+    pub address: String,
+    /// Fingerprint of its key.
+    pub fingerprint: String,
+    /// Size of its key.
+    pub bits: usize,
+    /// What it replied, as text.
+    pub reply: String,
+    /// What it replied, in hexadecimal, if it was no text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply_hex: Option<String>,
+}
+
+/// The body of `POST /v1/p2sn/trust` and `POST /v1/p2sn/forget`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct P2snAddress {
+    /// A client's IP address, or a server's `HOST` or `HOST:PORT`.
+    pub address: String,
 }
 
 /// The answer to `POST /v1/integers/stream`.

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::api::{HistoryQuery, HistoryRow, Status};
 use crate::{
@@ -16,7 +16,10 @@ use crate::{
     gateway::Gateways,
     identity::KeyRing,
     net::live::Room,
-    proto::iid::{Date, Index},
+    proto::{
+        iid::{Date, Index},
+        p2sn::PrivateKey,
+    },
     state::{
         io::{Command, Event, Failure, Party, Reply},
         report,
@@ -42,6 +45,8 @@ pub(crate) struct Surroundings {
     pub(crate) history: Arc<ReadHistory>,
     pub(crate) room: Room,
     pub(crate) clock: Clock,
+    /// The RSA key, once there is one.
+    pub(crate) rsa: watch::Receiver<Option<PrivateKey>>,
 }
 
 /// A running node, for those who ask it. Cheap to clone.
@@ -147,6 +152,11 @@ impl NodeHandle {
     /// Returns the keys with which this node is a client of older systems.
     pub(crate) fn keys(&self) -> &Arc<KeyRing> {
         &self.surroundings.keys
+    }
+
+    /// Returns the node's RSA key, which may still be made.
+    pub(crate) fn rsa(&self) -> watch::Receiver<Option<PrivateKey>> {
+        self.surroundings.rsa.clone()
     }
 
     /// Returns the home folder.

@@ -597,3 +597,6 @@ fn marked(client: &ClientName, text: &str) -> String {
 pub(super) fn is_client(name: &str) -> bool {
     name.starts_with("p2sn:")
 }
+
+#[cfg(test)]
+mod tests;

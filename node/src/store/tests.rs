@@ -228,6 +228,34 @@ fn what_is_known_of_clients_is_there_after_a_restart() {
 }
 
 #[test]
+fn a_store_of_the_first_format_is_taken_over() {
+    let home = tempfile::tempdir().expect("a folder");
+    let connection = Connection::open(home.path().join("pimesh.db")).expect("a database");
+    let first = schema::MIGRATIONS[0];
+    connection
+        .execute_batch(&format!(
+            "{first} PRAGMA application_id = 1886221160; PRAGMA user_version = 1;
+             INSERT INTO outbox (id, recipient, epoch, sequence, created_ms, expires_ms)
+             VALUES (x'07070707070707070707070707070707', x'{peer}', 5, 6, 1000, 2000);
+             INSERT INTO history (id, direction, peer, created_ms, at_ms, via, body)
+             VALUES (x'07070707070707070707070707070707', 1, x'{peer}', 1000, 1000, 'direct', 'a');",
+            peer = hex::encode(peer().to_bytes()),
+        ))
+        .expect("the first format");
+    drop(connection);
+
+    let mut store = Fixture::at(home);
+
+    assert_eq!(store.loaded.outbox.len(), 1);
+    assert_eq!(store.loaded.outbox[0].recipient, peer());
+    assert!(store.write(vec![Record::ClientPin {
+        address: "10.0.0.7".to_owned(),
+        fingerprint: [1; 32],
+        bits: 2048,
+    }]));
+}
+
+#[test]
 fn entering_another_mesh_forgets_the_first_one() {
     let mut store = Fixture::new();
     store.write(vec![

@@ -51,17 +51,14 @@ impl PinAddress {
             Some((host, port)) => (host, port.parse().map_err(|_| NoAddress)?),
             None => (text, PORT),
         };
-        let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
         let is_v6 = |text: &str| text.parse::<std::net::Ipv6Addr>().is_ok();
-        let is_host = match bare {
-            Some(bare) => is_v6(bare),
-            None => is_host_name(host),
+        let bracketed = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+        let host = match bracketed.unwrap_or(host) {
+            bare if is_v6(bare) => format!("[{bare}]"),
+            name if bracketed.is_none() && is_host_name(name) => name.to_owned(),
+            _ => return Err(NoAddress),
         };
-        let host = match bare {
-            _ if is_v6(host) => format!("[{host}]"),
-            _ => host.to_owned(),
-        };
-        if port == 0 || !(is_host || host.starts_with('[')) {
+        if port == 0 {
             return Err(NoAddress);
         }
         let host = host.to_ascii_lowercase();
