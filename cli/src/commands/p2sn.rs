@@ -61,12 +61,18 @@ impl P2sn {
             Action::Send { to, text, timeout } => send(global, to, text, timeout).await,
             Action::Keys => show(global, &global.client()?.p2sn_keys().await?),
             Action::Trust { address } => {
-                let keys = global.client()?.p2sn_trust(&P2snAddress { address });
-                tell(global, "pinned", &keys.await?)
+                let keys = global
+                    .client()?
+                    .p2sn_trust(&P2snAddress { address })
+                    .await?;
+                tell(global, "pinned", &keys)
             }
             Action::Forget { address } => {
-                let keys = global.client()?.p2sn_forget(&P2snAddress { address });
-                tell(global, "forgot", &keys.await?)
+                let keys = global
+                    .client()?
+                    .p2sn_forget(&P2snAddress { address })
+                    .await?;
+                tell(global, "forgot", &keys)
             }
         }
     }

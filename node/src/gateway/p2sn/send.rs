@@ -78,7 +78,7 @@ pub(crate) async fn send(
         reply: None,
     };
     let ended = timeout(time, asker.run(terms)).await;
-    let ended = ended.unwrap_or_else(|_| Err(Unsent::Late(time)));
+    let ended = ended.unwrap_or(Err(Unsent::Late(time)));
     asker.outcome(ended)
 }
 
