@@ -1,10 +1,17 @@
 //! P2SN programs that know nothing of pimesh: a Python peer on the package that the published one
 //! uses, as the client and as the server, and everything that a stranger may send.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
+use anyhow::Context;
+use futures::StreamExt;
 use pimesh_node::{
-    control::api::{EventBody, HistoryRow, NewMessage},
+    control::api::{EventBody, HistoryRow, NewIntegers, NewMessage},
+    proto::iid::Value as Integer,
     state::io::{Recipients, Via},
 };
 use pimesh_tests::{PATIENCE, Pi, World, foreign::Foreign, pimesh};
@@ -16,6 +23,10 @@ use tokio::{
 
 /// How long a session with a frame that is refused may take to end.
 const ENDING: Duration = Duration::from_secs(20);
+
+/// Longest that an integer may take on the mesh while strangers are at the door. It takes about
+/// two milliseconds; a test machine may be busy.
+const INTEGER_TIME: Duration = Duration::from_secs(2);
 
 /// How often is looked whether the RSA key is made; no event tells it.
 const LOOK: Duration = Duration::from_millis(50);
@@ -393,6 +404,71 @@ async fn every_malformed_frame_and_key_ends_its_session_with_the_one_answer() ->
     Ok(())
 }
 
+#[tokio::test]
+async fn slow_and_silent_clients_are_cut_off() -> anyhow::Result<()> {
+    let world = World::new()?;
+    let more = "exchange_time = \"1s\"\nidle_time = \"1s\"";
+    let (pi, at) = start(&world, "pi-1", more).await?;
+    let mut events = pi.client.events().await?;
+
+    let mut silent = stranger(at, 0).await?;
+    assert_eq!(until_closed(&mut silent, b"").await?, b"");
+    let mut slow = stranger(at, 10).await?;
+    let answer = until_closed(&mut slow, b"P2SN:PUBKEY\x04").await?;
+    assert!(answer.starts_with(b"-----BEGIN RSA PUBLIC KEY-----"));
+    let kicked = |event| match event {
+        EventBody::ClientKicked { why, .. } => Some(why),
+        _ => None,
+    };
+    for _ in 0..2 {
+        let why = Pi::wait_for_event(&mut events, kicked).await?;
+        assert_eq!(why, "exchange_timeout");
+    }
+
+    let mut peer = python(&world, "key", &[]).await?;
+    peer.order(connect(at)).await?;
+    peer.event("connected").await?;
+    let left = |event| match event {
+        EventBody::ClientLeft { reason, .. } => Some(reason),
+        _ => None,
+    };
+    let reason = Pi::wait_for_event(&mut events, left).await?;
+    assert_eq!(reason, "idle_timeout");
+    Ok(())
+}
+
+#[tokio::test]
+async fn one_address_has_so_many_places_and_failures_and_others_have_theirs() -> anyhow::Result<()>
+{
+    let world = World::new()?;
+    let (pi, at) = start(&world, "pi-1", "connections_per_address_max = 3").await?;
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let mut stream = stranger(at, 0).await?;
+        stream.write_all(b"P2SN:PUBKEY\x04").await?;
+        assert!(stream.read(&mut [0; 4096]).await? > 0);
+        held.push(stream);
+    }
+
+    let mut fourth = stranger(at, 0).await?;
+    assert_eq!(until_closed(&mut fourth, b"P2SN:PUBKEY\x04").await?, b"");
+
+    for _ in 0..20 {
+        let mut stream = stranger(at, 10).await?;
+        assert_eq!(until_closed(&mut stream, b"no\x04").await?, b"");
+    }
+    let mut blocked = stranger(at, 10).await?;
+    assert_eq!(until_closed(&mut blocked, b"P2SN:PUBKEY\x04").await?, b"");
+    let mut other = stranger(at, 20).await?;
+    other.write_all(b"P2SN:PUBKEY\x04").await?;
+    assert!(other.read(&mut [0; 4096]).await? > 0);
+    let metrics = pi.client.metrics().await?;
+    for count in ["p2sn_no_place\"} 1", "p2sn_failed_too_often\"} 1"] {
+        assert!(metrics.contains(count), "{count} in:\n{metrics}");
+    }
+    Ok(())
+}
+
 /// Returns the memory that a node's process uses, in KiB.
 fn memory(pi: &Pi) -> anyhow::Result<u64> {
     let id = pi.child.id().expect("it runs");
@@ -406,6 +482,10 @@ fn memory(pi: &Pi) -> anyhow::Result<u64> {
 }
 
 #[tokio::test]
+#[expect(
+    clippy::print_stderr,
+    reason = "the figures are for whoever runs the test"
+)]
 async fn the_mesh_does_not_notice_what_strangers_do_at_the_door() -> anyhow::Result<()> {
     let world = World::new()?;
     let (a, at) = start(&world, "pi-1", "").await?;
@@ -422,10 +502,12 @@ async fn the_mesh_does_not_notice_what_strangers_do_at_the_door() -> anyhow::Res
         .await?;
     hanging.event("hanging").await?;
     both_ways(&a, &b, "while a thousand hang").await?;
+    let beside_hanging = integers_take(&a, &b).await?;
     assert!(a.client.clients().await?.len() <= 256);
     drop(hanging);
 
     // Ten thousand frames of chance, some of which begin rightly.
+    let mut slowest = Duration::ZERO;
     let mut chance = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = move || {
         chance ^= chance << 13;
@@ -445,6 +527,7 @@ async fn the_mesh_does_not_notice_what_strangers_do_at_the_door() -> anyhow::Res
         drop(stream.write_all(&bytes).await);
         if number % 1000 == 0 {
             both_ways(&a, &b, &format!("after {number} frames of chance")).await?;
+            slowest = slowest.max(integers_take(&a, &b).await?);
         }
     }
     // A flood on one connection, of which no answer is read.
@@ -453,7 +536,14 @@ async fn the_mesh_does_not_notice_what_strangers_do_at_the_door() -> anyhow::Res
     tokio::time::timeout(ENDING, flooding).await?;
     both_ways(&a, &b, "after a flood").await?;
 
+    let alone = integers_take(&a, &b).await?;
+    eprintln!(
+        "an integer took {alone:?} alone, {beside_hanging:?} beside a thousand that hang, \
+               at most {slowest:?} among frames of chance"
+    );
+    assert!(beside_hanging.max(slowest) < INTEGER_TIME);
     let after = memory(&a)?;
+    eprintln!("from {before} KiB to {after} KiB");
     assert!(after < before + 65_536, "from {before} KiB to {after} KiB");
     let doors = a.client.gateways().await?;
     assert!(
@@ -462,6 +552,25 @@ async fn the_mesh_does_not_notice_what_strangers_do_at_the_door() -> anyhow::Res
             .any(|door| door.gateway.name() == "p2sn" && door.kicks > 0)
     );
     Ok(())
+}
+
+/// Returns how long the slowest of twenty integers took, one after the other.
+async fn integers_take(a: &Pi, b: &Pi) -> anyhow::Result<Duration> {
+    let mut heard = b.client.integer_lines().await?;
+    let mut slowest = Duration::ZERO;
+    for value in 0..20 {
+        let integers = NewIntegers {
+            index: None,
+            values: vec![Integer(value)],
+            at: None,
+        };
+        let began = Instant::now();
+        a.client.publish(&integers).await?;
+        let line = tokio::time::timeout(PATIENCE, heard.next()).await?;
+        line.context("goes on")??;
+        slowest = slowest.max(began.elapsed());
+    }
+    Ok(slowest)
 }
 
 /// Sends a direct message one way and a P2SN message the other way.
