@@ -78,6 +78,13 @@ fn log(event: &Event) {
         } => {
             tracing::warn!(peer = %name, %pinned, %shown, "the RSA key changed and is refused");
         }
+        Event::ClientKeyChanged {
+            address,
+            pinned,
+            shown,
+        } => {
+            tracing::warn!(%address, %pinned, %shown, "the P2SN key at an address changed and is refused");
+        }
         Event::KeyExchanged { name, bits, .. } => {
             tracing::info!(peer = %name, bits, "P2SN keys exchanged");
         }

@@ -47,6 +47,8 @@ pub mod metrics;
 pub mod net;
 #[cfg(feature = "net")]
 pub mod node;
+#[cfg(feature = "net")]
+mod p2sn_session;
 pub mod proto;
 #[cfg(test)]
 mod sim;

@@ -178,6 +178,7 @@ impl Metrics {
             | Event::Joined { .. }
             | Event::Revoked
             | Event::KeyChanged { .. }
+            | Event::ClientKeyChanged { .. }
             | Event::KeyExchanged { .. } => {}
         }
     }

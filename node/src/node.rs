@@ -20,7 +20,7 @@ use std::{
 };
 
 use libp2p_identity::PeerId;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     clock::Clock,
@@ -37,7 +37,7 @@ use crate::{
     proto::{mesh::Address, mesh::NodeName, p2sn::PrivateKey},
     state::{
         self, Settings, Setup, State,
-        io::{Event, Failure, Input, NetInput, Now, Output, RequestId},
+        io::{Event, Failure, Input, NetInput, Now, Output, Party, RequestId},
     },
     store::{Completion, Direction, History, Query, Store, StoreError},
 };
@@ -108,6 +108,8 @@ pub struct Node {
     next_request: u64,
     handle: NodeHandle,
     rsa: Option<oneshot::Receiver<Result<PrivateKey, KeyFileError>>>,
+    /// Tells the doors the RSA key.
+    rsa_made: watch::Sender<Option<PrivateKey>>,
     home: PathBuf,
     socket: PathBuf,
     servers: Vec<tokio::task::JoinHandle<()>>,
@@ -168,6 +170,7 @@ impl Node {
         )?;
         let events = Events::new(peer);
         let listeners = Arc::new(Mutex::new(Vec::new()));
+        let (rsa_made, rsa_for_doors) = watch::channel(None);
         let (handle, commands) = NodeHandle::new(Surroundings {
             home: home.clone(),
             listeners: listeners.clone(),
@@ -177,6 +180,7 @@ impl Node {
             history: reader(store.history()?),
             room: net.room(),
             clock: clock.clone(),
+            rsa: rsa_for_doors,
         });
         let rsa = prepare_rsa(&home, passphrase, config.rsa_bits);
         let socket = config
@@ -198,6 +202,7 @@ impl Node {
             next_request: 0,
             handle,
             rsa: Some(rsa),
+            rsa_made,
             home,
             socket,
             servers: Vec::new(),
@@ -302,7 +307,10 @@ impl Node {
     fn rsa_made(&mut self, key: Result<PrivateKey, String>) {
         self.rsa = None;
         match key {
-            Ok(key) => self.net.set_rsa(key),
+            Ok(key) => {
+                self.rsa_made.send_replace(Some(key.clone()));
+                self.net.set_rsa(key);
+            }
             Err(error) => tracing::error!(%error, "could not make the RSA key; P2SN stays off"),
         }
     }
@@ -442,7 +450,10 @@ fn reader(
     history: History,
 ) -> Arc<dyn Fn(HistoryQuery) -> Result<Vec<HistoryRow>, Failure> + Send + Sync> {
     Arc::new(move |query| {
-        let peer = query.peer.as_ref().and_then(|peer| peer.parse().ok());
+        let peer = query
+            .peer
+            .as_ref()
+            .and_then(|peer| peer.parse::<Party>().ok());
         let rows = history.read(&Query {
             direction: match query.way {
                 Way::Received => Direction::Received,

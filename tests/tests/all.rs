@@ -8,5 +8,6 @@ mod iid;
 mod kill;
 mod mesh;
 mod operate;
+mod p2sn;
 mod stranger;
 mod vouching;

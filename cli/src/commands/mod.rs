@@ -11,6 +11,7 @@ mod invite;
 mod join;
 mod keys;
 mod outbox;
+mod p2sn;
 mod peers;
 mod run;
 mod send;
@@ -102,6 +103,7 @@ enum Command {
     Int(int::Int),
     Status(status::Status),
     Gateway(gateway::Gateway),
+    P2sn(p2sn::P2sn),
     Id(id::Id),
     Doctor(doctor::Doctor),
     Config(config::Config),
@@ -141,6 +143,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Int(command) => command.run(&global).await,
             Command::Status(command) => command.run(&global).await,
             Command::Gateway(command) => command.run(&global).await,
+            Command::P2sn(command) => command.run(&global).await,
             Command::Id(command) => command.run(&global).await,
             Command::Doctor(command) => command.run(&global).await,
             Command::Config(_)

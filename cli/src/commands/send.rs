@@ -26,7 +26,8 @@ use crate::output;
                         pimesh send pi-1 pi-2 \"door open\" --wait\n  \
                         date | pimesh send --all -")]
 pub(super) struct Send {
-    /// Members, and at the end the text, or `-` to read it from standard input
+    /// Members (or a P2SN client by its name, such as `p2sn:127.0.0.1/5d41402abc4b2a76`), and at the
+    /// end the text, or `-` to read it from standard input
     #[arg(required = true, value_names = ["PEER", "TEXT"], num_args = 1..)]
     pub(super) words: Vec<String>,
     /// Send to every member
@@ -76,7 +77,7 @@ impl Send {
             accepted.iter().try_for_each(output::json)?;
         } else {
             for accepted in &accepted {
-                let what = if accepted.via == Via::P2sn {
+                let what = if accepted.via == Via::P2sn && accepted.peer_id.member().is_some() {
                     "delivered"
                 } else {
                     "accepted"
@@ -129,7 +130,7 @@ impl Send {
     }
 }
 
-fn read_text() -> anyhow::Result<String> {
+pub(super) fn read_text() -> anyhow::Result<String> {
     let mut bytes = Vec::new();
     let limit = TEXT_BYTES_MAX as u64 + 1;
     std::io::stdin()

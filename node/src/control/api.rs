@@ -21,6 +21,10 @@
 //! | `GET /v1/clients` | | list of [`ClientReport`](crate::gateway::visit::ClientReport) |
 //! | `DELETE /v1/clients/{client}` | | the same, of those who were sent away: a number, or a name |
 //! | `POST /v1/reload` | | `null`, once `pimesh.toml` was read again |
+//! | `POST /v1/p2sn/send` | [`NewP2snMessage`] | [`P2snReplied`] |
+//! | `GET /v1/p2sn/keys` | | list of [`report::P2snKey`] |
+//! | `POST /v1/p2sn/trust` | [`P2snAddress`] | list of [`report::P2snKey`], what is pinned |
+//! | `POST /v1/p2sn/forget` | [`P2snAddress`] | list of [`report::P2snKey`], what was pinned |
 //! | `GET /v1/events` | [`EventQuery`] as the query | server-sent events, each an [`EventBody`] |
 //! | `GET /metrics` | | counters as Prometheus reads them |
 //!
@@ -179,6 +183,43 @@ impl StreamQuery {
     }
 }
 
+/// The body of `POST /v1/p2sn/send`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewP2snMessage {
+    /// The server: `HOST` or `HOST:PORT`.
+    pub to: String,
+    /// The text.
+    pub text: String,
+    /// How long all of it may take, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_s: Option<u64>,
+}
+
+/// The answer to `POST /v1/p2sn/send`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct P2snReplied {
+    /// The server, with its port.
+    pub address: String,
+    /// Fingerprint of its key.
+    pub fingerprint: String,
+    /// Size of its key.
+    pub bits: usize,
+    /// What it replied, as text.
+    pub reply: String,
+    /// What it replied, in hexadecimal, if it was no text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply_hex: Option<String>,
+}
+
+/// The body of `POST /v1/p2sn/trust` and `POST /v1/p2sn/forget`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct P2snAddress {
+    /// A client's IP address, or a server's `HOST` or `HOST:PORT`.
+    pub address: String,
+}
+
 /// The answer to `POST /v1/integers/stream`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Streamed {
@@ -238,7 +279,7 @@ pub struct HistoryQuery {
     /// Which way they went.
     #[serde(default)]
     pub way: Way,
-    /// From or to this member only.
+    /// From or to this member or client only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer: Option<String>,
     /// At this Unix millisecond or later.
@@ -264,7 +305,7 @@ pub struct HistoryRow {
     pub id: MessageId,
     /// Name of the other side.
     pub name: String,
-    /// Peer id of the other side.
+    /// Peer id of the other side, or the name of a client.
     pub peer_id: String,
     /// When the sender accepted it.
     pub created_ms: u64,
@@ -279,7 +320,7 @@ pub struct HistoryRow {
 }
 
 /// What the field `event` of an [`EventBody`] says, for each kind of event.
-pub const KINDS: [&str; 17] = [
+pub const KINDS: [&str; 18] = [
     "peer_up",
     "peer_down",
     "member_added",
@@ -290,6 +331,7 @@ pub const KINDS: [&str; 17] = [
     "sent",
     "integers",
     "key_changed",
+    "client_key_changed",
     "key_exchanged",
     "refused",
     "counted",
@@ -313,6 +355,7 @@ pub const fn kind(event: &Event) -> &'static str {
         Event::Sent(_) => "sent",
         Event::Integers(_) => "integers",
         Event::KeyChanged { .. } => "key_changed",
+        Event::ClientKeyChanged { .. } => "client_key_changed",
         Event::KeyExchanged { .. } => "key_exchanged",
         Event::Refused { .. } => "refused",
         Event::Counted { .. } => "counted",
@@ -392,6 +435,15 @@ pub enum EventBody {
         /// Its peer id.
         peer_id: String,
         /// The pinned fingerprint.
+        pinned: String,
+        /// The fingerprint it showed.
+        shown: String,
+    },
+    /// An old P2SN client or server showed another RSA key than the pinned one.
+    ClientKeyChanged {
+        /// Its address: of a client the IP address, of a server host and port.
+        address: String,
+        /// The fingerprint that was pinned last.
         pinned: String,
         /// The fingerprint it showed.
         shown: String,
@@ -517,6 +569,15 @@ impl From<&Event> for EventBody {
             } => Self::KeyChanged {
                 name,
                 peer_id: peer.to_string(),
+                pinned: pinned.to_string(),
+                shown: shown.to_string(),
+            },
+            Event::ClientKeyChanged {
+                address,
+                pinned,
+                shown,
+            } => Self::ClientKeyChanged {
+                address,
                 pinned: pinned.to_string(),
                 shown: shown.to_string(),
             },

@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 
 use super::api::{
     EventBody, EventQuery, HistoryQuery, HistoryRow, Join, NewIntegers, NewInvite, NewMessage,
-    Status, StreamQuery, Streamed, Vouch,
+    NewP2snMessage, P2snAddress, P2snReplied, Status, StreamQuery, Streamed, Vouch,
 };
 use crate::{
     gateway::{DoorReport, iid::upstream::ServerReport, visit::ClientReport},
@@ -257,6 +257,47 @@ impl Client {
     /// See [`Self::status`].
     pub async fn clients(&self) -> Result<Vec<ClientReport>, ClientError> {
         self.get("/v1/clients").await
+    }
+
+    /// Sends a message to a plain P2SN server, and returns its reply.
+    ///
+    /// # Errors
+    /// See [`Self::status`].
+    pub async fn p2sn_send(&self, message: &NewP2snMessage) -> Result<P2snReplied, ClientError> {
+        self.call(Method::POST, "/v1/p2sn/send", Some(message))
+            .await
+    }
+
+    /// Returns the keys of old P2SN clients and servers.
+    ///
+    /// # Errors
+    /// See [`Self::status`].
+    pub async fn p2sn_keys(&self) -> Result<Vec<report::P2snKey>, ClientError> {
+        self.get("/v1/p2sn/keys").await
+    }
+
+    /// Accepts the key that was refused at this address.
+    ///
+    /// # Errors
+    /// See [`Self::status`].
+    pub async fn p2sn_trust(
+        &self,
+        address: &P2snAddress,
+    ) -> Result<Vec<report::P2snKey>, ClientError> {
+        self.call(Method::POST, "/v1/p2sn/trust", Some(address))
+            .await
+    }
+
+    /// Takes away the keys that are pinned to this address.
+    ///
+    /// # Errors
+    /// See [`Self::status`].
+    pub async fn p2sn_forget(
+        &self,
+        address: &P2snAddress,
+    ) -> Result<Vec<report::P2snKey>, ClientError> {
+        self.call(Method::POST, "/v1/p2sn/forget", Some(address))
+            .await
     }
 
     /// Sends clients away: the one with this number, or all with this name.

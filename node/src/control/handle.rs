@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::api::{HistoryQuery, HistoryRow, Status};
 use crate::{
@@ -16,9 +16,12 @@ use crate::{
     gateway::Gateways,
     identity::KeyRing,
     net::live::Room,
-    proto::iid::{Date, Index},
+    proto::{
+        iid::{Date, Index},
+        p2sn::PrivateKey,
+    },
     state::{
-        io::{Command, Event, Failure, Reply},
+        io::{Command, Event, Failure, Party, Reply},
         report,
     },
 };
@@ -42,6 +45,8 @@ pub(crate) struct Surroundings {
     pub(crate) history: Arc<ReadHistory>,
     pub(crate) room: Room,
     pub(crate) clock: Clock,
+    /// The RSA key, once there is one.
+    pub(crate) rsa: watch::Receiver<Option<PrivateKey>>,
 }
 
 /// A running node, for those who ask it. Cheap to clone.
@@ -149,6 +154,11 @@ impl NodeHandle {
         &self.surroundings.keys
     }
 
+    /// Returns the node's RSA key, which may still be made.
+    pub(crate) fn rsa(&self) -> watch::Receiver<Option<PrivateKey>> {
+        self.surroundings.rsa.clone()
+    }
+
     /// Returns the home folder.
     pub(crate) fn home(&self) -> &Path {
         &self.surroundings.home
@@ -202,8 +212,9 @@ fn resolve(members: &[report::Peer], wanted: Option<String>) -> Result<Option<St
     let fits = |m: &&report::Peer| m.name == wanted || m.peer_id.to_string() == wanted;
     match members.iter().find(fits) {
         Some(member) => Ok(Some(member.peer_id.to_string())),
-        // Messages of a peer that is no member any more are still there under its peer id.
-        None if wanted.parse::<libp2p_identity::PeerId>().is_ok() => Ok(Some(wanted)),
+        // Messages of a peer that is no member any more are still there under its peer id, and
+        // those of clients under their names.
+        None if wanted.parse::<Party>().is_ok() => Ok(Some(wanted)),
         None => Err(Failure::not_found(format!("no member is named `{wanted}`"))
             .with_hint("`pimesh peers` lists the members")),
     }

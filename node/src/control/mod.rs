@@ -7,12 +7,14 @@
 //! | `server` | the router and its sockets |
 //! | `limit` | how many connections are open at once |
 //! | `words` | integers out of a stream of text |
+//! | `p2sn` | what is asked about old P2SN clients and servers |
 //! | `client` | what the command line uses |
 
 pub mod api;
 pub mod client;
 pub mod handle;
 mod limit;
+mod p2sn;
 pub mod server;
 #[cfg(test)]
 mod tests;

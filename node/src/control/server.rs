@@ -153,6 +153,7 @@ fn router(handle: NodeHandle) -> Router {
             "/v1/integers/stream",
             get(integer_stream).post(publish_stream),
         )
+        .merge(super::p2sn::routes())
         .route("/v1/events", get(events))
         .route("/v1/reload", post(reload))
         .route("/v1/gateways", get(gateways))
@@ -169,7 +170,7 @@ fn router(handle: NodeHandle) -> Router {
 }
 
 /// A failure as an answer.
-struct Refused(Failure);
+pub(super) struct Refused(Failure);
 
 impl From<Failure> for Refused {
     fn from(failure: Failure) -> Self {
@@ -189,17 +190,17 @@ impl IntoResponse for Refused {
     }
 }
 
-type Answer<T> = Result<Json<T>, Refused>;
+pub(super) type Answer<T> = Result<Json<T>, Refused>;
 
 /// The loop answers each command with its own reply; any other is a bug there.
-fn unexpected(_: Reply) -> Refused {
+pub(super) fn unexpected(_: Reply) -> Refused {
     Refused(Failure::unavailable(
         "the node gave an answer that does not fit",
     ))
 }
 
 /// A JSON body, or an error that a person understands.
-struct Posted<T>(T);
+pub(super) struct Posted<T>(pub(super) T);
 
 impl<T: serde::de::DeserializeOwned, S: Send + Sync> FromRequest<S> for Posted<T> {
     type Rejection = Refused;

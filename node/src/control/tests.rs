@@ -61,6 +61,7 @@ impl Fixture {
             history: Arc::new(|query| Ok(vec![row(&query)])),
             room: crate::net::live::Room::default(),
             clock: crate::clock::Clock::start(),
+            rsa: tokio::sync::watch::channel(None).1,
         });
         let client = Client::new(folder.path().join("control.sock"));
         Self {

@@ -15,10 +15,12 @@
 //! | `visit` | one connection of a client, as people see it: listed, counted, kicked |
 //! | `places` | how many connections there may be, in all and from one address |
 //! | `tls` | certificates for doors that strangers may reach |
+//! | `p2sn` | P2SN: clients over TCP, and this node as a client |
 //! | `iid` | IID and APIntIO: WebSocket sign-in, UDP |
 
 mod backoff;
 pub mod iid;
+mod p2sn;
 pub mod places;
 pub mod tls;
 pub mod visit;
@@ -40,6 +42,7 @@ use self::{
 use crate::{
     NodeHandle,
     config::gateway::{Gateways as Config, IidServer},
+    control::api::{NewP2snMessage, P2snReplied},
     events::Events,
     state::io::{ClientId, Failure, Gateway},
 };
@@ -124,6 +127,11 @@ impl Gateways {
             self.replace(Gateway::Iid, open).await;
         }
         self.connect_iid(&config.iid_servers, node).await;
+        let p2sn = &config.p2sn;
+        if earlier.map(|earlier| &earlier.p2sn) != Some(p2sn) {
+            let open = p2sn.enabled.then(|| p2sn::open(p2sn.clone(), node.clone()));
+            self.replace(Gateway::P2sn, open).await;
+        }
         *applied = Some(config.clone());
     }
 
@@ -237,6 +245,25 @@ impl Gateways {
             report.unwrap_or_else(PoisonError::into_inner).clone()
         };
         self.iid_servers().values().map(report).collect()
+    }
+
+    /// Counts something that is not worth an event of its own.
+    pub(crate) fn count(&self, what: &'static str) {
+        self.visitors.count(what);
+    }
+
+    /// Sends a message to a plain P2SN server, and returns its reply.
+    ///
+    /// # Errors
+    /// Returns why there is none.
+    pub(crate) async fn p2sn_send(
+        &self,
+        node: &NodeHandle,
+        message: NewP2snMessage,
+    ) -> Result<P2snReplied, Failure> {
+        let config = self.applied.lock().await.as_ref().map(|c| c.p2sn.clone());
+        let starting = || Failure::unavailable("the node is starting");
+        p2sn::send(node, &config.ok_or_else(starting)?, message).await
     }
 
     /// Returns how the doors are.

@@ -124,6 +124,10 @@ impl Visitors {
         client
     }
 
+    pub(super) fn count(&self, what: &'static str) {
+        self.events.tell(Event::Counted { what, times: 1 });
+    }
+
     pub(super) fn list(&self) -> Vec<ClientReport> {
         let table = self.table();
         table.clients.iter().map(report).collect()

@@ -49,10 +49,11 @@ use self::{
     behaviour::{Behaviour, BehaviourEvent, MembersEvent},
     interfaces::Interfaces,
     live::{Line, Phase, Room},
-    p2sn::{Task, WORDS, Word},
+    p2sn::{STEPS_AT_ONCE, Task, WORDS, Word},
     silence::Watched,
 };
 use crate::{
+    p2sn_session::Steps,
     proto::{
         iid::native::{MESSAGE_BYTES_MAX, TOPIC},
         mesh::Address,
@@ -187,6 +188,7 @@ pub struct Net {
     incoming: libp2p_stream::IncomingStreams,
     rsa: Option<PrivateKey>,
     sessions: HashMap<SessionId, mpsc::Sender<Word>>,
+    steps: Steps,
     next_session: u64,
     task_inputs: (mpsc::Sender<NetInput>, mpsc::Receiver<NetInput>),
 }
@@ -259,6 +261,7 @@ impl Net {
             incoming,
             rsa: None,
             sessions: HashMap::new(),
+            steps: Steps::at_once(STEPS_AT_ONCE),
             next_session: 0,
             task_inputs: mpsc::channel(TASK_INPUTS),
         })
@@ -892,6 +895,7 @@ impl Net {
             peer,
             own,
             message,
+            steps: self.steps.clone(),
             inputs: self.task_inputs.0.clone(),
             words,
         })

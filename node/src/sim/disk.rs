@@ -6,7 +6,7 @@ use libp2p_identity::PeerId;
 
 use crate::{
     proto::mesh::MessageId,
-    state::io::{Invite, Loaded, Outgoing, Record},
+    state::io::{Invite, Loaded, Outgoing, Party, Record},
 };
 
 /// What is on a machine's disk at some moment.
@@ -50,12 +50,14 @@ impl Disk {
             }
             Record::Outcome { id, .. } => on.outbox.retain(|m: &Outgoing| m.id != id),
             Record::Incoming(message) => {
+                let Party::Member(sender) = message.sender else {
+                    unreachable!("there are no doors here")
+                };
                 if let Some((epoch, sequence)) = message.mark {
-                    on.marks
-                        .retain(|(p, e, _)| (*p, *e) != (message.sender, epoch));
-                    on.marks.push((message.sender, epoch, sequence));
+                    on.marks.retain(|(p, e, _)| (*p, *e) != (sender, epoch));
+                    on.marks.push((sender, epoch, sequence));
                 }
-                self.inbox.push((message.sender, message.id, message.text));
+                self.inbox.push((sender, message.id, message.text));
             }
             Record::Pin {
                 peer,
@@ -65,7 +67,10 @@ impl Disk {
                 on.pins.retain(|(p, ..)| *p != peer);
                 on.pins.push((peer, fingerprint, bits));
             }
-            Record::Prune { .. } => {}
+            Record::ClientPin { .. }
+            | Record::ForgetClientPin { .. }
+            | Record::ForClient(_)
+            | Record::Prune { .. } => {}
         }
     }
 

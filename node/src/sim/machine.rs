@@ -313,7 +313,9 @@ impl World {
                 heard.why = Some(why);
             }
             Event::Sent(sent) if sent.outcome == Outcome::Delivered => {
-                let to = self.place(&sent.peer_id).expect("a machine");
+                let to = self
+                    .place(&sent.peer_id.member().expect("a member"))
+                    .expect("a machine");
                 let has = self.machines[to].disk.received(sent.id);
                 assert!(has, "delivered, and not on the disk of {to}");
             }

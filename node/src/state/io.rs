@@ -3,12 +3,12 @@
 //! `Input` has four arms, `Output` five (ARCHITECTURE.md, "Four ways in, five ways out"). All of
 //! it is plain data, so that a log of inputs replays a run.
 
-use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+use std::{collections::BTreeSet, fmt, net::SocketAddr, str::FromStr, time::Duration};
 
 use libp2p_identity::PeerId;
 use serde::{Deserialize, Serialize};
 
-use super::report;
+use super::{clients, report};
 use crate::proto::{
     iid::{Iid, Index, Value},
     mesh::{Address, MessageId, vouched::Vouched},
@@ -442,6 +442,104 @@ pub enum Recipients {
     Named(Vec<String>),
 }
 
+/// Who is at the other end of a message.
+///
+/// Its text is the member's peer id or the client's name; only the latter has a colon in it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub enum Party {
+    /// A node of the mesh.
+    Member(PeerId),
+    /// A client behind a gateway of this node.
+    Client(ClientName),
+}
+
+impl Party {
+    /// Returns the peer id of a member.
+    #[must_use]
+    pub const fn member(&self) -> Option<PeerId> {
+        match self {
+            Self::Member(peer) => Some(*peer),
+            Self::Client(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Party {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Member(peer) => peer.fmt(f),
+            Self::Client(name) => name.fmt(f),
+        }
+    }
+}
+
+impl FromStr for Party {
+    type Err = NoParty;
+
+    fn from_str(text: &str) -> Result<Self, NoParty> {
+        match ClientName::new(text) {
+            Some(name) => Ok(Self::Client(name)),
+            None => text.parse().map(Self::Member).map_err(|_| NoParty),
+        }
+    }
+}
+
+impl From<Party> for String {
+    fn from(party: Party) -> Self {
+        party.to_string()
+    }
+}
+
+impl TryFrom<String> for Party {
+    type Error = NoParty;
+
+    fn try_from(text: String) -> Result<Self, NoParty> {
+        text.parse()
+    }
+}
+
+/// A text that names neither a member nor a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected a peer id, or the name of a client such as `p2sn:127.0.0.1/5d41402abc4b2a76`")]
+pub struct NoParty;
+
+/// The name of a client, given by its door: the name of the door, a colon, and what the door knows
+/// it by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClientName(String);
+
+/// Longest name of a client, in bytes: an IPv6 address with a zone and a fingerprint fit.
+const CLIENT_NAME_BYTES_MAX: usize = 128;
+
+impl ClientName {
+    /// Takes a text that is one.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Option<Self> {
+        let text = text.into();
+        let (door, rest) = text.split_once(':')?;
+        let is_door = !door.is_empty()
+            && door
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        let is_word = !rest.is_empty() && rest.chars().all(|c| c.is_ascii_graphic());
+        let fits = text.len() <= CLIENT_NAME_BYTES_MAX;
+        (is_door && is_word && fits).then_some(Self(text))
+    }
+
+    /// Returns the text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ClientName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
 /// Through which protocol a message goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -449,7 +547,8 @@ pub enum Via {
     /// The durable direct message of the mesh.
     #[default]
     Direct,
-    /// One P2SN message on a stream: at once or not at all.
+    /// P2SN. Between members one message on a stream, at once or not at all; from and to clients
+    /// of the door, what they brought and what waits for them.
     P2sn,
 }
 
@@ -514,6 +613,8 @@ pub enum Command {
         /// How long to keep trying; the configured time if `None`.
         expiry: Option<Duration>,
     },
+    /// Something about old P2SN clients and servers.
+    P2sn(clients::Question),
     /// Which messages wait?
     Outbox,
     /// Broadcast integers.
@@ -557,6 +658,8 @@ pub enum Reply {
     Vouched(report::Vouched),
     /// To [`Command::Send`]: every message is on disk (or, via P2SN, on the peer's disk).
     Accepted(Vec<report::Accepted>),
+    /// To [`Command::P2sn`].
+    P2sn(clients::Answer),
     /// To [`Command::Outbox`].
     Outbox(Vec<report::Pending>),
     /// To [`Command::Integers`].
@@ -663,6 +766,25 @@ pub enum Record {
         /// Size of its key.
         bits: u32,
     },
+    /// A key that an old P2SN client or server showed is pinned to its address.
+    ClientPin {
+        /// The address, as [`p2sn::PinAddress`] writes it.
+        address: String,
+        /// Fingerprint of its key.
+        fingerprint: [u8; 32],
+        /// Size of its key.
+        bits: u32,
+    },
+    /// A key is pinned to this address no more.
+    ForgetClientPin {
+        /// The address.
+        address: String,
+        /// Fingerprint of the key.
+        fingerprint: [u8; 32],
+    },
+    /// A message to a client was accepted and waits for the client to come: into the outbox, and
+    /// into the history as `sent`.
+    ForClient(ForClient),
     /// Keep no more history than this; outbox rows are never pruned.
     Prune {
         /// Rows older than this Unix millisecond go.
@@ -708,6 +830,21 @@ pub struct Outgoing {
     pub text: String,
 }
 
+/// A message that waits for a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForClient {
+    /// Its id.
+    pub id: MessageId,
+    /// For whom.
+    pub client: ClientName,
+    /// When it was accepted, Unix ms.
+    pub created_ms: u64,
+    /// When to give up, Unix ms.
+    pub expires_ms: u64,
+    /// The plaintext.
+    pub text: String,
+}
+
 /// How a sent message ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", content = "reason", rename_all = "snake_case")]
@@ -726,7 +863,7 @@ pub struct Incoming {
     /// Its name in the whole mesh; made up by us for P2SN messages.
     pub id: MessageId,
     /// From whom.
-    pub sender: PeerId,
+    pub sender: Party,
     /// Place in the sender's numbering, and that numbering; `None` for P2SN messages.
     pub mark: Option<(u64, u64)>,
     /// When the sender accepted it, by the sender's clock, Unix ms.
@@ -758,6 +895,10 @@ pub struct Loaded {
     pub marks: Vec<(PeerId, u64, u64)>,
     /// RSA keys of peers: fingerprint and size.
     pub pins: Vec<(PeerId, [u8; 32], u32)>,
+    /// RSA keys of old clients and servers: address, fingerprint and size, in the order of pinning.
+    pub client_pins: Vec<(String, [u8; 32], u32)>,
+    /// What waits for clients, in the order of acceptance.
+    pub for_clients: Vec<ForClient>,
 }
 
 /// Something that happened, for people, logs, counters and programs that follow the node.
@@ -825,6 +966,15 @@ pub enum Event {
         /// Its name.
         name: String,
         /// Fingerprint of the pinned key.
+        pinned: p2sn::Fingerprint,
+        /// Fingerprint of the key it showed.
+        shown: p2sn::Fingerprint,
+    },
+    /// An old P2SN client or server showed another RSA key than the one pinned to its address.
+    ClientKeyChanged {
+        /// The address: of a client its IP address, of a server host and port.
+        address: String,
+        /// Fingerprint of the key that was pinned last.
         pinned: p2sn::Fingerprint,
         /// Fingerprint of the key it showed.
         shown: p2sn::Fingerprint,

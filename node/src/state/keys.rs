@@ -10,7 +10,9 @@ use libp2p_identity::PeerId;
 
 use super::{
     After, State,
-    io::{Event, Failure, Incoming, NetOutput, Now, Record, Reply, RequestId, SessionId, Via},
+    io::{
+        Event, Failure, Incoming, NetOutput, Now, Party, Record, Reply, RequestId, SessionId, Via,
+    },
     report,
 };
 use crate::proto::{
@@ -308,7 +310,7 @@ impl State {
             let accepted = report::Accepted {
                 id,
                 to: self.name_of(&peer),
-                peer_id: peer,
+                peer_id: Party::Member(peer),
                 expires_ms: now.unix_ms(),
                 via: Via::P2sn,
             };
@@ -362,7 +364,7 @@ impl State {
         };
         let message = Incoming {
             id: MessageId(self.effects.random()),
-            sender: peer,
+            sender: Party::Member(peer),
             mark: None,
             created_ms: now.unix_ms(),
             received_ms: now.unix_ms(),

@@ -21,10 +21,10 @@ use std::{
 use libp2p_identity::PeerId;
 
 use super::{
-    After, Asked, CLOCK_SET_MS, Effects, State,
+    After, Asked, CLOCK_SET_MS, Effects, State, clients,
     io::{
-        Event, Failure, InboundId, Incoming, NetOutput, Now, OutboundId, Outcome, Outgoing,
-        Protocol, Recipients, Record, Reply, RequestId, Via,
+        Event, Failure, ForClient, InboundId, Incoming, NetOutput, Now, OutboundId, Outcome,
+        Outgoing, Party, Protocol, Recipients, Record, Reply, RequestId, Via,
     },
     millis, not_stored, report,
 };
@@ -105,6 +105,8 @@ pub(super) struct Receiving {
     inbound: InboundId,
     statuses: Vec<Status>,
     messages: Vec<Incoming>,
+    /// What they say to clients of this node's doors.
+    answers: Vec<ForClient>,
 }
 
 impl Messages {
@@ -187,7 +189,7 @@ impl Messages {
 
     /// Queues a message for which there is room.
     fn push(&mut self, message: Outgoing, now: Now) {
-        let deadline = now.mono + time_left(&message, now);
+        let deadline = now.mono + time_left(message.created_ms, message.expires_ms, now);
         let queue = self.queues.entry(message.recipient).or_default();
         queue.waiting.push_back(Waiting {
             message,
@@ -220,13 +222,10 @@ impl Messages {
 ///
 /// Between two runs only the calendar clock knows how much time went by, and a Pi's may have been
 /// wrong: a message that was accepted before the clock was set keeps its whole time.
-fn time_left(message: &Outgoing, now: Now) -> Duration {
-    let lifetime = message.expires_ms.saturating_sub(message.created_ms);
-    let clock_was_set = message.created_ms >= CLOCK_SET_MS && now.unix_ms() >= CLOCK_SET_MS;
-    let left = message
-        .expires_ms
-        .saturating_sub(now.unix_ms())
-        .min(lifetime);
+pub(super) fn time_left(created_ms: u64, expires_ms: u64, now: Now) -> Duration {
+    let lifetime = expires_ms.saturating_sub(created_ms);
+    let clock_was_set = created_ms >= CLOCK_SET_MS && now.unix_ms() >= CLOCK_SET_MS;
+    let left = expires_ms.saturating_sub(now.unix_ms()).min(lifetime);
     Duration::from_millis(if clock_was_set { left } else { lifetime })
 }
 
@@ -240,6 +239,16 @@ impl State {
         expiry: Option<Duration>,
         now: Now,
     ) {
+        if let Recipients::Named(names) = to
+            && let Some(client) = names.iter().find(|name| clients::is_client(name))
+        {
+            if names.len() > 1 {
+                let failure = Failure::bad_request("a message to a client goes to it alone");
+                return self.effects.fail(request, failure);
+            }
+            let expiry = expiry.unwrap_or(self.settings.expiry);
+            return self.send_to_client(request, client, text, expiry, now);
+        }
         let checked = self.check_send(to, &text, via);
         let recipients = match checked {
             Ok(recipients) => recipients,
@@ -328,7 +337,7 @@ impl State {
             reports.push(report::Accepted {
                 id: message.id,
                 to: self.name_of(&message.recipient),
-                peer_id: message.recipient,
+                peer_id: Party::Member(message.recipient),
                 expires_ms: message.expires_ms,
                 via: Via::Direct,
             });
@@ -480,7 +489,7 @@ impl State {
             self.effects.event(Event::Sent(report::Sent {
                 id,
                 to: to.clone(),
-                peer_id: peer,
+                peer_id: Party::Member(peer),
                 outcome,
                 at_ms,
                 attempted,
@@ -604,12 +613,18 @@ impl State {
             return self.answer(inbound, statuses);
         }
         *self.messages.storing.entry(peer).or_default() += 1;
-        let records = messages.iter().cloned().map(Record::Incoming).collect();
+        let mut records: Vec<Record> = messages.iter().cloned().map(Record::Incoming).collect();
+        let mut answers = Vec::new();
+        for message in &messages {
+            answers.extend(self.answer_in(&message.text, now));
+        }
+        records.extend(answers.iter().cloned().map(Record::ForClient));
         let receiving = Receiving {
             sender: peer,
             inbound,
             statuses,
             messages,
+            answers,
         };
         self.effects
             .store(records, Some(After::Received(receiving)));
@@ -657,7 +672,7 @@ impl State {
         }
         Ok(Incoming {
             id: frame.id,
-            sender: *peer,
+            sender: Party::Member(*peer),
             mark: Some((frame.epoch, frame.sequence)),
             created_ms: frame.created_ms,
             received_ms: now.unix_ms(),
@@ -666,12 +681,13 @@ impl State {
         })
     }
 
-    pub(super) fn messages_received(&mut self, received: Receiving, _now: Now) {
+    pub(super) fn messages_received(&mut self, received: Receiving, now: Now) {
         let Receiving {
             sender,
             inbound,
             statuses,
             messages,
+            answers,
         } = received;
         self.messages.storing.remove(&sender);
         self.answer(inbound, statuses);
@@ -681,11 +697,12 @@ impl State {
             }
             self.report_received(message);
         }
+        self.answers_stored(answers, now);
     }
 
     pub(super) fn report_received(&mut self, message: Incoming) {
         self.messages.received += 1;
-        let from = self.name_of(&message.sender);
+        let from = self.name_of_party(&message.sender);
         self.effects.event(Event::Received(report::Received {
             id: message.id,
             from,
@@ -702,8 +719,10 @@ impl State {
             sender,
             inbound,
             statuses,
+            answers,
             ..
         } = received;
+        self.answers_not_stored(&answers);
         self.messages.storing.remove(&sender);
         self.answer(inbound, vec![Status::TryAgain; statuses.len()]);
     }
@@ -720,13 +739,14 @@ impl State {
                 queue.waiting.iter().map(|waiting| report::Pending {
                     id: waiting.message.id,
                     to: self.name_of(peer),
-                    peer_id: *peer,
+                    peer_id: Party::Member(*peer),
                     bytes: waiting.message.text.len(),
                     created_ms: waiting.message.created_ms,
                     expires_ms: waiting.message.expires_ms,
                     attempts: waiting.attempts,
                 })
             })
+            .chain(self.clients.pending())
             .collect();
         pending.sort_by_key(|p| p.created_ms);
         pending

@@ -21,11 +21,13 @@
 //! | `sync` | what members tell each other about the mesh, and their clocks |
 //! | `messages` | direct messages: outbox, sending, receiving |
 //! | `integers` | who may speak for an index, budgets, last values |
-//! | `keys` | P2SN: pinned RSA keys, key exchange, messages |
+//! | `clients` | old P2SN clients and servers: pinned keys, what waits for them |
+//! | `keys` | P2SN between members: pinned RSA keys, key exchange, messages |
 //!
 //! "Accepted" and acks wait for `Stored`: nobody hears of a record before it is on disk.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod clients;
 mod integers;
 pub mod io;
 mod keys;
@@ -49,7 +51,7 @@ use rand_core::{Rng, SeedableRng};
 pub use self::integers::VALUES_MAX;
 use self::io::{
     Command, Connection, Event, Failure, FailureKind, Input, Loaded, NetInput, NetOutput, Now,
-    OutboundId, Output, Protocol, Record, Reply, RequestId, Ticket,
+    OutboundId, Output, Party, Protocol, Record, Reply, RequestId, Ticket,
 };
 pub use self::membership::{CERTIFICATE_LIFETIME, INVITE_LIFETIME};
 use crate::proto::{
@@ -152,6 +154,7 @@ pub struct State {
     messages: messages::Messages,
     integers: integers::Integers,
     keys: keys::Keys,
+    clients: clients::Clients,
     joining: Option<membership::Joining>,
     effects: Effects,
     started: Now,
@@ -190,6 +193,7 @@ impl State {
             messages: messages::Messages::load(loaded.outbox, loaded.marks, &mut effects, now),
             peers: peers::Peers::load(loaded.addresses),
             keys: keys::Keys::load(loaded.pins),
+            clients: clients::Clients::load(loaded.client_pins, loaded.for_clients, now),
             integers: integers::Integers::new(now),
             links: links::Links::default(),
             sync: sync::Sync::default(),
@@ -230,6 +234,7 @@ impl State {
             self.messages.next_deadline(),
             self.sync.next_round(),
             self.keys.next_retry(),
+            self.clients.next_deadline(),
             self.joining.as_ref().map(membership::Joining::deadline),
             Some(self.prune_at),
         ]
@@ -243,6 +248,7 @@ impl State {
         self.give_up_joining(now);
         self.dial_due(now);
         self.messages_due(now);
+        self.clients_due(now);
         self.sync_due(now);
         self.exchanges_due(now);
         if self.prune_at <= now.mono {
@@ -380,6 +386,7 @@ impl State {
             } => {
                 self.send(request, &to, text, via, expiry, now);
             }
+            Command::P2sn(question) => self.answer_p2sn(request, question, now),
             Command::Outbox => {
                 let outbox = Reply::Outbox(self.report_outbox());
                 self.effects.reply(request, outbox);
@@ -408,6 +415,8 @@ impl State {
             Some(After::Welcome(welcome)) => self.welcome_stored(*welcome, now),
             Some(After::Joined(joined)) => self.join_stored(*joined, now),
             Some(After::P2snReceived(received)) => self.p2sn_stored(received),
+            Some(After::Brought(brought)) => self.brought(brought),
+            Some(After::Reserved(reserved)) => self.reserved(reserved, now),
             None => {}
         }
     }
@@ -420,6 +429,8 @@ impl State {
             Some(After::Welcome(welcome)) => self.welcome_not_stored(*welcome),
             Some(After::Joined(joined)) => self.join_not_stored(*joined, &reason, now),
             Some(After::P2snReceived(received)) => self.p2sn_not_stored(&received),
+            Some(After::Brought(brought)) => self.not_brought(&brought, &reason),
+            Some(After::Reserved(reserved)) => self.not_reserved(&reserved, &reason),
             None => {}
         }
         self.effects.event(Event::StoreFailed { reason });
@@ -441,7 +452,7 @@ impl State {
             members: self.membership.members().count() + 1,
             connected: self.links.open_peers().count(),
             invites: self.membership.open_invites(now),
-            outbox_count: self.messages.count(),
+            outbox_count: self.messages.count() + self.clients.count(),
             outbox_bytes: self.messages.bytes(),
             received: self.messages.received(),
             integers_received: self.integers.received(),
@@ -510,6 +521,14 @@ impl State {
             .map_or_else(|| peer.to_string(), |terms| terms.name.to_string())
     }
 
+    /// Returns the name of a member, or of a client.
+    fn name_of_party(&self, party: &Party) -> String {
+        match party {
+            Party::Member(peer) => self.name_of(peer),
+            Party::Client(name) => name.to_string(),
+        }
+    }
+
     fn prune(&mut self, now: Now) {
         self.prune_at = now.mono + PRUNE_INTERVAL;
         if now.unix_ms() < CLOCK_SET_MS {
@@ -555,6 +574,8 @@ enum After {
     Welcome(Box<membership::Welcoming>),
     Joined(Box<membership::Entering>),
     P2snReceived(keys::P2snReceiving),
+    Brought(clients::Bringing),
+    Reserved(clients::Reserving),
 }
 
 /// What a request of ours was about.

@@ -6,7 +6,7 @@
 use libp2p_identity::PeerId;
 use serde::{Deserialize, Serialize};
 
-use super::io::{ClientId, Direction, Outcome, Transport, Via};
+use super::io::{ClientId, Direction, Outcome, Party, Transport, Via};
 use crate::proto::{
     iid::{Date, Index, Value},
     mesh::{self, Address, MessageId},
@@ -198,8 +198,8 @@ pub struct Accepted {
     pub id: MessageId,
     /// Name of the recipient.
     pub to: String,
-    /// Peer id of the recipient.
-    pub peer_id: PeerId,
+    /// Peer id of the recipient, or a client's name.
+    pub peer_id: Party,
     /// When sending is given up.
     pub expires_ms: u64,
     /// Through which protocol.
@@ -213,8 +213,8 @@ pub struct Pending {
     pub id: MessageId,
     /// Name of the recipient.
     pub to: String,
-    /// Peer id of the recipient.
-    pub peer_id: PeerId,
+    /// Peer id of the recipient, or a client's name.
+    pub peer_id: Party,
     /// Its bytes of text.
     pub bytes: usize,
     /// When it was accepted.
@@ -232,8 +232,8 @@ pub struct Received {
     pub id: MessageId,
     /// Name of the sender.
     pub from: String,
-    /// Peer id of the sender.
-    pub peer_id: PeerId,
+    /// Peer id of the sender, or a client's name.
+    pub peer_id: Party,
     /// When the sender accepted it, by the sender's clock.
     pub created_ms: u64,
     /// When it came.
@@ -251,8 +251,8 @@ pub struct Sent {
     pub id: MessageId,
     /// Name of the recipient.
     pub to: String,
-    /// Peer id of the recipient.
-    pub peer_id: PeerId,
+    /// Peer id of the recipient, or a client's name.
+    pub peer_id: Party,
     /// How it ended.
     #[serde(flatten)]
     pub outcome: Outcome,
@@ -325,4 +325,21 @@ pub struct Published {
     pub connected: usize,
     /// The date they carry.
     pub date: Date,
+}
+
+/// A pinned RSA key of an old P2SN client or server, as `pimesh p2sn keys` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct P2snKey {
+    /// Where: of a client its IP address, of a server host and port.
+    pub address: String,
+    /// What a client is called in the inbox and in `pimesh send`.
+    pub name: Option<String>,
+    /// Fingerprint of the key.
+    pub fingerprint: String,
+    /// Its size.
+    pub bits: usize,
+    /// Whether it was refused because another is pinned; `pimesh p2sn trust` accepts it.
+    pub refused: bool,
+    /// Messages that wait for this client.
+    pub waiting: usize,
 }

@@ -33,7 +33,7 @@ use crate::proto::{
     },
 };
 
-const NOW: Now = Now {
+pub(super) const NOW: Now = Now {
     mono: Duration::from_secs(10),
     unix_us: 1_800_000_000_000_000,
 };
@@ -59,7 +59,7 @@ fn certificate(seed: u8) -> Certificate {
 }
 
 /// A node with seed 1 that knows the member with seed 2.
-fn state(settings: Settings) -> State {
+pub(super) fn state(settings: Settings) -> State {
     state_knowing(&certificate(2), [0; 32], settings)
 }
 
@@ -84,21 +84,21 @@ fn state_knowing(member: &Certificate, seed: [u8; 32], settings: Settings) -> St
     state
 }
 
-fn outputs(state: &mut State) -> Vec<Output> {
+pub(super) fn outputs(state: &mut State) -> Vec<Output> {
     std::iter::from_fn(|| state.poll_output()).collect()
 }
 
-fn feed(state: &mut State, input: Input) -> Vec<Output> {
+pub(super) fn feed(state: &mut State, input: Input) -> Vec<Output> {
     feed_at(state, input, NOW)
 }
 
-fn feed_at(state: &mut State, input: Input, now: Now) -> Vec<Output> {
+pub(super) fn feed_at(state: &mut State, input: Input, now: Now) -> Vec<Output> {
     state.handle(input, now);
     outputs(state)
 }
 
 /// Returns both clocks after some time.
-fn later(time: Duration) -> Now {
+pub(super) fn later(time: Duration) -> Now {
     Now {
         mono: NOW.mono + time,
         unix_us: NOW.unix_us + micros(time),
@@ -146,7 +146,7 @@ fn hello(state: &mut State, peer: PeerId, certificate: Vec<u8>) -> (Response, bo
 }
 
 /// Brings the member with seed 2 all the way in.
-fn open(state: &mut State) -> Vec<Output> {
+pub(super) fn open(state: &mut State) -> Vec<Output> {
     let (answer, _) = hello(state, peer_of_seed(2), certificate(2).encode());
     assert_eq!(answer, Response::Hello(certificate(1).encode()));
     feed(
@@ -519,8 +519,18 @@ fn a_message_to_a_member_that_is_removed_meanwhile_is_given_up() {
 }
 
 fn message(sender: u8, recipient: u8, key: u8, sequence: u64) -> DirectRequest {
+    message_saying("hello", sender, recipient, key, sequence)
+}
+
+pub(super) fn message_saying(
+    text: &str,
+    sender: u8,
+    recipient: u8,
+    key: u8,
+    sequence: u64,
+) -> DirectRequest {
     let content = syft::seal(
-        "hello",
+        text,
         messaging_key(recipient).public(),
         &syft::SealChance::from_rng(&mut rand_chacha::ChaCha20Rng::from_seed([1; 32])),
     );
@@ -541,7 +551,10 @@ fn message(sender: u8, recipient: u8, key: u8, sequence: u64) -> DirectRequest {
     }
 }
 
-fn receive(state: &mut State, request: &DirectRequest) -> (Option<Status>, Option<Ticket>) {
+pub(super) fn receive(
+    state: &mut State,
+    request: &DirectRequest,
+) -> (Option<Status>, Option<Ticket>) {
     let input = NetInput::Request {
         peer: peer_of_seed(2),
         protocol: Protocol::Direct,
@@ -551,7 +564,7 @@ fn receive(state: &mut State, request: &DirectRequest) -> (Option<Status>, Optio
     answer_of(&feed(state, Input::Net(input)))
 }
 
-fn answer_of(outputs: &[Output]) -> (Option<Status>, Option<Ticket>) {
+pub(super) fn answer_of(outputs: &[Output]) -> (Option<Status>, Option<Ticket>) {
     let status = outputs.iter().find_map(|output| match output {
         Output::Net(NetOutput::Respond { bytes, .. }) => {
             DirectResponse::decode(bytes).ok().map(|r| r.0[0])

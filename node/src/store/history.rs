@@ -2,14 +2,13 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use libp2p_identity::PeerId;
 use rusqlite::{Connection, params};
 
 use super::{
     StoreError,
-    schema::{bytes, number, peer},
+    schema::{bytes, number, party, party_bytes},
 };
-use crate::proto::mesh::MessageId;
+use crate::{proto::mesh::MessageId, state::io::Party};
 
 /// Most rows of one page.
 const ROWS_MAX: u32 = 1000;
@@ -28,8 +27,8 @@ pub enum Direction {
 pub struct Query {
     /// Which way they went.
     pub direction: Direction,
-    /// From or to this peer only.
-    pub peer: Option<PeerId>,
+    /// From or to this member or client only.
+    pub peer: Option<Party>,
     /// At this Unix millisecond or later.
     pub since_ms: Option<u64>,
     /// Behind this row; rows grow in the order in which messages came.
@@ -48,7 +47,7 @@ pub struct Row {
     /// Its id.
     pub id: MessageId,
     /// Whom it came from or went to.
-    pub peer: PeerId,
+    pub peer: Party,
     /// When the sender accepted it, Unix ms by the sender's clock.
     pub created_ms: u64,
     /// When it came, or when its outcome was known, Unix ms.
@@ -96,7 +95,7 @@ impl History {
             .map(|text| format!("%{}%", escape(text)));
         let mut rows = statement.query(params![
             i64::from(query.direction == Direction::Sent),
-            query.peer.map(|peer| peer.to_bytes()),
+            query.peer.as_ref().map(party_bytes),
             query.since_ms.unwrap_or(0).cast_signed(),
             query.after.unwrap_or(0),
             pattern,
@@ -107,7 +106,7 @@ impl History {
             all.push(Row {
                 row: row.get(0)?,
                 id: MessageId(bytes(row, 1)?),
-                peer: peer(row, 2)?,
+                peer: party(row, 2)?,
                 created_ms: number(row, 3)?,
                 at_ms: number(row, 4)?,
                 via: row.get(5)?,

@@ -11,7 +11,7 @@ use crate::{
         iid::Index,
         mesh::{Address, MessageId, vouched::VouchedError},
     },
-    state::io::{Invite, Loaded, Outgoing},
+    state::io::{ClientName, ForClient, Invite, Loaded, Outgoing, Party},
 };
 
 /// "pmsh": marks the file as a pimesh store.
@@ -23,7 +23,7 @@ pub(super) const APPLICATION_ID: i64 = 0x706d_7368;
 const CHECKPOINT_PAGES: i64 = 1024;
 
 /// One step for each version of the format; the number of steps is the newest version.
-pub(super) const MIGRATIONS: [&str; 2] = [
+pub(super) const MIGRATIONS: [&str; 3] = [
     "
     CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
     CREATE TABLE members (peer BLOB PRIMARY KEY, certificate BLOB NOT NULL) STRICT;
@@ -76,6 +76,15 @@ pub(super) const MIGRATIONS: [&str; 2] = [
 ",
     "
     ALTER TABLE invites ADD COLUMN vouched TEXT NOT NULL DEFAULT 'all';
+",
+    "
+    -- From here on `history.peer` and `outbox.recipient` may be the name of a client, too: text
+    -- with a colon in it. The bytes of a peer id begin with 0x00 or 0x12, and no name does.
+    CREATE TABLE client_pins (
+        row INTEGER PRIMARY KEY AUTOINCREMENT,
+        address TEXT NOT NULL, fingerprint BLOB NOT NULL, bits INTEGER NOT NULL,
+        UNIQUE (address, fingerprint)
+    ) STRICT;
 ",
 ];
 
@@ -136,7 +145,8 @@ pub(super) fn load(connection: &Connection) -> Result<Loaded, StoreError> {
         outbox: rows(
             connection,
             "SELECT o.id, o.recipient, o.epoch, o.sequence, o.created_ms, o.expires_ms, h.body \
-             FROM outbox o JOIN history h ON h.id = o.id AND h.direction = 1 ORDER BY o.row",
+             FROM outbox o JOIN history h ON h.id = o.id AND h.direction = 1 \
+             WHERE hex(substr(o.recipient, 1, 1)) IN ('00', '12') ORDER BY o.row",
             read_outgoing,
         )?,
         marks: rows(
@@ -148,6 +158,18 @@ pub(super) fn load(connection: &Connection) -> Result<Loaded, StoreError> {
             connection,
             "SELECT peer, fingerprint, bits FROM pins",
             |row| Ok((peer(row, 0)?, bytes(row, 1)?, row.get(2)?)),
+        )?,
+        client_pins: rows(
+            connection,
+            "SELECT address, fingerprint, bits FROM client_pins ORDER BY row",
+            |row| Ok((row.get(0)?, bytes(row, 1)?, row.get(2)?)),
+        )?,
+        for_clients: rows(
+            connection,
+            "SELECT o.id, o.recipient, o.created_ms, o.expires_ms, h.body \
+             FROM outbox o JOIN history h ON h.id = o.id AND h.direction = 1 \
+             WHERE hex(substr(o.recipient, 1, 1)) NOT IN ('00', '12') ORDER BY o.row",
+            read_for_client,
         )?,
     })
 }
@@ -212,6 +234,39 @@ fn read_outgoing(row: &Row<'_>) -> Result<Outgoing, StoreError> {
         expires_ms: number(row, 5)?,
         text: row.get(6)?,
     })
+}
+
+fn read_for_client(row: &Row<'_>) -> Result<ForClient, StoreError> {
+    Ok(ForClient {
+        id: MessageId(bytes(row, 0)?),
+        client: client(row.get(1)?)?,
+        created_ms: number(row, 2)?,
+        expires_ms: number(row, 3)?,
+        text: row.get(4)?,
+    })
+}
+
+/// Reads the other side of a message.
+pub(super) fn party(row: &Row<'_>, column: usize) -> Result<Party, StoreError> {
+    let bytes: Vec<u8> = row.get(column)?;
+    match PeerId::from_bytes(&bytes) {
+        Ok(peer) => Ok(Party::Member(peer)),
+        Err(_) => client(bytes).map(Party::Client),
+    }
+}
+
+/// Returns how the other side of a message is stored.
+pub(super) fn party_bytes(party: &Party) -> Vec<u8> {
+    match party {
+        Party::Member(peer) => peer.to_bytes(),
+        Party::Client(name) => name.as_str().as_bytes().to_vec(),
+    }
+}
+
+fn client(bytes: Vec<u8>) -> Result<ClientName, StoreError> {
+    let text = String::from_utf8(bytes).ok();
+    text.and_then(ClientName::new)
+        .ok_or_else(|| StoreError::Damaged("a message is of nobody".to_owned()))
 }
 
 pub(super) fn peer(row: &Row<'_>, column: usize) -> Result<PeerId, StoreError> {

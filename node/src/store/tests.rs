@@ -10,7 +10,7 @@ use crate::{
         iid::Index,
         mesh::{Address, MessageId, peer_of_seed, vouched::Vouched},
     },
-    state::io::{Incoming, Invite, Outcome, Outgoing, Via},
+    state::io::{ClientName, ForClient, Incoming, Invite, Outcome, Outgoing, Party, Via},
 };
 
 struct Fixture {
@@ -96,7 +96,7 @@ fn outgoing(number: u8) -> Outgoing {
 fn incoming(number: u8, text: &str) -> Incoming {
     Incoming {
         id: MessageId([number; 16]),
-        sender: peer(),
+        sender: Party::Member(peer()),
         mark: Some((u64::MAX, u64::from(number))),
         created_ms: 1_000,
         received_ms: 1_001,
@@ -165,6 +165,94 @@ fn every_kind_of_record_is_there_after_a_restart() {
     assert_eq!(loaded.pins, [(peer(), [4; 32], 3072)]);
     assert_eq!(loaded.outbox, [outgoing(2)]);
     assert_eq!(loaded.marks, [(peer(), u64::MAX, 3)]);
+}
+
+#[test]
+fn what_is_known_of_clients_is_there_after_a_restart() {
+    let client = ClientName::new("p2sn:10.0.0.7/abababababababab").expect("a name");
+    let answer = |number: u8| ForClient {
+        id: MessageId([number; 16]),
+        client: client.clone(),
+        created_ms: 1_000,
+        expires_ms: 2_000,
+        text: format!("answer {number}"),
+    };
+    let pin = |address: &str, byte: u8| Record::ClientPin {
+        address: address.to_owned(),
+        fingerprint: [byte; 32],
+        bits: 2048,
+    };
+    let mut store = Fixture::new();
+    assert!(store.write(vec![
+        pin("10.0.0.7", 9),
+        pin("10.0.0.7", 1),
+        pin("10.0.0.8", 2),
+        Record::ForgetClientPin {
+            address: "10.0.0.8".to_owned(),
+            fingerprint: [2; 32],
+        },
+        Record::ForClient(answer(1)),
+        Record::Outgoing(outgoing(2)),
+        Record::ForClient(answer(3)),
+        Record::Incoming(Incoming {
+            sender: Party::Client(client.clone()),
+            mark: None,
+            via: Via::P2sn,
+            ..incoming(4, "from a client")
+        }),
+        Record::Outcome {
+            id: MessageId([1; 16]),
+            outcome: Outcome::Delivered,
+            at_ms: 1_500,
+        },
+    ]));
+
+    let store = store.reopen();
+
+    let pins = [9, 1].map(|byte| ("10.0.0.7".to_owned(), [byte; 32], 2048));
+    assert_eq!(store.loaded.client_pins, pins);
+    assert_eq!(store.loaded.for_clients, [answer(3)]);
+    assert_eq!(store.loaded.outbox, [outgoing(2)]);
+    let received = store.store.history().expect("a history").read(&Query {
+        direction: Direction::Received,
+        peer: Some(Party::Client(client.clone())),
+        since_ms: None,
+        after: None,
+        search: None,
+        limit: 10,
+    });
+    let received = received.expect("readable");
+    assert_eq!(received.len(), 1);
+    assert_eq!(received[0].peer, Party::Client(client));
+    assert_eq!(received[0].via, "p2sn");
+}
+
+#[test]
+fn a_store_of_the_first_format_is_taken_over() {
+    let home = tempfile::tempdir().expect("a folder");
+    let connection = Connection::open(home.path().join("pimesh.db")).expect("a database");
+    let first = schema::MIGRATIONS[0];
+    connection
+        .execute_batch(&format!(
+            "{first} PRAGMA application_id = 1886221160; PRAGMA user_version = 1;
+             INSERT INTO outbox (id, recipient, epoch, sequence, created_ms, expires_ms)
+             VALUES (x'07070707070707070707070707070707', x'{peer}', 5, 6, 1000, 2000);
+             INSERT INTO history (id, direction, peer, created_ms, at_ms, via, body)
+             VALUES (x'07070707070707070707070707070707', 1, x'{peer}', 1000, 1000, 'direct', 'a');",
+            peer = hex::encode(peer().to_bytes()),
+        ))
+        .expect("the first format");
+    drop(connection);
+
+    let mut store = Fixture::at(home);
+
+    assert_eq!(store.loaded.outbox.len(), 1);
+    assert_eq!(store.loaded.outbox[0].recipient, peer());
+    assert!(store.write(vec![Record::ClientPin {
+        address: "10.0.0.7".to_owned(),
+        fingerprint: [1; 32],
+        bits: 2048,
+    }]));
 }
 
 #[test]

@@ -7,8 +7,8 @@ use std::{
 
 use rusqlite::{Connection, Savepoint, params};
 
-use super::Completion;
-use crate::state::io::{Incoming, Invite, Outcome, Outgoing, Record, Ticket, Via};
+use super::{Completion, schema::party_bytes};
+use crate::state::io::{ForClient, Incoming, Invite, Outcome, Outgoing, Record, Ticket, Via};
 
 /// Most tickets in one commit.
 const TICKETS_MAX: usize = 1024;
@@ -160,6 +160,25 @@ fn write(to: &Savepoint<'_>, record: &Record) -> rusqlite::Result<()> {
             to.prepare_cached("INSERT OR REPLACE INTO pins VALUES (?1, ?2, ?3)")?
                 .execute(params![peer.to_bytes(), fingerprint, bits])?;
         }
+        Record::ClientPin {
+            address,
+            fingerprint,
+            bits,
+        } => {
+            to.prepare_cached(
+                "INSERT OR REPLACE INTO client_pins (address, fingerprint, bits) \
+                 VALUES (?1, ?2, ?3)",
+            )?
+            .execute(params![address, fingerprint, bits])?;
+        }
+        Record::ForgetClientPin {
+            address,
+            fingerprint,
+        } => {
+            to.prepare_cached("DELETE FROM client_pins WHERE address = ?1 AND fingerprint = ?2")?
+                .execute(params![address, fingerprint])?;
+        }
+        Record::ForClient(message) => write_for_client(to, message)?,
         Record::Prune {
             before_ms,
             bytes_max,
@@ -210,8 +229,33 @@ fn write_outgoing(to: &Savepoint<'_>, message: &Outgoing) -> rusqlite::Result<()
     Ok(())
 }
 
+fn write_for_client(to: &Savepoint<'_>, message: &ForClient) -> rusqlite::Result<()> {
+    let client = message.client.as_str().as_bytes();
+    to.prepare_cached(
+        "INSERT INTO outbox (id, recipient, epoch, sequence, created_ms, expires_ms) \
+         VALUES (?1, ?2, 0, 0, ?3, ?4)",
+    )?
+    .execute(params![
+        message.id.0,
+        client,
+        message.created_ms.cast_signed(),
+        message.expires_ms.cast_signed(),
+    ])?;
+    to.prepare_cached(
+        "INSERT INTO history (id, direction, peer, created_ms, at_ms, via, body) \
+         VALUES (?1, 1, ?2, ?3, ?3, 'p2sn', ?4)",
+    )?
+    .execute(params![
+        message.id.0,
+        client,
+        message.created_ms.cast_signed(),
+        message.text,
+    ])?;
+    Ok(())
+}
+
 fn write_incoming(to: &Savepoint<'_>, message: &Incoming) -> rusqlite::Result<()> {
-    let sender = message.sender.to_bytes();
+    let sender = party_bytes(&message.sender);
     let via = match message.via {
         Via::Direct => "direct",
         Via::P2sn => "p2sn",

@@ -9,11 +9,13 @@
 //! | `keys` | RSA keys, their PEM, one encrypted block |
 //! | `frames` | frames cut out of whatever pieces the bytes come in |
 //! | `io` | what a session says and is told |
+//! | `names` | what keys are pinned to, and what clients are called |
 //! | `session` | both roles of the exchange, and the messages after it |
 
 mod frames;
 mod io;
 mod keys;
+mod names;
 mod session;
 
 #[cfg(test)]
@@ -26,6 +28,7 @@ mod vectors;
 pub use self::{
     io::{Limits, Output, Reason, SendError},
     keys::{BlockError, Fingerprint, KeyError, KeyPolicy, PrivateKey, PublicKey},
+    names::{NoAddress, PORT, PinAddress},
     session::Session,
 };
 

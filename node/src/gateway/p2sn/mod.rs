@@ -1,0 +1,157 @@
+//! The door for P2SN programs, and the node as a client of their servers
+//! (`proto-specs/p2sn.md`, sections 9 and 10).
+//!
+//! ```text
+//!   program ──TCP──▶ session ──Judge──▶ state: pinned keys
+//!                            ──Deliver─▶ state: inbox, or outbox for a member; then OK
+//!                            ◀──Take──── state: what waits for this client, in the place of OK
+//! ```
+//!
+//! The sessions themselves are in `p2sn_session`. P2SN proves nobody's identity: what comes through
+//! here is marked with the address and the key it came with, and is worth no more than that.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `client` | one connection of a client |
+//! | `patience` | how many failures and messages an address has |
+//! | `send` | this node as the client |
+
+mod client;
+mod patience;
+mod send;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use futures::FutureExt;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
+
+pub(crate) use self::send::send;
+use self::{client::Client, patience::Patience};
+use super::{
+    Opened,
+    places::{Place, Places},
+};
+use crate::{
+    NodeHandle,
+    config::gateway::P2sn as Config,
+    p2sn_session::{Steps, Terms},
+    proto::p2sn::{KeyPolicy, Limits},
+    state::io::Gateway,
+};
+
+/// Threads for the RSA of all clients of the door. Half of a Pi's cores, so that a flood leaves the
+/// other half to the mesh.
+const STEPS_AT_ONCE: usize = 2;
+
+/// How long no connection is accepted when that failed, for lack of file descriptors for example.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Why the door cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    /// It cannot listen.
+    #[error("could not listen on {address}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Opens the door.
+///
+/// # Errors
+/// Returns why it cannot be opened.
+pub(crate) async fn open(config: Config, node: NodeHandle) -> Result<Opened, OpenError> {
+    let address = config.listen;
+    let failed = |source| OpenError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let addresses = vec![listener.local_addr().map_err(failed)?];
+    let door = Arc::new(Door {
+        places: Places::new(config.connections_max, config.connections_per_address_max),
+        patience: Patience::default(),
+        steps: Steps::at_once(STEPS_AT_ONCE),
+        config,
+        node,
+    });
+    Ok(Opened {
+        addresses,
+        serve: serve(listener, door).boxed(),
+    })
+}
+
+/// What all connections of the door share.
+struct Door {
+    config: Config,
+    node: NodeHandle,
+    places: Places,
+    patience: Patience,
+    steps: Steps,
+}
+
+/// Serves until it is dropped, and all its connections with it.
+async fn serve(listener: TcpListener, door: Arc<Door>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, address)) => {
+                    if let Some(place) = door.admit(address) {
+                        connections.spawn(Arc::clone(&door).connection(stream, address, place));
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the P2SN door could not accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+impl Door {
+    /// Finds a place for a connection. Who gets none is not listed, so that a flood of connections
+    /// is no flood of events.
+    fn admit(&self, address: SocketAddr) -> Option<Place> {
+        if !self.patience.may_come(address.ip()) {
+            self.node.gateways().count("p2sn_failed_too_often");
+            return None;
+        }
+        let place = self.places.take(address.ip());
+        if place.is_none() {
+            self.node.gateways().count("p2sn_no_place");
+        }
+        place
+    }
+
+    async fn connection(self: Arc<Self>, stream: TcpStream, address: SocketAddr, _place: Place) {
+        // Answers are small and waited for. A socket that refuses this works all the same.
+        drop(stream.set_nodelay(true));
+        let visit = self.node.gateways().arrive(Gateway::P2sn, address);
+        Client::new(&self, address, visit).run(stream).await;
+    }
+
+    /// Returns what a session is from its beginning, once this node has an RSA key.
+    async fn terms(&self) -> Option<Terms> {
+        let mut own = self.node.rsa();
+        let own = own.wait_for(Option::is_some).await.ok()?.clone()?;
+        Some(Terms {
+            own,
+            policy: KeyPolicy {
+                bits_min: self.config.min_key_bits,
+            },
+            limits: Limits {
+                exchange: self.config.exchange_time,
+                idle: self.config.idle_time,
+                ..Limits::old_clients()
+            },
+            steps: self.steps.clone(),
+        })
+    }
+}
