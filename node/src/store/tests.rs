@@ -353,7 +353,7 @@ fn a_newer_and_a_foreign_store_are_refused() {
                 opened,
                 Err(StoreError::Newer {
                     found: 99,
-                    known: 2
+                    known: 3
                 } | StoreError::Foreign(_))
             ),
             "{opened:?}"

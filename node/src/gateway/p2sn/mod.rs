@@ -81,6 +81,8 @@ pub(crate) async fn open(config: Config, node: NodeHandle) -> Result<Opened, Ope
     });
     Ok(Opened {
         addresses,
+        // The door reads no files.
+        refresh: Arc::default(),
         serve: serve(listener, door).boxed(),
     })
 }
