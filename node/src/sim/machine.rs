@@ -58,6 +58,8 @@ pub(super) struct Machine {
     unpublished: Vec<Vec<u8>>,
     /// What its own listeners were told in this turn.
     own_values: Vec<i32>,
+    /// How many of those of its clients it kept to itself, because others would refuse them.
+    pub(super) kept: u64,
     /// What came of the gossip message that it judges.
     pub(super) hearing: Option<Heard>,
     /// Gossip messages that gossipsub would recognise.
@@ -96,6 +98,7 @@ impl Machine {
             next_request: 0,
             unpublished: Vec::new(),
             own_values: Vec::new(),
+            kept: 0,
             hearing: None,
             gossip_seen: BTreeSet::new(),
             last: Vec::new(),
@@ -250,7 +253,8 @@ impl World {
         let told = std::mem::take(&mut self.machines[at].own_values);
         if frames.is_empty() {
             assert_eq!(
-                told, [0; 0],
+                told.len() as u64,
+                self.machines[at].kept,
                 "told to its own listeners, and to nobody else"
             );
             return;
@@ -312,6 +316,10 @@ impl World {
                 let heard = self.machines[at].hearing.as_mut().expect("nothing came");
                 heard.why = Some(why);
             }
+            Event::Counted {
+                what: "bridged_over_budget",
+                times,
+            } => self.machines[at].kept = *times,
             Event::Sent(sent) if sent.outcome == Outcome::Delivered => {
                 let to = self
                     .place(&sent.peer_id.member().expect("a member"))
