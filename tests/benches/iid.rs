@@ -10,8 +10,13 @@ use std::{
 
 use anyhow::Context;
 use futures::{SinkExt, StreamExt, future::try_join_all};
+use pimesh_node::{
+    control::api::{EventBody, NewIntegers},
+    proto::iid::Value,
+    state::report::Integer,
+};
 use pimesh_tests::{
-    World,
+    Pi, World,
     foreign::{python, python_script},
     iid::{self, Client},
 };
@@ -43,6 +48,7 @@ struct Server {
 }
 
 pub(crate) async fn measure(report: &mut Report) -> anyhow::Result<()> {
+    beside_a_flood(report).await?;
     let world = World::new()?;
     let pi = world.start("pi-1").await?;
     let allowed: Vec<(i32, u16)> = (1..=CLIENTS).map(|n| (i32::from(n) + 1000, n)).collect();
@@ -115,6 +121,55 @@ pub(crate) async fn measure(report: &mut Report) -> anyhow::Result<()> {
         report.add(what, grown / f64::from(CLIENTS), "KiB");
     }
     Ok(())
+}
+
+/// How long integers of the mesh take to another node, alone and while a door is flooded.
+async fn beside_a_flood(report: &mut Report) -> anyhow::Result<()> {
+    let world = World::new()?;
+    let [pi_1, pi_2] = world.mesh(["pi-1", "pi-2"]).await?;
+    let limits = "[gateway.iid.limits]\nbytes_per_minute = 0\nbytes_per_hour = 0\n\
+                  bytes_per_day = 0\nbytes_per_month = 0";
+    let allowed: Vec<(i32, u16)> = (1..=50).map(|n| (i32::from(n) + 1000, n)).collect();
+    let door = iid::open(&pi_1, limits, &allowed).await?;
+    let alone = across(&pi_1, &pi_2).await?;
+    report.times("mesh integer beside an idle IID door", alone, [None; 2]);
+    let flood = tokio::spawn(async move {
+        loop {
+            flat_out(door, 50, 2_000).await?;
+        }
+        #[expect(unreachable_code, reason = "says what the task returns")]
+        anyhow::Ok(())
+    });
+    let beside = across(&pi_1, &pi_2).await?;
+    flood.abort();
+    report.times("mesh integer beside a flooded IID door", beside, [None; 2]);
+    Ok(())
+}
+
+/// Returns the times from asking one node to hearing at another, in microseconds.
+async fn across(from: &Pi, to: &Pi) -> anyhow::Result<Vec<f64>> {
+    let mut events = Box::pin(to.client.events_of(&["integers"]).await?);
+    let mut times = Vec::new();
+    for value in 0..200 {
+        let begun = Instant::now();
+        let integers = NewIntegers {
+            index: None,
+            values: vec![Value(value)],
+            at: None,
+        };
+        from.client.publish(&integers).await?;
+        Pi::wait_for_event(&mut events, |event| match event {
+            EventBody::Integers { integers } => {
+                let is_it = |i: &Integer| i.index.0 < 1000 && i.value == Value(value);
+                integers.iter().any(is_it).then_some(())
+            }
+            _ => None,
+        })
+        .await?;
+        times.push(begun.elapsed().as_secs_f64() * 1e6);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(times)
 }
 
 /// Starts the relay; returns where it listens.

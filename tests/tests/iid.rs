@@ -226,6 +226,8 @@ async fn clients_are_listed_counted_told_of_and_sent_away() -> anyhow::Result<()
         _ => None,
     });
     assert_eq!(why.await?, "by_hand");
+    let (_, status, _) = pimesh(&pi.home, &["status"]).await?;
+    assert!(status.contains("iid at 127.0.0.1:"), "{status}");
     let metrics = pi.client.metrics().await?;
     for line in [
         "pimesh_gateway_kicks_total{gateway=\"iid\",why=\"by_hand\"} 1",
@@ -274,6 +276,23 @@ async fn what_no_client_may_do_is_told_and_ends_its_connection() -> anyhow::Resu
     Client::sign_in(door, 3)
         .await
         .context("another index has room")?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn listeners_of_the_first_servers_are_greeted_with_the_manual() -> anyhow::Result<()> {
+    let world = World::new()?;
+    let pi = world.start("pi-1").await?;
+    iid::open(&pi, "listen_only = \"127.0.0.1:0\"", &[(7, 1)]).await?;
+    let doors = pi.client.gateways().await?;
+    let [_, listen] = doors[0].addresses[..] else {
+        panic!("two addresses, not {doors:?}")
+    };
+
+    let mut client = Client::connect(listen).await?;
+    assert!(client.text().await?.starts_with("MANUAL:"));
+    assert!(client.text().await?.starts_with("SIGN:"));
+    Client::sign_in(listen, 1).await?;
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use pimesh_node::clock;
+use pimesh_node::{clock, gateway::DoorReport};
 
 use super::Global;
 use crate::output;
@@ -70,6 +70,13 @@ impl Status {
             ("version", status.version.clone()),
             ("home", status.home.clone()),
         ];
+        for door in status
+            .gateways
+            .iter()
+            .filter(|door| door.open || door.error.is_some())
+        {
+            lines.push(("gateway", gateway(door)));
+        }
         if node.revoked {
             lines.push(("WARNING", "this node was removed from its mesh".to_owned()));
         }
@@ -83,6 +90,21 @@ impl Status {
             .iter()
             .try_for_each(|(name, value)| output::line(format!("{name:<14}  {value}")))
     }
+}
+
+fn gateway(door: &DoorReport) -> String {
+    let name = door.gateway.name();
+    if let Some(error) = &door.error {
+        return format!("{name} could not be opened: {error}");
+    }
+    let addresses: Vec<String> = door.addresses.iter().map(ToString::to_string).collect();
+    format!(
+        "{name} at {}: {} clients, {} sign-ins, {} sent away",
+        addresses.join(" "),
+        door.clients,
+        door.sign_ins,
+        door.kicks
+    )
 }
 
 fn clock(clock: &clock::Report) -> String {

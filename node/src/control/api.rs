@@ -36,6 +36,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     clock,
+    gateway::DoorReport,
     proto::{
         iid::{Index, Value},
         mesh::{MessageId, vouched::Vouched},
@@ -59,6 +60,8 @@ pub struct Status {
     pub home: String,
     /// Where the node listens.
     pub listeners: Vec<String>,
+    /// The doors for clients of older systems.
+    pub gateways: Vec<DoorReport>,
     /// Where its time comes from.
     pub clock: clock::Report,
     /// The rest.

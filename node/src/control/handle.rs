@@ -198,6 +198,7 @@ impl NodeHandle {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             home: self.surroundings.home.display().to_string(),
             listeners: listeners.map(|l| l.clone()).unwrap_or_default(),
+            gateways: self.gateways().list(),
             clock: self.surroundings.clock.report(),
             node,
         }

@@ -62,16 +62,7 @@ pub(crate) fn acceptor(files: &TlsFiles, home: &Path) -> Result<TlsAcceptor, Tls
         certificate: home.join(&files.certificate),
         key: home.join(&files.key),
     };
-    let stamp = stamp(&files);
-    let loaded = Loaded {
-        key: load(&files)?,
-        stamp,
-        looked: Instant::now(),
-    };
-    let resolver = Resolver {
-        files,
-        loaded: Mutex::new(loaded),
-    };
+    let resolver = Resolver::load(files)?;
     let config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(TlsError::Pair)?
@@ -167,6 +158,25 @@ type Stamp = [Option<SystemTime>; 2];
 
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.current())
+    }
+}
+
+impl Resolver {
+    fn load(files: TlsFiles) -> Result<Self, TlsError> {
+        let stamp = stamp(&files);
+        let loaded = Loaded {
+            key: load(&files)?,
+            stamp,
+            looked: Instant::now(),
+        };
+        Ok(Self {
+            files,
+            loaded: Mutex::new(loaded),
+        })
+    }
+
+    fn current(&self) -> Arc<CertifiedKey> {
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         if loaded.looked.elapsed() >= LOOK_INTERVAL {
             loaded.looked = Instant::now();
@@ -185,7 +195,7 @@ impl ResolvesServerCert for Resolver {
                 loaded.stamp = stamp;
             }
         }
-        Some(Arc::clone(&loaded.key))
+        Arc::clone(&loaded.key)
     }
 }
 
@@ -209,4 +219,68 @@ fn load(files: &TlsFiles) -> Result<Arc<CertifiedKey>, TlsError> {
 
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(files: &TlsFiles, names: &[&str]) {
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let made = rcgen::generate_simple_self_signed(names).expect("made");
+        fs::write(&files.certificate, made.cert.pem()).expect("written");
+        fs::write(&files.key, made.key_pair.serialize_pem()).expect("written");
+    }
+
+    /// Lets the files be looked at again, as if time had passed.
+    fn look_again(resolver: &Resolver) -> Arc<CertifiedKey> {
+        let mut loaded = resolver.loaded.lock().expect("nobody panicked");
+        loaded.looked = Instant::now()
+            .checked_sub(LOOK_INTERVAL)
+            .expect("a while ago");
+        loaded.stamp = [None; 2];
+        drop(loaded);
+        resolver.current()
+    }
+
+    #[test]
+    fn changed_files_are_read_again_and_broken_ones_change_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let files = TlsFiles {
+            certificate: folder.path().join("cert.pem"),
+            key: folder.path().join("key.pem"),
+        };
+        write(&files, &["one"]);
+        let resolver = Resolver::load(files.clone()).expect("usable");
+        let first = resolver.current();
+
+        write(&files, &["two"]);
+        assert_eq!(resolver.current().cert, first.cert, "not looked at yet");
+        let second = look_again(&resolver);
+        fs::write(&files.key, "no key").expect("written");
+        let third = look_again(&resolver);
+
+        assert_ne!(second.cert, first.cert);
+        assert_eq!(third.cert, second.cert);
+        assert!(matches!(Resolver::load(files), Err(TlsError::File { .. })));
+    }
+
+    #[test]
+    fn a_certificate_of_the_nodes_own_is_made_once_and_only_its_owner_reads_the_key() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().expect("a folder");
+        let names = || vec!["pi-1".to_owned()];
+
+        let files = self_signed(folder.path(), names()).expect("made");
+        let shown = fingerprint(&files.certificate).expect("read");
+        let again = self_signed(folder.path(), names()).expect("there already");
+
+        assert_eq!(fingerprint(&again.certificate).expect("read"), shown);
+        let mode = fs::metadata(&files.key)
+            .expect("there")
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
+        Resolver::load(files).expect("usable");
+    }
 }
