@@ -486,6 +486,7 @@ impl File {
                 ));
             }
         }
+        let gateways = self.gateway.into_gateways()?;
         Ok(Config {
             name: name.transpose()?,
             network: Network {
@@ -506,6 +507,12 @@ impl File {
                 budget_per_second: self.integers.budget_per_second,
                 budget_burst: self.integers.budget_burst,
                 peers: Vec::new(),
+                letters: gateways.syft.limits.letters,
+                servers: gateways
+                    .syft_servers
+                    .iter()
+                    .map(|server| server.name.clone())
+                    .collect(),
             },
             peers: self.network.peers,
             rsa_bits: self.identity.rsa_bits,
@@ -514,7 +521,7 @@ impl File {
                 socket: self.control.socket,
                 tcp: tcp.transpose()?,
             },
-            gateways: self.gateway.into_gateways()?,
+            gateways,
             ntp: ntp_servers(self.clock.ntp)?,
             log: Log {
                 level: self.log.level,

@@ -88,6 +88,22 @@ fn log(event: &Event) {
         Event::KeyExchanged { name, bits, .. } => {
             tracing::info!(peer = %name, bits, "P2SN keys exchanged");
         }
+        Event::Presence { name, online } => tracing::debug!(user = %name, online, "presence"),
+        Event::LetterWaits { .. } | Event::TellUser { .. } => {}
+        Event::Letter(news) => {
+            tracing::debug!(from = %news.from, to = %news.to, stage = ?news.stage, "letter");
+        }
+        Event::UserGone { user } => tracing::info!(%user, "user taken out"),
+        Event::NameTaken { user, door, .. } => {
+            tracing::warn!(%user, %door, "the name belongs to another node's user");
+        }
+        Event::UserKeyChanged {
+            name,
+            pinned,
+            shown,
+        } => {
+            tracing::warn!(user = %name, %pinned, %shown, "a user's key changed and is refused");
+        }
         Event::Refused { peer, what, why } => {
             let peer = peer.map(|peer| peer.to_string());
             tracing::info!(peer = peer.as_deref().unwrap_or("-"), what, why, "refused");

@@ -179,7 +179,14 @@ impl Metrics {
             | Event::Revoked
             | Event::KeyChanged { .. }
             | Event::ClientKeyChanged { .. }
-            | Event::KeyExchanged { .. } => {}
+            | Event::KeyExchanged { .. }
+            | Event::Presence { .. }
+            | Event::LetterWaits { .. }
+            | Event::Letter(_)
+            | Event::TellUser { .. }
+            | Event::UserGone { .. }
+            | Event::NameTaken { .. }
+            | Event::UserKeyChanged { .. } => {}
         }
     }
 

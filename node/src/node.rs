@@ -27,7 +27,7 @@ use crate::{
     config::Config,
     control::{
         api::{HistoryQuery, HistoryRow, Way},
-        handle::{Asked, NodeHandle, Surroundings},
+        handle::{Asked, NodeHandle, ReadLetters, Surroundings},
         server,
     },
     events::Events,
@@ -39,7 +39,7 @@ use crate::{
         self, Settings, Setup, State,
         io::{Event, Failure, Input, NetInput, Now, Output, Party, RequestId},
     },
-    store::{Completion, Direction, History, Query, Store, StoreError},
+    store::{Completion, Direction, History, Letters, Query, Store, StoreError},
 };
 
 /// Completions of the store that wait for the loop.
@@ -178,6 +178,7 @@ impl Node {
             gateways: Arc::new(Gateways::new(events.clone())),
             keys: Arc::new(KeyRing::new(home.clone(), passphrase.clone())),
             history: reader(store.history()?),
+            letters: letter_reader(store.letters()?),
             room: net.room(),
             clock: clock.clone(),
             rsa: rsa_for_doors,
@@ -260,7 +261,7 @@ impl Node {
             }
             self.finish_turn();
         }
-        self.stop();
+        self.stop().await;
     }
 
     /// Takes what else is ready, within a limit, and publishes the integers of this turn.
@@ -375,11 +376,12 @@ impl Node {
         Ok(())
     }
 
-    fn stop(mut self) {
+    async fn stop(mut self) {
         for server in &self.servers {
             server.abort();
         }
         self.handle.gateways().close();
+        self.handle.gateways().emptied().await;
         // The next start replaces a socket that could not be removed.
         drop(std::fs::remove_file(&self.socket));
         drop(self.net);
@@ -445,6 +447,11 @@ async fn sleep_until(deadline: Option<tokio::time::Instant>) {
     }
 }
 
+/// Reads letters for the door of Syft agents.
+fn letter_reader(letters: Letters) -> Arc<ReadLetters> {
+    Arc::new(move |user, after| letters.read(user, after).map_err(|e| e.to_string()))
+}
+
 /// Reads history for the control socket.
 fn reader(
     history: History,
@@ -459,6 +466,7 @@ fn reader(
                 Way::Received => Direction::Received,
                 Way::Sent => Direction::Sent,
             },
+            user: query.peer.filter(|_| peer.is_none()),
             peer,
             since_ms: query.since_ms,
             after: query.after,
@@ -469,7 +477,7 @@ fn reader(
         let row = |row: crate::store::Row| HistoryRow {
             row: row.row,
             id: row.id,
-            name: String::new(),
+            name: row.user,
             peer_id: row.peer.to_string(),
             created_ms: row.created_ms,
             at_ms: row.at_ms,

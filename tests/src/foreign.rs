@@ -2,6 +2,7 @@
 //! versions that their lock files pin.
 
 use std::{
+    ffi::OsStr,
     path::{Path, PathBuf},
     process::Stdio,
 };
@@ -30,8 +31,26 @@ impl Foreign {
     /// # Errors
     /// Fails if Python cannot be set up or the script cannot be started.
     pub async fn python(script: &str, args: &[&str]) -> anyhow::Result<Self> {
-        let mut process = Command::new(python().await?);
-        process.arg("-u").arg(python_script(script)).args(args);
+        Self::python_behind(&[], script, args).await
+    }
+
+    /// The same, behind a command that runs it somewhere else.
+    ///
+    /// # Errors
+    /// See [`Self::python`].
+    pub async fn python_behind(
+        launcher: &[String],
+        script: &str,
+        args: &[&str],
+    ) -> anyhow::Result<Self> {
+        let python = python().await?;
+        let mut words = launcher.iter().map(OsStr::new).chain([python.as_os_str()]);
+        let mut process = Command::new(words.next().context("at least Python")?);
+        process
+            .args(words)
+            .arg("-u")
+            .arg(python_script(script))
+            .args(args);
         Self::spawn(process).with_context(|| format!("start {script}"))
     }
 
@@ -77,6 +96,15 @@ impl Foreign {
             .orders
             .write_all(format!("{order}\n").as_bytes())
             .await?)
+    }
+
+    /// Returns the next event, whatever it is.
+    ///
+    /// # Errors
+    /// Fails if the program is gone, or says what is no JSON.
+    pub async fn next(&mut self) -> anyhow::Result<Value> {
+        let line = self.events.next_line().await?.context("it ended")?;
+        serde_json::from_str(&line).context(line)
     }
 
     /// Waits for an event of this kind; others are passed over.

@@ -113,11 +113,20 @@ impl Machine<'_> {
     /// # Errors
     /// Fails if the node does not get ready.
     pub async fn start(&self, world: &World, name: &str, args: &[&str]) -> anyhow::Result<Pi> {
+        let launcher = self.launcher()?;
+        let args = args.iter().map(|&arg| arg.to_owned()).collect();
+        Pi::launch(world.home(name), name, launcher, args).await
+    }
+
+    /// Returns the words before a command that run it on this machine.
+    ///
+    /// # Errors
+    /// Fails if the LAN is gone.
+    pub fn launcher(&self) -> anyhow::Result<Vec<String>> {
         let mut launcher = self.lan.enter()?;
         let net = format!("--net=/run/netns/pi{}", self.number);
         launcher.extend(["nsenter".to_owned(), net, "--".to_owned()]);
-        let args = args.iter().map(|&arg| arg.to_owned()).collect();
-        Pi::launch(world.home(name), name, launcher, args).await
+        Ok(launcher)
     }
 
     /// Pulls its cable out.

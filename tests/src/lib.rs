@@ -7,6 +7,7 @@
 pub mod foreign;
 pub mod iid;
 pub mod lan;
+pub mod syft;
 
 use std::{
     ffi::OsStr,

@@ -10,4 +10,5 @@ mod mesh;
 mod operate;
 mod p2sn;
 mod stranger;
+mod syft;
 mod vouching;

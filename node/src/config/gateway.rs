@@ -8,10 +8,15 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, Span, value};
-use crate::proto::{
-    iid::{Index, budget::Limits},
-    p2sn::KeyPolicy,
+use super::{ConfigError, Size, Span, value};
+use crate::{
+    proto::{
+        iid::{Index, budget::Limits},
+        mesh::NodeName,
+        p2sn::KeyPolicy,
+        syft::UserId,
+    },
+    state::LetterLimits,
 };
 
 /// The doors.
@@ -25,6 +30,20 @@ pub struct Gateways {
     pub p2sn: P2sn,
     /// For Syft agents.
     pub syft: Syft,
+    /// Syft servers that this node is a client of.
+    pub syft_servers: Vec<SyftServer>,
+}
+
+/// A Syft server that this node is a client of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SyftServer {
+    /// Where it is: `http://` or `https://`.
+    pub url: String,
+    /// The user that this node is there.
+    pub user: UserId,
+    /// What it is called here: its users are `user@name`.
+    pub name: NodeName,
 }
 
 /// The door for IID and APIntIO clients.
@@ -130,6 +149,29 @@ pub struct Syft {
     pub tls: Tls,
     /// Whether anybody may register.
     pub open_registration: bool,
+    /// Pages of these origins may call the door; none if empty. `*` stands for all.
+    pub cors_origins: Vec<String>,
+    /// What a client may do.
+    pub limits: SyftLimits,
+}
+
+/// What a client of the Syft door may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SyftLimits {
+    /// Most connections.
+    pub connections_max: usize,
+    /// Most connections from one address.
+    pub connections_per_address_max: usize,
+    /// Frames that a user may send in a second, steadily.
+    pub frames_per_second: u32,
+    /// Frames that he may send at once.
+    pub frames_burst: u32,
+    /// How long a token is good.
+    pub token_lifetime: Duration,
+    /// How long after that it is still good for `/ws`: clients never log in again by themselves.
+    pub token_grace: Duration,
+    /// What is kept for a user who is away.
+    pub letters: LetterLimits,
 }
 
 /// Whether and how a door speaks TLS.
@@ -282,6 +324,41 @@ struct SyftSection {
     #[serde(skip_serializing_if = "Option::is_none")]
     tls_key: Option<PathBuf>,
     open_registration: bool,
+    cors_origins: Vec<String>,
+    servers: Vec<SyftServer>,
+    limits: SyftLimitsSection,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(default)]
+struct SyftLimitsSection {
+    connections_max: usize,
+    connections_per_address_max: usize,
+    frames_per_second: u32,
+    frames_burst: u32,
+    token_lifetime: Span,
+    token_grace: Span,
+    queue_count_max: usize,
+    queue_size_max: Size,
+    queue_age_max: Span,
+}
+
+impl Default for SyftLimitsSection {
+    fn default() -> Self {
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+        let letters = LetterLimits::default();
+        Self {
+            connections_max: 4096,
+            connections_per_address_max: 2048,
+            frames_per_second: 50,
+            frames_burst: 100,
+            token_lifetime: Span(DAY),
+            token_grace: Span(30 * DAY),
+            queue_count_max: letters.count_max,
+            queue_size_max: Size(letters.bytes_max as u64),
+            queue_age_max: Span(letters.age_max),
+        }
+    }
 }
 
 impl Default for SyftSection {
@@ -293,6 +370,9 @@ impl Default for SyftSection {
             tls_certificate: None,
             tls_key: None,
             open_registration: true,
+            cors_origins: Vec::new(),
+            servers: Vec::new(),
+            limits: SyftLimitsSection::default(),
         }
     }
 }
@@ -313,6 +393,7 @@ impl Section {
             iid: self.iid.into_iid()?,
             iid_servers: servers,
             p2sn: self.p2sn.into_p2sn()?,
+            syft_servers: self.syft.checked_servers()?,
             syft: self.syft.into_syft()?,
         })
     }
@@ -412,7 +493,28 @@ impl P2snSection {
     }
 }
 
+/// Most Syft servers that this node is a client of.
+const SYFT_SERVERS_MAX: usize = 16;
+
 impl SyftSection {
+    fn checked_servers(&self) -> Result<Vec<SyftServer>, ConfigError> {
+        const KEY: &str = "gateway.syft.servers";
+        let is_url = |url: &str| url.starts_with("http://") || url.starts_with("https://");
+        if let Some(server) = self.servers.iter().find(|server| !is_url(&server.url)) {
+            let expected = "a list of servers, each with a `url` that begins with http:// or \
+                            https://, a `user` and a `name`";
+            return Err(value(KEY, expected, &server.url));
+        }
+        if self.servers.len() > SYFT_SERVERS_MAX {
+            return Err(value(KEY, "16 servers at most", self.servers.len()));
+        }
+        let mut names = std::collections::BTreeSet::new();
+        if let Some(server) = self.servers.iter().find(|s| !names.insert(s.name.as_str())) {
+            return Err(value(KEY, "names of which each stands once", &server.name));
+        }
+        Ok(self.servers.clone())
+    }
+
     fn into_syft(self) -> Result<Syft, ConfigError> {
         let files = tls_files("gateway.syft.tls_key", self.tls_certificate, self.tls_key)?;
         let expected =
@@ -432,6 +534,59 @@ impl SyftSection {
             listen: self.listen,
             tls,
             open_registration: self.open_registration,
+            cors_origins: self.cors_origins,
+            limits: self.limits.into_limits()?,
+        })
+    }
+}
+
+impl SyftLimitsSection {
+    fn into_limits(self) -> Result<SyftLimits, ConfigError> {
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+        let within = |key, (least, most): (usize, usize), found: usize| {
+            if (least..=most).contains(&found) {
+                Ok(())
+            } else {
+                Err(value(key, "1 to 65536", found))
+            }
+        };
+        within(
+            "gateway.syft.limits.connections_max",
+            (1, 65_536),
+            self.connections_max,
+        )?;
+        within(
+            "gateway.syft.limits.connections_per_address_max",
+            (1, 65_536),
+            self.connections_per_address_max,
+        )?;
+        let rates = [self.frames_per_second, self.frames_burst];
+        if !rates.iter().all(|rate| (1..=1_000_000).contains(rate)) {
+            let found = format_args!("{rates:?}");
+            let key = "gateway.syft.limits.frames_per_second";
+            return Err(value(key, "1 to 1000000, as `frames_burst` is", found));
+        }
+        let Span(token_lifetime) = self.token_lifetime;
+        if !(Duration::from_secs(1)..=3650 * DAY).contains(&token_lifetime) {
+            let found = format_args!("{token_lifetime:?}");
+            return Err(value(
+                "gateway.syft.limits.token_lifetime",
+                "1s to 3650d",
+                found,
+            ));
+        }
+        Ok(SyftLimits {
+            connections_max: self.connections_max,
+            connections_per_address_max: self.connections_per_address_max,
+            frames_per_second: self.frames_per_second,
+            frames_burst: self.frames_burst,
+            token_lifetime,
+            token_grace: self.token_grace.0,
+            letters: LetterLimits {
+                count_max: self.queue_count_max,
+                bytes_max: usize::try_from(self.queue_size_max.0).unwrap_or(usize::MAX),
+                age_max: self.queue_age_max.0,
+            },
         })
     }
 }

@@ -20,6 +20,8 @@
 //! | `GET /v1/gateways/iid/servers` | | list of [`ServerReport`](crate::gateway::iid::upstream::ServerReport) |
 //! | `GET /v1/clients` | | list of [`ClientReport`](crate::gateway::visit::ClientReport) |
 //! | `DELETE /v1/clients/{client}` | | the same, of those who were sent away: a number, or a name |
+//! | `GET /v1/users` | | list of [`User`](crate::state::post::User): everybody who can be written to |
+//! | `DELETE /v1/users/{user}` | | `null`, once a user of this node's door is gone |
 //! | `POST /v1/reload` | | `null`, once `pimesh.toml` was read again |
 //! | `POST /v1/p2sn/send` | [`NewP2snMessage`] | [`P2snReplied`] |
 //! | `GET /v1/p2sn/keys` | | list of [`report::P2snKey`] |
@@ -43,6 +45,7 @@ use crate::{
     },
     state::{
         io::{At, ClientId, Direction, Event, Failure, Gateway, Recipients, Transport, Via},
+        post::LetterNews,
         report,
     },
 };
@@ -323,7 +326,7 @@ pub struct HistoryRow {
 }
 
 /// What the field `event` of an [`EventBody`] says, for each kind of event.
-pub const KINDS: [&str; 18] = [
+pub const KINDS: [&str; 25] = [
     "peer_up",
     "peer_down",
     "member_added",
@@ -342,6 +345,13 @@ pub const KINDS: [&str; 18] = [
     "client_signed_in",
     "client_left",
     "client_kicked",
+    "presence",
+    "letter_waits",
+    "letter",
+    "tell_user",
+    "user_gone",
+    "name_taken",
+    "user_key_changed",
 ];
 
 /// Returns which of the [`KINDS`] an event is.
@@ -366,6 +376,13 @@ pub const fn kind(event: &Event) -> &'static str {
         Event::ClientSignedIn { .. } => "client_signed_in",
         Event::ClientLeft { .. } => "client_left",
         Event::ClientKicked { .. } => "client_kicked",
+        Event::Presence { .. } => "presence",
+        Event::LetterWaits { .. } => "letter_waits",
+        Event::Letter(_) => "letter",
+        Event::TellUser { .. } => "tell_user",
+        Event::UserGone { .. } => "user_gone",
+        Event::NameTaken { .. } => "name_taken",
+        Event::UserKeyChanged { .. } => "user_key_changed",
     }
 }
 
@@ -518,6 +535,48 @@ pub enum EventBody {
         /// Why.
         why: String,
     },
+    /// A user of a door came or went.
+    Presence {
+        /// The name under which the mesh knows him.
+        name: String,
+        /// Whether a client of his is connected.
+        online: bool,
+    },
+    /// A letter waits for the clients of a user of this door.
+    LetterWaits {
+        /// The user; `None` for all.
+        user: Option<String>,
+    },
+    /// A letter came further.
+    Letter(LetterNews),
+    /// A user of this door is told something.
+    TellUser {
+        /// The user.
+        user: String,
+        /// What.
+        text: String,
+    },
+    /// A user of this door was taken out.
+    UserGone {
+        /// The user.
+        user: String,
+    },
+    /// The name of a user of this door belongs to a user of another one.
+    NameTaken {
+        /// The user of this door.
+        user: String,
+        /// The node to which it belongs.
+        door: String,
+    },
+    /// A door showed another key for a user than the pinned one; it is refused.
+    UserKeyChanged {
+        /// The user.
+        name: String,
+        /// Base64 of the pinned key.
+        pinned: String,
+        /// Base64 of the key that was shown.
+        shown: String,
+    },
     /// The reader was too slow: this many events were lost.
     Lagged {
         /// How many.
@@ -594,6 +653,29 @@ impl From<&Event> for EventBody {
                 peer_id: peer.to_string(),
                 fingerprint: fingerprint.to_string(),
                 bits,
+            },
+            Event::Presence { name, online } => Self::Presence { name, online },
+            Event::LetterWaits { user } => Self::LetterWaits {
+                user: user.map(String::from),
+            },
+            Event::Letter(news) => Self::Letter(news),
+            Event::TellUser { user, text } => Self::TellUser {
+                user: user.into(),
+                text,
+            },
+            Event::UserGone { user } => Self::UserGone { user: user.into() },
+            Event::NameTaken { user, door, .. } => Self::NameTaken {
+                user: user.into(),
+                door,
+            },
+            Event::UserKeyChanged {
+                name,
+                pinned,
+                shown,
+            } => Self::UserKeyChanged {
+                name,
+                pinned: pinned.to_base64(),
+                shown: shown.to_base64(),
             },
             Event::Refused { peer, what, why } => Self::Refused {
                 peer_id: peer.map(|peer| peer.to_string()),

@@ -17,9 +17,12 @@ use super::api::{
     NewP2snMessage, P2snAddress, P2snReplied, Status, StreamQuery, Streamed, Vouch,
 };
 use crate::{
-    gateway::{DoorReport, iid::upstream::ServerReport, visit::ClientReport},
+    gateway::{
+        DoorReport, iid::upstream::ServerReport, syft::server::ServerReport as SyftServerReport,
+        visit::ClientReport,
+    },
     proto::mesh::vouched::Vouched,
-    state::{io::Failure, report},
+    state::{io::Failure, post::User, report},
 };
 
 /// Longest line of a stream, in bytes: an event with a message of 1 MiB, escaped.
@@ -233,6 +236,31 @@ impl Client {
     /// See [`Self::status`].
     pub async fn reload(&self) -> Result<(), ClientError> {
         self.call(Method::POST, "/v1/reload", None::<()>).await
+    }
+
+    /// Returns the Syft servers that the node is a client of.
+    ///
+    /// # Errors
+    /// See [`Self::status`].
+    pub async fn syft_servers(&self) -> Result<Vec<SyftServerReport>, ClientError> {
+        self.get("/v1/gateways/syft/servers").await
+    }
+
+    /// Returns everybody who can be written to: users of all doors, and the members themselves.
+    ///
+    /// # Errors
+    /// See [`Self::status`].
+    pub async fn users(&self) -> Result<Vec<User>, ClientError> {
+        self.get("/v1/users").await
+    }
+
+    /// Takes a user of this node's door out, with what waits for him.
+    ///
+    /// # Errors
+    /// See [`Self::status`].
+    pub async fn forget_user(&self, user: &str) -> Result<(), ClientError> {
+        let path = format!("/v1/users/{}", escape(user));
+        self.call(Method::DELETE, &path, None::<()>).await
     }
 
     /// Returns the doors for older clients.

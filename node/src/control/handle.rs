@@ -19,9 +19,11 @@ use crate::{
     proto::{
         iid::{Date, Index},
         p2sn::PrivateKey,
+        syft::UserId,
     },
     state::{
         io::{Command, Event, Failure, Party, Reply},
+        post::{Ask, Told},
         report,
     },
 };
@@ -34,6 +36,11 @@ pub(crate) type Asked = (Command, oneshot::Sender<Result<Reply, Failure>>);
 
 type ReadHistory = dyn Fn(HistoryQuery) -> Result<Vec<HistoryRow>, Failure> + Send + Sync;
 
+/// Letters with their rows, or why they cannot be read.
+type LettersRead = Result<Vec<(u64, String)>, String>;
+
+pub(crate) type ReadLetters = dyn Fn(&UserId, u64) -> LettersRead + Send + Sync;
+
 /// What a node shows besides its state.
 #[derive(Clone)]
 pub(crate) struct Surroundings {
@@ -43,6 +50,7 @@ pub(crate) struct Surroundings {
     pub(crate) gateways: Arc<Gateways>,
     pub(crate) keys: Arc<KeyRing>,
     pub(crate) history: Arc<ReadHistory>,
+    pub(crate) letters: Arc<ReadLetters>,
     pub(crate) room: Room,
     pub(crate) clock: Clock,
     /// The RSA key, once there is one.
@@ -77,13 +85,20 @@ impl NodeHandle {
     /// # Errors
     /// Returns why the command could not be carried out.
     pub async fn ask(&self, command: Command) -> Result<Reply, Failure> {
-        let stopping = |_| Failure::unavailable("the node is stopping");
+        self.begin(command).await?.await
+    }
+
+    /// Gives a command to the node; what is returned waits for its answer. Commands that are given
+    /// one after the other are carried out in that order.
+    pub(crate) async fn begin(
+        &self,
+        command: Command,
+    ) -> Result<impl Future<Output = Result<Reply, Failure>> + use<>, Failure> {
+        let stopping = || Failure::unavailable("the node is stopping");
         let (sender, answer) = oneshot::channel();
-        self.commands
-            .send((command, sender))
-            .await
-            .map_err(|_| stopping(()))?;
-        answer.await.map_err(|_| stopping(()))?
+        let sent = self.commands.send((command, sender)).await;
+        sent.map_err(|_| stopping())?;
+        Ok(async move { answer.await.map_err(|_| stopping())? })
     }
 
     /// Waits until the fastest member has taken most of the integers so far, at most for a second.
@@ -98,6 +113,11 @@ impl NodeHandle {
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<Arc<Event>> {
         self.surroundings.events.follow()
+    }
+
+    /// Tells what happened at a door.
+    pub(crate) fn tell(&self, event: Event) {
+        self.surroundings.events.tell(event);
     }
 
     /// Returns the counters as Prometheus reads them.
@@ -164,6 +184,26 @@ impl NodeHandle {
         &self.surroundings.home
     }
 
+    /// Reads the next letters of a user of this node's door behind a row.
+    pub(crate) async fn letters(&self, user: UserId, after: u64) -> LettersRead {
+        let read = Arc::clone(&self.surroundings.letters);
+        let rows = tokio::task::spawn_blocking(move || read(&user, after));
+        rows.await.map_err(|_| "the node is stopping".to_owned())?
+    }
+
+    /// Asks what a door for Syft agents asks.
+    ///
+    /// # Errors
+    /// Returns why it could not be carried out.
+    pub(crate) async fn ask_door(&self, ask: Ask) -> Result<Told, Failure> {
+        match self.ask(ask.into()).await? {
+            Reply::Told(told) => Ok(told),
+            _ => Err(Failure::unavailable(
+                "the node gave an answer that does not fit",
+            )),
+        }
+    }
+
     /// Reads messages that are on disk.
     ///
     /// # Errors
@@ -183,7 +223,7 @@ impl NodeHandle {
         let mut rows = rows
             .await
             .map_err(|_| Failure::unavailable("the node is stopping"))??;
-        for row in &mut rows {
+        for row in rows.iter_mut().filter(|row| row.name.is_empty()) {
             let member = members
                 .iter()
                 .find(|member| member.peer_id.to_string() == row.peer_id);
@@ -216,6 +256,8 @@ fn resolve(members: &[report::Peer], wanted: Option<String>) -> Result<Option<St
         // Messages of a peer that is no member any more are still there under its peer id, and
         // those of clients under their names.
         None if wanted.parse::<Party>().is_ok() => Ok(Some(wanted)),
+        // A user, as `user@node`.
+        None if wanted.contains('@') => Ok(Some(wanted)),
         None => Err(Failure::not_found(format!("no member is named `{wanted}`"))
             .with_hint("`pimesh peers` lists the members")),
     }

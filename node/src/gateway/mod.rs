@@ -17,11 +17,13 @@
 //! | `tls` | certificates for doors that strangers may reach |
 //! | `p2sn` | P2SN: clients over TCP, and this node as a client |
 //! | `iid` | IID and APIntIO: WebSocket sign-in, UDP |
+//! | `syft` | Syft agents: HTTP and WebSocket |
 
 mod backoff;
 pub mod iid;
 mod p2sn;
 pub mod places;
+pub mod syft;
 pub mod tls;
 pub mod visit;
 
@@ -30,6 +32,7 @@ use std::{
     fmt,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
@@ -41,17 +44,27 @@ use self::{
 };
 use crate::{
     NodeHandle,
-    config::gateway::{Gateways as Config, IidServer},
+    config::gateway::{Gateways as Config, IidServer, SyftServer},
     control::api::{NewP2snMessage, P2snReplied},
     events::Events,
     state::io::{ClientId, Failure, Gateway},
 };
+
+/// How long a stop waits for clients to hear of it.
+const GOODBYE_TIME: Duration = Duration::from_secs(2);
+
+/// How often it looks whether they are gone.
+const GOODBYE_STEP: Duration = Duration::from_millis(10);
+
+/// Connections to Syft servers, and how each stands.
+type SyftServers = BTreeMap<SyftServer, (AbortHandle, Arc<Mutex<syft::server::ServerReport>>)>;
 
 /// All doors, and who is behind them.
 pub struct Gateways {
     visitors: Arc<Visitors>,
     doors: Mutex<BTreeMap<Gateway, Door>>,
     iid_servers: Mutex<BTreeMap<IidServer, Upstreamed>>,
+    syft_servers: Mutex<SyftServers>,
     /// What was applied last. Held while doors are opened and closed, so that two calls do not mix.
     applied: tokio::sync::Mutex<Option<Config>>,
 }
@@ -111,6 +124,7 @@ impl Gateways {
             visitors: Arc::new(Visitors::new(events)),
             doors: Mutex::default(),
             iid_servers: Mutex::default(),
+            syft_servers: Mutex::default(),
             applied: tokio::sync::Mutex::new(None),
         }
     }
@@ -132,7 +146,58 @@ impl Gateways {
             let open = p2sn.enabled.then(|| p2sn::open(p2sn.clone(), node.clone()));
             self.replace(Gateway::P2sn, open).await;
         }
+        if earlier.is_none_or(|earlier| earlier.syft != config.syft) {
+            let open = || syft::open(config.syft.clone(), node.clone());
+            self.replace(Gateway::Syft, config.syft.enabled.then(open))
+                .await;
+        }
+        self.connect_syft(&config.syft_servers, node);
         *applied = Some(config.clone());
+    }
+
+    /// Becomes a client of these Syft servers, and of no others.
+    fn connect_syft(&self, servers: &[SyftServer], node: &NodeHandle) {
+        let mut running = self.syft_servers();
+        running.retain(|server, (task, _)| {
+            let stays = servers.contains(server);
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        for server in servers {
+            if running.contains_key(server) {
+                continue;
+            }
+            match node.keys().messaging() {
+                Ok(key) => {
+                    let client = syft::server::Server::new(server.clone(), key, node.clone());
+                    let report = client.report();
+                    let task = tokio::spawn(client.run()).abort_handle();
+                    running.insert(server.clone(), (task, report));
+                }
+                Err(error) => {
+                    let error = with_causes(&error);
+                    tracing::warn!(url = %server.url, %error, "cannot be a client of the server");
+                }
+            }
+        }
+    }
+
+    /// Returns how it stands with the Syft servers.
+    #[must_use]
+    pub fn syft_servers_report(&self) -> Vec<syft::server::ServerReport> {
+        let report = |report: &Mutex<syft::server::ServerReport>| {
+            let report = report.lock().unwrap_or_else(PoisonError::into_inner);
+            report.clone()
+        };
+        let running = self.syft_servers();
+        running.values().map(|(_, of)| report(of)).collect()
+    }
+
+    fn syft_servers(&self) -> MutexGuard<'_, SyftServers> {
+        let servers = self.syft_servers.lock();
+        servers.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Becomes a client of these servers, and of no others.
@@ -219,12 +284,26 @@ impl Gateways {
 
     /// Closes all doors.
     pub(crate) fn close(&self) {
+        for (task, _) in std::mem::take(&mut *self.syft_servers()).into_values() {
+            task.abort();
+        }
         for (_, running) in std::mem::take(&mut *self.iid_servers()) {
             running.task.abort();
         }
         for gateway in [Gateway::Iid, Gateway::P2sn, Gateway::Syft] {
             self.shut(gateway);
         }
+    }
+
+    /// Waits until the clients have heard that the doors are closed, but not for long.
+    pub(crate) async fn emptied(&self) {
+        let empty = async {
+            while !self.visitors.list().is_empty() {
+                tokio::time::sleep(GOODBYE_STEP).await;
+            }
+        };
+        // Who is still here does not read; the system closes its connection.
+        drop(tokio::time::timeout(GOODBYE_TIME, empty).await);
     }
 
     /// Registers a connection of a client. It is listed until the visit is dropped.

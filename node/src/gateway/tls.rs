@@ -20,6 +20,9 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::config::gateway::TlsFiles;
 
+/// Where in the home folder the node keeps the certificate that it made for the Syft door.
+pub const SYFT_CERTIFICATE: &str = "syft/certificate.pem";
+
 /// How long a certificate is good without looking at its files.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -88,7 +91,6 @@ pub(crate) fn client_config() -> Arc<ClientConfig> {
 ///
 /// # Errors
 /// Returns why they cannot be made.
-#[expect(dead_code, reason = "for the Syft door")]
 pub(crate) fn self_signed(folder: &Path, names: Vec<String>) -> Result<TlsFiles, TlsError> {
     let files = TlsFiles {
         certificate: folder.join("certificate.pem"),
@@ -114,8 +116,7 @@ pub(crate) fn self_signed(folder: &Path, names: Vec<String>) -> Result<TlsFiles,
 ///
 /// # Errors
 /// Returns why it cannot be read.
-#[expect(dead_code, reason = "for the Syft door")]
-pub(crate) fn fingerprint(certificate: &Path) -> Result<String, TlsError> {
+pub fn fingerprint(certificate: &Path) -> Result<String, TlsError> {
     let read = CertificateDer::from_pem_file(certificate);
     let certificate = read.map_err(|source| TlsError::File {
         path: certificate.to_owned(),

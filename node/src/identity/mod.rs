@@ -283,6 +283,15 @@ impl KeyRing {
         Self { home, passphrase }
     }
 
+    /// Returns the messaging key, which is also this node's key at Syft servers.
+    ///
+    /// # Errors
+    /// Returns what is wrong with the file.
+    pub fn messaging(&self) -> Result<syft::SigningKey, KeyFileError> {
+        let seed = seed_of(&self.home, Kind::Messaging, self.passphrase.as_ref())?;
+        Ok(syft::SigningKey::from_seed(&seed))
+    }
+
     /// Returns the Ethereum key for APIntIO servers.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use libp2p::{
 use super::{Config, NetError, frame::Codec, gate::Gate, member::Member};
 use crate::proto::{
     iid::native::{MESSAGE_BYTES_MAX, TOPIC, message_id_of},
-    mesh::{direct, sync},
+    mesh::{direct, sync, users},
 };
 
 /// How often a connection is tried, and how long an answer may take: often enough that a live TCP
@@ -57,6 +57,7 @@ pub(super) struct Members {
     pub(super) gossip: gossipsub::Behaviour,
     pub(super) sync: request_response::Behaviour<Codec>,
     pub(super) direct: request_response::Behaviour<Codec>,
+    pub(super) users: request_response::Behaviour<Codec>,
     pub(super) streams: libp2p_stream::Behaviour,
 }
 
@@ -112,6 +113,11 @@ impl Members {
                 "/pimesh/dm/1",
                 direct::REQUEST_BYTES_MAX,
                 direct::RESPONSE_BYTES_MAX,
+            ),
+            users: requests(
+                "/pimesh/users/1",
+                users::REQUEST_BYTES_MAX,
+                users::RESPONSE_BYTES_MAX,
             ),
             streams: libp2p_stream::Behaviour::new(),
         })

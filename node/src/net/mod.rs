@@ -486,6 +486,7 @@ impl Net {
         match protocol {
             Protocol::Sync => &mut members.sync,
             Protocol::Direct => &mut members.direct,
+            Protocol::Users => &mut members.users,
         }
     }
 
@@ -694,6 +695,9 @@ impl Net {
             }
             BehaviourEvent::Gate(MembersEvent::Direct(event)) => {
                 self.handle_request(Protocol::Direct, event);
+            }
+            BehaviourEvent::Gate(MembersEvent::Users(event)) => {
+                self.handle_request(Protocol::Users, event);
             }
             BehaviourEvent::Member(member::Event::Request(on, id, bytes)) => {
                 if let Some(&connection) = self.names.get(&on) {

@@ -67,7 +67,31 @@ impl Disk {
                 on.pins.retain(|(p, ..)| *p != peer);
                 on.pins.push((peer, fingerprint, bits));
             }
-            Record::ClientPin { .. }
+            Record::Mark { sender, mark } => {
+                on.marks.retain(|(p, e, _)| (*p, *e) != (sender, mark.0));
+                on.marks.push((sender, mark.0, mark.1));
+            }
+            Record::User(user) => {
+                on.users
+                    .retain(|u| (&u.id, u.door) != (&user.id, user.door));
+                on.users.push(*user);
+            }
+            Record::ForgetUser { id, door } => {
+                on.users.retain(|u| (&u.id, u.door) != (&id, door));
+            }
+            Record::Letter(letter) => {
+                on.seen.push(letter.fingerprint);
+                on.letters.push(*letter);
+            }
+            Record::Seen(fingerprint) => on.seen.push(fingerprint),
+            Record::LettersTaken { user, row } => {
+                on.letters
+                    .retain(|l| l.user.as_ref() != Some(&user) || l.row > row);
+            }
+            Record::LettersGone { rows } => on.letters.retain(|l| !rows.contains(&l.row)),
+            Record::Revoked { token, until_ms } => on.revoked_tokens.push((token, until_ms)),
+            Record::Read { .. }
+            | Record::ClientPin { .. }
             | Record::ForgetClientPin { .. }
             | Record::ForClient(_)
             | Record::Prune { .. } => {}

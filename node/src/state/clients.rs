@@ -417,6 +417,7 @@ impl State {
         let message = Incoming {
             id: MessageId(self.effects.random()),
             sender: Party::Client(client),
+            user: None,
             mark: None,
             created_ms: now.unix_ms(),
             received_ms: now.unix_ms(),

@@ -8,11 +8,16 @@ use std::{collections::BTreeSet, fmt, net::SocketAddr, str::FromStr, time::Durat
 use libp2p_identity::PeerId;
 use serde::{Deserialize, Serialize};
 
-use super::{clients, report};
+use super::{
+    clients,
+    post::{Ask, LetterNews, LetterRecord, Told, UserRecord},
+    report,
+};
 use crate::proto::{
     iid::{Iid, Index, Value},
     mesh::{Address, MessageId, vouched::Vouched},
     p2sn,
+    syft::{PublicKey, UserId, door::TokenId, letter::Fingerprint},
 };
 
 /// The two clocks, read at the same moment by whoever calls the state.
@@ -149,6 +154,8 @@ pub enum Protocol {
     Sync,
     /// `/pimesh/dm/1`: direct messages.
     Direct,
+    /// `/pimesh/users/1`: what doors tell of their users.
+    Users,
 }
 
 /// What comes from the network.
@@ -550,6 +557,8 @@ pub enum Via {
     /// P2SN. Between members one message on a stream, at once or not at all; from and to clients
     /// of the door, what they brought and what waits for them.
     P2sn,
+    /// A door for Syft agents, or a foreign Syft server.
+    Syft,
 }
 
 /// When an integer is meant to be carried out.
@@ -635,6 +644,8 @@ pub enum Command {
     },
     /// The last integer of each index.
     LastIntegers,
+    /// Something that a door for Syft agents asks.
+    Door(Box<Ask>),
     /// Replace the settings that the state uses.
     Configure(Box<super::Settings>),
 }
@@ -671,6 +682,8 @@ pub enum Reply {
     },
     /// To [`Command::LastIntegers`].
     LastIntegers(Vec<report::Integer>),
+    /// To [`Command::Door`].
+    Told(Told),
     /// To [`Command::Configure`].
     Configured,
 }
@@ -785,6 +798,50 @@ pub enum Record {
     /// A message to a client was accepted and waits for the client to come: into the outbox, and
     /// into the history as `sent`.
     ForClient(ForClient),
+    /// The mark of a sender's stream moves; nothing else came of the message.
+    Mark {
+        /// The sender.
+        sender: PeerId,
+        /// Place in its numbering, and that numbering.
+        mark: (u64, u64),
+    },
+    /// A user is known; replaces what was known of him.
+    User(Box<UserRecord>),
+    /// A user of this door is gone, with his letters.
+    ForgetUser {
+        /// His id.
+        id: UserId,
+        /// His door, which is this one.
+        door: PeerId,
+    },
+    /// A letter is for a user of this door, or for all; a repetition of it is known from here on.
+    Letter(Box<LetterRecord>),
+    /// A letter was carried on; a repetition of it is known.
+    Seen(Fingerprint),
+    /// A user has his letters up to this row.
+    LettersTaken {
+        /// The user of this door.
+        user: UserId,
+        /// The row.
+        row: u64,
+    },
+    /// These letters are gone.
+    LettersGone {
+        /// Their rows.
+        rows: Vec<u64>,
+    },
+    /// The recipient has read a message that was delivered.
+    Read {
+        /// The message.
+        id: MessageId,
+    },
+    /// A token of a door is good no more.
+    Revoked {
+        /// The token.
+        token: TokenId,
+        /// When it would have ended in any case, Unix ms.
+        until_ms: u64,
+    },
     /// Keep no more history than this; outbox rows are never pruned.
     Prune {
         /// Rows older than this Unix millisecond go.
@@ -826,7 +883,9 @@ pub struct Outgoing {
     pub created_ms: u64,
     /// When to give up, Unix ms.
     pub expires_ms: u64,
-    /// The plaintext.
+    /// What it is.
+    pub kind: OutgoingKind,
+    /// The plaintext; of a letter the frame as its client wrote it.
     pub text: String,
 }
 
@@ -843,6 +902,22 @@ pub struct ForClient {
     pub expires_ms: u64,
     /// The plaintext.
     pub text: String,
+}
+
+/// What is on its way out, and to whom it will be handed there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OutgoingKind {
+    /// A text for the member itself.
+    Member,
+    /// A text for a user of the member's door.
+    User {
+        /// His id there.
+        user: UserId,
+        /// The name under which the mesh knew him when it was accepted.
+        name: String,
+    },
+    /// A letter of a user of this door, unopened.
+    Letter,
 }
 
 /// How a sent message ended.
@@ -862,8 +937,10 @@ pub enum Outcome {
 pub struct Incoming {
     /// Its name in the whole mesh; made up by us for P2SN messages.
     pub id: MessageId,
-    /// From whom.
+    /// From whom; of a user's message the member that brought it.
     pub sender: Party,
+    /// The user who sent it, as `user@node` or `user@server`.
+    pub user: Option<String>,
     /// Place in the sender's numbering, and that numbering; `None` for P2SN messages.
     pub mark: Option<(u64, u64)>,
     /// When the sender accepted it, by the sender's clock, Unix ms.
@@ -899,6 +976,14 @@ pub struct Loaded {
     pub client_pins: Vec<(String, [u8; 32], u32)>,
     /// What waits for clients, in the order of acceptance.
     pub for_clients: Vec<ForClient>,
+    /// Users of this door and of others.
+    pub users: Vec<UserRecord>,
+    /// Letters for users of this door, without their frames, in the order of their rows.
+    pub letters: Vec<LetterRecord>,
+    /// Letters that were carried, the oldest first.
+    pub seen: Vec<Fingerprint>,
+    /// Tokens that are good no more, and when each would have ended.
+    pub revoked_tokens: Vec<(TokenId, u64)>,
 }
 
 /// Something that happened, for people, logs, counters and programs that follow the node.
@@ -989,6 +1074,51 @@ pub enum Event {
         fingerprint: p2sn::Fingerprint,
         /// Size of its key.
         bits: usize,
+    },
+    /// A user of a door came or went.
+    Presence {
+        /// The name under which the mesh knows him.
+        name: String,
+        /// Whether a client of his is connected.
+        online: bool,
+    },
+    /// A letter waits for the clients of a user of this door, or of all of them; or a message for
+    /// the foreign server of this name.
+    LetterWaits {
+        /// The user; a server by its name.
+        user: Option<UserId>,
+    },
+    /// A letter came further.
+    Letter(LetterNews),
+    /// A user of this door is to be told something.
+    TellUser {
+        /// The user.
+        user: UserId,
+        /// What.
+        text: String,
+    },
+    /// A user of this door was taken out.
+    UserGone {
+        /// The user.
+        user: UserId,
+    },
+    /// The name of a user of this door turned out to belong to another one.
+    NameTaken {
+        /// The user of this door.
+        user: UserId,
+        /// The name of the node to which it belongs.
+        door: String,
+        /// What he is told.
+        text: String,
+    },
+    /// A door showed another key for a user than the pinned one.
+    UserKeyChanged {
+        /// The name under which the mesh knows him.
+        name: String,
+        /// The pinned key.
+        pinned: Box<PublicKey>,
+        /// The key that was shown.
+        shown: Box<PublicKey>,
     },
     /// Something from outside was refused.
     Refused {

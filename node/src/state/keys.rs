@@ -365,6 +365,7 @@ impl State {
         let message = Incoming {
             id: MessageId(self.effects.random()),
             sender: Party::Member(peer),
+            user: None,
             mark: None,
             created_ms: now.unix_ms(),
             received_ms: now.unix_ms(),

@@ -230,6 +230,7 @@ impl State {
             self.peers
                 .went_down(&peer, up_for, reason.clone(), &mut self.effects, now);
             self.messages.link_lost(&peer);
+            self.users_link_lost(peer);
             self.forget_exchange(&peer);
             if self.membership.is_known(&peer) {
                 let name = self.name_of(&peer);
@@ -501,6 +502,7 @@ impl State {
             });
         }
         self.tell_everything(peer, now);
+        self.tell_all_users(peer, now);
         self.exchange_keys(peer);
         self.transmit(peer, now);
     }

@@ -24,19 +24,24 @@ use super::{
     After, Asked, CLOCK_SET_MS, Effects, State, clients,
     io::{
         Event, Failure, ForClient, InboundId, Incoming, NetOutput, Now, OutboundId, Outcome,
-        Outgoing, Party, Protocol, Recipients, Record, Reply, RequestId, Via,
+        Outgoing, OutgoingKind, Party, Protocol, Recipients, Record, Reply, RequestId, Via,
     },
-    millis, not_stored, report,
+    letters::{Arrived, seal_to_user},
+    millis, not_stored,
+    post::LetterRecord,
+    report,
+    users::Meant,
 };
 use crate::proto::{
     mesh::{
         MessageId,
         direct::{
-            BATCH_TEXT_BYTES_MAX, Frame, MESSAGES_MAX, Request, Response, Status, TEXT_BYTES_MAX,
+            BATCH_TEXT_BYTES_MAX, Frame, Kind, MESSAGES_MAX, Request, Response, Status,
+            TEXT_BYTES_MAX,
         },
         signed::Signed,
     },
-    syft,
+    syft::{self, UserId},
 };
 
 /// Longest wait before a request is sent again while the connection is open.
@@ -51,6 +56,10 @@ const EPOCHS_PER_SENDER_MAX: usize = 1000;
 
 /// Most recipients of one `send`.
 const RECIPIENTS_MAX: usize = 256;
+
+/// Longest text to a user, in bytes: its envelope and frame are just below the 1 MiB that the old
+/// clients take (`proto-specs/syft.md`, section 2).
+const USER_TEXT_BYTES_MAX: usize = 785_000;
 
 /// A message in the outbox.
 #[derive(Debug)]
@@ -97,6 +106,8 @@ pub(super) struct Messages {
 pub(super) struct Accepting {
     request: RequestId,
     messages: Vec<Outgoing>,
+    /// Those for users of this very door are letters already.
+    here: Vec<(Outgoing, LetterRecord)>,
 }
 
 /// Messages on their way to the disk, to be acknowledged.
@@ -104,9 +115,29 @@ pub(super) struct Receiving {
     sender: PeerId,
     inbound: InboundId,
     statuses: Vec<Status>,
-    messages: Vec<Incoming>,
+    messages: Vec<Judged>,
     /// What they say to clients of this node's doors.
     answers: Vec<ForClient>,
+}
+
+/// A message that is good, and the mark that it moves.
+struct Judged {
+    mark: (u64, u64),
+    arrived: Arrived,
+}
+
+impl Judged {
+    fn record(&self, sender: PeerId) -> Vec<Record> {
+        let mark = Record::Mark {
+            sender,
+            mark: self.mark,
+        };
+        match &self.arrived {
+            Arrived::Opened(message) => vec![Record::Incoming(message.clone())],
+            Arrived::Kept(letter) => vec![Record::Letter(Box::new(letter.clone())), mark],
+            Arrived::Repeated => vec![mark],
+        }
+    }
 }
 
 impl Messages {
@@ -152,6 +183,12 @@ impl Messages {
         self.received
     }
 
+    /// Returns what waits for a peer, in its order.
+    pub(super) fn waiting_for(&self, peer: &PeerId) -> impl Iterator<Item = &Outgoing> {
+        let queue = self.queues.get(peer).into_iter();
+        queue.flat_map(|queue| queue.waiting.iter().map(|waiting| &waiting.message))
+    }
+
     pub(super) fn count_for(&self, peer: &PeerId) -> usize {
         self.queues.get(peer).map_or(0, |queue| queue.waiting.len())
     }
@@ -177,12 +214,12 @@ impl Messages {
     }
 
     /// Takes room in the outbox, before messages go to the disk: while it is busy, more may come.
-    fn reserve(&mut self, messages: &[Outgoing]) {
+    pub(super) fn reserve(&mut self, messages: &[Outgoing]) {
         self.count += messages.len();
         self.bytes += messages.iter().map(|m| m.text.len()).sum::<usize>();
     }
 
-    fn release(&mut self, messages: &[Outgoing]) {
+    pub(super) fn release(&mut self, messages: &[Outgoing]) {
         self.count -= messages.len();
         self.bytes -= messages.iter().map(|m| m.text.len()).sum::<usize>();
     }
@@ -255,32 +292,93 @@ impl State {
             Err(failure) => return self.effects.fail(request, failure),
         };
         if via == Via::P2sn {
-            return self.send_p2sn(request, recipients[0], text);
+            let Meant::Member(peer) = recipients[0] else {
+                let text = "P2SN goes to members only, not to users of a door";
+                return self.effects.fail(request, Failure::bad_request(text));
+            };
+            return self.send_p2sn(request, peer, text);
         }
         let expiry = expiry.unwrap_or(self.settings.expiry);
-        let created_ms = now.unix_ms();
-        let mut messages = Vec::with_capacity(recipients.len());
+        let (mut messages, mut here) = (Vec::with_capacity(recipients.len()), Vec::new());
         for recipient in recipients {
-            messages.push(Outgoing {
-                id: MessageId(self.effects.random()),
-                recipient,
-                epoch: self.messages.epoch,
-                sequence: self.messages.next_sequence,
-                created_ms,
-                expires_ms: created_ms + millis(expiry),
-                text: text.clone(),
-            });
-            self.messages.next_sequence += 1;
+            let (peer, kind) = match recipient {
+                Meant::Member(peer) => (peer, OutgoingKind::Member),
+                Meant::User(user, door) => {
+                    let name = self.full_name(&user, door);
+                    (door, OutgoingKind::User { user, name })
+                }
+            };
+            let message = self.outgoing(peer, kind, text.clone(), expiry, now);
+            match &message.kind {
+                OutgoingKind::User { user, .. } if peer == self.own.peer => {
+                    let user = user.clone();
+                    match self.own_letter(&message, &user, now) {
+                        Ok(letter) => here.push((message, letter)),
+                        Err(failure) => return self.effects.fail(request, failure),
+                    }
+                }
+                _ => messages.push(message),
+            }
         }
         self.messages.reserve(&messages);
-        let records = messages.iter().cloned().map(Record::Outgoing).collect();
-        self.effects.store(
-            records,
-            Some(After::Accepted(Accepting { request, messages })),
-        );
+        let mut records: Vec<Record> = messages.iter().cloned().map(Record::Outgoing).collect();
+        for (message, letter) in &here {
+            self.reserve_letter(letter);
+            records.push(Record::Outgoing(message.clone()));
+            records.push(Record::Letter(Box::new(letter.clone())));
+            records.push(Record::Outcome {
+                id: message.id,
+                outcome: Outcome::Delivered,
+                at_ms: now.unix_ms(),
+            });
+        }
+        let accepting = Accepting {
+            request,
+            messages,
+            here,
+        };
+        self.effects
+            .store(records, Some(After::Accepted(accepting)));
     }
 
-    fn check_send(&self, to: &Recipients, text: &str, via: Via) -> Result<Vec<PeerId>, Failure> {
+    /// Numbers a new message.
+    pub(super) fn outgoing(
+        &mut self,
+        recipient: PeerId,
+        kind: OutgoingKind,
+        text: String,
+        expiry: Duration,
+        now: Now,
+    ) -> Outgoing {
+        let sequence = self.messages.next_sequence;
+        self.messages.next_sequence += 1;
+        Outgoing {
+            id: MessageId(self.effects.random()),
+            recipient,
+            epoch: self.messages.epoch,
+            sequence,
+            created_ms: now.unix_ms(),
+            expires_ms: now.unix_ms() + millis(expiry),
+            kind,
+            text,
+        }
+    }
+
+    /// Says whether the outbox has room.
+    pub(super) fn check_room(&self, count: usize, bytes: usize) -> Result<(), Failure> {
+        let is_full = self.messages.count + count > self.settings.outbox_count_max
+            || self.messages.bytes + bytes > self.settings.outbox_bytes_max;
+        if !is_full {
+            return Ok(());
+        }
+        Err(Failure::unavailable(format!(
+            "the outbox is full: {} messages with {} bytes wait",
+            self.messages.count, self.messages.bytes
+        ))
+        .with_hint("`pimesh outbox` shows for whom; limits are in `pimesh.toml`, [messages]"))
+    }
+
+    fn check_send(&self, to: &Recipients, text: &str, via: Via) -> Result<Vec<Meant>, Failure> {
         if self.membership.is_revoked() {
             return Err(Failure::conflict("this node was removed from its mesh")
                 .with_hint("`pimesh join TICKET` enters a mesh again"));
@@ -290,18 +388,33 @@ impl State {
             return Err(Failure::bad_request(text).with_hint("send it as a file instead"));
         }
         let recipients = match to {
-            Recipients::All => self.membership.members().map(|(peer, _)| peer).collect(),
+            Recipients::All => {
+                let members = self.membership.members();
+                members.map(|(peer, _)| Meant::Member(peer)).collect()
+            }
             Recipients::Named(names) => {
                 let mut peers = names
                     .iter()
                     .take(RECIPIENTS_MAX)
-                    .map(|name| self.resolve(name))
+                    .map(|name| self.recipient(name))
                     .collect::<Result<Vec<_>, _>>()?;
-                let mut seen = std::collections::BTreeSet::new();
-                peers.retain(|peer| seen.insert(*peer));
+                let mut seen = Vec::new();
+                peers.retain(|meant| {
+                    let is_new = !seen.contains(meant);
+                    seen.push(meant.clone());
+                    is_new
+                });
                 peers
             }
         };
+        let to_user = recipients.iter().any(|to| matches!(to, Meant::User(..)));
+        if to_user && text.len() > USER_TEXT_BYTES_MAX {
+            let got = text.len();
+            return Err(Failure::bad_request(format!(
+                "a message to a user of a Syft door has at most {USER_TEXT_BYTES_MAX} bytes, got \
+                 {got}: their clients take no more"
+            )));
+        }
         if recipients.is_empty() {
             return Err(Failure::conflict(
                 "there is nobody to send to: the mesh has no other member",
@@ -313,46 +426,85 @@ impl State {
                 "a P2SN message goes to one peer at a time",
             ));
         }
-        let (count_max, bytes_max) = (
-            self.settings.outbox_count_max,
-            self.settings.outbox_bytes_max,
-        );
-        let is_full = self.messages.count + recipients.len() > count_max
-            || self.messages.bytes + recipients.len() * text.len() > bytes_max;
-        if via == Via::Direct && is_full {
-            return Err(Failure::unavailable(format!(
-                "the outbox is full: {} messages with {} bytes wait",
-                self.messages.count, self.messages.bytes
-            ))
-            .with_hint("`pimesh outbox` shows for whom; limits are in `pimesh.toml`, [messages]"));
+        if via == Via::Direct {
+            self.check_room(recipients.len(), recipients.len() * text.len())?;
         }
         Ok(recipients)
     }
 
+    /// Finds a member by name or peer id, or a user.
+    fn recipient(&self, text: &str) -> Result<Meant, Failure> {
+        match self.resolve(text) {
+            Ok(peer) => Ok(Meant::Member(peer)),
+            Err(failure) => match text.parse().ok().and_then(|name| self.meant(&name)) {
+                Some(Meant::Member(peer)) if peer == self.own.peer => Err(failure),
+                Some(meant) => Ok(meant),
+                None => self.meant_at_server(text).ok_or(failure),
+            },
+        }
+    }
+
     pub(super) fn messages_accepted(&mut self, accepted: Accepting, now: Now) {
-        let Accepting { request, messages } = accepted;
-        let mut reports = Vec::with_capacity(messages.len());
-        let mut recipients = Vec::with_capacity(messages.len());
-        for message in messages {
-            reports.push(report::Accepted {
+        let Accepting {
+            request,
+            messages,
+            here,
+        } = accepted;
+        let all = messages
+            .iter()
+            .chain(here.iter().map(|(message, _)| message));
+        let reports = all.map(|message| self.report_accepted(message)).collect();
+        self.effects.reply(request, Reply::Accepted(reports));
+        self.queue_all(messages, now);
+        for (message, letter) in here {
+            self.letter_is_here(&letter);
+            self.effects.event(Event::Sent(report::Sent {
                 id: message.id,
-                to: self.name_of(&message.recipient),
+                to: self.addressee(&message),
                 peer_id: Party::Member(message.recipient),
-                expires_ms: message.expires_ms,
-                via: Via::Direct,
-            });
-            recipients.push(message.recipient);
+                outcome: Outcome::Delivered,
+                at_ms: now.unix_ms(),
+                attempted: true,
+            }));
+        }
+    }
+
+    fn report_accepted(&self, message: &Outgoing) -> report::Accepted {
+        report::Accepted {
+            id: message.id,
+            to: self.addressee(message),
+            peer_id: Party::Member(message.recipient),
+            expires_ms: message.expires_ms,
+            via: Via::Direct,
+        }
+    }
+
+    /// Returns whom a message is for, as people write it.
+    fn addressee(&self, message: &Outgoing) -> String {
+        match &message.kind {
+            OutgoingKind::User { name, .. } => name.clone(),
+            OutgoingKind::Member | OutgoingKind::Letter => self.name_of(&message.recipient),
+        }
+    }
+
+    /// Queues messages that are on disk, and sends what can be sent.
+    pub(super) fn queue_all(&mut self, messages: Vec<Outgoing>, now: Now) {
+        let recipients: Vec<PeerId> = messages.iter().map(|m| m.recipient).collect();
+        for message in messages {
             self.messages.push(message, now);
         }
-        self.effects.reply(request, Reply::Accepted(reports));
         for peer in recipients {
             self.give_up_if_removed(peer, now);
             self.transmit(peer, now);
+            self.wake_server(&peer);
         }
     }
 
     pub(super) fn messages_not_accepted(&mut self, accepted: Accepting, reason: &str) {
         self.messages.release(&accepted.messages);
+        for (_, letter) in &accepted.here {
+            self.release_letter(letter);
+        }
         self.effects.fail(accepted.request, not_stored(reason));
     }
 
@@ -361,6 +513,7 @@ impl State {
         if !self.links.is_open(&peer) {
             return;
         }
+        let users = self.users_waited_for(peer);
         let Some(queue) = self.messages.queues.get_mut(&peer) else {
             return;
         };
@@ -372,8 +525,7 @@ impl State {
             return;
         };
         let own_name = self.membership.own_terms().name.as_str();
-        let chance = syft::SealChance::from_rng(&mut self.effects.rng);
-        let sealer = syft::Sealer::new(&terms.messaging_key, &chance);
+        let mut sealer = None;
         let (mut frames, mut ids, mut bytes) = (Vec::new(), Vec::new(), 0);
         for waiting in queue.waiting.iter_mut().take(MESSAGES_MAX) {
             bytes += waiting.message.text.len();
@@ -383,20 +535,41 @@ impl State {
             waiting.attempts += 1;
             ids.push(waiting.message.id);
             let message = &waiting.message;
-            let chance = syft::SealChance::from_rng(&mut self.effects.rng);
-            let content = sealer.seal(&message.text, &chance);
-            let created_ms = message.created_ms;
-            let to = terms.name.as_str();
-            let syft = syft::Message::signed(own_name, to, content, created_ms, &self.own.key);
+            let rng = &mut self.effects.rng;
+            let (kind, syft) = match &message.kind {
+                OutgoingKind::Letter => (Kind::Letter, message.text.clone().into_bytes()),
+                OutgoingKind::User { user, .. } => {
+                    // Users are never forgotten as long as messages to them wait; if one were,
+                    // the other side would refuse the empty frame, and the message would end.
+                    let sealed = users.get(user).map(|(to, key)| {
+                        let own = (own_name, &self.own.key);
+                        seal_to_user(message, to, key, own, rng).encode()
+                    });
+                    (Kind::Letter, sealed.unwrap_or_default())
+                }
+                OutgoingKind::Member => {
+                    let sealer = sealer.get_or_insert_with(|| {
+                        let chance = syft::SealChance::from_rng(rng);
+                        syft::Sealer::new(&terms.messaging_key, &chance)
+                    });
+                    let chance = syft::SealChance::from_rng(rng);
+                    let content = sealer.seal(&message.text, &chance);
+                    let (created_ms, to) = (message.created_ms, terms.name.as_str());
+                    let syft =
+                        syft::Message::signed(own_name, to, content, created_ms, &self.own.key);
+                    (Kind::Member, syft.encode())
+                }
+            };
             let frame = Frame {
                 id: message.id,
                 sender: self.own.peer,
                 recipient: peer,
                 epoch: message.epoch,
                 sequence: message.sequence,
-                created_ms,
+                created_ms: message.created_ms,
                 expires_ms: message.expires_ms,
-                syft: syft.encode(),
+                syft,
+                kind,
             };
             frames.push(frame.sign(&self.own.key));
         }
@@ -414,6 +587,20 @@ impl State {
             id,
             bytes,
         });
+    }
+
+    /// Returns the users of a door for whom texts of this node wait, with how each is addressed.
+    fn users_waited_for(&self, door: PeerId) -> BTreeMap<UserId, (UserId, syft::PublicKey)> {
+        let queue = self.messages.queues.get(&door);
+        let waiting = queue.iter().flat_map(|queue| &queue.waiting);
+        let user = |waiting: &Waiting| match &waiting.message.kind {
+            OutgoingKind::User { user, .. } => {
+                let key = self.key_of(&Meant::User(user.clone(), door))?;
+                Some((user.clone(), (self.known_as(user, door), key)))
+            }
+            OutgoingKind::Member | OutgoingKind::Letter => None,
+        };
+        waiting.take(MESSAGES_MAX).filter_map(user).collect()
     }
 
     pub(super) fn direct_answered(
@@ -461,11 +648,10 @@ impl State {
     }
 
     /// Takes messages out of the outbox, with what became of each.
-    fn settle(&mut self, peer: PeerId, outcomes: Vec<(MessageId, Outcome)>, now: Now) {
+    pub(super) fn settle(&mut self, peer: PeerId, outcomes: Vec<(MessageId, Outcome)>, now: Now) {
         if outcomes.is_empty() {
             return;
         }
-        let to = self.name_of(&peer);
         let at_ms = now.unix_ms();
         let mut records = Vec::with_capacity(outcomes.len());
         for (id, outcome) in outcomes {
@@ -486,9 +672,14 @@ impl State {
                 outcome: outcome.clone(),
                 at_ms,
             });
+            let message = &waiting.message;
+            if message.kind == OutgoingKind::Letter {
+                self.letter_settled(id, &message.text, peer, &outcome);
+                continue;
+            }
             self.effects.event(Event::Sent(report::Sent {
                 id,
-                to: to.clone(),
+                to: self.addressee(message),
                 peer_id: Party::Member(peer),
                 outcome,
                 at_ms,
@@ -592,11 +783,15 @@ impl State {
             return self.answer(inbound, vec![Status::TryAgain; request.messages.len()]);
         }
         let mut statuses = Vec::with_capacity(request.messages.len());
-        let mut messages: Vec<Incoming> = Vec::new();
-        let mut opener = syft::Opener::new(&self.own.key);
+        let mut messages: Vec<Judged> = Vec::new();
+        let own_key = self.own.key.clone();
+        let mut opener = syft::Opener::new(&own_key);
         for signed in &request.messages {
             let status = match self.judge_message(&peer, signed, &messages, &mut opener, now) {
                 Ok(message) => {
+                    if let Arrived::Kept(letter) = &message.arrived {
+                        self.reserve_letter(letter);
+                    }
                     messages.push(message);
                     Status::Stored
                 }
@@ -613,10 +808,14 @@ impl State {
             return self.answer(inbound, statuses);
         }
         *self.messages.storing.entry(peer).or_default() += 1;
-        let mut records: Vec<Record> = messages.iter().cloned().map(Record::Incoming).collect();
+        let mut records: Vec<Record> = messages.iter().flat_map(|m| m.record(peer)).collect();
         let mut answers = Vec::new();
         for message in &messages {
-            answers.extend(self.answer_in(&message.text, now));
+            if let Arrived::Opened(message) = &message.arrived
+                && message.user.is_none()
+            {
+                answers.extend(self.answer_in(&message.text, now));
+            }
         }
         records.extend(answers.iter().cloned().map(Record::ForClient));
         let receiving = Receiving {
@@ -631,13 +830,13 @@ impl State {
     }
 
     fn judge_message(
-        &self,
+        &mut self,
         peer: &PeerId,
         signed: &Signed,
-        earlier: &[Incoming],
+        earlier: &[Judged],
         opener: &mut syft::Opener<'_>,
         now: Now,
-    ) -> Result<Incoming, Status> {
+    ) -> Result<Judged, Status> {
         let frame = Frame::decode(signed).map_err(|_| Status::Malformed)?;
         let terms = self.membership.terms(peer).ok_or(Status::TryAgain)?;
         Frame::verify(signed, &terms.messaging_key).map_err(|_| Status::WrongSignature)?;
@@ -647,12 +846,17 @@ impl State {
         if frame.recipient != self.own.peer {
             return Err(Status::WrongRecipient);
         }
-        let in_batch = |m: &Incoming| {
-            m.mark
-                .is_some_and(|(epoch, last)| epoch == frame.epoch && frame.sequence <= last)
-        };
+        let in_batch = |m: &Judged| m.mark.0 == frame.epoch && frame.sequence <= m.mark.1;
         if self.messages.has(peer, frame.epoch, frame.sequence) || earlier.iter().any(in_batch) {
             return Err(Status::Duplicate);
+        }
+        let mark = (frame.epoch, frame.sequence);
+        if frame.kind == Kind::Letter {
+            let mut arrived = self.judge_letter(*peer, frame.id, &frame.syft, now)?;
+            if let Arrived::Opened(message) = &mut arrived {
+                message.mark = Some(mark);
+            }
+            return Ok(Judged { mark, arrived });
         }
         let message = syft::Message::decode(&frame.syft).map_err(|_| Status::Malformed)?;
         if message.from != terms.name.as_str() {
@@ -670,14 +874,19 @@ impl State {
         if text.len() > TEXT_BYTES_MAX {
             return Err(Status::TooLarge);
         }
-        Ok(Incoming {
+        let message = Incoming {
             id: frame.id,
             sender: Party::Member(*peer),
-            mark: Some((frame.epoch, frame.sequence)),
+            user: None,
+            mark: Some(mark),
             created_ms: frame.created_ms,
             received_ms: now.unix_ms(),
             via: Via::Direct,
             text: text.to_string(),
+        };
+        Ok(Judged {
+            mark,
+            arrived: Arrived::Opened(message),
         })
     }
 
@@ -691,18 +900,23 @@ impl State {
         } = received;
         self.messages.storing.remove(&sender);
         self.answer(inbound, statuses);
-        for message in messages {
-            if let Some((epoch, sequence)) = message.mark {
-                self.messages.mark(sender, epoch, sequence);
+        for Judged { mark, arrived } in messages {
+            self.messages.mark(sender, mark.0, mark.1);
+            match arrived {
+                Arrived::Opened(message) => self.report_received(message),
+                Arrived::Kept(letter) => self.letter_is_here(&letter),
+                Arrived::Repeated => self.effects.count("letter_duplicate", 1),
             }
-            self.report_received(message);
         }
         self.answers_stored(answers, now);
     }
 
     pub(super) fn report_received(&mut self, message: Incoming) {
         self.messages.received += 1;
-        let from = self.name_of_party(&message.sender);
+        let from = match &message.user {
+            Some(user) => user.clone(),
+            None => self.name_of_party(&message.sender),
+        };
         self.effects.event(Event::Received(report::Received {
             id: message.id,
             from,
@@ -719,9 +933,14 @@ impl State {
             sender,
             inbound,
             statuses,
+            messages,
             answers,
-            ..
         } = received;
+        for message in &messages {
+            if let Arrived::Kept(letter) = &message.arrived {
+                self.release_letter(letter);
+            }
+        }
         self.answers_not_stored(&answers);
         self.messages.storing.remove(&sender);
         self.answer(inbound, vec![Status::TryAgain; statuses.len()]);
@@ -738,7 +957,7 @@ impl State {
             .flat_map(|(peer, queue)| {
                 queue.waiting.iter().map(|waiting| report::Pending {
                     id: waiting.message.id,
-                    to: self.name_of(peer),
+                    to: self.addressee(&waiting.message),
                     peer_id: Party::Member(*peer),
                     bytes: waiting.message.text.len(),
                     created_ms: waiting.message.created_ms,
@@ -762,6 +981,7 @@ fn outcome_of(status: Status) -> Outcome {
         | Status::WrongSender
         | Status::WrongRecipient
         | Status::CannotOpen
-        | Status::TooLarge => Outcome::Refused(status.name().to_owned()),
+        | Status::TooLarge
+        | Status::MailboxFull => Outcome::Refused(status.name().to_owned()),
     }
 }

@@ -20,6 +20,10 @@
 //! | `peers` | whom to dial, where and when |
 //! | `sync` | what members tell each other about the mesh, and their clocks |
 //! | `messages` | direct messages: outbox, sending, receiving |
+//! | `post` | nothing: what doors for Syft agents ask and are told |
+//! | `users` | names of users and members, pinned keys, who is here |
+//! | `letters` | letters of users: mailboxes, broadcasts, carrying on |
+//! | `servers` | foreign Syft servers: outbox, inbox, pinned keys |
 //! | `integers` | who may speak for an index, budgets, last values |
 //! | `clients` | old P2SN clients and servers: pinned keys, what waits for them |
 //! | `keys` | P2SN between members: pinned RSA keys, key exchange, messages |
@@ -31,12 +35,16 @@ pub mod clients;
 mod integers;
 pub mod io;
 mod keys;
+mod letters;
 mod links;
 mod membership;
 mod messages;
 mod peers;
+pub mod post;
 pub mod report;
+mod servers;
 mod sync;
+mod users;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -48,12 +56,12 @@ use libp2p_identity::PeerId;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 
-pub use self::integers::VALUES_MAX;
 use self::io::{
     Command, Connection, Event, Failure, FailureKind, Input, Loaded, NetInput, NetOutput, Now,
     OutboundId, Output, Party, Protocol, Record, Reply, RequestId, Ticket,
 };
 pub use self::membership::{CERTIFICATE_LIFETIME, INVITE_LIFETIME};
+pub use self::{integers::VALUES_MAX, letters::FINGERPRINTS_MAX};
 use crate::proto::{
     mesh::{Address, NodeName, certificate::MeshKey},
     syft,
@@ -84,6 +92,31 @@ pub struct Settings {
     pub budget_burst: u32,
     /// Configured addresses of peers.
     pub peers: Vec<(PeerId, Address)>,
+    /// What is kept for users who are away.
+    pub letters: LetterLimits,
+    /// Foreign Syft servers that this node is a client of.
+    pub servers: Vec<NodeName>,
+}
+
+/// How much is kept for each user of this door who is away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LetterLimits {
+    /// Most letters.
+    pub count_max: usize,
+    /// Most bytes.
+    pub bytes_max: usize,
+    /// How long each is kept.
+    pub age_max: Duration,
+}
+
+impl Default for LetterLimits {
+    fn default() -> Self {
+        Self {
+            count_max: 10_000,
+            bytes_max: 32 * 1024 * 1024,
+            age_max: Duration::from_secs(30 * 24 * 60 * 60),
+        }
+    }
 }
 
 impl Default for Settings {
@@ -99,6 +132,8 @@ impl Default for Settings {
             budget_per_second: 2_000,
             budget_burst: 20_000,
             peers: Vec::new(),
+            letters: LetterLimits::default(),
+            servers: Vec::new(),
         }
     }
 }
@@ -152,6 +187,8 @@ pub struct State {
     peers: peers::Peers,
     sync: sync::Sync,
     messages: messages::Messages,
+    users: users::Users,
+    letters: letters::Letters,
     integers: integers::Integers,
     keys: keys::Keys,
     clients: clients::Clients,
@@ -189,7 +226,10 @@ impl State {
         };
         let membership =
             membership::Membership::load(&own, setup.mesh_key, &loaded, &mut effects, now)?;
+        let letters = letters::Letters::load(&loaded.users, loaded.letters, loaded.seen, own.peer);
         let mut state = Self {
+            letters,
+            users: users::Users::load(loaded.users, loaded.revoked_tokens),
             messages: messages::Messages::load(loaded.outbox, loaded.marks, &mut effects, now),
             peers: peers::Peers::load(loaded.addresses),
             keys: keys::Keys::load(loaded.pins),
@@ -232,6 +272,7 @@ impl State {
             self.peers.next_dial(),
             self.links.next_deadline(),
             self.messages.next_deadline(),
+            self.next_telling(),
             self.sync.next_round(),
             self.keys.next_retry(),
             self.clients.next_deadline(),
@@ -249,6 +290,7 @@ impl State {
         self.dial_due(now);
         self.messages_due(now);
         self.clients_due(now);
+        self.telling_due(now);
         self.sync_due(now);
         self.exchanges_due(now);
         if self.prune_at <= now.mono {
@@ -306,6 +348,14 @@ impl State {
             } => {
                 self.direct_request(peer, id, &bytes, now);
             }
+            NetInput::Request {
+                peer,
+                protocol: Protocol::Users,
+                id,
+                bytes,
+            } => {
+                self.users_request(peer, id, &bytes, now);
+            }
             NetInput::Response { id, result } => self.response(id, result, now),
             NetInput::LiveTooLong { source } => {
                 self.effects.refused(Some(source), "integer", "too_long");
@@ -352,6 +402,7 @@ impl State {
                 news,
             }) => self.sync_answered(peer, sent_us, news, result, now),
             Some(Asked::Direct { peer }) => self.direct_answered(peer, id, result, now),
+            Some(Asked::Users { peer }) => self.users_answered(peer, id, result.is_ok(), now),
             None => {}
         }
     }
@@ -377,7 +428,12 @@ impl State {
             Command::Join { ticket } => self.join(request, &ticket, now),
             Command::Remove { peer } => self.remove(request, &peer, now),
             Command::Vouch { peer, vouched } => self.vouch(request, &peer, vouched, now),
-            Command::Trust { peer } => self.trust(request, &peer),
+            Command::Trust { peer } => {
+                if !self.trust_user(request, &peer) {
+                    self.trust(request, &peer);
+                }
+            }
+            Command::Door(ask) => self.asked_by_door(request, *ask, now),
             Command::Send {
                 to,
                 text,
@@ -417,6 +473,9 @@ impl State {
             Some(After::P2snReceived(received)) => self.p2sn_stored(received),
             Some(After::Brought(brought)) => self.brought(brought),
             Some(After::Reserved(reserved)) => self.reserved(reserved, now),
+            Some(After::Posted(posting)) => self.posted(*posting, now),
+            Some(After::ServerReceived(received)) => self.server_message_stored(*received),
+            Some(After::Registered(request, user)) => self.registered(request, &user, now),
             None => {}
         }
     }
@@ -431,6 +490,13 @@ impl State {
             Some(After::P2snReceived(received)) => self.p2sn_not_stored(&received),
             Some(After::Brought(brought)) => self.not_brought(&brought, &reason),
             Some(After::Reserved(reserved)) => self.not_reserved(&reserved, &reason),
+            Some(After::Posted(posting)) => self.not_posted(&posting, &reason),
+            Some(After::ServerReceived(received)) => {
+                self.server_message_not_stored(&received, not_stored(&reason));
+            }
+            Some(After::Registered(request, user)) => {
+                self.not_registered(request, user, not_stored(&reason));
+            }
             None => {}
         }
         self.effects.event(Event::StoreFailed { reason });
@@ -531,6 +597,8 @@ impl State {
 
     fn prune(&mut self, now: Now) {
         self.prune_at = now.mono + PRUNE_INTERVAL;
+        self.prune_letters(now);
+        self.prune_tokens(now);
         if now.unix_ms() < CLOCK_SET_MS {
             return;
         }
@@ -576,6 +644,9 @@ enum After {
     P2snReceived(keys::P2snReceiving),
     Brought(clients::Bringing),
     Reserved(clients::Reserving),
+    Posted(Box<letters::Posting>),
+    ServerReceived(Box<servers::ServerReceived>),
+    Registered(RequestId, crate::proto::syft::UserId),
 }
 
 /// What a request of ours was about.
@@ -590,6 +661,9 @@ enum Asked {
         news: bool,
     },
     Direct {
+        peer: PeerId,
+    },
+    Users {
         peer: PeerId,
     },
 }

@@ -1,6 +1,7 @@
 //! One node's state, fed by hand: this input gives these outputs.
 
 mod bridging;
+mod door;
 mod vouching;
 
 use std::time::Duration;
@@ -545,6 +546,7 @@ pub(super) fn message_saying(
         created_ms: NOW.unix_ms(),
         expires_ms: NOW.unix_ms() + 1000,
         syft: text.encode(),
+        kind: crate::proto::mesh::direct::Kind::Member,
     };
     DirectRequest {
         messages: vec![frame.sign(&messaging_key(key))],

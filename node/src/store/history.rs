@@ -29,6 +29,8 @@ pub struct Query {
     pub direction: Direction,
     /// From or to this member or client only.
     pub peer: Option<Party>,
+    /// From or to this user only, as `user@node`.
+    pub user: Option<String>,
     /// At this Unix millisecond or later.
     pub since_ms: Option<u64>,
     /// Behind this row; rows grow in the order in which messages came.
@@ -46,8 +48,10 @@ pub struct Row {
     pub row: i64,
     /// Its id.
     pub id: MessageId,
-    /// Whom it came from or went to.
+    /// Whom it came from or went to; of a user's message the member with his door.
     pub peer: Party,
+    /// The user, as `user@node`; empty for the member itself.
+    pub user: String,
     /// When the sender accepted it, Unix ms by the sender's clock.
     pub created_ms: u64,
     /// When it came, or when its outcome was known, Unix ms.
@@ -85,9 +89,9 @@ impl History {
         // Without a cursor the last rows are wanted, and turned round afterwards.
         let order = if query.after.is_some() { "ASC" } else { "DESC" };
         let mut statement = connection.prepare_cached(&format!(
-            "SELECT row, id, peer, created_ms, at_ms, via, outcome, body FROM history \
+            "SELECT row, id, peer, created_ms, at_ms, via, outcome, body, user FROM history \
              WHERE direction = ?1 AND (?2 IS NULL OR peer = ?2) AND at_ms >= ?3 AND row > ?4 \
-             AND (?5 IS NULL OR body LIKE ?5 ESCAPE '\\') ORDER BY row {order} LIMIT ?6"
+             AND (?5 IS NULL OR body LIKE ?5 ESCAPE '\\') AND (?7 IS NULL OR user = ?7) ORDER BY row {order} LIMIT ?6"
         ))?;
         let pattern = query
             .search
@@ -100,6 +104,7 @@ impl History {
             query.after.unwrap_or(0),
             pattern,
             query.limit.clamp(1, ROWS_MAX),
+            query.user,
         ])?;
         let mut all = Vec::new();
         while let Some(row) = rows.next()? {
@@ -112,6 +117,7 @@ impl History {
                 via: row.get(5)?,
                 outcome: row.get(6)?,
                 text: row.get(7)?,
+                user: row.get(8)?,
             });
         }
         if query.after.is_none() {

@@ -9,6 +9,7 @@
 //! as plain text: the disk is the owner's, and so is its encryption.
 
 mod history;
+mod letters;
 mod schema;
 mod writer;
 
@@ -22,7 +23,10 @@ use std::{
 
 use rusqlite::Connection;
 
-pub use self::history::{Direction, History, Query, Row};
+pub use self::{
+    history::{Direction, History, Query, Row},
+    letters::Letters,
+};
 use crate::state::io::{Loaded, Record, Ticket};
 
 /// Most groups of records that wait for the writer. The state bounds what is outstanding: one
@@ -136,6 +140,14 @@ impl Store {
     /// Returns why it cannot be read.
     pub fn history(&self) -> Result<History, StoreError> {
         Ok(History::new(Connection::open(&self.path)?))
+    }
+
+    /// Opens the letters for reading; they may be read from any thread.
+    ///
+    /// # Errors
+    /// Returns why they cannot be read.
+    pub fn letters(&self) -> Result<Letters, StoreError> {
+        Ok(Letters::new(Connection::open(&self.path)?))
     }
 
     /// Writes what still waits, and ends the thread.

@@ -10,8 +10,12 @@ use crate::{
     proto::{
         iid::Index,
         mesh::{Address, MessageId, vouched::VouchedError},
+        syft::{PublicKey, UserId, door::TokenId, letter::Fingerprint},
     },
-    state::io::{ClientName, ForClient, Invite, Loaded, Outgoing, Party},
+    state::{
+        io::{ClientName, ForClient, Invite, Loaded, Outgoing, OutgoingKind, Party},
+        post::{LetterRecord, UserRecord},
+    },
 };
 
 /// "pmsh": marks the file as a pimesh store.
@@ -23,7 +27,7 @@ pub(super) const APPLICATION_ID: i64 = 0x706d_7368;
 const CHECKPOINT_PAGES: i64 = 1024;
 
 /// One step for each version of the format; the number of steps is the newest version.
-pub(super) const MIGRATIONS: [&str; 3] = [
+pub(super) const MIGRATIONS: [&str; 4] = [
     "
     CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
     CREATE TABLE members (peer BLOB PRIMARY KEY, certificate BLOB NOT NULL) STRICT;
@@ -86,6 +90,29 @@ pub(super) const MIGRATIONS: [&str; 3] = [
         UNIQUE (address, fingerprint)
     ) STRICT;
 ",
+    // Doors for Syft agents. `user` is for whom a message to a member is there, or who sent it;
+    // `letter` is what is carried for a user, which has no place in this node's history.
+    "
+    ALTER TABLE outbox ADD COLUMN user TEXT NOT NULL DEFAULT '';
+    ALTER TABLE outbox ADD COLUMN letter TEXT NOT NULL DEFAULT '';
+    ALTER TABLE history ADD COLUMN user TEXT NOT NULL DEFAULT '';
+    CREATE TABLE users (
+        id TEXT NOT NULL, door BLOB NOT NULL,
+        title TEXT NOT NULL, key BLOB NOT NULL, shown BLOB NOT NULL DEFAULT x'',
+        registered_ms INTEGER NOT NULL, descriptions TEXT NOT NULL, taken INTEGER NOT NULL,
+        PRIMARY KEY (id, door)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE letters (
+        row INTEGER PRIMARY KEY,
+        id BLOB NOT NULL, user TEXT NOT NULL, sender TEXT NOT NULL, author TEXT NOT NULL,
+        door BLOB NOT NULL, at_ms INTEGER NOT NULL, bytes INTEGER NOT NULL, frame TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX letters_by_user ON letters (user, row);
+    CREATE TABLE seen (
+        row INTEGER PRIMARY KEY AUTOINCREMENT, fingerprint BLOB NOT NULL UNIQUE
+    ) STRICT;
+    CREATE TABLE revoked_tokens (token BLOB PRIMARY KEY, until_ms INTEGER NOT NULL) STRICT;
+",
 ];
 
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
@@ -144,8 +171,9 @@ pub(super) fn load(connection: &Connection) -> Result<Loaded, StoreError> {
         addresses: load_addresses(connection)?,
         outbox: rows(
             connection,
-            "SELECT o.id, o.recipient, o.epoch, o.sequence, o.created_ms, o.expires_ms, h.body \
-             FROM outbox o JOIN history h ON h.id = o.id AND h.direction = 1 \
+            "SELECT o.id, o.recipient, o.epoch, o.sequence, o.created_ms, o.expires_ms, \
+             coalesce(h.body, o.letter), o.user, coalesce(h.user, ''), h.id IS NULL \
+             FROM outbox o LEFT JOIN history h ON h.id = o.id AND h.direction = 1 \
              WHERE hex(substr(o.recipient, 1, 1)) IN ('00', '12') ORDER BY o.row",
             read_outgoing,
         )?,
@@ -170,6 +198,26 @@ pub(super) fn load(connection: &Connection) -> Result<Loaded, StoreError> {
              FROM outbox o JOIN history h ON h.id = o.id AND h.direction = 1 \
              WHERE hex(substr(o.recipient, 1, 1)) NOT IN ('00', '12') ORDER BY o.row",
             read_for_client,
+        )?,
+        users: rows(
+            connection,
+            "SELECT id, door, title, key, shown, registered_ms, descriptions, taken FROM users",
+            read_user,
+        )?,
+        letters: rows(
+            connection,
+            "SELECT row, id, user, sender, author, door, at_ms, bytes FROM letters ORDER BY row",
+            read_letter,
+        )?,
+        seen: rows(
+            connection,
+            "SELECT fingerprint FROM seen ORDER BY row",
+            |row| Ok(Fingerprint(bytes(row, 0)?)),
+        )?,
+        revoked_tokens: rows(
+            connection,
+            "SELECT token, until_ms FROM revoked_tokens",
+            |row| Ok((TokenId(bytes(row, 0)?), number(row, 1)?)),
         )?,
     })
 }
@@ -233,6 +281,17 @@ fn read_outgoing(row: &Row<'_>) -> Result<Outgoing, StoreError> {
         created_ms: number(row, 4)?,
         expires_ms: number(row, 5)?,
         text: row.get(6)?,
+        kind: if row.get(9)? {
+            OutgoingKind::Letter
+        } else {
+            let user: String = row.get(7)?;
+            if user.is_empty() {
+                OutgoingKind::Member
+            } else {
+                let (user, name) = (user_id(&user)?, row.get(8)?);
+                OutgoingKind::User { user, name }
+            }
+        },
     })
 }
 
@@ -267,6 +326,55 @@ fn client(bytes: Vec<u8>) -> Result<ClientName, StoreError> {
     let text = String::from_utf8(bytes).ok();
     text.and_then(ClientName::new)
         .ok_or_else(|| StoreError::Damaged("a message is of nobody".to_owned()))
+}
+
+fn read_user(row: &Row<'_>) -> Result<UserRecord, StoreError> {
+    let shown: Vec<u8> = row.get(4)?;
+    let texts: String = row.get(6)?;
+    Ok(UserRecord {
+        id: user_id(&row.get::<_, String>(0)?)?,
+        door: peer(row, 1)?,
+        title: row.get(2)?,
+        key: public_key(&bytes(row, 3)?)?,
+        shown: if shown.is_empty() {
+            None
+        } else {
+            Some(public_key(&bytes(row, 4)?)?)
+        },
+        registered_ms: number(row, 5)?,
+        descriptions: serde_json::from_str(&texts)
+            .map_err(|e| StoreError::Damaged(e.to_string()))?,
+        taken: number(row, 7)?,
+    })
+}
+
+fn read_letter(row: &Row<'_>) -> Result<LetterRecord, StoreError> {
+    let user = |column| -> Result<Option<UserId>, StoreError> {
+        let text: String = row.get(column)?;
+        (!text.is_empty()).then(|| user_id(&text)).transpose()
+    };
+    Ok(LetterRecord {
+        row: number(row, 0)?,
+        id: MessageId(bytes(row, 1)?),
+        user: user(2)?,
+        sender: user(3)?,
+        from: row.get(4)?,
+        door: peer(row, 5)?,
+        at_ms: number(row, 6)?,
+        bytes: usize::try_from(number(row, 7)?).unwrap_or(usize::MAX),
+        // What a repetition would have in common is read with the others, in their order.
+        fingerprint: Fingerprint([0; 16]),
+        frame: String::new(),
+    })
+}
+
+fn user_id(text: &str) -> Result<UserId, StoreError> {
+    text.parse()
+        .map_err(|e: crate::proto::syft::UserIdError| StoreError::Damaged(e.to_string()))
+}
+
+fn public_key(bytes: &[u8; 32]) -> Result<PublicKey, StoreError> {
+    PublicKey::from_bytes(bytes).map_err(|e| StoreError::Damaged(e.to_string()))
 }
 
 pub(super) fn peer(row: &Row<'_>, column: usize) -> Result<PeerId, StoreError> {

@@ -68,6 +68,7 @@ impl Fixture {
         let query = Query {
             direction: Direction::Received,
             peer: None,
+            user: None,
             since_ms: None,
             after,
             search: search.map(str::to_owned),
@@ -89,6 +90,7 @@ fn outgoing(number: u8) -> Outgoing {
         sequence: u64::from(number),
         created_ms: 1_000,
         expires_ms: 2_000,
+        kind: crate::state::io::OutgoingKind::Member,
         text: format!("out {number}"),
     }
 }
@@ -97,6 +99,7 @@ fn incoming(number: u8, text: &str) -> Incoming {
     Incoming {
         id: MessageId([number; 16]),
         sender: Party::Member(peer()),
+        user: None,
         mark: Some((u64::MAX, u64::from(number))),
         created_ms: 1_000,
         received_ms: 1_001,
@@ -216,6 +219,7 @@ fn what_is_known_of_clients_is_there_after_a_restart() {
     let received = store.store.history().expect("a history").read(&Query {
         direction: Direction::Received,
         peer: Some(Party::Client(client.clone())),
+        user: None,
         since_ms: None,
         after: None,
         search: None,

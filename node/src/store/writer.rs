@@ -8,7 +8,14 @@ use std::{
 use rusqlite::{Connection, Savepoint, params};
 
 use super::{Completion, schema::party_bytes};
-use crate::state::io::{ForClient, Incoming, Invite, Outcome, Outgoing, Record, Ticket, Via};
+use crate::{
+    proto::syft::letter::Fingerprint,
+    state::{
+        FINGERPRINTS_MAX,
+        io::{ForClient, Incoming, Invite, Outcome, Outgoing, OutgoingKind, Record, Ticket, Via},
+        post::{LetterRecord, UserRecord},
+    },
+};
 
 /// Most tickets in one commit.
 const TICKETS_MAX: usize = 1024;
@@ -50,9 +57,18 @@ pub(super) fn run(
 }
 
 /// Says whether nothing is lost if a power cut comes before these records: a message whose end is
-/// forgotten is sent again, and known to its recipient.
+/// forgotten is sent again, and known to its recipient; a client gets its last letters once more.
 fn are_lazy(records: &[Record]) -> bool {
-    let is_lazy = |r: &Record| matches!(r, Record::Outcome { .. } | Record::Prune { .. });
+    let is_lazy = |r: &Record| {
+        matches!(
+            r,
+            Record::Outcome { .. }
+                | Record::Prune { .. }
+                | Record::Read { .. }
+                | Record::LettersTaken { .. }
+                | Record::LettersGone { .. }
+        )
+    };
     records.iter().all(is_lazy)
 }
 
@@ -179,6 +195,38 @@ fn write(to: &Savepoint<'_>, record: &Record) -> rusqlite::Result<()> {
                 .execute(params![address, fingerprint])?;
         }
         Record::ForClient(message) => write_for_client(to, message)?,
+        Record::Mark { sender, mark } => write_mark(to, &sender.to_bytes(), *mark)?,
+        Record::User(user) => write_user(to, user)?,
+        Record::ForgetUser { id, door } => {
+            to.prepare_cached("DELETE FROM letters WHERE user = ?1")?
+                .execute([id.as_str()])?;
+            to.prepare_cached("DELETE FROM users WHERE id = ?1 AND door = ?2")?
+                .execute(params![id.as_str(), door.to_bytes()])?;
+        }
+        Record::Letter(letter) => write_letter(to, letter)?,
+        Record::Seen(fingerprint) => write_seen(to, *fingerprint)?,
+        Record::LettersTaken { user, row } => {
+            to.prepare_cached("DELETE FROM letters WHERE user = ?1 AND row <= ?2")?
+                .execute(params![user.as_str(), row.cast_signed()])?;
+            to.prepare_cached("UPDATE users SET taken = ?2 WHERE id = ?1 AND taken < ?2")?
+                .execute(params![user.as_str(), row.cast_signed()])?;
+        }
+        Record::LettersGone { rows } => {
+            let mut delete = to.prepare_cached("DELETE FROM letters WHERE row = ?1")?;
+            for row in rows {
+                delete.execute([row.cast_signed()])?;
+            }
+        }
+        Record::Read { id } => {
+            to.prepare_cached(
+                "UPDATE history SET outcome = 'read' WHERE id = ?1 AND direction = 1",
+            )?
+            .execute([id.0])?;
+        }
+        Record::Revoked { token, until_ms } => {
+            to.prepare_cached("INSERT OR REPLACE INTO revoked_tokens VALUES (?1, ?2)")?
+                .execute(params![token.0, until_ms.cast_signed()])?;
+        }
         Record::Prune {
             before_ms,
             bytes_max,
@@ -204,9 +252,14 @@ fn write_invite(to: &Savepoint<'_>, invite: &Invite) -> rusqlite::Result<()> {
 }
 
 fn write_outgoing(to: &Savepoint<'_>, message: &Outgoing) -> rusqlite::Result<()> {
+    let (user, name, letter) = match &message.kind {
+        OutgoingKind::Member => ("", "", ""),
+        OutgoingKind::User { user, name } => (user.as_str(), name.as_str(), ""),
+        OutgoingKind::Letter => ("", "", message.text.as_str()),
+    };
     to.prepare_cached(
-        "INSERT INTO outbox (id, recipient, epoch, sequence, created_ms, expires_ms) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        "INSERT INTO outbox (id, recipient, epoch, sequence, created_ms, expires_ms, user, \
+         letter) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     )?
     .execute(params![
         message.id.0,
@@ -215,16 +268,22 @@ fn write_outgoing(to: &Savepoint<'_>, message: &Outgoing) -> rusqlite::Result<()
         message.sequence.cast_signed(),
         message.created_ms.cast_signed(),
         message.expires_ms.cast_signed(),
+        user,
+        letter,
     ])?;
+    if message.kind == OutgoingKind::Letter {
+        return Ok(());
+    }
     to.prepare_cached(
-        "INSERT INTO history (id, direction, peer, created_ms, at_ms, via, body) \
-         VALUES (?1, 1, ?2, ?3, ?3, 'direct', ?4)",
+        "INSERT INTO history (id, direction, peer, created_ms, at_ms, via, body, user) \
+         VALUES (?1, 1, ?2, ?3, ?3, 'direct', ?4, ?5)",
     )?
     .execute(params![
         message.id.0,
         message.recipient.to_bytes(),
         message.created_ms.cast_signed(),
         message.text,
+        name,
     ])?;
     Ok(())
 }
@@ -259,10 +318,11 @@ fn write_incoming(to: &Savepoint<'_>, message: &Incoming) -> rusqlite::Result<()
     let via = match message.via {
         Via::Direct => "direct",
         Via::P2sn => "p2sn",
+        Via::Syft => "syft",
     };
     to.prepare_cached(
-        "INSERT INTO history (id, direction, peer, created_ms, at_ms, via, body) \
-         VALUES (?1, 0, ?2, ?3, ?4, ?5, ?6)",
+        "INSERT INTO history (id, direction, peer, created_ms, at_ms, via, body, user) \
+         VALUES (?1, 0, ?2, ?3, ?4, ?5, ?6, ?7)",
     )?
     .execute(params![
         message.id.0,
@@ -271,10 +331,18 @@ fn write_incoming(to: &Savepoint<'_>, message: &Incoming) -> rusqlite::Result<()
         message.received_ms.cast_signed(),
         via,
         message.text,
+        message.user.as_deref().unwrap_or_default(),
     ])?;
-    let Some((epoch, sequence)) = message.mark else {
-        return Ok(());
-    };
+    message
+        .mark
+        .map_or(Ok(()), |mark| write_mark(to, &sender, mark))
+}
+
+fn write_mark(
+    to: &Savepoint<'_>,
+    sender: &[u8],
+    (epoch, sequence): (u64, u64),
+) -> rusqlite::Result<()> {
     to.prepare_cached(
         "INSERT OR REPLACE INTO marks (sender, epoch, sequence) VALUES (?1, ?2, ?3)",
     )?
@@ -284,6 +352,56 @@ fn write_incoming(to: &Savepoint<'_>, message: &Incoming) -> rusqlite::Result<()
          (SELECT used FROM marks WHERE sender = ?1 ORDER BY used DESC LIMIT 1 OFFSET ?2)",
     )?
     .execute(params![sender, EPOCHS_PER_SENDER_MAX])?;
+    Ok(())
+}
+
+fn write_user(to: &Savepoint<'_>, user: &UserRecord) -> rusqlite::Result<()> {
+    let texts = serde_json::to_string(&user.descriptions).expect("texts are JSON");
+    // What a user has already is known better by the table than by a record of his descriptions.
+    to.prepare_cached(
+        "INSERT INTO users VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) \
+         ON CONFLICT (id, door) DO UPDATE SET title = ?3, key = ?4, shown = ?5, \
+         descriptions = ?7",
+    )?
+    .execute(params![
+        user.id.as_str(),
+        user.door.to_bytes(),
+        user.title,
+        user.key.as_bytes(),
+        user.shown
+            .map(|key| key.as_bytes().to_vec())
+            .unwrap_or_default(),
+        user.registered_ms.cast_signed(),
+        texts,
+        user.taken.cast_signed(),
+    ])?;
+    Ok(())
+}
+
+fn write_letter(to: &Savepoint<'_>, letter: &LetterRecord) -> rusqlite::Result<()> {
+    let text = |user: &Option<crate::proto::syft::UserId>| {
+        user.as_ref().map(ToString::to_string).unwrap_or_default()
+    };
+    to.prepare_cached("INSERT INTO letters VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?
+        .execute(params![
+            letter.row.cast_signed(),
+            letter.id.0,
+            text(&letter.user),
+            text(&letter.sender),
+            letter.from,
+            letter.door.to_bytes(),
+            letter.at_ms.cast_signed(),
+            i64::try_from(letter.bytes).unwrap_or(i64::MAX),
+            letter.frame,
+        ])?;
+    write_seen(to, letter.fingerprint)
+}
+
+fn write_seen(to: &Savepoint<'_>, fingerprint: Fingerprint) -> rusqlite::Result<()> {
+    to.prepare_cached("INSERT OR IGNORE INTO seen (fingerprint) VALUES (?1)")?
+        .execute([fingerprint.0])?;
+    to.prepare_cached("DELETE FROM seen WHERE row <= (SELECT max(row) FROM seen) - ?1")?
+        .execute([i64::try_from(FINGERPRINTS_MAX).unwrap_or(i64::MAX)])?;
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 mod iid;
 mod settings;
+mod syft;
 
 use std::net::SocketAddr;
 
@@ -47,6 +48,11 @@ enum Action {
         #[arg(long, value_name = "ADDRESS:PORT")]
         listen: Option<SocketAddr>,
     },
+    /// The door for Syft agents, and foreign Syft servers
+    Syft {
+        #[command(subcommand)]
+        action: syft::Syft,
+    },
     /// Close a door; its clients are sent away
     Disable {
         /// Which
@@ -91,6 +97,7 @@ impl Gateway {
                 settings::set(&global.home()?, name.section(), true, listen)?;
                 in_force(global, name).await
             }
+            Action::Syft { action } => action.run(global).await,
             Action::Disable { name } => {
                 settings::set(&global.home()?, name.section(), false, None)?;
                 in_force(global, name).await

@@ -5,7 +5,7 @@ use std::{io::Write, net::SocketAddr, os::unix::fs::PermissionsExt, path::Path};
 use anyhow::Context;
 use pimesh_node::config::{
     Config, FILE_NAME,
-    gateway::{IidServer, KeyKind},
+    gateway::{IidServer, KeyKind, SyftServer},
     read_file,
 };
 use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, TableLike, Value};
@@ -73,6 +73,47 @@ fn remove(servers: &mut Array, url: &str) -> bool {
     let is_it = |entry: &Value| {
         let entry = entry.as_inline_table();
         entry.and_then(|e| e.get("url")).and_then(Value::as_str) == Some(url)
+    };
+    servers.retain(|entry| !is_it(entry));
+    servers.len() < before
+}
+
+/// Puts a Syft server into the configuration of a home folder; one of the same name is replaced.
+pub(super) fn connect_syft(home: &Path, server: &SyftServer) -> anyhow::Result<()> {
+    change(home, |document| {
+        let servers = syft_servers(document)?;
+        remove_named(servers, server.name.as_str());
+        let mut entry = InlineTable::new();
+        entry.insert("url", server.url.as_str().into());
+        entry.insert("user", server.user.as_str().into());
+        entry.insert("name", server.name.as_str().into());
+        servers.push(entry);
+        Ok(())
+    })
+}
+
+/// Takes a Syft server out of the configuration of a home folder.
+pub(super) fn disconnect_syft(home: &Path, name: &str) -> anyhow::Result<()> {
+    change(home, |document| {
+        let removed = remove_named(syft_servers(document)?, name);
+        anyhow::ensure!(removed, "this node is no client of a server named `{name}`");
+        Ok(())
+    })
+}
+
+fn syft_servers(document: &mut DocumentMut) -> anyhow::Result<&mut Array> {
+    door(document, "syft")?
+        .entry("servers")
+        .or_insert(Item::Value(Value::from(Array::new())))
+        .as_array_mut()
+        .context("`gateway.syft.servers` is a list")
+}
+
+fn remove_named(servers: &mut Array, name: &str) -> bool {
+    let before = servers.len();
+    let is_it = |entry: &Value| {
+        let entry = entry.as_inline_table();
+        entry.and_then(|e| e.get("name")).and_then(Value::as_str) == Some(name)
     };
     servers.retain(|entry| !is_it(entry));
     servers.len() < before

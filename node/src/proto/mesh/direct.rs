@@ -51,6 +51,18 @@ pub struct Frame {
     pub expires_ms: u64,
     /// The Syft message: the JSON text of `proto-specs/syft.md`, section 4.
     pub syft: Vec<u8>,
+    /// What the Syft message is.
+    pub kind: Kind,
+}
+
+/// What the Syft message in a frame is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// From the sending member itself to the receiving one.
+    #[default]
+    Member,
+    /// From or to a user of one of the two doors, as the client wrote it.
+    Letter,
 }
 
 impl Frame {
@@ -66,6 +78,7 @@ impl Frame {
             created_ms: self.created_ms,
             expires_ms: self.expires_ms,
             syft: self.syft,
+            kind: u32::from(self.kind == Kind::Letter),
         });
         let signature = key.sign(&Label::DIRECT.before(&payload)).to_vec();
         Signed { payload, signature }
@@ -88,6 +101,16 @@ impl Frame {
             created_ms: wire.created_ms,
             expires_ms: wire.expires_ms,
             syft: wire.syft,
+            kind: match wire.kind {
+                0 => Kind::Member,
+                1 => Kind::Letter,
+                _ => {
+                    return Err(DecodeError::Field {
+                        what: WHAT,
+                        field: "kind",
+                    });
+                }
+            },
         })
     }
 
@@ -128,6 +151,8 @@ pub enum Status {
     CannotOpen = 7,
     /// It is too large.
     TooLarge = 8,
+    /// No more letters of this user are kept.
+    MailboxFull = 9,
 }
 
 impl Status {
@@ -144,6 +169,7 @@ impl Status {
             Self::WrongRecipient => "wrong_recipient",
             Self::CannotOpen => "cannot_open",
             Self::TooLarge => "too_large",
+            Self::MailboxFull => "mailbox_full",
         }
     }
 }
@@ -220,6 +246,8 @@ struct WireFrame {
     expires_ms: u64,
     #[prost(bytes = "vec", tag = "8")]
     syft: Vec<u8>,
+    #[prost(uint32, tag = "9")]
+    kind: u32,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -242,6 +270,7 @@ mod tests {
             created_ms: 9,
             expires_ms: 10,
             syft: b"{}".to_vec(),
+            kind: Kind::Letter,
         }
     }
 

@@ -13,6 +13,7 @@ use super::{
     signed::{Label, Signed},
     sync::{self, LastInteger},
     ticket::{Secret, Ticket},
+    users::{self, ToldUser},
     vouched::Vouched,
     *,
 };
@@ -86,6 +87,7 @@ fn frames() -> Vec<Signed> {
         created_ms: 9,
         expires_ms: 10,
         syft: syft.to_vec(),
+        kind: direct::Kind::Letter,
     };
     [
         &b""[..],
@@ -421,5 +423,34 @@ fn names_ids_and_addresses_are_the_texts_they_came_in() {
             assert!(text.bytes().all(|b| b.is_ascii_graphic()));
         }
         name.is_some() || id.is_some() || address.is_some()
+    });
+}
+
+#[test]
+fn what_a_door_tells_of_its_users_is_legal_or_refused() {
+    let told = |id: &str| ToldUser {
+        id: id.parse().expect("an id"),
+        title: "Alice".to_owned(),
+        key: *MESSAGING.public(),
+        registered_ms: u64::MAX,
+        descriptions: vec!["cooks".to_owned()].try_into().expect("short"),
+        online: true,
+    };
+    let requests = [
+        users::Request::default(),
+        users::Request {
+            users: vec![told("alice"), told("bob@example.org")],
+            read: vec![MessageId([1; 16])],
+        },
+    ];
+    let corpus: Vec<_> = requests.iter().map(users::Request::encode).collect();
+    fuzz(bolero::check!(), &corpus, |bytes| {
+        let read = round_trip(bytes, users::Request::decode, users::Request::encode);
+        let Some(request) = read else { return false };
+        for user in &request.users {
+            assert!(!user.id.as_str().contains('|'), "{user:?}");
+            assert!(user.title.len() <= syft::TITLE_BYTES_MAX);
+        }
+        true
     });
 }

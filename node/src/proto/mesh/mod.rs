@@ -11,6 +11,7 @@
 //! | `member` | `/pimesh/member/1`: how a connection is opened |
 //! | `sync` | `/pimesh/sync/1`: what members tell each other |
 //! | `direct` | `/pimesh/dm/1`: direct messages |
+//! | `users` | `/pimesh/users/1`: what a door tells of its users |
 //!
 //! Everything is protobuf (proto3), because every libp2p implementation brings it along. Bytes
 //! are decoded once into types that cannot be wrong; what is signed is kept as the bytes that
@@ -24,6 +25,7 @@ pub mod name;
 pub mod signed;
 pub mod sync;
 pub mod ticket;
+pub mod users;
 pub mod vouched;
 
 #[cfg(test)]

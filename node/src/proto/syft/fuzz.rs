@@ -181,3 +181,49 @@ fn the_time_we_sign_with_is_one_number_and_not_later() {
         true
     });
 }
+
+#[test]
+fn a_letter_is_relayed_as_it_reads_and_nothing_else_is() {
+    let file: Value = load("syft/signature.json");
+    let cases = file["cases"].as_array().expect("cases");
+    let mut corpus = bytes_of(cases.iter().map(|case| case["message"].to_string()));
+    corpus.extend(bytes_of(recorded("syft/receive.json", "frame")));
+    corpus.retain(|message| message.len() < 4096);
+    fuzz(bolero::check!(), &corpus, |bytes| {
+        let encode = |letter: &letter::Letter| letter.encode().into_bytes();
+        let Some(letter) = round_trip(bytes, letter::Letter::decode, encode) else {
+            return false;
+        };
+        let message = Message::decode(bytes).expect("a message");
+        let relayed = letter::numbered(1, &letter.encode());
+        let relayed = Message::decode(relayed.as_bytes()).expect("a message");
+        assert_eq!(relayed.content, message.content);
+        assert_eq!(relayed.timestamp, message.timestamp);
+        assert_eq!((relayed.from, relayed.to), (message.from, message.to));
+        assert_eq!(relayed.status, None);
+        assert!(!relayed.is_forward_message);
+        assert_ne!(letter.from.as_str(), "system");
+        true
+    });
+}
+
+#[test]
+fn a_registration_names_a_user_that_can_be_named_again() {
+    let key = receiver().public().to_base64();
+    let corpus = bytes_of(
+        ["alice", "bob@example.org@pi-1", "system", "a|b"].map(|id| {
+            serde_json::json!({"user_id": id, "username": "x", "public_key": key}).to_string()
+        }),
+    );
+    fuzz(bolero::check!(), &corpus, |bytes| {
+        let Ok(body) = serde_json::from_slice::<door::Registration>(bytes) else {
+            return false;
+        };
+        let Ok(user) = body.check() else {
+            return false;
+        };
+        assert_eq!(user.id.as_str().parse::<UserId>(), Ok(user.id.clone()));
+        assert!(!user.id.as_str().contains(['|', '/']));
+        true
+    });
+}

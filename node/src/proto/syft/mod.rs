@@ -1,7 +1,7 @@
 //! Syft: signed messages with an envelope that only the recipient opens.
 //!
-//! Specified in `proto-specs/syft.md`, sections 1 to 4. The HTTP and WebSocket surface of a Syft
-//! server is not in here.
+//! Specified in `proto-specs/syft.md`, sections 1 to 7. Sockets, and who may do what, are not in
+//! here.
 //!
 //! | file | what |
 //! | --- | --- |
@@ -9,11 +9,17 @@
 //! | `envelope` | the five members that hide a text |
 //! | `time` | times as texts, and the two numbers that may have been signed |
 //! | `message` | the JSON message, its signature, and what a receiver makes of it |
+//! | `user` | the names of users |
+//! | `letter` | what a client sends through a door, and what the door relays |
+//! | `door` | bodies of HTTP, challenges and the claims of tokens |
 
+pub mod door;
 mod envelope;
 mod identity;
+pub mod letter;
 mod message;
 mod time;
+mod user;
 
 #[cfg(test)]
 mod fuzz;
@@ -23,4 +29,8 @@ pub use self::{
     identity::{KeyError, PublicKey, SigningKey, WrongSignature},
     message::{FRAME_BYTES_MAX, FrameError, Message, Received, Trust, receive},
     time::Timestamp,
+    user::{
+        DESCRIPTIONS_BYTES_MAX, DESCRIPTIONS_MAX, Descriptions, DescriptionsError, TITLE_BYTES_MAX,
+        USER_ID_BYTES_MAX, UserId, UserIdError,
+    },
 };

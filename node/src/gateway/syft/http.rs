@@ -1,0 +1,533 @@
+//! The HTTP surface of the old Syft server, with its status codes and texts
+//! (`proto-specs/syft.md`, section 5).
+//!
+//! Paths are taken apart by hand: double slashes collapse, and the last part is decoded once, as
+//! the old server did. Errors are plain text with a final line feed.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    body::{Body, to_bytes},
+    extract::{FromRequestParts, WebSocketUpgrade},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
+    response::{IntoResponse, Response},
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde_json::json;
+
+use super::{Caller, Door, session, tokens::TokenError, unix_ms};
+use crate::{
+    identity::random,
+    proto::syft::{
+        DESCRIPTIONS_BYTES_MAX, Descriptions, FRAME_BYTES_MAX, UserId,
+        door::{
+            ActiveBody, Answered, BODY_BYTES_MAX, Challenge, ChallengeBody, Claims, Login,
+            Registration, TokenBody, TokenId, UserBody,
+        },
+    },
+    state::{
+        io::{Failure, FailureKind},
+        post::{Admitted, Ask, Found, Told},
+    },
+};
+
+/// How long the body of a request may take.
+const BODY_TIME: Duration = Duration::from_secs(10);
+
+/// Longest path that is looked at, in bytes: a user id, each byte of it in three characters.
+const PATH_BYTES_MAX: usize = 1024;
+
+/// Read buffer of a session, in bytes. There are many sessions, and most are quiet.
+const READ_BUFFER_BYTES: usize = 4 * 1024;
+
+/// Largest write buffer of a session: one frame, and what is around it.
+const WRITE_BUFFER_BYTES_MAX: usize = FRAME_BYTES_MAX + 64 * 1024;
+
+const HOME_PAGE: &str = "This is a pimesh node. Syft agents are welcome.\n";
+
+/// A refusal: status and text.
+struct Refusal(StatusCode, String);
+
+type Answer = Result<Response, Refusal>;
+
+impl Refusal {
+    fn new(status: StatusCode, text: impl Into<String>) -> Self {
+        Self(status, text.into())
+    }
+
+    fn method() -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed")
+    }
+
+    fn bad(text: &str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, text)
+    }
+
+    fn unauthorized(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, text)
+    }
+}
+
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Self {
+        let status = match failure.kind {
+            FailureKind::BadRequest => StatusCode::BAD_REQUEST,
+            FailureKind::NotFound => StatusCode::NOT_FOUND,
+            FailureKind::Conflict => StatusCode::CONFLICT,
+            FailureKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self(status, failure.message)
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.0, format!("{}\n", self.1)).into_response()
+    }
+}
+
+/// Answers one request.
+pub(super) async fn answer(
+    door: Arc<Door>,
+    caller: Arc<Caller>,
+    request: hyper::Request<hyper::body::Incoming>,
+) -> Response {
+    let (parts, body) = request.into_parts();
+    let origin = parts.headers.get(header::ORIGIN).cloned();
+    let is_preflight = parts.method == Method::OPTIONS;
+    let allowed = origin.filter(|origin| is_allowed(&door.config.cors_origins, origin));
+    let request = Request {
+        door: Arc::clone(&door),
+        caller,
+        parts,
+        body: Body::new(body),
+    };
+    let answered = match (&allowed, is_preflight) {
+        (Some(_), true) => Ok(StatusCode::NO_CONTENT.into_response()),
+        (None, true) => Err(Refusal::method()),
+        _ => request.route().await,
+    };
+    let mut response = answered.into_response();
+    if let Some(origin) = allowed {
+        allow(response.headers_mut(), origin);
+    }
+    response
+}
+
+fn is_allowed(origins: &[String], origin: &HeaderValue) -> bool {
+    origins
+        .iter()
+        .any(|o| o == "*" || o.as_bytes() == origin.as_bytes())
+}
+
+fn allow(headers: &mut HeaderMap, origin: HeaderValue) {
+    const METHODS: HeaderValue = HeaderValue::from_static("GET, POST");
+    const FIELDS: HeaderValue = HeaderValue::from_static("authorization, content-type");
+    const BY_ORIGIN: HeaderValue = HeaderValue::from_static("origin");
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, METHODS);
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, FIELDS);
+    headers.insert(header::VARY, BY_ORIGIN);
+}
+
+/// One request, and what answers it.
+struct Request {
+    door: Arc<Door>,
+    caller: Arc<Caller>,
+    parts: Parts,
+    body: Body,
+}
+
+impl Request {
+    async fn route(self) -> Answer {
+        let path = self.parts.uri.path();
+        if path.len() > PATH_BYTES_MAX {
+            return Err(Refusal::new(
+                StatusCode::URI_TOO_LONG,
+                "The path is too long",
+            ));
+        }
+        let words: Vec<String> = path
+            .split('/')
+            .filter(|word| !word.is_empty())
+            .map(str::to_owned)
+            .collect();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let is_get = self.parts.method == Method::GET;
+        let is_post = self.parts.method == Method::POST;
+        match words[..] {
+            [] if is_get => Ok(HOME_PAGE.into_response()),
+            ["health"] if is_get => {
+                let body = json!({"status": "healthy", "service": "websocket-server"});
+                Ok(axum::Json(body).into_response())
+            }
+            ["auth", "register"] if is_post => self.register().await,
+            ["auth", "login"] if is_post => self.login().await,
+            ["auth", "logout"] if is_post => self.logout().await,
+            ["auth", "users"] if is_get => Err(Refusal::bad("User ID is required")),
+            ["auth", "users", id] if is_get => self.user(&decoded(id)).await,
+            ["auth", "check-userid", id] if is_get => {
+                let exists = find(&self.door, &decoded(id)).await?.is_some();
+                Ok(axum::Json(json!({ "exists": exists })).into_response())
+            }
+            ["active-users"] if is_get => self.active().await,
+            ["user", "descriptions"] if is_get => Err(Refusal::bad("User ID not specified in URL")),
+            ["user", "descriptions"] if is_post => self.describe().await,
+            ["user", "descriptions", id] if is_get => {
+                let found = find(&self.door, &decoded(id)).await?;
+                let texts = found.map(|found| found.descriptions).unwrap_or_default();
+                Ok(axum::Json(texts).into_response())
+            }
+            ["ws"] if is_get => self.enter().await,
+            []
+            | ["health" | "active-users" | "ws"]
+            | ["auth", "register" | "login" | "logout" | "users"]
+            | ["auth", "users" | "check-userid", _]
+            | ["user", "descriptions"]
+            | ["user", "descriptions", _] => Err(Refusal::method()),
+            _ => Err(Refusal::new(StatusCode::NOT_FOUND, "There is nothing here")),
+        }
+    }
+
+    async fn register(self) -> Answer {
+        if !self.door.config.open_registration {
+            let text = "Registration is closed";
+            return Err(Refusal::new(StatusCode::FORBIDDEN, text));
+        }
+        let (door, address) = (Arc::clone(&self.door), self.caller.address.ip());
+        let registration: Registration = self.json("Invalid JSON").await?;
+        let user = registration.check();
+        let user = user.map_err(|error| Refusal::bad(&format!("Registration error: {error}")))?;
+        if !door.registrations.take(address, door.now()) {
+            let text = "Too many registrations from this address";
+            return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, text));
+        }
+        let registered = door.node.ask_door(Ask::Register { user }).await;
+        registered.map_err(|failure| {
+            let Refusal(status, text) = failure.into();
+            Refusal(status, format!("Registration error: {text}"))
+        })?;
+        Ok((StatusCode::CREATED, "User registered successfully").into_response())
+    }
+
+    async fn login(self) -> Answer {
+        let query = self.parts.uri.query().unwrap_or_default();
+        let is_answer = query.split('&').any(|pair| pair == "verify=true");
+        let (door, caller) = (Arc::clone(&self.door), Arc::clone(&self.caller));
+        let login: Login = self.json("Invalid JSON").await?;
+        // The first step says nothing about who exists.
+        let id = login.user_id.parse::<UserId>().ok();
+        if !is_answer {
+            return challenge(&door, id.as_ref());
+        }
+        let address = caller.address.ip();
+        if !door.failures.has(address, door.now()) {
+            let text = "Too many failed attempts from this address";
+            return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, text));
+        }
+        let answered = verify(&door, id, login.signature.as_deref()).await;
+        if answered.is_err() {
+            door.count("login", "refused");
+            door.failures.take(address, door.now());
+        }
+        answered
+    }
+
+    /// Ends a token, and the sessions that entered with it.
+    async fn logout(self) -> Answer {
+        let claims = self.claims()?;
+        let token = claims.id().ok_or_else(|| invalid(TokenError::Foreign))?;
+        let until_ms = self.door.tokens.end_ms(&claims);
+        self.door
+            .node
+            .ask_door(Ask::Revoke { token, until_ms })
+            .await?;
+        self.door.hub.end_token(token);
+        Ok("Logged out".into_response())
+    }
+
+    async fn user(self, id: &str) -> Answer {
+        let found = find(&self.door, id).await?;
+        let found = found.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "User not found"))?;
+        let body = UserBody {
+            user_id: id.to_owned(),
+            username: found.title,
+            public_key: found.key.to_base64(),
+        };
+        Ok(axum::Json(body).into_response())
+    }
+
+    async fn active(self) -> Answer {
+        let Told::Everybody(users) = self.door.node.ask_door(Ask::Everybody).await? else {
+            return Err(unexpected());
+        };
+        let mut body = ActiveBody::default();
+        for user in users {
+            if user.online {
+                body.online.push(user.name);
+            } else {
+                body.offline.push(user.name);
+            }
+        }
+        Ok(axum::Json(body).into_response())
+    }
+
+    async fn describe(self) -> Answer {
+        let claims = self.claims()?;
+        let door = Arc::clone(&self.door);
+        admitted(&door, &claims).await?;
+        let name = claims
+            .user_id
+            .parse()
+            .map_err(|_| invalid(TokenError::Foreign))?;
+        let texts: Vec<String> = self
+            .json("Invalid JSON payload, expected an array of strings")
+            .await?;
+        if texts.is_empty() {
+            return Err(Refusal::bad("Descriptions list cannot be empty"));
+        }
+        let descriptions = Descriptions::try_from(texts);
+        let descriptions = descriptions.map_err(|error| Refusal::bad(&error.to_string()))?;
+        let ask = Ask::Describe { name, descriptions };
+        door.node.ask_door(ask).await?;
+        Ok("Descriptions list updated".into_response())
+    }
+
+    /// Opens a session.
+    async fn enter(mut self) -> Answer {
+        let (door, address) = (Arc::clone(&self.door), self.caller.address.ip());
+        if !door.failures.has(address, door.now()) {
+            let text = "Too many failed attempts from this address";
+            return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, text));
+        }
+        let entering = match self.token() {
+            Ok(token) => entering(&door, &token).await,
+            Err(refusal) => Err(refusal),
+        };
+        let (name, token, user) = match entering {
+            Ok(entering) => entering,
+            Err(refusal) => {
+                door.count("token", "refused");
+                door.failures.take(address, door.now());
+                return Err(refusal);
+            }
+        };
+        let upgrade = WebSocketUpgrade::from_request_parts(&mut self.parts, &()).await;
+        let Ok(upgrade) = upgrade else {
+            return Err(Refusal::bad("Bad Request"));
+        };
+        let entry = session::Entry {
+            name,
+            token,
+            user,
+            caller: self.caller,
+        };
+        Ok(upgrade
+            .max_message_size(FRAME_BYTES_MAX)
+            .max_frame_size(FRAME_BYTES_MAX)
+            .read_buffer_size(READ_BUFFER_BYTES)
+            .write_buffer_size(0)
+            .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
+            .on_upgrade(move |socket| session::run(door, entry, socket)))
+    }
+
+    /// Returns the token, from the query or from the header.
+    fn token(&self) -> Result<String, Refusal> {
+        let query = self.parts.uri.query().unwrap_or_default();
+        let in_query = query
+            .split('&')
+            .find_map(|pair| pair.strip_prefix("token="));
+        match (in_query, self.bearer()) {
+            (Some(token), _) => Ok(decoded(token)),
+            (None, Ok(token)) => Ok(token.to_owned()),
+            (None, Err(_)) => Err(Refusal::unauthorized("Missing authentication token")),
+        }
+    }
+
+    fn bearer(&self) -> Result<&str, Refusal> {
+        let value = self.parts.headers.get(header::AUTHORIZATION);
+        let value = value.ok_or_else(|| Refusal::unauthorized("Missing Authorization header"))?;
+        let split = value.to_str().ok().and_then(|text| text.split_once(' '));
+        match split {
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(token.trim()),
+            _ => Err(Refusal::unauthorized("Invalid Authorization header")),
+        }
+    }
+
+    fn claims(&self) -> Result<Claims, Refusal> {
+        let token = self.bearer()?;
+        self.door.tokens.read(token, unix_ms()).map_err(invalid)
+    }
+
+    async fn json<T: serde::de::DeserializeOwned>(self, wrong: &str) -> Result<T, Refusal> {
+        const MAX: usize = BODY_BYTES_MAX;
+        // A list of descriptions, with its quotes and escapes, is the longest body.
+        const { assert!(MAX >= 6 * DESCRIPTIONS_BYTES_MAX) };
+        let read = tokio::time::timeout(BODY_TIME, to_bytes(self.body, MAX)).await;
+        let bytes = match read {
+            Ok(Ok(bytes)) => bytes,
+            Ok(Err(_)) => {
+                let text = format!("A body has at most {MAX} bytes");
+                return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, text));
+            }
+            Err(_) => {
+                let text = "The body took too long";
+                return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, text));
+            }
+        };
+        serde_json::from_slice(&bytes).map_err(|_| Refusal::bad(wrong))
+    }
+}
+
+/// Judges a token as `/ws` does.
+async fn entering(door: &Door, token: &str) -> Result<(UserId, TokenId, Admitted), Refusal> {
+    let claims = door.tokens.read_with_grace(token, unix_ms());
+    let claims = claims.map_err(invalid)?;
+    let user = admitted(door, &claims).await?;
+    let name = claims.user_id.parse().ok();
+    let (Some(name), Some(id)) = (name, claims.id()) else {
+        return Err(invalid(TokenError::Foreign));
+    };
+    Ok((name, id, user))
+}
+
+async fn find(door: &Door, name: &str) -> Result<Option<Found>, Refusal> {
+    let Ok(name) = name.parse() else {
+        return Ok(None);
+    };
+    match door.node.ask_door(Ask::Find { name }).await? {
+        Told::Found(found) => Ok(found),
+        _ => Err(unexpected()),
+    }
+}
+
+/// Opens a challenge; for a user id that cannot exist one that nobody can answer.
+fn challenge(door: &Door, id: Option<&UserId>) -> Answer {
+    let bytes = random::<32>();
+    let opened = match id {
+        Some(id) => {
+            let mut challenges = door
+                .challenges
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            challenges.open(id, bytes, door.now())
+        }
+        None => Some(Challenge::text(&bytes)),
+    };
+    let busy = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "Too many open logins");
+    let challenge = opened.ok_or_else(busy)?;
+    Ok(axum::Json(ChallengeBody { challenge }).into_response())
+}
+
+async fn verify(door: &Door, id: Option<UserId>, signature: Option<&str>) -> Answer {
+    let unknown = || Refusal::unauthorized("User not found");
+    let name = id.ok_or_else(unknown)?;
+    let local = Ask::Local { name: name.clone() };
+    let Told::Found(found) = door.node.ask_door(local).await? else {
+        return Err(unexpected());
+    };
+    let key = found.ok_or_else(unknown)?.key;
+    let signature = STANDARD
+        .decode(signature.unwrap_or_default())
+        .map_err(|_| Refusal::bad("Invalid signature encoding"))?;
+    // A signature of another length answers nothing, and uses a challenge up like any wrong one.
+    let signature: [u8; 64] = signature.try_into().unwrap_or([0; 64]);
+    let answered = {
+        let mut challenges = door
+            .challenges
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        challenges.answer(&name, &key, &signature, door.now())
+    };
+    match answered {
+        Answered::NoChallenge => Err(Refusal::bad("No challenge found")),
+        Answered::Wrong => Err(Refusal::unauthorized("Authentication failed")),
+        Answered::Right => {
+            let token = door.tokens.issue(name.as_str(), &key, unix_ms());
+            let token = token.ok_or_else(unexpected)?;
+            Ok(axum::Json(TokenBody { token }).into_response())
+        }
+    }
+}
+
+/// Asks whether a token may still speak for its user.
+async fn admitted(door: &Door, claims: &Claims) -> Result<Admitted, Refusal> {
+    let invalid_user = || Refusal::unauthorized("Invalid user");
+    let name = claims.user_id.parse().map_err(|_| invalid_user())?;
+    let token = claims.id().ok_or_else(|| invalid(TokenError::Foreign))?;
+    let key = claims.key.clone();
+    match door.node.ask_door(Ask::Admit { name, key, token }).await {
+        Ok(Told::Admitted(admitted)) => Ok(admitted),
+        Ok(_) => Err(unexpected()),
+        Err(failure) if failure.kind == FailureKind::NotFound => Err(invalid_user()),
+        Err(failure) if failure.kind == FailureKind::Conflict => {
+            let text = format!("Invalid token: {}", failure.message);
+            Err(Refusal::unauthorized(text))
+        }
+        Err(failure) => Err(failure.into()),
+    }
+}
+
+fn invalid(error: TokenError) -> Refusal {
+    Refusal::unauthorized(format!("Invalid token: {error}"))
+}
+
+/// The state answers each question with its own answer; any other is a bug there.
+fn unexpected() -> Refusal {
+    let text = "The node gave an answer that does not fit";
+    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, text)
+}
+
+/// Decodes `%41` once. What is no text afterwards names nobody.
+fn decoded(word: &str) -> String {
+    let mut bytes = Vec::with_capacity(word.len());
+    let mut rest = word.as_bytes();
+    while let Some((&first, behind)) = rest.split_first() {
+        let digits = behind.first_chunk::<2>().filter(|_| first == b'%');
+        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
+        let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match byte {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &behind[2..];
+            }
+            None => {
+                bytes.push(first);
+                rest = behind;
+            }
+        }
+    }
+    String::from_utf8(bytes).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_decoded_once() {
+        for (word, expected) in [
+            ("bob%2Bx@example.org", "bob+x@example.org"),
+            ("b%C3%B3b", "bób"),
+            ("%2541", "%41"),
+            ("a+b", "a+b"),
+            ("50%", "50%"),
+            ("%zz", "%zz"),
+            ("%+1", "%+1"),
+            ("%ff", ""),
+        ] {
+            assert_eq!(decoded(word), expected);
+        }
+    }
+
+    #[test]
+    fn pages_of_other_origins_are_not_allowed_in() {
+        let origins = ["https://a.example".to_owned()];
+        let origin = HeaderValue::from_static("https://a.example");
+        let other = HeaderValue::from_static("https://b.example");
+        assert!(is_allowed(&origins, &origin));
+        assert!(!is_allowed(&origins, &other));
+        assert!(!is_allowed(&[], &origin));
+        assert!(is_allowed(&["*".to_owned()], &other));
+    }
+}

@@ -1,0 +1,211 @@
+//! The door for Syft agents (`proto-specs/syft.md`, sections 5 to 9).
+//!
+//! ```text
+//!   agent ─▶ TLS? ─▶ HTTP: http.rs ─┬─▶ register, log in: tokens.rs
+//!                                   └─▶ /ws: session.rs ─▶ letters ─▶ the node's loop
+//!                                              ▲                          │ events
+//!                                              └── hub.rs: who is to look ◀┘
+//! ```
+//!
+//! The other way round, `server.rs` makes the node a client of a foreign server.
+//!
+//! Unchanged Python, Go and Electron clients connect here as they did to their central server. The
+//! door passes letters on unopened; it holds no key of a user. What waits for a user is on disk,
+//! and a session reads it from there at the pace of its client, so a client that does not read
+//! costs no memory.
+
+mod http;
+mod hub;
+mod rate;
+pub mod server;
+mod session;
+mod tokens;
+
+use std::{convert::Infallible, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+};
+use tokio_rustls::TlsAcceptor;
+
+use self::{hub::Hub, tokens::Tokens};
+use super::{
+    Opened,
+    places::{Place, Places},
+    tls::{self, TlsError},
+};
+use crate::{
+    NodeHandle,
+    config::gateway::{Syft, Tls},
+    proto::syft::door::Challenges,
+};
+
+/// How long a TLS handshake, and the head of a request, may take.
+const HEAD_TIME: Duration = Duration::from_secs(10);
+
+/// How long a failed accept is waited out: usually there are no file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why the door cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SyftError {
+    /// The address.
+    #[error("could not listen at {0}")]
+    Listen(SocketAddr, #[source] io::Error),
+    /// The certificate.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The secret of the tokens.
+    #[error("could not read or make the secret of the tokens, {0}")]
+    Secret(PathBuf, #[source] io::Error),
+}
+
+/// What all tasks of the door share.
+struct Door {
+    node: NodeHandle,
+    config: Syft,
+    tokens: Tokens,
+    challenges: std::sync::Mutex<Challenges>,
+    hub: Arc<Hub>,
+    failures: rate::Buckets,
+    registrations: rate::Buckets,
+    frames: rate::Room,
+    started: std::time::Instant,
+}
+
+/// A connection of a client: where it comes from, and its place.
+struct Caller {
+    address: SocketAddr,
+    _place: Place,
+}
+
+/// Opens the door.
+pub(crate) async fn open(config: Syft, node: NodeHandle) -> Result<Opened, SyftError> {
+    let home = node.home().to_owned();
+    let secret = home.join("syft.secret");
+    let tokens = Tokens::load(
+        &secret,
+        config.limits.token_lifetime,
+        config.limits.token_grace,
+    )
+    .map_err(|source| SyftError::Secret(secret, source))?;
+    let tls = match &config.tls {
+        Tls::Off => None,
+        Tls::Files(files) => Some(tls::acceptor(files, &home)?),
+        Tls::SelfSigned => {
+            let names = vec!["localhost".to_owned(), config.listen.ip().to_string()];
+            let files = tls::self_signed(&home.join("syft"), names)?;
+            let sha256 = tls::fingerprint(&files.certificate)?;
+            tracing::info!(gateway = "syft", %sha256, "certificate of the node's own");
+            Some(tls::acceptor(&files, &home)?)
+        }
+    };
+    let listener = TcpListener::bind(config.listen).await;
+    let listener = listener.map_err(|source| SyftError::Listen(config.listen, source))?;
+    let addresses = listener.local_addr().into_iter().collect();
+    let places = Places::new(
+        config.limits.connections_max,
+        config.limits.connections_per_address_max,
+    );
+    let hub = Arc::new(Hub::default());
+    let door = Arc::new(Door {
+        tokens,
+        challenges: std::sync::Mutex::default(),
+        hub: Arc::clone(&hub),
+        failures: rate::Buckets::new(rate::FAILURES),
+        registrations: rate::Buckets::new(rate::REGISTRATIONS),
+        frames: rate::Room::default(),
+        started: std::time::Instant::now(),
+        config,
+        node: node.clone(),
+    });
+    let events = node.events();
+    let serve = async move {
+        tokio::join!(accept(listener, tls, places, door), hub.follow(events));
+    };
+    Ok(Opened {
+        addresses,
+        // Certificates are looked at with each handshake; there are no other files.
+        refresh: Arc::default(),
+        serve: Box::pin(serve),
+    })
+}
+
+async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, places: Places, door: Arc<Door>) {
+    loop {
+        let (stream, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::debug!(%error, "could not accept");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Some(place) = places.take(address.ip()) else {
+            door.count("connection", "too_many");
+            continue;
+        };
+        let caller = Caller {
+            address,
+            _place: place,
+        };
+        // A session outlives the listener, so that it can say goodbye.
+        tokio::spawn(greet(stream, caller, tls.clone(), Arc::clone(&door)));
+    }
+}
+
+async fn greet(stream: TcpStream, caller: Caller, tls: Option<TlsAcceptor>, door: Arc<Door>) {
+    // Small frames are worth more sent at once than together.
+    drop(stream.set_nodelay(true));
+    match tls {
+        None => serve(stream, caller, door).await,
+        Some(tls) => match tokio::time::timeout(HEAD_TIME, tls.accept(stream)).await {
+            Ok(Ok(stream)) => serve(stream, caller, door).await,
+            Ok(Err(_)) | Err(_) => door.count("connection", "tls"),
+        },
+    }
+}
+
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    caller: Caller,
+    door: Arc<Door>,
+) {
+    let caller = Arc::new(caller);
+    let service = hyper::service::service_fn(move |request| {
+        let (door, caller) = (Arc::clone(&door), Arc::clone(&caller));
+        async move { Ok::<_, Infallible>(http::answer(door, caller, request).await) }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    if let Err(error) = connection.await {
+        tracing::trace!(%error, "a connection of the Syft door ended");
+    }
+}
+
+impl Door {
+    /// Counts something that was refused; the words become labels of a counter.
+    fn count(&self, what: &'static str, why: &'static str) {
+        self.node.tell(crate::state::io::Event::Refused {
+            peer: None,
+            what,
+            why,
+        });
+    }
+
+    /// Time since the door opened: what challenges and buckets count in.
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+/// Calendar time in milliseconds since 1970.
+fn unix_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
+}

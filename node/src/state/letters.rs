@@ -1,0 +1,674 @@
+//! Letters of Syft users: from "accepted" on a disk to a client that has them.
+//!
+//! ```text
+//!   client ─▶ post ─┬─▶ a user here:        Store ─▶ mailbox ─▶ his clients ─▶ taken: read
+//!                   ├─▶ everybody here:     Store ─▶ broadcasts, each user at his own row
+//!                   ├─▶ this node:          opened, Store ─▶ inbox
+//!                   └─▶ another door:       outbox (messages.rs), unopened
+//! ```
+//!
+//! A letter has a row; rows grow. A user's letters are those addressed to him and the broadcasts of
+//! others, in the order of their rows, and he has all up to one row: that is all there is to know
+//! for "in order" and "once". The frames stay on disk: the state knows rows and
+//! lengths, and doors read the frames from the store.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use libp2p_identity::PeerId;
+
+use super::{
+    After, State,
+    io::{
+        Event, Failure, Incoming, Now, Outcome, Outgoing, OutgoingKind, Party, Record, Reply,
+        RequestId, Via,
+    },
+    millis, not_stored,
+    post::{LetterNews, LetterRecord, Posted, Stage, Told, UserRecord},
+    users::Meant,
+};
+use crate::proto::{
+    mesh::{MessageId, direct},
+    syft::{
+        self, UserId,
+        letter::{Addressee, Fingerprint, Letter},
+    },
+};
+
+/// Letters that are known as carried, so that a repetition is carried once: an hour of a busy mesh,
+/// and 4 MiB of memory.
+pub const FINGERPRINTS_MAX: usize = 65_536;
+
+/// Broadcasts that are kept for users who are away.
+const BROADCASTS_MAX: usize = 1_000;
+
+/// Their bytes.
+const BROADCAST_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// What the state knows of a letter on disk.
+#[derive(Debug)]
+struct Waiting {
+    id: MessageId,
+    door: PeerId,
+    from: String,
+    bytes: usize,
+    at_ms: u64,
+}
+
+/// What waits for one user of this door.
+#[derive(Debug, Default)]
+struct Mailbox {
+    rows: BTreeMap<u64, Waiting>,
+    bytes: usize,
+    /// The last row that he has.
+    taken: u64,
+}
+
+/// All letters on this disk.
+#[derive(Default)]
+pub(super) struct Letters {
+    mailboxes: BTreeMap<UserId, Mailbox>,
+    broadcasts: BTreeMap<u64, Waiting>,
+    broadcast_bytes: usize,
+    next_row: u64,
+    seen: BTreeSet<Fingerprint>,
+    seen_order: VecDeque<Fingerprint>,
+}
+
+/// A letter on its way to the disk.
+pub(super) struct Posting {
+    request: RequestId,
+    here: Option<LetterRecord>,
+    read: Option<Incoming>,
+    carried: Vec<Outgoing>,
+    fingerprint: Fingerprint,
+}
+
+/// What becomes of a letter that came.
+pub(super) enum Arrived {
+    /// It waits for a user here, or for all.
+    Kept(LetterRecord),
+    /// It was for this node itself.
+    Opened(Incoming),
+    /// It was here before.
+    Repeated,
+}
+
+impl Letters {
+    pub(super) fn load(
+        users: &[UserRecord],
+        letters: Vec<LetterRecord>,
+        seen: Vec<Fingerprint>,
+        own: PeerId,
+    ) -> Self {
+        let mut all = Self {
+            next_row: 1,
+            ..Self::default()
+        };
+        for user in users.iter().filter(|user| user.door == own) {
+            all.begin(user);
+            all.next_row = all.next_row.max(user.taken + 1);
+        }
+        for letter in &letters {
+            all.keep(letter);
+        }
+        for fingerprint in seen {
+            all.see(fingerprint);
+        }
+        all
+    }
+
+    /// Makes the mailbox of a user of this door.
+    pub(super) fn begin(&mut self, user: &UserRecord) {
+        let mailbox = self.mailboxes.entry(user.id.clone()).or_default();
+        mailbox.taken = user.taken;
+    }
+
+    /// Removes it, with all that is in it.
+    pub(super) fn end(&mut self, user: &UserId) {
+        self.mailboxes.remove(user);
+    }
+
+    pub(super) const fn last_row(&self) -> u64 {
+        self.next_row - 1
+    }
+
+    pub(super) fn taken_by(&self, user: &UserId) -> u64 {
+        self.mailboxes.get(user).map_or(0, |mailbox| mailbox.taken)
+    }
+
+    pub(super) fn count_for(&self, user: &UserId, is_here: bool) -> usize {
+        let mailbox = self.mailboxes.get(user).filter(|_| is_here);
+        mailbox.map_or(0, |mailbox| mailbox.rows.len())
+    }
+
+    fn keep(&mut self, letter: &LetterRecord) {
+        self.next_row = self.next_row.max(letter.row + 1);
+        let waiting = Waiting {
+            id: letter.id,
+            door: letter.door,
+            from: letter.from.clone(),
+            bytes: letter.bytes,
+            at_ms: letter.at_ms,
+        };
+        match &letter.user {
+            None => {
+                self.broadcast_bytes += letter.bytes;
+                self.broadcasts.insert(letter.row, waiting);
+            }
+            Some(user) => {
+                if let Some(mailbox) = self.mailboxes.get_mut(user) {
+                    mailbox.bytes += letter.bytes;
+                    mailbox.rows.insert(letter.row, waiting);
+                }
+            }
+        }
+    }
+
+    fn drop_again(&mut self, letter: &LetterRecord) {
+        match &letter.user {
+            None => {
+                if self.broadcasts.remove(&letter.row).is_some() {
+                    self.broadcast_bytes -= letter.bytes;
+                }
+            }
+            Some(user) => {
+                let mailbox = self.mailboxes.get_mut(user);
+                if let Some(mailbox) = mailbox
+                    && mailbox.rows.remove(&letter.row).is_some()
+                {
+                    mailbox.bytes -= letter.bytes;
+                }
+            }
+        }
+    }
+
+    fn see(&mut self, fingerprint: Fingerprint) {
+        if self.seen.insert(fingerprint) {
+            self.seen_order.push_back(fingerprint);
+        }
+        if self.seen_order.len() > FINGERPRINTS_MAX
+            && let Some(oldest) = self.seen_order.pop_front()
+        {
+            self.seen.remove(&oldest);
+        }
+    }
+
+    fn forget(&mut self, fingerprint: Fingerprint) {
+        if self.seen.remove(&fingerprint) {
+            self.seen_order.retain(|known| *known != fingerprint);
+        }
+    }
+
+    /// Takes letters out that are too many, too large or too old; returns the rows.
+    fn prune(&mut self, before_ms: u64) -> Vec<(u64, Option<UserId>, Waiting)> {
+        let mut gone = Vec::new();
+        for (user, mailbox) in &mut self.mailboxes {
+            let is_old = |(_, waiting): &(&u64, &Waiting)| waiting.at_ms < before_ms;
+            let old: Vec<u64> = mailbox.rows.iter().filter(is_old).map(|r| *r.0).collect();
+            for row in old {
+                if let Some(waiting) = mailbox.rows.remove(&row) {
+                    mailbox.bytes -= waiting.bytes;
+                    gone.push((row, Some(user.clone()), waiting));
+                }
+            }
+        }
+        while let Some(first) = self.broadcasts.first_entry() {
+            let is_old = first.get().at_ms < before_ms;
+            if !is_old
+                && self.broadcast_bytes <= BROADCAST_BYTES_MAX
+                && self.broadcasts.len() <= BROADCASTS_MAX
+            {
+                break;
+            }
+            let Some((row, waiting)) = self.broadcasts.pop_first() else {
+                break;
+            };
+            self.broadcast_bytes -= waiting.bytes;
+            gone.push((row, None, waiting));
+        }
+        gone
+    }
+}
+
+impl State {
+    /// Carries a letter of a user of this door. Who brings it has checked its signature.
+    pub(super) fn post(&mut self, request: RequestId, user: &UserId, letter: Letter, now: Now) {
+        match self.try_post(request, user, letter, now) {
+            Ok(None) => {}
+            Ok(Some(posted)) => {
+                self.effects.count("letter_duplicate", 1);
+                self.effects
+                    .reply(request, Reply::Told(Told::Posted(posted)));
+            }
+            Err((why, failure)) => {
+                self.effects.refused(None, "letter", why);
+                self.effects.fail(request, failure);
+            }
+        }
+    }
+
+    fn try_post(
+        &mut self,
+        request: RequestId,
+        user: &UserId,
+        letter: Letter,
+        now: Now,
+    ) -> Result<Option<Posted>, (&'static str, Failure)> {
+        let here = self.own.peer;
+        let sender = self.local(&letter.from);
+        if sender.as_ref() != Some(user) {
+            let text = format!("You are {user} and cannot write as {}.", letter.from);
+            return Err(("from", Failure::bad_request(text)));
+        }
+        let is_meant = self.meant(&letter.from) == Some(Meant::User(user.clone(), here));
+        if !is_meant {
+            let text = "Your name belongs to another node of the mesh: log in as user@node.";
+            return Err(("name_taken", Failure::conflict(text)));
+        }
+        let fingerprint = letter.fingerprint();
+        if self.letters.seen.contains(&fingerprint) {
+            return Ok(Some(Posted::Repeated));
+        }
+        let mut posting = Posting {
+            request,
+            here: None,
+            read: None,
+            carried: Vec::new(),
+            fingerprint,
+        };
+        let id = MessageId(self.effects.random());
+        let frame = letter.encode();
+        match &letter.to {
+            Addressee::Broadcast => {
+                posting.here = Some(self.kept(&letter, id, here, None, Some(user), now)?);
+                let members = self.membership.members().map(|(peer, _)| peer);
+                let doors: Vec<PeerId> = members.filter(|p| self.users.is_door(*p)).collect();
+                for door in doors {
+                    posting
+                        .carried
+                        .push(self.carried(door, frame.clone(), now)?);
+                }
+            }
+            Addressee::User(name) => match self.meant(name) {
+                None => {
+                    let text = format!("There is no user {name}.");
+                    return Err(("unknown_recipient", Failure::not_found(text)));
+                }
+                Some(Meant::Member(peer)) if peer == here => {
+                    let opened = self.open_letter(&letter, id, here, user, now);
+                    posting.read = Some(opened.map_err(|why| {
+                        let text = format!("{name} cannot open the message.");
+                        (why, Failure::bad_request(text))
+                    })?);
+                }
+                Some(Meant::User(to, door)) if door == here => {
+                    let kept = self.kept(&letter, id, here, Some(&to), Some(user), now)?;
+                    posting.here = Some(kept);
+                }
+                Some(Meant::Member(door) | Meant::User(_, door)) => {
+                    posting.carried.push(self.carried(door, frame, now)?);
+                }
+            },
+        }
+        self.begin_posting(posting);
+        Ok(None)
+    }
+
+    fn begin_posting(&mut self, posting: Posting) {
+        self.letters.see(posting.fingerprint);
+        let mut records = Vec::new();
+        if let Some(letter) = &posting.here {
+            self.letters.keep(letter);
+            records.push(Record::Letter(Box::new(letter.clone())));
+        } else {
+            records.push(Record::Seen(posting.fingerprint));
+        }
+        records.extend(posting.read.iter().cloned().map(Record::Incoming));
+        records.extend(posting.carried.iter().cloned().map(Record::Outgoing));
+        self.messages.reserve(&posting.carried);
+        self.effects
+            .store(records, Some(After::Posted(Box::new(posting))));
+    }
+
+    pub(super) fn posted(&mut self, posting: Posting, now: Now) {
+        let Posting {
+            request,
+            here,
+            read,
+            carried,
+            ..
+        } = posting;
+        let accepted = Reply::Told(Told::Posted(Posted::Accepted));
+        self.effects.reply(request, accepted);
+        if let Some(letter) = here {
+            self.letter_is_here(&letter);
+        }
+        if let Some(message) = read {
+            self.report_received(message);
+        }
+        self.queue_all(carried, now);
+        self.prune_letters(now);
+    }
+
+    pub(super) fn not_posted(&mut self, posting: &Posting, reason: &str) {
+        self.letters.forget(posting.fingerprint);
+        if let Some(letter) = &posting.here {
+            self.letters.drop_again(letter);
+        }
+        self.messages.release(&posting.carried);
+        self.effects.fail(posting.request, not_stored(reason));
+    }
+
+    /// A letter is on this disk: clients may read it, and its sender may know.
+    pub(super) fn letter_is_here(&mut self, letter: &LetterRecord) {
+        let to = letter.user.as_ref();
+        self.effects.event(Event::LetterWaits {
+            user: letter.user.clone(),
+        });
+        self.effects.event(Event::Letter(LetterNews {
+            id: letter.id,
+            from: letter.from.clone(),
+            to: to.map_or_else(|| "broadcast".to_owned(), ToString::to_string),
+            stage: Stage::Delivered,
+        }));
+    }
+
+    /// Makes the record of a letter for a user of this door, or for all of them.
+    fn kept(
+        &mut self,
+        letter: &Letter,
+        id: MessageId,
+        door: PeerId,
+        to: Option<&UserId>,
+        sender: Option<&UserId>,
+        now: Now,
+    ) -> Result<LetterRecord, (&'static str, Failure)> {
+        let frame = letter.encode();
+        if let Some(to) = to {
+            let limits = &self.settings.letters;
+            let mailbox = self.letters.mailboxes.get(to);
+            let (count, bytes) = mailbox.map_or((0, 0), |m| (m.rows.len(), m.bytes));
+            if count >= limits.count_max || bytes + frame.len() > limits.bytes_max {
+                let text = format!(
+                    "{to} is away and has {count} messages with {bytes} bytes waiting; no more \
+                     are kept."
+                );
+                return Err(("mailbox_full", Failure::unavailable(text)));
+            }
+        }
+        let row = self.letters.next_row;
+        self.letters.next_row += 1;
+        Ok(LetterRecord {
+            row,
+            id,
+            user: to.cloned(),
+            sender: sender.cloned(),
+            from: letter.from.to_string(),
+            door,
+            at_ms: now.unix_ms(),
+            fingerprint: letter.fingerprint(),
+            bytes: frame.len(),
+            frame,
+        })
+    }
+
+    /// Opens a letter that is for this node itself.
+    fn open_letter(
+        &self,
+        letter: &Letter,
+        id: MessageId,
+        door: PeerId,
+        user: &UserId,
+        now: Now,
+    ) -> Result<Incoming, &'static str> {
+        if !letter.is_signed() {
+            return Err("unsigned");
+        }
+        let text = syft::open(letter.content(), &self.own.key).map_err(|_| "cannot_open")?;
+        if text.len() > direct::TEXT_BYTES_MAX {
+            return Err("too_large");
+        }
+        Ok(Incoming {
+            id,
+            sender: Party::Member(door),
+            user: Some(self.full_name(user, door)),
+            mark: None,
+            created_ms: now.unix_ms(),
+            received_ms: now.unix_ms(),
+            via: Via::Syft,
+            text: text.to_string(),
+        })
+    }
+
+    /// Returns `user@node`.
+    pub(super) fn full_name(&self, user: &UserId, door: PeerId) -> String {
+        format!("{user}@{}", self.door_name(&door))
+    }
+
+    /// Makes the message that carries a letter to another door.
+    fn carried(
+        &mut self,
+        door: PeerId,
+        frame: String,
+        now: Now,
+    ) -> Result<Outgoing, (&'static str, Failure)> {
+        self.check_room(1, frame.len())
+            .map_err(|failure| ("outbox_full", failure))?;
+        let expiry = self.settings.expiry;
+        Ok(self.outgoing(door, OutgoingKind::Letter, frame, expiry, now))
+    }
+
+    /// Judges a letter that a door brought. It was signed by the door; what its user signed is
+    /// verified once more with the key that is pinned for him.
+    pub(super) fn judge_letter(
+        &mut self,
+        door: PeerId,
+        id: MessageId,
+        bytes: &[u8],
+        now: Now,
+    ) -> Result<Arrived, direct::Status> {
+        use direct::Status;
+        let letter = Letter::decode(bytes).map_err(|_| Status::Malformed)?;
+        let from = self.sender_at(door, &letter.from)?;
+        let key = self.key_of(&from).ok_or(Status::TryAgain)?;
+        letter.check(&key).map_err(|_| Status::WrongSignature)?;
+        if self.letters.seen.contains(&letter.fingerprint()) {
+            return Ok(Arrived::Repeated);
+        }
+        let here = self.own.peer;
+        let to = match &letter.to {
+            Addressee::Broadcast => None,
+            Addressee::User(name) => match self.meant(name).or_else(|| self.meant_here(name)) {
+                Some(Meant::User(user, at)) if at == here => Some(user),
+                Some(Meant::Member(peer)) if peer == here => {
+                    let Meant::User(user, _) = from else {
+                        return Err(Status::WrongSender);
+                    };
+                    let opened = self.open_letter(&letter, id, door, &user, now);
+                    return opened.map(Arrived::Opened).map_err(|_| Status::CannotOpen);
+                }
+                _ => return Err(Status::WrongRecipient),
+            },
+        };
+        self.kept(&letter, id, door, to.as_ref(), None, now)
+            .map(Arrived::Kept)
+            .map_err(|_| Status::MailboxFull)
+    }
+
+    /// A user of this door whose name belongs to another one by now: what was sent to him before
+    /// the sender's door knew is for him all the same.
+    fn meant_here(&self, name: &UserId) -> Option<Meant> {
+        self.local(name)
+            .map(|user| Meant::User(user, self.own.peer))
+    }
+
+    /// Finds whom a door speaks for: itself, or a user of its own.
+    fn sender_at(&self, door: PeerId, from: &UserId) -> Result<Meant, direct::Status> {
+        use direct::Status;
+        match self.meant(from) {
+            Some(Meant::Member(peer)) if peer == door => Ok(Meant::Member(door)),
+            Some(Meant::User(user, at)) if at == door => Ok(Meant::User(user, at)),
+            // Its news of a new user may still be on the way.
+            None => Err(Status::TryAgain),
+            Some(_) => Err(Status::WrongSender),
+        }
+    }
+
+    pub(super) fn letters_seen(&self, fingerprint: Fingerprint) -> bool {
+        self.letters.seen.contains(&fingerprint)
+    }
+
+    pub(super) fn see_letter(&mut self, fingerprint: Fingerprint) {
+        self.letters.see(fingerprint);
+    }
+
+    pub(super) fn forget_letter(&mut self, fingerprint: Fingerprint) {
+        self.letters.forget(fingerprint);
+    }
+
+    /// Takes room for a letter that a door brought, before it goes to the disk.
+    pub(super) fn reserve_letter(&mut self, letter: &LetterRecord) {
+        self.letters.see(letter.fingerprint);
+        self.letters.keep(letter);
+    }
+
+    pub(super) fn release_letter(&mut self, letter: &LetterRecord) {
+        self.letters.forget(letter.fingerprint);
+        self.letters.drop_again(letter);
+    }
+
+    /// Makes a letter from this node itself to a user of this very door.
+    pub(super) fn own_letter(
+        &mut self,
+        message: &Outgoing,
+        user: &UserId,
+        now: Now,
+    ) -> Result<LetterRecord, Failure> {
+        let here = self.own.peer;
+        let no_user = || Failure::not_found(format!("there is no user `{user}`"));
+        let key = self
+            .key_of(&Meant::User(user.clone(), here))
+            .ok_or_else(no_user)?;
+        let to = self.known_as(user, here);
+        let from = self.membership.own_terms().name.as_str();
+        let own = (from, &self.own.key);
+        let sealed = seal_to_user(message, &to, &key, own, &mut self.effects.rng);
+        let letter = Letter::of(sealed)
+            .map_err(|error| Failure::bad_request(format!("the message is none: {error}")))?;
+        let kept = self.kept(&letter, message.id, here, Some(user), None, now);
+        kept.map_err(|(_, failure)| failure)
+    }
+
+    /// A client of a user has his letters up to this row.
+    pub(super) fn taken(&mut self, user: &UserId, row: u64, now: Now) {
+        let Some(mailbox) = self.letters.mailboxes.get_mut(user) else {
+            return;
+        };
+        let row = row.min(self.letters.next_row - 1);
+        if row <= mailbox.taken {
+            return;
+        }
+        mailbox.taken = row;
+        let rest = mailbox.rows.split_off(&(row + 1));
+        let read = std::mem::replace(&mut mailbox.rows, rest);
+        mailbox.bytes -= read.values().map(|waiting| waiting.bytes).sum::<usize>();
+        let mut records = vec![Record::LettersTaken {
+            user: user.clone(),
+            row,
+        }];
+        for waiting in read.into_values() {
+            if waiting.door == self.own.peer {
+                records.push(Record::Read { id: waiting.id });
+            } else {
+                self.tell_read(waiting.door, waiting.id, now);
+            }
+            self.letter_news(waiting.id, waiting.from, user.to_string(), Stage::Read);
+        }
+        self.effects.store(records, None);
+    }
+
+    fn letter_news(&mut self, id: MessageId, from: String, to: String, stage: Stage) {
+        let news = LetterNews {
+            id,
+            from,
+            to,
+            stage,
+        };
+        self.effects.event(Event::Letter(news));
+    }
+
+    /// A door says that a user of its has read a letter from here.
+    pub(super) fn heard_read(&mut self, door: PeerId, id: MessageId, _now: Now) {
+        let to = self.door_name(&door);
+        self.effects.store(vec![Record::Read { id }], None);
+        self.letter_news(id, String::new(), to, Stage::Read);
+    }
+
+    /// A letter that was on its way to another door has come to its end.
+    pub(super) fn letter_settled(
+        &mut self,
+        id: MessageId,
+        frame: &str,
+        door: PeerId,
+        outcome: &Outcome,
+    ) {
+        let Ok(letter) = Letter::decode(frame.as_bytes()) else {
+            return;
+        };
+        let to = match &letter.to {
+            Addressee::Broadcast => "broadcast".to_owned(),
+            Addressee::User(name) => name.to_string(),
+        };
+        let stage = match outcome {
+            Outcome::Delivered => Stage::Delivered,
+            Outcome::Expired => Stage::Expired,
+            Outcome::Refused(why) => Stage::Refused(why.clone()),
+        };
+        let is_lost = stage != Stage::Delivered && letter.to != Addressee::Broadcast;
+        if is_lost && let Some(user) = self.local(&letter.from) {
+            let door = self.door_name(&door);
+            let why = match outcome {
+                Outcome::Refused(why) => why.clone(),
+                _ => "its time ran out".to_owned(),
+            };
+            let text = format!("Your message to {to} did not reach the node {door}: {why}.");
+            self.effects.event(Event::TellUser { user, text });
+        }
+        self.letter_news(id, letter.from.to_string(), to, stage);
+    }
+
+    /// Forgets letters whose time is over, and broadcasts that are too many.
+    pub(super) fn prune_letters(&mut self, now: Now) {
+        let age = millis(self.settings.letters.age_max);
+        // A clock that is not set says nothing about age.
+        let before_ms = if now.unix_ms() < super::CLOCK_SET_MS {
+            0
+        } else {
+            now.unix_ms().saturating_sub(age)
+        };
+        let gone = self.letters.prune(before_ms);
+        if gone.is_empty() {
+            return;
+        }
+        let rows = gone.iter().map(|(row, ..)| *row).collect();
+        self.effects.store(vec![Record::LettersGone { rows }], None);
+        for (_, user, waiting) in gone {
+            let Some(user) = user else { continue };
+            self.effects.count("letter_expired", 1);
+            self.letter_news(waiting.id, waiting.from, user.to_string(), Stage::Expired);
+        }
+    }
+}
+
+/// Seals a text of this node for a user, and signs it with the messaging key as `own` says.
+pub(super) fn seal_to_user(
+    message: &Outgoing,
+    to: &UserId,
+    key: &syft::PublicKey,
+    own: (&str, &syft::SigningKey),
+    rng: &mut impl rand_core::CryptoRng,
+) -> syft::Message {
+    let chance = syft::SealChance::from_rng(rng);
+    let content = syft::seal(&message.text, key, &chance);
+    syft::Message::signed(own.0, to.as_str(), content, message.created_ms, own.1)
+}

@@ -1,0 +1,292 @@
+//! What a door for Syft agents asks the state, and what it is told: plain data.
+//!
+//! `state/users.rs` answers what is about people, `state/letters.rs` what is about letters. A
+//! letter itself is read from the store by its row; what is in here is small.
+
+use libp2p_identity::PeerId;
+use serde::{Deserialize, Serialize};
+
+use super::io::Outcome;
+use crate::proto::{
+    mesh::{MessageId, NodeName},
+    syft::{
+        Descriptions, PublicKey, UserId,
+        door::{NewUser, TokenId},
+        letter::{Fingerprint, Letter},
+    },
+};
+
+/// What a door asks.
+#[derive(Clone, Debug)]
+pub enum Ask {
+    /// Take up a user.
+    Register {
+        /// Who.
+        user: NewUser,
+    },
+    /// Take a user of this door out, so that his name may be registered with another key.
+    Forget {
+        /// Who.
+        user: String,
+    },
+    /// Who is known by this name?
+    Find {
+        /// `user` or `user@node`.
+        name: UserId,
+    },
+    /// Which user of this door logs in under this name?
+    Local {
+        /// His id, or `user@node` with this node.
+        name: UserId,
+    },
+    /// Everybody, with who is here.
+    Everybody,
+    /// Replace what a user of this door says he can do.
+    Describe {
+        /// Under which name he is logged in.
+        name: UserId,
+        /// The texts.
+        descriptions: Descriptions,
+    },
+    /// May this token speak for this user of this door?
+    Admit {
+        /// Under which name it logged in.
+        name: UserId,
+        /// The key that it logged in with, as tokens name it.
+        key: String,
+        /// The token.
+        token: TokenId,
+    },
+    /// No more of this token.
+    Revoke {
+        /// The token.
+        token: TokenId,
+        /// When it would have ended in any case, Unix ms.
+        until_ms: u64,
+    },
+    /// A client of a user of this door came.
+    Arrived(UserId),
+    /// A client of a user of this door went.
+    Left(UserId),
+    /// Carry a letter. Its signature was checked with the key of the user's admission.
+    Post {
+        /// The user of this door who sends it.
+        user: UserId,
+        /// The letter.
+        letter: Box<Letter>,
+    },
+    /// A client of this user has all his letters up to this row.
+    Taken {
+        /// The user of this door.
+        user: UserId,
+        /// The row.
+        row: u64,
+    },
+    /// Something about a foreign server.
+    Server(ToServer),
+}
+
+/// What the connection to a foreign server asks.
+#[derive(Clone, Debug)]
+pub enum ToServer {
+    /// What is to be sent there?
+    Fetch {
+        /// The server.
+        server: NodeName,
+    },
+    /// A message has come to its end.
+    Settle {
+        /// The server.
+        server: NodeName,
+        /// The message.
+        id: MessageId,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// The server says that this is the key of one of its users. Which key counts?
+    Pin {
+        /// The server.
+        server: NodeName,
+        /// The user.
+        user: UserId,
+        /// The key.
+        key: PublicKey,
+    },
+    /// A message came that its sender signed; into the inbox with it.
+    Received {
+        /// The server.
+        server: NodeName,
+        /// The sender.
+        from: UserId,
+        /// The text.
+        text: String,
+        /// What a repetition would have in common with it.
+        fingerprint: Fingerprint,
+    },
+}
+
+/// A message that waits for a foreign server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetched {
+    /// Its name.
+    pub id: MessageId,
+    /// For whom.
+    pub user: UserId,
+    /// What.
+    pub text: String,
+    /// When it was accepted, Unix ms.
+    pub created_ms: u64,
+}
+
+/// What a door is told.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Told {
+    /// He is on disk, now or already with this very key.
+    Registered,
+    /// It is on disk, or needs none.
+    Done,
+    /// Who it is, if anybody.
+    Found(Option<Found>),
+    /// Everybody.
+    Everybody(Vec<User>),
+    /// The token may speak.
+    Admitted(Admitted),
+    /// What became of a letter.
+    Posted(Posted),
+    /// Messages for a foreign server, in their order.
+    Fetched(Vec<Fetched>),
+    /// The key that counts; `None` if there are too many.
+    Pinned(Option<PublicKey>),
+}
+
+/// Who is known by a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The name for people.
+    pub title: String,
+    /// The key.
+    pub key: PublicKey,
+    /// What he says he can do.
+    pub descriptions: Descriptions,
+    /// The user of this door that it is, if he is one of this door.
+    pub here: Option<UserId>,
+}
+
+/// A user whose token may speak.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admitted {
+    /// His id at this door.
+    pub user: UserId,
+    /// His key.
+    pub key: PublicKey,
+    /// The last row that he has.
+    pub taken: u64,
+    /// If the name he logged in with means somebody else: what to tell him.
+    pub warning: Option<String>,
+}
+
+/// What became of a letter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Posted {
+    /// It is on disk, here or on its way to the other door.
+    Accepted,
+    /// It was carried before.
+    Repeated,
+}
+
+/// One user, as `pimesh gateway syft users` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    /// The name under which the mesh knows him.
+    pub name: String,
+    /// His id at his door.
+    pub user: String,
+    /// The name of his door, which is a member of the mesh.
+    pub door: String,
+    /// His name for people.
+    pub title: String,
+    /// Base64 of his key.
+    pub key: String,
+    /// Another key that his door showed and that is refused.
+    pub shown: Option<String>,
+    /// Whether a client of his is connected; for a member whether the node is.
+    pub online: bool,
+    /// Letters that wait for him here.
+    pub waiting: usize,
+    /// Whether this is a member node itself.
+    pub is_node: bool,
+}
+
+/// A user, as he is on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserRecord {
+    /// His id at his door.
+    pub id: UserId,
+    /// His door.
+    pub door: PeerId,
+    /// His name for people.
+    pub title: String,
+    /// His key, pinned.
+    pub key: PublicKey,
+    /// Another key that his door showed later.
+    pub shown: Option<PublicKey>,
+    /// When he registered, by his door's clock, Unix ms; 0 if that clock was not set.
+    pub registered_ms: u64,
+    /// What he says he can do.
+    pub descriptions: Descriptions,
+    /// The last row that he has; for users of this door.
+    pub taken: u64,
+}
+
+/// A letter on the disk of the door of its recipient.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LetterRecord {
+    /// Its place; grows.
+    pub row: u64,
+    /// Its name in the whole mesh.
+    pub id: MessageId,
+    /// For whom; `None` for all users of this door but the sender.
+    pub user: Option<UserId>,
+    /// The sender's id, if he is a user of this door.
+    pub sender: Option<UserId>,
+    /// The sender, as people know him.
+    pub from: String,
+    /// The member that brought it; this node for its own users.
+    pub door: PeerId,
+    /// When it came, Unix ms.
+    pub at_ms: u64,
+    /// What a repetition would have in common with it.
+    pub fingerprint: Fingerprint,
+    /// The frame without an id; empty when it was loaded, for it stays on disk.
+    pub frame: String,
+    /// Its length in bytes.
+    pub bytes: usize,
+}
+
+/// How far a letter is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "stage", content = "reason", rename_all = "snake_case")]
+pub enum Stage {
+    /// It is on the disk of the recipient's door.
+    Delivered,
+    /// A client of the recipient has it.
+    Read,
+    /// The recipient's door, or this one, did not take it.
+    Refused(String),
+    /// Its time ran out.
+    Expired,
+}
+
+/// News of a letter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LetterNews {
+    /// Its name in the whole mesh.
+    pub id: MessageId,
+    /// Who sent it.
+    pub from: String,
+    /// Whom it is for; `broadcast` for all.
+    pub to: String,
+    /// How far it is.
+    #[serde(flatten)]
+    pub stage: Stage,
+}

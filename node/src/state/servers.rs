@@ -1,0 +1,191 @@
+//! Foreign Syft servers that this node is a client of: what is to be sent there, what came from
+//! there, and the keys of their users, pinned on first use.
+//!
+//! A server is no member. Here it goes under a peer id that is made of its name and that no node
+//! can have a key for; so its messages wait in the same outbox, and the keys of its users are kept
+//! where those of other doors are. The connection itself is `gateway/syft/server.rs`.
+
+use libp2p_identity::PeerId;
+use sha2::{Digest, Sha256};
+
+use super::{
+    After, State,
+    io::{Event, Failure, Incoming, Now, OutgoingKind, Party, Record, Reply, RequestId, Via},
+    post::{Fetched, ToServer, Told, UserRecord},
+    users::Meant,
+};
+use crate::proto::{
+    mesh::{MessageId, NodeName},
+    syft::{Descriptions, PublicKey, UserId},
+};
+
+/// Most messages that a server's connection takes at once.
+const FETCH_MAX: usize = 64;
+
+/// Most pinned keys of users of one server.
+const PINS_MAX: usize = 4096;
+
+/// Returns the peer id under which a server goes here: a hash that is none of a key.
+fn peer_of(server: &NodeName) -> PeerId {
+    let mut bytes = vec![0x12, 0x20];
+    bytes.extend(
+        Sha256::new_with_prefix("pimesh/syft-server/1\0")
+            .chain_update(server.as_str())
+            .finalize(),
+    );
+    PeerId::from_bytes(&bytes).expect("a SHA-256 multihash")
+}
+
+impl State {
+    /// Finds the server that stands behind the last `@`, if there is one of that name.
+    pub(super) fn meant_at_server(&self, text: &str) -> Option<Meant> {
+        let (user, name) = text.rsplit_once('@')?;
+        let server = self.settings.servers.iter().find(|s| s.as_str() == name)?;
+        Some(Meant::User(user.parse().ok()?, peer_of(server)))
+    }
+
+    /// Returns the name of the server that goes under this peer id.
+    pub(super) fn server_name(&self, peer: &PeerId) -> Option<&NodeName> {
+        self.settings.servers.iter().find(|s| peer_of(s) == *peer)
+    }
+
+    pub(super) fn asked_by_server(&mut self, request: RequestId, ask: ToServer, now: Now) {
+        match ask {
+            ToServer::Fetch { server } => {
+                let told = Told::Fetched(self.fetch(&server));
+                self.effects.reply(request, Reply::Told(told));
+            }
+            ToServer::Settle {
+                server,
+                id,
+                outcome,
+            } => {
+                self.settle(peer_of(&server), vec![(id, outcome)], now);
+                self.effects.reply(request, Reply::Told(Told::Done));
+            }
+            ToServer::Pin { server, user, key } => {
+                let pinned = self.pin_user(&server, user, key);
+                self.effects
+                    .reply(request, Reply::Told(Told::Pinned(pinned)));
+            }
+            ToServer::Received {
+                server,
+                from,
+                text,
+                fingerprint,
+            } => {
+                if self.letters_seen(fingerprint) {
+                    return self.effects.reply(request, Reply::Told(Told::Done));
+                }
+                let message = Incoming {
+                    id: MessageId(self.effects.random()),
+                    sender: Party::Member(peer_of(&server)),
+                    user: Some(format!("{from}@{server}")),
+                    mark: None,
+                    created_ms: now.unix_ms(),
+                    received_ms: now.unix_ms(),
+                    via: Via::Syft,
+                    text,
+                };
+                let records = vec![Record::Incoming(message.clone()), Record::Seen(fingerprint)];
+                self.see_letter(fingerprint);
+                let received = ServerReceived {
+                    request,
+                    message,
+                    fingerprint,
+                };
+                let after = After::ServerReceived(Box::new(received));
+                self.effects.store(records, Some(after));
+            }
+        }
+    }
+
+    fn fetch(&self, server: &NodeName) -> Vec<Fetched> {
+        let peer = peer_of(server);
+        let waiting = self.messages.waiting_for(&peer).take(FETCH_MAX);
+        let fetched = waiting.filter_map(|message| match &message.kind {
+            OutgoingKind::User { user, .. } => Some(Fetched {
+                id: message.id,
+                user: user.clone(),
+                text: message.text.clone(),
+                created_ms: message.created_ms,
+            }),
+            OutgoingKind::Member | OutgoingKind::Letter => None,
+        });
+        fetched.collect()
+    }
+
+    /// Pins the key of a server's user on first use; says which key counts.
+    fn pin_user(&mut self, server: &NodeName, user: UserId, key: PublicKey) -> Option<PublicKey> {
+        let peer = peer_of(server);
+        if let Some(entry) = self.users.get(&user, peer) {
+            let pinned = entry.record.key;
+            let is_news = pinned != key && entry.record.shown != Some(key);
+            if is_news {
+                let record = self.users.show(&user, peer, key);
+                self.effects.store(
+                    record
+                        .map(|user| Record::User(Box::new(user)))
+                        .into_iter()
+                        .collect(),
+                    None,
+                );
+                self.effects.refused(None, "user", "other_key");
+                self.effects.event(Event::UserKeyChanged {
+                    name: format!("{user}@{server}"),
+                    pinned: Box::new(pinned),
+                    shown: Box::new(key),
+                });
+            }
+            return Some(pinned);
+        }
+        if self.users.of_door(peer).count() >= PINS_MAX {
+            return None;
+        }
+        let record = UserRecord {
+            id: user,
+            door: peer,
+            title: String::new(),
+            key,
+            shown: None,
+            registered_ms: 0,
+            descriptions: Descriptions::default(),
+            taken: 0,
+        };
+        self.users.insert(record.clone());
+        self.effects
+            .store(vec![Record::User(Box::new(record))], None);
+        Some(key)
+    }
+
+    pub(super) fn server_message_stored(&mut self, received: ServerReceived) {
+        self.effects
+            .reply(received.request, Reply::Told(Told::Done));
+        self.report_received(received.message);
+    }
+
+    pub(super) fn server_message_not_stored(
+        &mut self,
+        received: &ServerReceived,
+        failure: Failure,
+    ) {
+        self.forget_letter(received.fingerprint);
+        self.effects.fail(received.request, failure);
+    }
+
+    /// Has the connection of a server look after what waits for it.
+    pub(super) fn wake_server(&mut self, peer: &PeerId) {
+        if let Some(server) = self.server_name(peer)
+            && let Ok(user) = server.as_str().parse()
+        {
+            self.effects.event(Event::LetterWaits { user: Some(user) });
+        }
+    }
+}
+
+/// A message of a server on its way to the disk.
+pub(super) struct ServerReceived {
+    request: RequestId,
+    message: Incoming,
+    fingerprint: crate::proto::syft::letter::Fingerprint,
+}

@@ -1,0 +1,365 @@
+//! The door for Syft agents: names, letters, and what members tell each other of their users.
+
+use super::*;
+use crate::{
+    proto::{
+        mesh::{
+            direct::Kind,
+            users::{Request as UsersRequest, ToldUser},
+        },
+        syft::{
+            UserId,
+            door::NewUser,
+            letter::{Letter, numbered},
+        },
+    },
+    state::post::{Ask, Posted, Stage, Told},
+};
+
+fn id(text: &str) -> UserId {
+    text.parse().expect("a user id")
+}
+
+/// The key of a user: made of the first letter of his name.
+fn user_key(name: &str) -> syft::SigningKey {
+    syft::SigningKey::from_seed(&[name.as_bytes()[0]; 32])
+}
+
+fn ask(state: &mut State, ask: Ask) -> Vec<Output> {
+    feed(state, Input::Control(RequestId(7), ask.into()))
+}
+
+fn told(outputs: &[Output]) -> Option<Result<Told, Failure>> {
+    outputs.iter().find_map(|output| match output {
+        Output::Reply(_, Ok(Reply::Told(told))) => Some(Ok(told.clone())),
+        Output::Reply(_, Err(failure)) => Some(Err(failure.clone())),
+        _ => None,
+    })
+}
+
+fn ticket(outputs: &[Output]) -> Option<Ticket> {
+    outputs.iter().find_map(|output| match output {
+        Output::Store(ticket, _) => Some(*ticket),
+        _ => None,
+    })
+}
+
+/// Asks, and writes to disk what is to be written.
+fn done(state: &mut State, what: Ask) -> Result<Told, Failure> {
+    let mut outputs = ask(state, what);
+    if let Some(ticket) = ticket(&outputs) {
+        outputs.extend(feed(state, Input::Stored(ticket)));
+    }
+    told(&outputs).expect("an answer")
+}
+
+fn register(state: &mut State, name: &str) -> Result<Told, Failure> {
+    let user = NewUser {
+        id: id(name),
+        title: String::new(),
+        key: *user_key(name).public(),
+    };
+    done(state, Ask::Register { user })
+}
+
+fn letter_of(from: &str, to: &str, number: u64, signer: &str) -> Letter {
+    let content = if to == "broadcast" {
+        "hello".to_owned()
+    } else {
+        let chance = &mut rand_chacha::ChaCha20Rng::from_seed([1; 32]);
+        let key = *user_key(to).public();
+        syft::seal("hello", &key, &syft::SealChance::from_rng(chance))
+    };
+    let unix_ms = NOW.unix_ms() + 4 * number;
+    let message = syft::Message::signed(from, to, content, unix_ms, &user_key(signer));
+    Letter::of(message).expect("a letter")
+}
+
+fn post(from: &str, to: &str, number: u64) -> Ask {
+    Ask::Post {
+        user: id(from),
+        letter: Box::new(letter_of(from, to, number, from)),
+    }
+}
+
+/// A node with a door, and the member with seed 2 connected.
+fn door() -> State {
+    let mut state = state(Settings::default());
+    open(&mut state);
+    for name in ["alice", "bob"] {
+        assert_eq!(register(&mut state, name), Ok(Told::Registered));
+    }
+    state
+}
+
+fn told_user(name: &str, registered_ms: u64) -> ToldUser {
+    ToldUser {
+        id: id(name),
+        title: String::new(),
+        key: *user_key(name).public(),
+        registered_ms,
+        descriptions: syft::Descriptions::default(),
+        online: true,
+    }
+}
+
+/// Has the member with seed 2 tell of its users.
+fn hear(state: &mut State, users: Vec<ToldUser>) -> Vec<Output> {
+    let request = UsersRequest {
+        users,
+        read: Vec::new(),
+    };
+    hear_request(state, &request)
+}
+
+fn hear_request(state: &mut State, request: &UsersRequest) -> Vec<Output> {
+    feed(
+        state,
+        Input::Net(NetInput::Request {
+            peer: peer_of_seed(2),
+            protocol: Protocol::Users,
+            id: InboundId(50),
+            bytes: request.encode(),
+        }),
+    )
+}
+
+/// Has the member with seed 2 bring a letter; returns what becomes of it.
+fn bring(state: &mut State, letter: &Letter, sequence: u64) -> Status {
+    let frame = Frame {
+        id: MessageId([9; 16]),
+        sender: peer_of_seed(2),
+        recipient: peer_of_seed(1),
+        epoch: 5,
+        sequence,
+        created_ms: NOW.unix_ms(),
+        expires_ms: NOW.unix_ms() + 1000,
+        syft: letter.encode().into_bytes(),
+        kind: Kind::Letter,
+    };
+    let request = DirectRequest {
+        messages: vec![frame.sign(&messaging_key(2))],
+    };
+    let mut outputs = feed(
+        state,
+        Input::Net(NetInput::Request {
+            peer: peer_of_seed(2),
+            protocol: Protocol::Direct,
+            id: InboundId(9),
+            bytes: request.encode(),
+        }),
+    );
+    if let Some(ticket) = ticket(&outputs) {
+        outputs = feed(state, Input::Stored(ticket));
+    }
+    answer_of(&outputs).0.expect("an answer")
+}
+
+fn known_as(state: &mut State, user: &str, door: &str) -> String {
+    let Ok(Told::Everybody(users)) = done(state, Ask::Everybody) else {
+        panic!("everybody")
+    };
+    let fits = |u: &&crate::state::post::User| u.user == user && u.door == door;
+    users.iter().find(fits).expect("known").name.clone()
+}
+
+#[test]
+fn a_name_belongs_to_the_door_that_registered_it_first() {
+    let here_ms = NOW.unix_ms();
+    for (there_ms, ours) in [
+        (here_ms - 1, "alice@pi-1"),
+        (here_ms + 1, "alice"),
+        // A clock that was not set comes last, whatever it says.
+        (0, "alice"),
+        (5, "alice"),
+    ] {
+        let mut state = door();
+        let outputs = hear(&mut state, vec![told_user("alice", there_ms)]);
+        let theirs = if ours == "alice" {
+            "alice@pi-2"
+        } else {
+            "alice"
+        };
+        assert_eq!(known_as(&mut state, "alice", "pi-1"), ours, "{there_ms}");
+        assert_eq!(known_as(&mut state, "alice", "pi-2"), theirs, "{there_ms}");
+        let is_news = |o: &Output| matches!(o, Output::Event(Event::NameTaken { .. }));
+        assert_eq!(outputs.iter().any(is_news), ours != "alice");
+    }
+}
+
+#[test]
+fn who_lost_his_name_writes_under_the_full_one_only() {
+    let mut state = door();
+    hear(&mut state, vec![told_user("alice", NOW.unix_ms() - 1)]);
+    let refused = done(&mut state, post("alice", "bob", 1));
+    assert_eq!(refused.map_err(|f| f.kind), Err(FailureKind::Conflict));
+    let ask = Ask::Post {
+        user: id("alice"),
+        letter: Box::new(letter_of("alice@pi-1", "bob", 2, "alice")),
+    };
+    assert_eq!(done(&mut state, ask), Ok(Told::Posted(Posted::Accepted)));
+}
+
+#[test]
+fn no_name_is_given_that_means_somebody_already() {
+    let mut state = door();
+    hear(&mut state, vec![told_user("carol", NOW.unix_ms())]);
+    for name in ["carol", "pi-1", "pi-2", "x@pi-2", "x@pi-1"] {
+        let refused = register(&mut state, name).map_err(|failure| failure.kind);
+        assert_eq!(refused, Err(FailureKind::Conflict), "{name}");
+    }
+}
+
+#[test]
+fn a_letter_is_accepted_once_it_is_on_disk_and_not_before() {
+    let mut state = door();
+    let outputs = ask(&mut state, post("alice", "bob", 1));
+    assert_eq!(told(&outputs), None);
+    let ticket = ticket(&outputs).expect("records");
+    let outputs = feed(&mut state, Input::Stored(ticket));
+    let accepted = Ok(Told::Posted(Posted::Accepted));
+    assert_eq!(told(&outputs), Some(accepted));
+
+    let outputs = ask(&mut state, post("alice", "bob", 2));
+    let failed = self::ticket(&outputs).expect("records");
+    let input = Input::StoreFailed(failed, "full".to_owned());
+    let outputs = feed(&mut state, input);
+    assert!(matches!(told(&outputs), Some(Err(_))));
+    let again = done(&mut state, post("alice", "bob", 2));
+    assert_eq!(again, Ok(Told::Posted(Posted::Accepted)), "it is not known");
+}
+
+#[test]
+fn a_letter_that_comes_again_is_carried_once() {
+    let mut state = door();
+    let first = done(&mut state, post("alice", "bob", 1));
+    assert_eq!(first, Ok(Told::Posted(Posted::Accepted)));
+    let again = ask(&mut state, post("alice", "bob", 1));
+    assert_eq!(told(&again), Some(Ok(Told::Posted(Posted::Repeated))));
+    assert_eq!(ticket(&again), None);
+}
+
+#[test]
+fn a_full_mailbox_is_told_and_has_room_again_when_letters_were_taken() {
+    let mut state = door();
+    state.settings.letters.count_max = 2;
+    for number in 0..2 {
+        done(&mut state, post("alice", "bob", number)).expect("room");
+    }
+    let full = done(&mut state, post("alice", "bob", 3)).map_err(|f| f.kind);
+    assert_eq!(full, Err(FailureKind::Unavailable));
+    let outputs = ask(
+        &mut state,
+        Ask::Taken {
+            user: id("bob"),
+            row: 1,
+        },
+    );
+    let read = outputs.iter().filter(
+        |output| matches!(output, Output::Event(Event::Letter(news)) if news.stage == Stage::Read),
+    );
+    assert_eq!(read.count(), 1);
+    assert!(done(&mut state, post("alice", "bob", 3)).is_ok());
+}
+
+#[test]
+fn what_a_door_brings_is_judged_by_the_pinned_key_of_its_own_users() {
+    let mut state = door();
+    let letter = |from: &str, number, signer: &str| letter_of(from, "bob", number, signer);
+    // Its news of carol may still be on the way.
+    let early = bring(&mut state, &letter("carol", 1, "carol"), 1);
+    assert_eq!(early, Status::TryAgain);
+    hear(&mut state, vec![told_user("carol", NOW.unix_ms())]);
+    let cases = [
+        ("carol", "carol", Status::Stored),
+        ("carol", "xavier", Status::WrongSignature),
+        ("alice", "alice", Status::WrongSender),
+        ("pi-1", "alice", Status::WrongSender),
+        ("pi-2", "alice", Status::WrongSignature),
+    ];
+    for (sequence, (from, signer, expected)) in (10..).zip(cases) {
+        let status = bring(&mut state, &letter(from, 5, signer), sequence);
+        assert_eq!(status, expected, "{from} signed by {signer}");
+    }
+    let mut changed = told_user("carol", NOW.unix_ms());
+    changed.key = *user_key("xavier").public();
+    let outputs = hear(&mut state, vec![changed]);
+    let is_news = |o: &Output| matches!(o, Output::Event(Event::UserKeyChanged { .. }));
+    assert!(outputs.iter().any(is_news));
+    let status = bring(&mut state, &letter("carol", 6, "xavier"), 99);
+    assert_eq!(status, Status::WrongSignature, "the first key counts");
+}
+
+#[test]
+fn a_letter_that_two_doors_bring_is_kept_once_and_its_mark_moves() {
+    let mut state = door();
+    hear(&mut state, vec![told_user("carol", NOW.unix_ms())]);
+    let letter = letter_of("carol", "bob", 1, "carol");
+    assert_eq!(bring(&mut state, &letter, 1), Status::Stored);
+    assert_eq!(bring(&mut state, &letter, 2), Status::Stored);
+    assert_eq!(bring(&mut state, &letter, 2), Status::Duplicate);
+    assert_eq!(state.letters.count_for(&id("bob"), true), 1);
+}
+
+#[test]
+fn members_are_told_of_users_one_request_at_a_time() {
+    let mut state = state(Settings::default());
+    open(&mut state);
+    let requests = |outputs: &[Output]| -> Vec<(OutboundId, UsersRequest)> {
+        let request = |output: &Output| match output {
+            Output::Net(NetOutput::Request {
+                protocol: Protocol::Users,
+                id,
+                bytes,
+                ..
+            }) => Some((*id, UsersRequest::decode(bytes).expect("a request"))),
+            _ => None,
+        };
+        outputs.iter().filter_map(request).collect()
+    };
+    let mut all = Vec::new();
+    for name in ["alice", "bob", "carol"] {
+        let user = NewUser {
+            id: id(name),
+            title: String::new(),
+            key: *user_key(name).public(),
+        };
+        let outputs = ask(&mut state, Ask::Register { user });
+        let ticket = ticket(&outputs).expect("records");
+        all.extend(feed(&mut state, Input::Stored(ticket)));
+    }
+    let first = requests(&all);
+    assert_eq!(first.len(), 1, "{first:?}");
+    // It gets lost; everything goes again half a second later.
+    let result = Err("lost".to_owned());
+    let id = first[0].0;
+    let outputs = feed(&mut state, Input::Net(NetInput::Response { id, result }));
+    assert!(requests(&outputs).is_empty());
+    state.handle_timeout(later(Duration::from_millis(500)));
+    let again = requests(&super::outputs(&mut state));
+    assert_eq!(again.len(), 1);
+    let names: Vec<&str> = again[0].1.users.iter().map(|u| u.id.as_str()).collect();
+    assert_eq!(names, ["alice", "bob", "carol"]);
+}
+
+#[test]
+fn when_a_connection_is_lost_the_users_behind_it_are_offline() {
+    let mut state = door();
+    hear(&mut state, vec![told_user("carol", NOW.unix_ms())]);
+    let outputs = feed(
+        &mut state,
+        Input::Net(NetInput::Disconnected {
+            peer: peer_of_seed(2),
+            connection: Connection(1),
+            reason: "pulled".to_owned(),
+        }),
+    );
+    let is_offline = |o: &Output| matches!(o, Output::Event(Event::Presence { name, online: false }) if name == "carol");
+    assert!(outputs.iter().any(is_offline));
+}
+
+#[test]
+fn the_numbers_of_frames_are_rows() {
+    let letter = letter_of("alice", "bob", 1, "alice");
+    assert!(numbered(3, &letter.encode()).starts_with(r#"{"id":3,"from":"alice""#));
+}

@@ -1,0 +1,560 @@
+//! Who can be written to: the users of this door and of the others, and the members themselves.
+//!
+//! One name space for the whole mesh (`proto-specs/syft.md`, section 14): a name belongs to the
+//! door where it was registered first; whoever registered it elsewhere at the same time, while the
+//! doors could not hear each other, is `user@node`. Keys are pinned on first use. What doors tell
+//! each other is in `telling`.
+
+mod telling;
+
+use std::collections::BTreeMap;
+
+use libp2p_identity::PeerId;
+
+pub(super) use self::telling::Telling;
+use super::{
+    After, CLOCK_SET_MS, State,
+    io::{Command, Event, Failure, Now, Record, Reply, RequestId},
+    post::{Admitted, Ask, Found, Told, User, UserRecord},
+};
+use crate::proto::{
+    mesh::users::USERS_PER_DOOR_MAX,
+    syft::{
+        Descriptions, PublicKey, UserId,
+        door::{NewUser, TokenId, key_name},
+    },
+};
+
+/// Most revoked tokens that are remembered. A token that was revoked before so many others ends
+/// by itself sooner or later.
+const REVOKED_MAX: usize = 16_384;
+
+/// A user.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) record: UserRecord,
+    /// Clients that are connected; of another door's user 1 or 0.
+    pub(super) clients: u32,
+    /// Whether this user was told that his name means somebody else.
+    told_conflict: bool,
+}
+
+/// Whom a name means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Meant {
+    /// A member node itself.
+    Member(PeerId),
+    /// A user, and his door.
+    User(UserId, PeerId),
+}
+
+/// All users that are known.
+pub(super) struct Users {
+    entries: BTreeMap<(UserId, PeerId), Entry>,
+    revoked: BTreeMap<TokenId, u64>,
+    pub(super) telling: BTreeMap<PeerId, Telling>,
+}
+
+impl Users {
+    pub(super) fn load(users: Vec<UserRecord>, revoked: Vec<(TokenId, u64)>) -> Self {
+        let entry = |record: UserRecord| {
+            let key = (record.id.clone(), record.door);
+            (key, Entry::new(record))
+        };
+        Self {
+            entries: users.into_iter().map(entry).collect(),
+            revoked: revoked.into_iter().collect(),
+            telling: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn get(&self, user: &UserId, door: PeerId) -> Option<&Entry> {
+        self.entries.get(&(user.clone(), door))
+    }
+
+    fn get_mut(&mut self, user: &UserId, door: PeerId) -> Option<&mut Entry> {
+        self.entries.get_mut(&(user.clone(), door))
+    }
+
+    pub(super) fn insert(&mut self, record: UserRecord) {
+        let key = (record.id.clone(), record.door);
+        self.entries.insert(key, Entry::new(record));
+    }
+
+    /// Notes that another key than the pinned one was shown for a user.
+    pub(super) fn show(
+        &mut self,
+        user: &UserId,
+        door: PeerId,
+        key: PublicKey,
+    ) -> Option<UserRecord> {
+        let entry = self.get_mut(user, door)?;
+        entry.record.shown = Some(key);
+        Some(entry.record.clone())
+    }
+
+    /// Returns those who registered one name, at whatever door.
+    fn named<'a>(&'a self, name: &'a UserId) -> impl Iterator<Item = &'a Entry> {
+        self.entries
+            .range((name.clone(), lowest_peer())..)
+            .take_while(move |((id, _), _)| id == name)
+            .map(|(_, entry)| entry)
+    }
+
+    pub(super) fn of_door(&self, door: PeerId) -> impl Iterator<Item = &Entry> {
+        let all = self.entries.values();
+        all.filter(move |entry| entry.record.door == door)
+    }
+
+    /// Says whether any user of this door is known: then it is one.
+    pub(super) fn is_door(&self, peer: PeerId) -> bool {
+        self.of_door(peer).next().is_some()
+    }
+}
+
+impl Entry {
+    const fn new(record: UserRecord) -> Self {
+        Self {
+            record,
+            clients: 0,
+            told_conflict: false,
+        }
+    }
+
+    /// The order in which a name was registered. One whose door had no clock then comes last.
+    fn rank(&self) -> (bool, u64, PeerId) {
+        let record = &self.record;
+        let undated = record.registered_ms < CLOCK_SET_MS;
+        (undated, record.registered_ms, record.door)
+    }
+}
+
+/// The smallest key of a range over peers: peer ids are ordered by their bytes, and the identity
+/// hash of nothing comes before all others.
+fn lowest_peer() -> PeerId {
+    PeerId::from_bytes(&[0, 0]).expect("the identity hash of no bytes")
+}
+
+impl State {
+    pub(super) fn asked_by_door(&mut self, request: RequestId, ask: Ask, now: Now) {
+        let answer = match ask {
+            Ask::Register { user } => return self.register(request, user, now),
+            Ask::Forget { user } => return self.forget(request, &user),
+            Ask::Describe { name, descriptions } => {
+                return self.describe(request, &name, descriptions, now);
+            }
+            Ask::Revoke { token, until_ms } => return self.revoke_token(request, token, until_ms),
+            Ask::Server(ask) => return self.asked_by_server(request, ask, now),
+            Ask::Post { user, letter } => return self.post(request, &user, *letter, now),
+            Ask::Find { name } => Ok(Told::Found(self.found(&name))),
+            Ask::Local { name } => Ok(Told::Found(self.local(&name).and_then(|user| {
+                let meant = Meant::User(user, self.own.peer);
+                self.found_user(&meant)
+            }))),
+            Ask::Everybody => Ok(Told::Everybody(self.everybody())),
+            Ask::Admit { name, key, token } => self.admit(&name, &key, token).map(Told::Admitted),
+            Ask::Arrived(user) => {
+                self.presence(&user, 1, now);
+                Ok(Told::Done)
+            }
+            Ask::Left(user) => {
+                self.presence(&user, -1, now);
+                Ok(Told::Done)
+            }
+            Ask::Taken { user, row } => {
+                self.taken(&user, row, now);
+                Ok(Told::Done)
+            }
+        };
+        match answer {
+            Ok(told) => self.effects.reply(request, Reply::Told(told)),
+            Err(failure) => self.effects.fail(request, failure),
+        }
+    }
+
+    /// Returns the name of a door in `user@node`.
+    pub(super) fn door_name(&self, door: &PeerId) -> String {
+        if *door == self.own.peer {
+            self.membership.own_terms().name.to_string()
+        } else if let Some(server) = self.server_name(door) {
+            server.to_string()
+        } else {
+            self.name_of(door)
+        }
+    }
+
+    fn is_door_here(&self, door: &PeerId) -> bool {
+        *door == self.own.peer || self.membership.is_known(door)
+    }
+
+    /// Returns the members with this name, the one that had it first in front.
+    fn members_named(&self, name: &str) -> Vec<PeerId> {
+        let own = self.membership.own_terms();
+        let all = self.membership.members().map(|(_, terms)| terms);
+        let mut named: Vec<_> = all
+            .chain([own])
+            .filter(|terms| terms.name.as_str() == name)
+            .map(|terms| (terms.issued_ms, terms.peer))
+            .collect();
+        named.sort_unstable();
+        named.into_iter().map(|(_, peer)| peer).collect()
+    }
+
+    /// Finds the door to which a bare name belongs.
+    fn owner(&self, name: &UserId) -> Option<PeerId> {
+        let named = self.users.named(name);
+        let here = named.filter(|entry| self.is_door_here(&entry.record.door));
+        here.min_by_key(|entry| entry.rank())
+            .map(|entry| entry.record.door)
+    }
+
+    /// Finds whom a name means, in the whole mesh.
+    pub(super) fn meant(&self, name: &UserId) -> Option<Meant> {
+        if let Some(&member) = self.members_named(name.as_str()).first() {
+            return Some(Meant::Member(member));
+        }
+        if let Some(door) = self.owner(name) {
+            return Some(Meant::User(name.clone(), door));
+        }
+        let (user, node) = name.split()?;
+        self.members_named(node).into_iter().find_map(|door| {
+            if self.users.get(&user, door).is_some() {
+                Some(Meant::User(user.clone(), door))
+            } else {
+                (user.as_str() == node).then_some(Meant::Member(door))
+            }
+        })
+    }
+
+    /// Returns the name under which the mesh knows a user.
+    pub(super) fn known_as(&self, user: &UserId, door: PeerId) -> UserId {
+        if self.meant(user) == Some(Meant::User(user.clone(), door)) {
+            return user.clone();
+        }
+        user.at(&self.door_name(&door))
+            .unwrap_or_else(|_| user.clone())
+    }
+
+    /// Returns the key of a member or user.
+    pub(super) fn key_of(&self, meant: &Meant) -> Option<PublicKey> {
+        match meant {
+            Meant::Member(peer) if *peer == self.own.peer => Some(*self.own.key.public()),
+            Meant::Member(peer) => self.membership.terms(peer).map(|terms| terms.messaging_key),
+            Meant::User(user, door) => self.users.get(user, *door).map(|entry| entry.record.key),
+        }
+    }
+
+    fn found(&self, name: &UserId) -> Option<Found> {
+        self.found_user(&self.meant(name)?)
+    }
+
+    fn found_user(&self, meant: &Meant) -> Option<Found> {
+        let key = self.key_of(meant)?;
+        Some(match meant {
+            Meant::Member(peer) => Found {
+                title: self.door_name(peer),
+                key,
+                descriptions: Descriptions::default(),
+                here: None,
+            },
+            Meant::User(user, door) => {
+                let record = &self.users.get(user, *door)?.record;
+                Found {
+                    title: record.title.clone(),
+                    key,
+                    descriptions: record.descriptions.clone(),
+                    here: (*door == self.own.peer).then(|| user.clone()),
+                }
+            }
+        })
+    }
+
+    fn everybody(&self) -> Vec<User> {
+        let users = self.users.entries.values();
+        let users = users.filter(|entry| self.is_door_here(&entry.record.door));
+        let users = users.map(
+            |Entry {
+                 record, clients, ..
+             }| User {
+                name: self.known_as(&record.id, record.door).to_string(),
+                user: record.id.to_string(),
+                door: self.door_name(&record.door),
+                title: record.title.clone(),
+                key: record.key.to_base64(),
+                shown: record.shown.map(|key| key.to_base64()),
+                online: *clients > 0,
+                waiting: self
+                    .letters
+                    .count_for(&record.id, record.door == self.own.peer),
+                is_node: false,
+            },
+        );
+        let own = self.membership.own_terms();
+        let members = self.membership.members().map(|(_, terms)| terms);
+        let members = members.chain([own]).map(|terms| User {
+            name: terms.name.to_string(),
+            user: terms.name.to_string(),
+            door: terms.name.to_string(),
+            title: terms.name.to_string(),
+            key: terms.messaging_key.to_base64(),
+            shown: None,
+            online: terms.peer == own.peer || self.links.is_open(&terms.peer),
+            waiting: 0,
+            is_node: true,
+        });
+        members.chain(users).collect()
+    }
+
+    fn register(&mut self, request: RequestId, user: NewUser, now: Now) {
+        let here = self.own.peer;
+        if let Some(entry) = self.users.get(&user.id, here) {
+            let answer = if entry.record.key == user.key {
+                Ok(Reply::Told(Told::Registered))
+            } else {
+                self.effects.refused(None, "registration", "other_key");
+                Err(Failure::conflict(format!(
+                    "`{}` is registered with another key",
+                    user.id
+                )))
+            };
+            return match answer {
+                Ok(reply) => self.effects.reply(request, reply),
+                Err(failure) => self.effects.fail(request, failure),
+            };
+        }
+        if let Err(failure) = self.check_new_name(&user.id) {
+            self.effects.refused(None, "registration", "name_taken");
+            return self.effects.fail(request, failure);
+        }
+        if self.users.of_door(here).count() >= USERS_PER_DOOR_MAX {
+            let text = format!("a door has at most {USERS_PER_DOOR_MAX} users");
+            return self.effects.fail(request, Failure::unavailable(text));
+        }
+        let record = UserRecord {
+            id: user.id.clone(),
+            door: here,
+            title: user.title,
+            key: user.key,
+            shown: None,
+            registered_ms: now.unix_ms(),
+            descriptions: Descriptions::default(),
+            taken: self.letters.last_row(),
+        };
+        self.letters.begin(&record);
+        let entry = Entry::new(record.clone());
+        self.users.entries.insert((user.id.clone(), here), entry);
+        self.effects.store(
+            vec![Record::User(Box::new(record))],
+            Some(After::Registered(request, user.id)),
+        );
+    }
+
+    /// A name that means somebody already is not given again, and none that looks like `user@node`.
+    fn check_new_name(&self, name: &UserId) -> Result<(), Failure> {
+        if let Some((_, node)) = name.split()
+            && !self.members_named(node).is_empty()
+        {
+            let text = format!("`{name}` would be a user of the node `{node}`");
+            return Err(Failure::conflict(text));
+        }
+        match self.meant(name) {
+            None => Ok(()),
+            Some(Meant::Member(_)) => Err(Failure::conflict(format!(
+                "`{name}` is a node of this mesh"
+            ))),
+            Some(Meant::User(_, door)) => Err(Failure::conflict(format!(
+                "`{name}` is registered at the node `{}`",
+                self.door_name(&door)
+            ))),
+        }
+    }
+
+    pub(super) fn registered(&mut self, request: RequestId, user: &UserId, now: Now) {
+        self.effects.reply(request, Reply::Told(Told::Registered));
+        self.tell_of_user(user, now);
+    }
+
+    pub(super) fn not_registered(&mut self, request: RequestId, user: UserId, failure: Failure) {
+        self.users.entries.remove(&(user, self.own.peer));
+        self.effects.fail(request, failure);
+    }
+
+    fn forget(&mut self, request: RequestId, text: &str) {
+        let id = text.parse::<UserId>().ok();
+        let here = self.own.peer;
+        let known = id.filter(|id| self.users.get(id, here).is_some());
+        let Some(id) = known else {
+            let failure = Failure::not_found(format!("no user of this door is `{text}`"))
+                .with_hint("`pimesh gateway syft users` lists the users");
+            return self.effects.fail(request, failure);
+        };
+        self.users.entries.remove(&(id.clone(), here));
+        self.letters.end(&id);
+        let reply = Reply::Told(Told::Done);
+        self.effects.event(Event::UserGone { user: id.clone() });
+        self.effects.store(
+            vec![Record::ForgetUser { id, door: here }],
+            Some(After::Reply(request, reply)),
+        );
+    }
+
+    fn describe(
+        &mut self,
+        request: RequestId,
+        name: &UserId,
+        descriptions: Descriptions,
+        now: Now,
+    ) {
+        let here = self.own.peer;
+        let user = self.local(name);
+        let entry = user.and_then(|user| self.users.get_mut(&user, here));
+        let Some(entry) = entry else {
+            return self.effects.fail(request, no_such_user(name));
+        };
+        entry.record.descriptions = descriptions;
+        let record = entry.record.clone();
+        let id = record.id.clone();
+        let reply = Reply::Told(Told::Done);
+        self.effects.store(
+            vec![Record::User(Box::new(record))],
+            Some(After::Reply(request, reply)),
+        );
+        self.tell_of_user(&id, now);
+    }
+
+    /// Returns the user of this door that a login name means: his id, or `user@node` with this node.
+    pub(super) fn local(&self, name: &UserId) -> Option<UserId> {
+        let here = self.own.peer;
+        if self.users.get(name, here).is_some() {
+            return Some(name.clone());
+        }
+        let (user, node) = name.split()?;
+        let is_own = self.membership.own_terms().name.as_str() == node;
+        (is_own && self.users.get(&user, here).is_some()).then_some(user)
+    }
+
+    fn admit(&self, name: &UserId, key: &str, token: TokenId) -> Result<Admitted, Failure> {
+        let user = self.local(name).ok_or_else(|| no_such_user(name))?;
+        let entry = self.users.get(&user, self.own.peer);
+        let record = &entry.ok_or_else(|| no_such_user(name))?.record;
+        if key_name(&record.key) != key || self.users.revoked.contains_key(&token) {
+            return Err(Failure::conflict("the token was revoked"));
+        }
+        let meant = self.meant(name);
+        let is_meant = meant == Some(Meant::User(user.clone(), self.own.peer));
+        let warning = (!is_meant).then(|| self.conflict_text(&user));
+        Ok(Admitted {
+            key: record.key,
+            taken: self.letters.taken_by(&user),
+            user,
+            warning,
+        })
+    }
+
+    fn conflict_text(&self, user: &UserId) -> String {
+        let here = &self.membership.own_terms().name;
+        let owner = match self.meant(user) {
+            Some(Meant::User(_, door) | Meant::Member(door)) => self.door_name(&door),
+            None => String::new(),
+        };
+        format!(
+            "The name {user} belongs to the node {owner}, where it was registered first. Others \
+             reach you as {user}@{here}: log in under that name."
+        )
+    }
+
+    fn revoke_token(&mut self, request: RequestId, token: TokenId, until_ms: u64) {
+        self.users.revoked.insert(token, until_ms);
+        if self.users.revoked.len() > REVOKED_MAX {
+            let first = self.users.revoked.iter().min_by_key(|(_, until)| **until);
+            if let Some(token) = first.map(|(token, _)| *token) {
+                self.users.revoked.remove(&token);
+            }
+        }
+        let reply = Reply::Told(Told::Done);
+        self.effects.store(
+            vec![Record::Revoked { token, until_ms }],
+            Some(After::Reply(request, reply)),
+        );
+    }
+
+    /// Forgets revoked tokens that have ended by themselves.
+    pub(super) fn prune_tokens(&mut self, now: Now) {
+        self.users.revoked.retain(|_, until| *until > now.unix_ms());
+    }
+
+    fn presence(&mut self, user: &UserId, change: i32, now: Now) {
+        let here = self.own.peer;
+        let Some(entry) = self.users.get_mut(user, here) else {
+            return;
+        };
+        let before = entry.clients > 0;
+        entry.clients = entry.clients.saturating_add_signed(change);
+        let online = entry.clients > 0;
+        if online != before {
+            let name = self.known_as(user, here).to_string();
+            self.effects.event(Event::Presence { name, online });
+            self.tell_of_user(user, now);
+        }
+    }
+
+    /// Tells the users of this door whose name turned out to mean somebody else; once each.
+    fn tell_conflicts(&mut self, name: &UserId) {
+        let here = self.own.peer;
+        let is_owner = self.meant(name) == Some(Meant::User(name.clone(), here));
+        let text = self.conflict_text(name);
+        let door = self.owner(name).unwrap_or(here);
+        let door = self.door_name(&door);
+        let Some(entry) = self.users.get_mut(name, here) else {
+            return;
+        };
+        if !is_owner && !entry.told_conflict {
+            self.effects.event(Event::NameTaken {
+                user: name.clone(),
+                door,
+                text,
+            });
+        }
+        if let Some(entry) = self.users.get_mut(name, here) {
+            entry.told_conflict = !is_owner;
+        }
+    }
+
+    /// Accepts the changed key of a user of another door. Says whether there was one.
+    pub(super) fn trust_user(&mut self, request: RequestId, text: &str) -> bool {
+        let name = text.parse::<UserId>().ok();
+        let meant = name.and_then(|name| self.meant(&name));
+        let Some(Meant::User(user, door)) = meant.or_else(|| self.meant_at_server(text)) else {
+            return false;
+        };
+        let known_as = self.known_as(&user, door).to_string();
+        let Some(entry) = self.users.get_mut(&user, door) else {
+            return false;
+        };
+        if let Some(key) = entry.record.shown.take() {
+            entry.record.key = key;
+        }
+        let record = entry.record.clone();
+        let reply = Reply::Trusted(super::report::Trusted {
+            name: known_as,
+            peer_id: door,
+            fingerprint: Some(record.key.to_base64()),
+        });
+        self.effects.store(
+            vec![Record::User(Box::new(record))],
+            Some(After::Reply(request, reply)),
+        );
+        true
+    }
+}
+
+fn no_such_user(name: &UserId) -> Failure {
+    Failure::not_found(format!("no user of this door is `{name}`"))
+}
+
+/// Wraps what a door asks into a command.
+impl From<Ask> for Command {
+    fn from(ask: Ask) -> Self {
+        Self::Door(Box::new(ask))
+    }
+}

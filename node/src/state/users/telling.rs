@@ -1,0 +1,309 @@
+//! `/pimesh/users/1`: telling the other members about the users of this door, and hearing of
+//! theirs (`proto-specs/mesh.md`).
+//!
+//! One request is under way to a member; what changes meanwhile gathers and goes with the next. A
+//! thousand users that come at once are a few requests and not a thousand.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Duration,
+};
+
+use libp2p_identity::PeerId;
+
+use super::Entry;
+use crate::{
+    proto::{
+        mesh::{
+            MessageId,
+            users::{
+                GATHERED_BYTES_MAX, READ_MAX, Request, ToldUser, USERS_MAX, USERS_PER_DOOR_MAX,
+            },
+        },
+        syft::UserId,
+    },
+    state::{
+        Asked, State,
+        io::{Event, InboundId, NetOutput, Now, OutboundId, Protocol, Record},
+        post::UserRecord,
+    },
+};
+
+/// How long after a request that was not answered the next one goes. Presence spreads within 2 s,
+/// also when one request gets lost.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// Most read letters that wait to be told to one member; older ones are forgotten. They are news
+/// for people, nothing waits for them.
+const READ_WAITING_MAX: usize = 16_384;
+
+/// What one member was not told yet.
+#[derive(Debug, Default)]
+pub(in crate::state) struct Telling {
+    users: BTreeSet<UserId>,
+    read: VecDeque<MessageId>,
+    under_way: Option<UnderWay>,
+    again_at: Option<Duration>,
+}
+
+#[derive(Debug)]
+struct UnderWay {
+    id: OutboundId,
+    users: Vec<UserId>,
+    read: Vec<MessageId>,
+}
+
+impl State {
+    /// A connection opened: the member is told everything.
+    pub(in crate::state) fn tell_all_users(&mut self, peer: PeerId, now: Now) {
+        let here = self.own.peer;
+        let users: BTreeSet<UserId> = self
+            .users
+            .of_door(here)
+            .map(|entry| entry.record.id.clone())
+            .collect();
+        let telling = self.users.telling.entry(peer).or_default();
+        telling.users = users;
+        let lost = telling.under_way.take();
+        telling.read.extend(lost.into_iter().flat_map(|u| u.read));
+        telling.again_at = None;
+        self.tell_users(peer, now);
+    }
+
+    /// The last connection is gone: nobody knows who is there.
+    pub(in crate::state) fn users_link_lost(&mut self, peer: PeerId) {
+        if let Some(telling) = self.users.telling.get_mut(&peer) {
+            let lost = telling.under_way.take();
+            telling.read.extend(lost.into_iter().flat_map(|u| u.read));
+            telling.users.clear();
+            telling.again_at = None;
+        }
+        let mut gone = Vec::new();
+        for entry in self.users.entries.values_mut() {
+            if entry.record.door == peer && entry.clients > 0 {
+                entry.clients = 0;
+                gone.push(entry.record.id.clone());
+            }
+        }
+        for user in gone {
+            let name = self.known_as(&user, peer).to_string();
+            self.effects.event(Event::Presence {
+                name,
+                online: false,
+            });
+        }
+    }
+
+    /// Something about a user of this door changed.
+    pub(super) fn tell_of_user(&mut self, user: &UserId, now: Now) {
+        let peers: Vec<PeerId> = self.links.open_peers().collect();
+        for peer in peers {
+            let telling = self.users.telling.entry(peer).or_default();
+            telling.users.insert(user.clone());
+            self.tell_users(peer, now);
+        }
+    }
+
+    /// A user here has a letter that a member brought.
+    pub(in crate::state) fn tell_read(&mut self, peer: PeerId, id: MessageId, now: Now) {
+        let telling = self.users.telling.entry(peer).or_default();
+        telling.read.push_back(id);
+        if telling.read.len() > READ_WAITING_MAX {
+            telling.read.pop_front();
+            self.effects.count("read_not_told", 1);
+        }
+        self.tell_users(peer, now);
+    }
+
+    fn tell_users(&mut self, peer: PeerId, now: Now) {
+        if !self.links.is_open(&peer) {
+            return;
+        }
+        let here = self.own.peer;
+        let Some(telling) = self.users.telling.get_mut(&peer) else {
+            return;
+        };
+        let waits = telling.again_at.is_some_and(|at| at > now.mono);
+        let nothing = telling.users.is_empty() && telling.read.is_empty();
+        if telling.under_way.is_some() || waits || nothing {
+            return;
+        }
+        let mut request = Request::default();
+        let (mut ids, mut bytes) = (Vec::new(), 0);
+        while bytes < GATHERED_BYTES_MAX
+            && request.users.len() < USERS_MAX
+            && let Some(id) = telling.users.pop_first()
+        {
+            // A user that was forgotten meanwhile is not told.
+            if let Some(entry) = self.users.entries.get(&(id.clone(), here)) {
+                let told = told(entry);
+                bytes += told.size();
+                request.users.push(told);
+            }
+            ids.push(id);
+        }
+        let count = telling.read.len().min(READ_MAX);
+        request.read = telling.read.drain(..count).collect();
+        let id = self.effects.ask(Asked::Users { peer });
+        telling.again_at = None;
+        telling.under_way = Some(UnderWay {
+            id,
+            users: ids,
+            read: request.read.clone(),
+        });
+        self.effects.net(NetOutput::Request {
+            peer,
+            protocol: Protocol::Users,
+            id,
+            bytes: request.encode(),
+        });
+    }
+
+    pub(in crate::state) fn users_answered(
+        &mut self,
+        peer: PeerId,
+        id: OutboundId,
+        was_heard: bool,
+        now: Now,
+    ) {
+        let Some(telling) = self.users.telling.get_mut(&peer) else {
+            return;
+        };
+        let Some(under_way) = telling.under_way.take_if(|u| u.id == id) else {
+            return;
+        };
+        if !was_heard {
+            telling.users.extend(under_way.users);
+            for id in under_way.read.into_iter().rev() {
+                telling.read.push_front(id);
+            }
+            telling.again_at = Some(now.mono + AGAIN);
+        }
+        self.tell_users(peer, now);
+    }
+
+    /// Returns when something is to be told again.
+    pub(in crate::state) fn next_telling(&self) -> Option<Duration> {
+        self.users.telling.values().filter_map(|t| t.again_at).min()
+    }
+
+    pub(in crate::state) fn telling_due(&mut self, now: Now) {
+        let is_due = |telling: &Telling| telling.again_at.is_some_and(|at| at <= now.mono);
+        let due = self.users.telling.iter_mut().filter(|(_, t)| is_due(t));
+        let mut peers = Vec::new();
+        for (peer, telling) in due {
+            telling.again_at = None;
+            peers.push(*peer);
+        }
+        for peer in peers {
+            self.tell_users(peer, now);
+        }
+    }
+
+    pub(in crate::state) fn users_request(
+        &mut self,
+        peer: PeerId,
+        id: InboundId,
+        bytes: &[u8],
+        now: Now,
+    ) {
+        let request = if self.membership.is_good(&peer, now) {
+            Request::decode(bytes).map_err(|_| "malformed")
+        } else {
+            Err("not_a_member")
+        };
+        let request = match request {
+            Ok(request) => request,
+            Err(why) => {
+                self.effects.refused(Some(peer), "users", why);
+                return self.effects.net(NetOutput::Refuse { id });
+            }
+        };
+        let bytes = Vec::new();
+        self.effects.net(NetOutput::Respond { id, bytes });
+        let mut records = Vec::new();
+        for user in request.users {
+            records.extend(self.hear_of_user(peer, user));
+        }
+        if !records.is_empty() {
+            self.effects.store(records, None);
+        }
+        for id in request.read {
+            self.heard_read(peer, id, now);
+        }
+    }
+
+    /// Takes what a door says of a user; returns what is new enough for the disk.
+    fn hear_of_user(&mut self, door: PeerId, told: ToldUser) -> Option<Record> {
+        let key = (told.id.clone(), door);
+        if !self.users.entries.contains_key(&key) {
+            if self.users.of_door(door).count() >= USERS_PER_DOOR_MAX {
+                self.effects.refused(Some(door), "user", "too_many");
+                return None;
+            }
+            let record = UserRecord {
+                id: told.id.clone(),
+                door,
+                title: told.title.clone(),
+                key: told.key,
+                shown: None,
+                registered_ms: told.registered_ms,
+                // Filled in below, so that there is one way to do it.
+                descriptions: crate::proto::syft::Descriptions::default(),
+                taken: 0,
+            };
+            self.users.entries.insert(key.clone(), Entry::new(record));
+            self.tell_conflicts(&told.id);
+            let record = self.update_user(&key, told);
+            let entry = self.users.entries.get(&key);
+            return record
+                .or_else(|| entry.map(|entry| Record::User(Box::new(entry.record.clone()))));
+        }
+        self.update_user(&key, told)
+    }
+
+    fn update_user(&mut self, key: &(UserId, PeerId), told: ToldUser) -> Option<Record> {
+        let name = self.known_as(&key.0, key.1).to_string();
+        let entry = self.users.entries.get_mut(key)?;
+        let before = entry.record.clone();
+        if entry.record.key != told.key {
+            let is_news = entry.record.shown != Some(told.key);
+            entry.record.shown = Some(told.key);
+            entry.clients = 0;
+            let record = is_news.then(|| Record::User(Box::new(entry.record.clone())));
+            if is_news {
+                self.effects.refused(Some(key.1), "user", "other_key");
+                self.effects.event(Event::UserKeyChanged {
+                    name,
+                    pinned: Box::new(before.key),
+                    shown: Box::new(told.key),
+                });
+            }
+            return record;
+        }
+        entry.record.shown = None;
+        entry.record.title = told.title;
+        entry.record.descriptions = told.descriptions;
+        let was_online = entry.clients > 0;
+        entry.clients = u32::from(told.online);
+        let changed = entry.record != before;
+        let record = changed.then(|| Record::User(Box::new(entry.record.clone())));
+        if was_online != told.online {
+            let online = told.online;
+            self.effects.event(Event::Presence { name, online });
+        }
+        record
+    }
+}
+
+fn told(entry: &Entry) -> ToldUser {
+    let record = &entry.record;
+    ToldUser {
+        id: record.id.clone(),
+        title: record.title.clone(),
+        key: record.key,
+        registered_ms: record.registered_ms,
+        descriptions: record.descriptions.clone(),
+        online: entry.clients > 0,
+    }
+}

@@ -1,0 +1,234 @@
+//! Doors for Syft agents, and agents in Python behind them.
+
+use std::{collections::VecDeque, path::Path};
+
+use anyhow::{Context, ensure};
+use pimesh_node::state::io::Gateway;
+use serde_json::{Value, json};
+
+use crate::{PATIENCE, Pi, World, foreign::Foreign, lan::Machine};
+
+/// Agents in one process.
+#[derive(Debug)]
+pub struct Agents {
+    foreign: Foreign,
+    /// Events that came while something else was waited for.
+    earlier: VecDeque<Value>,
+    made: u8,
+}
+
+impl Agents {
+    /// Starts the process, without any client in it.
+    ///
+    /// # Errors
+    /// Fails if Python cannot be set up.
+    pub async fn start() -> anyhow::Result<Self> {
+        Self::start_behind(&[]).await
+    }
+
+    /// Starts it on a machine of a LAN.
+    ///
+    /// # Errors
+    /// See [`Self::start`].
+    pub async fn start_on(machine: &Machine<'_>) -> anyhow::Result<Self> {
+        Self::start_behind(&machine.launcher()?).await
+    }
+
+    async fn start_behind(launcher: &[String]) -> anyhow::Result<Self> {
+        let mut agents = Self {
+            foreign: Foreign::python_behind(launcher, "syft_agent.py", &[]).await?,
+            earlier: VecDeque::new(),
+            made: 0,
+        };
+        agents.wait("ready").await?;
+        Ok(agents)
+    }
+
+    /// Makes a client with a key of its own. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// Fails if the process is gone.
+    pub async fn make(&mut self, user: &str, url: &str) -> anyhow::Result<Value> {
+        self.made += 1;
+        let seed = format!("{:02x}", self.made).repeat(32);
+        self.make_with(user, user, url, &seed).await
+    }
+
+    /// Makes a client under another name than its user's, with this key.
+    ///
+    /// # Errors
+    /// Fails if the process is gone.
+    pub async fn make_with(
+        &mut self,
+        name: &str,
+        user: &str,
+        url: &str,
+        seed: &str,
+    ) -> anyhow::Result<Value> {
+        let insecure = url.starts_with("https");
+        let order = json!({"do": "new", "as": name, "user": user, "url": url, "seed": seed,
+            "insecure": insecure});
+        self.order(order, "made").await
+    }
+
+    /// Makes a client that registers, logs in and connects.
+    ///
+    /// # Errors
+    /// Fails if it cannot.
+    pub async fn enter(&mut self, user: &str, url: &str) -> anyhow::Result<()> {
+        self.make(user, url).await?;
+        self.order(json!({"do": "enter", "as": user}), "connected")
+            .await?;
+        Ok(())
+    }
+
+    /// Sends a text, sealed for its recipient.
+    ///
+    /// # Errors
+    /// Fails if it could not be written to the socket.
+    pub async fn send(&mut self, from: &str, to: &str, text: &str) -> anyhow::Result<Value> {
+        let order = json!({"do": "send", "as": from, "to": to, "text": text});
+        self.order(order, "sent").await
+    }
+
+    /// Makes a request of HTTP; returns the status and the text.
+    ///
+    /// # Errors
+    /// Fails if there is no answer.
+    pub async fn http(&mut self, order: Value) -> anyhow::Result<(u64, String)> {
+        let mut order = order;
+        order["do"] = json!("http");
+        let answer = self.order(order, "answer").await?;
+        let text = answer["text"].as_str().unwrap_or_default().to_owned();
+        Ok((answer["status"].as_u64().unwrap_or(0), text))
+    }
+
+    /// Gives an order, and waits for its answer.
+    ///
+    /// # Errors
+    /// Fails at another answer.
+    pub async fn order(&mut self, order: Value, answer: &str) -> anyhow::Result<Value> {
+        self.foreign.order(order.clone()).await?;
+        self.wait(answer).await.with_context(|| order.to_string())
+    }
+
+    async fn wait(&mut self, kind: &str) -> anyhow::Result<Value> {
+        self.until(kind, |_| true).await
+    }
+
+    /// Waits for the next text that a client got, and returns it with its status.
+    ///
+    /// # Errors
+    /// Fails when patience ends.
+    pub async fn text(&mut self, client: &str) -> anyhow::Result<(String, String)> {
+        let event = self.message(client).await?;
+        let text = |member: &str| event[member].as_str().unwrap_or_default().to_owned();
+        Ok((text("text"), text("status")))
+    }
+
+    /// Waits for the next message that a client got.
+    ///
+    /// # Errors
+    /// Fails when patience ends.
+    pub async fn message(&mut self, client: &str) -> anyhow::Result<Value> {
+        self.until("message", |event| event["as"] == client).await
+    }
+
+    /// Waits for so many messages of a client, and returns their texts.
+    ///
+    /// # Errors
+    /// Fails when patience ends.
+    pub async fn texts(&mut self, client: &str, count: usize) -> anyhow::Result<Vec<String>> {
+        let mut texts = Vec::with_capacity(count);
+        for _ in 0..count {
+            texts.push(self.text(client).await?.0);
+        }
+        Ok(texts)
+    }
+
+    /// Waits for what the door itself says to a client.
+    ///
+    /// # Errors
+    /// Fails when patience ends.
+    pub async fn system(&mut self, client: &str) -> anyhow::Result<Value> {
+        let event = self.until("system", |event| event["as"] == client).await?;
+        Ok(event["frame"].clone())
+    }
+
+    /// Waits for an event that fits; others wait for whoever asks for them.
+    ///
+    /// # Errors
+    /// Fails at an event that tells of an error, and when patience ends.
+    pub async fn until(
+        &mut self,
+        kind: &str,
+        fits: impl Fn(&Value) -> bool,
+    ) -> anyhow::Result<Value> {
+        let fits = |event: &Value| event["event"] == kind && fits(event);
+        if let Some(at) = self.earlier.iter().position(fits) {
+            return self.earlier.remove(at).context("it was there");
+        }
+        let waiting = async {
+            loop {
+                let event = self.foreign.next().await?;
+                ensure!(event["event"] != "error", "{event}");
+                if fits(&event) {
+                    return Ok(event);
+                }
+                self.earlier.push_back(event);
+            }
+        };
+        let found = tokio::time::timeout(PATIENCE, waiting).await;
+        found.with_context(|| format!("no `{kind}`; there were {:?}", self.earlier))?
+    }
+
+    /// Says whether a client got nothing but what was asked for already. Ask for something else
+    /// first that comes behind what should not come.
+    #[must_use]
+    pub fn has_nothing_else(&self, client: &str) -> bool {
+        let is_message = |event: &&Value| event["event"] == "message" && event["as"] == client;
+        self.earlier.iter().find(is_message).is_none()
+    }
+}
+
+/// Writes a `pimesh.toml` with an open door into a home.
+///
+/// # Errors
+/// Fails if it cannot be written.
+pub fn configure(home: &Path, settings: &str) -> anyhow::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(home)?;
+    let text = format!("[gateway.syft]\nenabled = true\n{settings}\n");
+    Ok(std::fs::write(home.join("pimesh.toml"), text)?)
+}
+
+/// Starts a node with an open door at any free port; returns it and the door's URL.
+///
+/// # Errors
+/// Fails if the door is not open.
+pub async fn start(world: &World, name: &str, settings: &str) -> anyhow::Result<(Pi, String)> {
+    let home = world.home(name);
+    configure(&home, &format!("listen = \"127.0.0.1:0\"\n{settings}"))?;
+    let pi = world.start(name).await?;
+    let url = url(&pi).await?;
+    // At a restart clients look for it where it was.
+    let port = url.rsplit(':').next().context("a port")?;
+    configure(&home, &format!("listen = \"127.0.0.1:{port}\"\n{settings}"))?;
+    Ok((pi, url))
+}
+
+/// Returns the URL of a node's door.
+///
+/// # Errors
+/// Fails if it is not open.
+pub async fn url(pi: &Pi) -> anyhow::Result<String> {
+    let doors = pi.client.gateways().await?;
+    let door = doors.iter().find(|door| door.gateway == Gateway::Syft);
+    let door = door.context("a Syft door")?;
+    let address = door.addresses.first();
+    let address = address.with_context(|| format!("not open: {:?}", door.error))?;
+    Ok(format!("http://{address}"))
+}

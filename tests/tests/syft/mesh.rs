@@ -1,0 +1,367 @@
+//! Doors on two nodes, and nodes without a door.
+
+use pimesh_node::control::{api::EventBody, client::Client};
+use pimesh_tests::{
+    Pi, World,
+    lan::Lan,
+    pimesh,
+    syft::{self, Agents},
+};
+use serde_json::{Value, json};
+
+/// Two nodes with a door each, in one mesh.
+async fn doors(world: &World) -> anyhow::Result<([Pi; 2], [String; 2])> {
+    let (one, first) = syft::start(world, "pi-1", "").await?;
+    let (two, second) = syft::start(world, "pi-2", "").await?;
+    two.join(&one).await?;
+    for pi in [&one, &two] {
+        pi.wait_for_peers(1).await?;
+    }
+    Ok(([one, two], [first, second]))
+}
+
+/// Waits until a node knows a user, online or not.
+async fn wait_for_user(pi: &Pi, name: &str, online: bool) -> anyhow::Result<()> {
+    pi.wait_until("knowing the user", || async {
+        let users = pi.client.users().await?;
+        let known = users.iter().find(|user| user.name == name);
+        Ok(known.filter(|user| user.online == online).map(drop))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn users_of_two_doors_see_each_other_and_write_unopened() -> anyhow::Result<()> {
+    let world = World::new()?;
+    let ([one, two], [first, second]) = doors(&world).await?;
+    let mut agents = Agents::start().await?;
+    agents.enter("alice", &first).await?;
+    agents.enter("bob", &second).await?;
+    wait_for_user(&one, "bob", true).await?;
+    wait_for_user(&two, "alice", true).await?;
+
+    let sent = agents.send("alice", "bob", "hello over there").await?;
+    let got = agents.message("bob").await?;
+    assert_eq!(
+        (&got["text"], &got["status"]),
+        (&json!("hello over there"), &json!("verified"))
+    );
+    let sent: Value = serde_json::from_str(sent["frame"].as_str().expect("a frame"))?;
+    let raw: Value = serde_json::from_str(got["raw"].as_str().expect("a frame"))?;
+    for member in ["from", "to", "timestamp", "content", "signature"] {
+        assert_eq!(raw[member], sent[member], "{member}");
+    }
+    let description = json!({"as": "bob", "method": "POST", "path": "/user/descriptions",
+        "body": ["cooks"], "bearer": true});
+    agents.http(description).await?;
+    let read = json!({"as": "alice", "method": "GET", "path": "/user/descriptions/bob"});
+    let deadline = tokio::time::Instant::now() + pimesh_tests::PATIENCE;
+    while agents.http(read.clone()).await?.1 != r#"["cooks"]"# {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "descriptions do not spread"
+        );
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let taken = json!({"as": "alice", "method": "POST", "path": "/auth/register",
+        "body": {"user_id": "bob", "username": "", "public_key": agents.make("x", &first).await?["key"]}});
+    let (status, text) = agents.http(taken).await?;
+    assert_eq!(status, 409);
+    assert_eq!(
+        text,
+        "Registration error: `bob` is registered at the node `pi-2`\n"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn presence_spreads_within_two_seconds() -> anyhow::Result<()> {
+    let world = World::new()?;
+    let ([one, two], [_, second]) = doors(&world).await?;
+    let mut agents = Agents::start().await?;
+    let mut events = one.client.events().await?;
+    let presence = |wanted: bool| {
+        move |event| match event {
+            EventBody::Presence { name, online } if name == "bob" => {
+                (online == wanted).then_some(())
+            }
+            _ => None,
+        }
+    };
+    agents.enter("bob", &second).await?;
+    let start = tokio::time::Instant::now();
+    Pi::wait_for_event(&mut events, presence(true)).await?;
+    assert!(
+        start.elapsed() < std::time::Duration::from_secs(2),
+        "online"
+    );
+    agents
+        .order(json!({"do": "close", "as": "bob"}), "gone")
+        .await?;
+    let start = tokio::time::Instant::now();
+    Pi::wait_for_event(&mut events, presence(false)).await?;
+    assert!(
+        start.elapsed() < std::time::Duration::from_secs(2),
+        "offline"
+    );
+    drop(two);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_broadcast_reaches_the_users_of_all_doors_once() -> anyhow::Result<()> {
+    let world = World::new()?;
+    let ([one, two], [first, second]) = doors(&world).await?;
+    let mut agents = Agents::start().await?;
+    for (user, url) in [
+        ("alice", &first),
+        ("anna", &first),
+        ("bob", &second),
+        ("ben", &second),
+    ] {
+        agents.enter(user, url).await?;
+    }
+    wait_for_user(&one, "ben", true).await?;
+    wait_for_user(&two, "alice", true).await?;
+    wait_for_user(&two, "anna", true).await?;
+    agents.send("alice", "broadcast", "all hands").await?;
+    for user in ["anna", "bob", "ben"] {
+        assert_eq!(
+            agents.text(user).await?,
+            ("all hands".to_owned(), "verified".to_owned())
+        );
+    }
+    for user in ["anna", "bob", "ben"] {
+        agents.send("alice", user, "and you").await?;
+        assert_eq!(agents.text(user).await?.0, "and you", "{user}");
+    }
+    agents.send("bob", "alice", "yes").await?;
+    assert_eq!(agents.text("alice").await?.0, "yes");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_user_and_a_plain_node_write_to_each_other() -> anyhow::Result<()> {
+    let world = World::new()?;
+    let (one, url) = syft::start(&world, "pi-1", "").await?;
+    let two = world.start("pi-2").await?;
+    two.join(&one).await?;
+    for pi in [&one, &two] {
+        pi.wait_for_peers(1).await?;
+    }
+    let mut agents = Agents::start().await?;
+    agents.enter("alice", &url).await?;
+    wait_for_user(&two, "alice", true).await?;
+
+    // From a node without a door, and from the door's own node.
+    for (pi, to) in [(&two, "alice@pi-1"), (&two, "alice"), (&one, "alice")] {
+        let (code, out, err) = pimesh(&pi.home, &["send", to, "door open", "--wait"]).await?;
+        assert_eq!(code, 0, "{to}: {err}");
+        assert!(out.contains("delivered"), "{out}");
+        let got = agents.message("alice").await?;
+        assert_eq!(
+            (&got["text"], &got["status"]),
+            (&json!("door open"), &json!("verified"))
+        );
+        assert_eq!(got["from"], pi.name.as_str());
+    }
+    for pi in [&one, &two] {
+        agents.send("alice", &pi.name, "hello node").await?;
+        let texts = pi.wait_for_inbox(1).await?;
+        assert_eq!(texts, ["hello node"]);
+        let (_, out, _) = pimesh(&pi.home, &["inbox", "--from", "alice@pi-1"]).await?;
+        assert!(out.contains("alice@pi-1 [syft]: hello node"), "{out}");
+    }
+    // That she has read it comes back.
+    two.wait_until("read", || async {
+        let (_, out, _) = pimesh(&two.home, &["inbox", "--sent"]).await?;
+        Ok((out.matches("to alice@pi-1 (read)").count() == 2).then_some(()))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_message_for_a_user_of_a_node_that_is_away_waits_and_comes_once() -> anyhow::Result<()> {
+    const COUNT: usize = 20;
+    let world = World::new()?;
+    let ([one, two], [first, second]) = doors(&world).await?;
+    let mut agents = Agents::start().await?;
+    agents.enter("alice", &first).await?;
+    agents.enter("bob", &second).await?;
+    agents
+        .order(json!({"do": "stay", "as": "bob"}), "staying")
+        .await?;
+    wait_for_user(&one, "bob", true).await?;
+    wait_for_user(&two, "alice", true).await?;
+    let mut two = two;
+    two.child.kill().await?;
+    let many =
+        json!({"do": "send_many", "as": "alice", "to": "bob", "count": COUNT, "prefix": "n"});
+    agents.order(many, "sent_many").await?;
+    // Written to a socket is not on a disk yet; then the power fails there, too.
+    let deadline = tokio::time::Instant::now() + pimesh_tests::PATIENCE;
+    while one.client.outbox().await?.len() < COUNT {
+        assert!(tokio::time::Instant::now() < deadline, "not accepted");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let one = one.restart().await?;
+    let two = two.restart().await?;
+    let texts = agents.texts("bob", COUNT).await?;
+    let expected: Vec<String> = (0..COUNT).map(|n| format!("n {n}")).collect();
+    assert_eq!(texts, expected);
+    agents
+        .order(json!({"do": "connect", "as": "alice"}), "connected")
+        .await?;
+    agents.send("alice", "bob", "last").await?;
+    assert_eq!(agents.text("bob").await?.0, "last");
+    drop((one, two));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_pulled_cable_between_two_doors_loses_and_repeats_nothing() -> anyhow::Result<()> {
+    const ARGS: [&str; 3] = ["--no-mdns", "--listen", "/ip4/0.0.0.0/tcp/3615"];
+    const COUNT: usize = 30;
+    let world = World::new()?;
+    let lan = Lan::new().await?;
+    let mut pis: Vec<Pi> = Vec::new();
+    let mut machines = Vec::new();
+    for name in ["pi-1", "pi-2"] {
+        syft::configure(&world.home(name), "listen = \"127.0.0.1:8765\"")?;
+        let machine = lan.add().await?;
+        pis.push(machine.start(&world, name, &ARGS).await?);
+        machines.push(machine);
+    }
+    pis[1].join(&pis[0]).await?;
+    for pi in &pis {
+        pi.wait_for_peers(1).await?;
+    }
+    // Agents live on the machines of their doors, as they would on a desk beside each Pi.
+    let mut alice = Agents::start_on(&machines[0]).await?;
+    let mut bob = Agents::start_on(&machines[1]).await?;
+    alice.enter("alice", "http://127.0.0.1:8765").await?;
+    bob.enter("bob", "http://127.0.0.1:8765").await?;
+    wait_for_user(&pis[0], "bob", true).await?;
+    wait_for_user(&pis[1], "alice", true).await?;
+    let many = |from: &str, to: &str| {
+        json!({"do": "send_many", "as": from, "to": to, "count": COUNT, "prefix": from,
+            "pause": 0.02})
+    };
+    for _ in 0..2 {
+        machines[1].pull().await?;
+        alice.order(many("alice", "bob"), "sent_many").await?;
+        bob.order(many("bob", "alice"), "sent_many").await?;
+        wait_for_user(&pis[0], "bob", false).await?;
+        machines[1].plug().await?;
+        for (agents, user, from) in [(&mut alice, "alice", "bob"), (&mut bob, "bob", "alice")] {
+            let texts = agents.texts(user, COUNT).await?;
+            let expected: Vec<String> = (0..COUNT).map(|n| format!("{from} {n}")).collect();
+            assert_eq!(texts, expected);
+        }
+    }
+    for (agents, user) in [(&mut alice, "alice"), (&mut bob, "bob")] {
+        agents.send(user, user, "last").await?;
+        assert_eq!(agents.text(user).await?.0, "last");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_one_name_at_two_doors_the_first_keeps_it_and_the_other_is_told() -> anyhow::Result<()> {
+    let world = World::new()?;
+    let (one, first) = syft::start(&world, "pi-1", "").await?;
+    let (two, second) = syft::start(&world, "pi-2", "").await?;
+    let mut agents = Agents::start().await?;
+    // Registered before the two could hear each other.
+    let [seed_one, seed_two] = ["aa".repeat(32), "bb".repeat(32)];
+    agents.make_with("first", "bob", &first, &seed_one).await?;
+    agents
+        .order(json!({"do": "enter", "as": "first"}), "connected")
+        .await?;
+    agents
+        .make_with("second", "bob", &second, &seed_two)
+        .await?;
+    agents
+        .order(json!({"do": "enter", "as": "second"}), "connected")
+        .await?;
+    agents.enter("alice", &first).await?;
+    two.join(&one).await?;
+
+    let told = agents.system("second").await?;
+    let text = told["content"].as_str().expect("a text");
+    assert!(
+        text.contains("belongs to the node pi-1") && text.contains("bob@pi-2"),
+        "{text}"
+    );
+
+    // Under the full name he is everywhere.
+    agents
+        .make_with("full", "bob@pi-2", &second, &seed_two)
+        .await?;
+    agents
+        .order(json!({"do": "login", "as": "full"}), "answer")
+        .await?;
+    agents
+        .order(json!({"do": "connect", "as": "full"}), "connected")
+        .await?;
+    wait_for_user(&one, "bob@pi-2", true).await?;
+    wait_for_user(&two, "alice", true).await?;
+    agents.send("alice", "bob@pi-2", "to the second").await?;
+    let got = ("to the second".to_owned(), "verified".to_owned());
+    assert_eq!(agents.text("full").await?, got);
+    agents.send("alice", "bob", "to the first").await?;
+    assert_eq!(agents.text("first").await?.0, "to the first");
+    agents.send("full", "alice", "from the second").await?;
+    let got = ("from the second".to_owned(), "verified".to_owned());
+    assert_eq!(agents.text("alice").await?, got);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_changed_key_is_refused_and_shown_until_it_is_trusted() -> anyhow::Result<()> {
+    let world = World::new()?;
+    let ([one, two], [first, second]) = doors(&world).await?;
+    let mut agents = Agents::start().await?;
+    agents.enter("alice", &first).await?;
+    agents.enter("bob", &second).await?;
+    wait_for_user(&one, "bob", true).await?;
+    let mut events = one.client.events().await?;
+    two.client.forget_user("bob").await?;
+    agents
+        .make_with("new", "bob", &second, &"cc".repeat(32))
+        .await?;
+    agents
+        .order(json!({"do": "enter", "as": "new"}), "connected")
+        .await?;
+
+    let changed = |event| match event {
+        EventBody::UserKeyChanged { name, .. } => Some(name),
+        _ => None,
+    };
+    assert_eq!(Pi::wait_for_event(&mut events, changed).await?, "bob");
+    let shown = |client: Client| async move {
+        let users = client.users().await?;
+        let bob = users.into_iter().find(|user| user.name == "bob");
+        anyhow::Ok(bob.and_then(|user| user.shown))
+    };
+    assert!(shown(one.client.clone()).await?.is_some());
+    wait_for_user(&two, "alice", true).await?;
+    agents.send("new", "alice", "it is me").await?;
+    let told = agents.system("new").await?;
+    assert!(
+        told["content"]
+            .as_str()
+            .expect("text")
+            .contains("wrong_signature"),
+        "{told}"
+    );
+
+    let (code, _, err) = pimesh(&one.home, &["peers", "trust", "bob"]).await?;
+    assert_eq!(code, 0, "{err}");
+    agents.send("new", "alice", "it is me").await?;
+    assert_eq!(
+        agents.text("alice").await?,
+        ("it is me".to_owned(), "verified".to_owned())
+    );
+    Ok(())
+}

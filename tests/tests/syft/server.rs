@@ -1,0 +1,135 @@
+//! A node as a client of a Syft server: the server is another mesh's door, and a hostile one.
+
+use std::time::Duration;
+
+use pimesh_tests::{
+    PATIENCE, Pi, World, pimesh,
+    syft::{self, Agents},
+};
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+
+/// Waits until the node's connection to its server is in this state.
+async fn wait_for_state(pi: &Pi, wanted: &str) -> anyhow::Result<String> {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let servers = pi.client.syft_servers().await?;
+        if let Some(server) = servers.iter().find(|server| server.state == wanted) {
+            return Ok(server.reason.clone().unwrap_or_default());
+        }
+        anyhow::ensure!(tokio::time::Instant::now() < deadline, "{servers:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn connect(pi: &Pi, url: &str, user: &str) -> anyhow::Result<()> {
+    let args = [
+        "gateway", "syft", "connect", url, "--user", user, "--name", "hub",
+    ];
+    let (code, _, err) = pimesh(&pi.home, &args).await?;
+    anyhow::ensure!(code == 0, "{err}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_node_writes_and_reads_as_a_user_of_a_foreign_server() -> anyhow::Result<()> {
+    let world = World::new()?;
+    let (server, url) = syft::start(&world, "hub-pi", "").await?;
+    let pi = world.start("pi-1").await?;
+    let mut agents = Agents::start().await?;
+    agents.enter("alice", &url).await?;
+    connect(&pi, &url, "kitchen").await?;
+    wait_for_state(&pi, "connected").await?;
+
+    let (code, _, err) = pimesh(&pi.home, &["send", "alice@hub", "tea?", "--wait"]).await?;
+    assert_eq!(code, 0, "{err}");
+    let got = agents.message("alice").await?;
+    assert_eq!(
+        (&got["text"], &got["status"]),
+        (&json!("tea?"), &json!("verified"))
+    );
+    assert_eq!(got["from"], "kitchen");
+    agents.send("alice", "kitchen", "yes, please").await?;
+    agents.send("alice", "broadcast", "tea for all").await?;
+    assert_eq!(pi.wait_for_inbox(2).await?, ["yes, please", "tea for all"]);
+    let (_, out, _) = pimesh(&pi.home, &["inbox", "--from", "alice@hub"]).await?;
+    assert!(out.contains("alice@hub [syft]: yes, please"), "{out}");
+
+    // Nobody of that name: the message ends, and that is told.
+    let (code, _, err) = pimesh(&pi.home, &["send", "nobody@hub", "x", "--wait"]).await?;
+    assert_eq!(code, 1);
+    assert!(err.contains("unknown_user"), "{err}");
+
+    // The server goes away; what is sent meanwhile waits, also over a restart of the node.
+    let mut server = server;
+    server.child.kill().await?;
+    wait_for_state(&pi, "waiting").await?;
+    let (code, _, err) = pimesh(&pi.home, &["send", "alice@hub", "still there?"]).await?;
+    assert_eq!(code, 0, "{err}");
+    let pi = pi.restart().await?;
+    let _server = server.restart().await?;
+    wait_for_state(&pi, "connected").await?;
+    agents
+        .order(json!({"do": "connect", "as": "alice"}), "connected")
+        .await?;
+    // The first may come again: nobody was left to hear that she has it.
+    while agents.text("alice").await?.0 != "still there?" {}
+    agents.send("alice", "kitchen", "here").await?;
+    assert_eq!(
+        pi.wait_for_inbox(3).await?.last().map(String::as_str),
+        Some("here")
+    );
+
+    let (code, _, err) = pimesh(&pi.home, &["gateway", "syft", "disconnect", "hub"]).await?;
+    assert_eq!(code, 0, "{err}");
+    assert!(pi.client.syft_servers().await?.is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_name_that_has_another_key_at_the_server_is_refused_for_good() -> anyhow::Result<()> {
+    let world = World::new()?;
+    let (_server, url) = syft::start(&world, "hub-pi", "").await?;
+    let pi = world.start("pi-1").await?;
+    let mut agents = Agents::start().await?;
+    agents.enter("alice", &url).await?;
+    connect(&pi, &url, "alice").await?;
+    let reason = wait_for_state(&pi, "refused").await?;
+    assert!(reason.contains("Authentication failed"), "{reason}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_server_gets_no_signature_over_anything_but_a_challenge() -> anyhow::Result<()> {
+    let world = World::new()?;
+    let pi = world.start("pi-1").await?;
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    let heard = tokio::spawn(evil(listener));
+    connect(&pi, &url, "kitchen").await?;
+
+    let reason = wait_for_state(&pi, "refused").await?;
+
+    assert!(reason.contains("not base64 of 32 bytes"), "{reason}");
+    heard.abort();
+    Ok(())
+}
+
+/// Asks for a signature over a message, and fails the test if it gets one.
+async fn evil(listener: TcpListener) -> anyhow::Result<()> {
+    loop {
+        let (mut stream, _) = listener.accept().await?;
+        let mut request = vec![0; 4096];
+        let length = stream.read(&mut request).await?;
+        let request = String::from_utf8_lossy(&request[..length]).into_owned();
+        assert!(!request.contains("signature"), "{request}");
+        let body = json!({"challenge": "kitchen|broadcast|1747396800000000000|I resign"});
+        let body = body.to_string();
+        let length = body.len();
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}");
+        stream.write_all(answer.as_bytes()).await?;
+    }
+}
