@@ -677,7 +677,7 @@ mod tests {
         assert!(parsed.gateways.p2sn.deliver_to.take().is_some());
 
         assert_eq!(parsed, Config::default());
-        assert_eq!(keys().len(), 59);
+        assert_eq!(keys().len(), 70);
     }
 
     #[test]

@@ -357,7 +357,7 @@ fn a_newer_and_a_foreign_store_are_refused() {
                 opened,
                 Err(StoreError::Newer {
                     found: 99,
-                    known: 3
+                    known: 4
                 } | StoreError::Foreign(_))
             ),
             "{opened:?}"

@@ -26,7 +26,7 @@ use crate::{
         },
     },
     state::{
-        io::{Failure, FailureKind},
+        io::{Failure, FailureKind, Gateway},
         post::{Admitted, Ask, Found, Told},
     },
 };
@@ -320,7 +320,11 @@ impl Request {
             name,
             token,
             user,
-            caller: self.caller,
+            visit: door
+                .node
+                .gateways()
+                .arrive(Gateway::Syft, self.caller.address),
+            _caller: self.caller,
         };
         Ok(upgrade
             .max_message_size(FRAME_BYTES_MAX)
@@ -484,6 +488,7 @@ fn decoded(word: &str) -> String {
     let mut rest = word.as_bytes();
     while let Some((&first, behind)) = rest.split_first() {
         let digits = behind.first_chunk::<2>().filter(|_| first == b'%');
+        let digits = digits.filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
         let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
         let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
         match byte {

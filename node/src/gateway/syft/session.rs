@@ -37,7 +37,7 @@ use crate::{
         letter::{Letter, LetterError, numbered, system_frame},
     },
     state::{
-        io::{Failure, Gateway, Reply},
+        io::{Failure, Reply},
         post::{Admitted, Ask},
     },
 };
@@ -78,7 +78,10 @@ pub(super) struct Entry {
     pub(super) name: UserId,
     pub(super) token: TokenId,
     pub(super) user: Admitted,
-    pub(super) caller: Arc<Caller>,
+    /// Listed from before the upgrade, so that a door that closes meanwhile says goodbye to it.
+    pub(super) visit: Visit,
+    /// Its place is taken as long as the session lasts.
+    pub(super) _caller: Arc<Caller>,
 }
 
 /// What both halves of a session share.
@@ -86,18 +89,13 @@ struct Session {
     door: Arc<Door>,
     entry: Entry,
     line: Arc<Line>,
-    visit: Visit,
     /// The row in the ping that was not answered yet; 0 if there is none.
     asked: AtomicU64,
 }
 
 /// Serves one client until it goes.
 pub(super) async fn run(door: Arc<Door>, entry: Entry, socket: WebSocket) {
-    let visit = door
-        .node
-        .gateways()
-        .arrive(Gateway::Syft, entry.caller.address);
-    visit.signed_in(entry.name.as_str(), "");
+    entry.visit.signed_in(entry.name.as_str(), "");
     let user = entry.user.user.clone();
     let line = door.hub.join(user.clone(), entry.token);
     if let Some(warning) = &entry.user.warning {
@@ -108,14 +106,13 @@ pub(super) async fn run(door: Arc<Door>, entry: Entry, socket: WebSocket) {
         door: Arc::clone(&door),
         line: Arc::clone(&line),
         entry,
-        visit,
         asked: AtomicU64::new(0),
     };
     let (mut sink, mut stream) = socket.split();
     let end = tokio::select! {
         end = session.read(&mut stream) => end,
         end = session.write(&mut sink) => end,
-        () = session.visit.kicked() => End::Closing,
+        () = session.entry.visit.kicked() => End::Closing,
         () = line.ended.cancelled() => End::Refused(1008, "token_revoked"),
     };
     door.hub.leave(&line);
@@ -207,7 +204,7 @@ impl Session {
         queue: &mut VecDeque<(Vec<u8>, rate::Taken)>,
         told: &mut Option<Instant>,
     ) {
-        self.visit.received(1);
+        self.entry.visit.received(1);
         let room = self.door.frames.take(bytes.len());
         if queue.len() < QUEUE_FRAMES_MAX
             && let Some(room) = room
@@ -309,7 +306,7 @@ impl Session {
                 }
                 row = next;
             }
-            self.visit.sent(count);
+            self.entry.visit.sent(count);
             // One ping at a time carries a row; its pong wakes this loop.
             if row > confirmed_up_to
                 && self
@@ -364,9 +361,9 @@ impl Session {
             drop(timeout(CLOSE_TIME, rest).await);
         }
         match end {
-            End::Left(reason) => self.visit.leave(reason),
-            End::Refused(_, why) => self.visit.refuse(why),
-            End::Closing => self.visit.leave("gateway_closed"),
+            End::Left(reason) => self.entry.visit.leave(reason),
+            End::Refused(_, why) => self.entry.visit.refuse(why),
+            End::Closing => self.entry.visit.leave("gateway_closed"),
         }
     }
 }
