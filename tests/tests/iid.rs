@@ -190,6 +190,49 @@ async fn who_may_sign_in_is_changed_while_the_door_is_open() -> anyhow::Result<(
 }
 
 #[tokio::test]
+async fn rsa_keys_letters_and_passwords_open_the_door_until_they_are_taken_back()
+-> anyhow::Result<()> {
+    let world = World::new()?;
+    let pi = world.start("pi-1").await?;
+    let lists = "password_sha256 = \"iid/passwords.txt\"";
+    std::fs::create_dir_all(pi.home.join("iid"))?;
+    // SHA-256 of "tide and moon".
+    let hash = "cf755e1a8148dcf7e45e8c307058daf88ef6ffa0113cc40de444bd5540a17313";
+    std::fs::write(pi.home.join("iid/passwords.txt"), format!("9:{hash}\n"))?;
+    let door = iid::open(&pi, lists, &[(7, 1)]).await?;
+    let url = format!("ws://{door}");
+
+    let mut with_rsa = Foreign::python("iid_client.py", &[&url, "rsa"]).await?;
+    let address = with_rsa.event("address").await?["address"].clone();
+    let address = address.as_str().context("a text")?;
+    let (code, _, err) = pimesh(&pi.home, &["gateway", "iid", "allow", "8", address]).await?;
+    assert_eq!(code, 0, "{err}");
+    with_rsa.order(json!({})).await?;
+    let hello = with_rsa.event("signed_in").await?;
+    assert_eq!(hello["hello"], format!("HELLO 8 {address}"));
+
+    let [coaster, master] = [2, 1].map(|number| hex(&key(number).to_bytes()[..]));
+    let secret = format!("{coaster}+{master}");
+    let mut with_letter = Foreign::python("iid_client.py", &[&url, &secret]).await?;
+    let hello = with_letter.event("signed_in").await?;
+    let (master, coaster) = (key(1).address().to_string(), key(2).address().to_string());
+    assert_eq!(hello["hello"], format!("HELLO 7 {master} {coaster}"));
+    let revoke = ["gateway", "iid", "revoke", &master, &coaster];
+    let (code, _, err) = pimesh(&pi.home, &revoke).await?;
+    assert_eq!(code, 0, "{err}");
+    with_letter.event("closed").await?;
+    Client::sign_in(door, 1)
+        .await
+        .context("the master itself is still good")?;
+
+    let secret = "password:tide and moon";
+    let mut with_password = Foreign::python("iid_client.py", &[&url, secret]).await?;
+    let hello = with_password.event("signed_in").await?;
+    assert_eq!(hello["hello"], format!("HELLO 9 {}...", &hash[..8]));
+    Ok(())
+}
+
+#[tokio::test]
 async fn clients_are_listed_counted_told_of_and_sent_away() -> anyhow::Result<()> {
     let world = World::new()?;
     let pi = world.start("pi-1").await?;
