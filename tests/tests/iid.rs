@@ -323,6 +323,20 @@ async fn what_no_client_may_do_is_told_and_ends_its_connection() -> anyhow::Resu
 }
 
 #[tokio::test]
+async fn who_does_not_sign_in_in_time_is_told_and_sent_away() -> anyhow::Result<()> {
+    let world = World::new()?;
+    let pi = world.start("pi-1").await?;
+    let limits = "[gateway.iid.limits]\nsign_in_time = \"1s\"";
+    let door = iid::open(&pi, limits, &[]).await?;
+    let mut client = Client::connect(door).await?;
+    client.text().await?;
+
+    assert_eq!(client.text().await?, "SIGN IN TIMEOUT");
+    assert!(matches!(client.message().await?, Message::Close(_)));
+    Ok(())
+}
+
+#[tokio::test]
 async fn listeners_of_the_first_servers_are_greeted_with_the_manual() -> anyhow::Result<()> {
     let world = World::new()?;
     let pi = world.start("pi-1").await?;

@@ -16,7 +16,7 @@
 //! | `GET /v1/integers` | | list of [`report::Integer`], the last of each index |
 //! | `GET /v1/integers/stream` | | one [`report::Integer`] or [`Lost`] a line, without end |
 //! | `POST /v1/integers/stream` | integers between white space, [`StreamQuery`] as the query | [`Streamed`] |
-//! | `GET /v1/gateways` | | list of [`DoorReport`](crate::gateway::DoorReport) |
+//! | `GET /v1/gateways` | | list of [`DoorReport`] |
 //! | `GET /v1/gateways/iid/servers` | | list of [`ServerReport`](crate::gateway::iid::upstream::ServerReport) |
 //! | `GET /v1/clients` | | list of [`ClientReport`](crate::gateway::visit::ClientReport) |
 //! | `DELETE /v1/clients/{client}` | | the same, of those who were sent away: a number, or a name |
