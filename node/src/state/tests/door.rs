@@ -211,6 +211,27 @@ fn no_name_is_given_that_means_somebody_already() {
 }
 
 #[test]
+fn a_user_who_registers_again_has_the_same_key_or_is_refused() {
+    let mut state = door();
+    let user = NewUser {
+        id: id("alice"),
+        title: String::new(),
+        key: *user_key("xavier").public(),
+    };
+    assert_eq!(register(&mut state, "alice"), Ok(Told::Registered));
+    let refused = done(&mut state, Ask::Register { user }).map_err(|f| f.kind);
+    assert_eq!(refused, Err(FailureKind::Conflict));
+    let Ok(Told::Found(Some(found))) = done(&mut state, Ask::Find { name: id("alice") }) else {
+        panic!("alice is known")
+    };
+    assert_eq!(
+        found.key,
+        *user_key("alice").public(),
+        "the first key stays"
+    );
+}
+
+#[test]
 fn a_letter_is_accepted_once_it_is_on_disk_and_not_before() {
     let mut state = door();
     let outputs = ask(&mut state, post("alice", "bob", 1));
@@ -260,6 +281,46 @@ fn a_full_mailbox_is_told_and_has_room_again_when_letters_were_taken() {
     );
     assert_eq!(read.count(), 1);
     assert!(done(&mut state, post("alice", "bob", 3)).is_ok());
+}
+
+#[test]
+fn a_mailbox_holds_as_many_bytes_as_it_may_and_not_one_more() {
+    let bytes = |number| letter_of("alice", "bob", number, "alice").encode().len();
+    for (missing, expected) in [(0, None), (1, Some(FailureKind::Unavailable))] {
+        let mut state = door();
+        state.settings.letters.bytes_max = bytes(1) + bytes(2) - missing;
+        done(&mut state, post("alice", "bob", 1)).expect("room");
+        let second = done(&mut state, post("alice", "bob", 2));
+        assert_eq!(second.err().map(|f| f.kind), expected, "{missing} missing");
+    }
+}
+
+#[test]
+fn the_node_itself_opens_signed_letters_only() {
+    let letter = |from: &str, is_signed: bool| {
+        let chance = &mut rand_chacha::ChaCha20Rng::from_seed([1; 32]);
+        let chance = syft::SealChance::from_rng(chance);
+        let content = syft::seal("hello", messaging_key(1).public(), &chance);
+        let key = user_key(from);
+        let mut message = syft::Message::signed(from, "pi-1", content, NOW.unix_ms(), &key);
+        message.signature = message.signature.filter(|_| is_signed);
+        Letter::of(message).expect("a letter")
+    };
+    let mut state = door();
+    hear(&mut state, vec![told_user("carol", NOW.unix_ms())]);
+    let mut post = |is_signed| {
+        let ask = Ask::Post {
+            user: id("alice"),
+            letter: Box::new(letter("alice", is_signed)),
+        };
+        done(&mut state, ask).map_err(|f| f.kind)
+    };
+    assert_eq!(post(false), Err(FailureKind::BadRequest));
+    assert_eq!(post(true), Ok(Told::Posted(Posted::Accepted)));
+    let unsigned = bring(&mut state, &letter("carol", false), 1);
+    assert_eq!(unsigned, Status::CannotOpen);
+    let signed = bring(&mut state, &letter("carol", true), 2);
+    assert_eq!(signed, Status::Stored);
 }
 
 #[test]

@@ -113,6 +113,23 @@ fn a_range_that_a_member_tells_this_node_about_itself_counts_at_once_and_is_stor
 }
 
 #[test]
+fn a_certificate_is_later_than_the_last_one_even_if_the_clock_is_behind() {
+    let ahead = mesh_key().issue(Terms {
+        issued_ms: NOW.unix_ms() + 3_600_000,
+        ..certificate(2).terms().clone()
+    });
+    let mut state = state_knowing(&ahead, [0; 32], Settings::default());
+    open(&mut state);
+
+    let outputs = vouch(&mut state, "pi-2", range(300, 399));
+
+    assert_eq!(
+        issued(&outputs).terms().issued_ms,
+        NOW.unix_ms() + 3_600_001
+    );
+}
+
+#[test]
 fn an_index_that_two_members_have_stays_with_its_owner() {
     let twin = mesh_key().issue(Terms {
         index: Index(1),
