@@ -210,6 +210,24 @@ fn a_letter_can_be_revoked() {
 }
 
 #[test]
+fn who_is_in_by_a_letter_stays_while_the_letter_and_the_claim_are_good() {
+    let (master, coaster) = (wallet(1), wallet(2));
+    let (m, c) = (master.address(), coaster.address());
+    let good = lists(&format!("42:{m}"));
+    let heard = sign_in().hear(&answer_by_letter(&master, &coaster), &good, &POLICY);
+    let Heard::Accepted(signed_in) = heard else {
+        panic!("a good letter");
+    };
+    let mut revoked = lists(&format!("42:{m}"));
+    revoked.revoked = Letters::parse(&format!("{m}>{c}")).0;
+
+    assert!(signed_in.is_still_allowed(&good));
+    assert!(!signed_in.is_still_allowed(&revoked));
+    assert!(!signed_in.is_still_allowed(&lists(&format!("43:{m}"))));
+    assert!(!signed_in.is_still_allowed(&lists("")));
+}
+
+#[test]
 fn with_a_list_of_letters_only_those_are_good() {
     let (master, coaster, other) = (wallet(1), wallet(2), wallet(3));
     let mut lists = lists(&format!("42:{}", master.address()));
