@@ -182,21 +182,7 @@ impl Config {
 /// Returns why it cannot be read, or that it is too long.
 #[cfg(feature = "disk")]
 pub fn read_file(path: &Path) -> io::Result<String> {
-    read_bounded(path, FILE_BYTES_MAX)
-}
-
-/// Returns the text of a file that has at most this many bytes.
-#[cfg(feature = "disk")]
-pub(crate) fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<String> {
-    use io::Read;
-    let mut text = String::new();
-    let file = std::fs::File::open(path)?;
-    file.take(bytes_max + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > bytes_max {
-        let text = format!("it has more than {bytes_max} bytes");
-        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
-    }
-    Ok(text)
+    crate::files::read_bounded(path, FILE_BYTES_MAX)
 }
 
 /// Returns what a configuration sets, and the defaults of what it does not set, as it would stand

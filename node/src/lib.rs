@@ -37,6 +37,8 @@ pub mod config;
 pub mod control;
 #[cfg(feature = "net")]
 mod events;
+#[cfg(feature = "disk")]
+pub mod files;
 #[cfg(feature = "net")]
 pub mod gateway;
 #[cfg(feature = "disk")]

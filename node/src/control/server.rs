@@ -6,10 +6,9 @@
 
 use std::{
     convert::Infallible,
-    fs,
-    io::{self, Write},
+    fs, io,
     net::SocketAddr,
-    os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{FileTypeExt, PermissionsExt},
     path::Path,
     sync::Arc,
     time::Duration,
@@ -33,6 +32,7 @@ use futures::{FutureExt, Stream, StreamExt, stream};
 use subtle::ConstantTimeEq;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
+use zeroize::Zeroizing;
 
 use super::{
     api::{
@@ -44,6 +44,7 @@ use super::{
     words::Words,
 };
 use crate::{
+    files,
     gateway::{
         DoorReport, iid::upstream::ServerReport, syft::server::ServerReport as SyftServerReport,
         visit::ClientReport,
@@ -557,40 +558,19 @@ async fn check_token(token: &str, request: Request, next: Next) -> Response {
     (StatusCode::UNAUTHORIZED, Json(failure)).into_response()
 }
 
+/// Longest file with the token, in bytes.
+const TOKEN_FILE_BYTES_MAX: u64 = 4096;
+
 /// Bytes of chance in a token.
 const TOKEN_BYTES: usize = 32;
 
 fn read_or_make_token(path: &Path) -> io::Result<String> {
-    match fs::OpenOptions::new()
-        .create_new(true)
-        .write(true)
-        .mode(0o600)
-        .open(path)
-    {
-        Ok(mut file) => {
-            let token = hex::encode(crate::identity::random::<TOKEN_BYTES>());
-            file.write_all(token.as_bytes())?;
-            file.sync_all()?;
-            Ok(token)
-        }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let mode = fs::metadata(path)?.mode() & 0o777;
-            if mode & 0o077 != 0 {
-                let text = format!(
-                    "{} has permissions {mode:o}, and only its owner may read it: `chmod 600` it",
-                    path.display()
-                );
-                return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
-            }
-            let token = fs::read_to_string(path)?.trim().to_owned();
-            if token.len() < TOKEN_BYTES {
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    "the token is too short",
-                ));
-            }
-            Ok(token)
-        }
-        Err(error) => Err(error),
+    let make = || Zeroizing::new(hex::encode(crate::identity::random::<TOKEN_BYTES>()));
+    let text = files::read_or_create(path, TOKEN_FILE_BYTES_MAX, make)?;
+    let token = text.trim().to_owned();
+    if token.len() < TOKEN_BYTES {
+        let text = "the token is too short";
+        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
     }
+    Ok(token)
 }

@@ -2,7 +2,6 @@
 
 use std::{
     fs, io,
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
@@ -18,7 +17,7 @@ use rustls::{
 use sha2::{Digest, Sha256};
 use tokio_rustls::TlsAcceptor;
 
-use crate::config::gateway::TlsFiles;
+use crate::{config::gateway::TlsFiles, files};
 
 /// Where in the home folder the node keeps the certificate that it made for the Syft door.
 pub const SYFT_CERTIFICATE: &str = "syft/certificate.pem";
@@ -92,24 +91,26 @@ pub(crate) fn client_config() -> Arc<ClientConfig> {
 /// # Errors
 /// Returns why they cannot be made.
 pub(crate) fn self_signed(folder: &Path, names: Vec<String>) -> Result<TlsFiles, TlsError> {
-    let files = TlsFiles {
+    let pair = TlsFiles {
         certificate: folder.join("certificate.pem"),
         key: folder.join("certificate.key"),
     };
-    if files.certificate.exists() && files.key.exists() {
-        return Ok(files);
+    // The certificate is written last: where it is, its key is, too.
+    if pair.certificate.exists() {
+        return Ok(pair);
     }
     let made = rcgen::generate_simple_self_signed(names).map_err(TlsError::Make)?;
-    let write = |path: &Path, text: String| {
-        let written = write_owner_only(path, text.as_bytes());
-        written.map_err(|source| TlsError::Write {
-            path: path.to_owned(),
-            source,
-        })
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| TlsError::Write { path, source }
     };
-    write(&files.key, made.key_pair.serialize_pem())?;
-    write(&files.certificate, made.cert.pem())?;
-    Ok(files)
+    fs::create_dir_all(folder).map_err(failed(folder))?;
+    let write = |path: &Path, text: String| {
+        files::replace(path, text.as_bytes(), files::OWNER_ONLY).map_err(failed(path))
+    };
+    write(&pair.key, made.key_pair.serialize_pem())?;
+    write(&pair.certificate, made.cert.pem())?;
+    Ok(pair)
 }
 
 /// Returns the SHA-256 of the certificate in a file, in hexadecimal, as browsers show it.
@@ -123,21 +124,6 @@ pub fn fingerprint(certificate: &Path) -> Result<String, TlsError> {
         source,
     })?;
     Ok(hex::encode(Sha256::digest(&certificate)))
-}
-
-fn write_owner_only(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    use io::Write;
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
 }
 
 /// Shows clients the certificate of the files as they are.

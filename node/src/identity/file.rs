@@ -1,9 +1,9 @@
 //! One key file: its two lines, its permissions, and how it is written.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{Read, Write},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    fs::{self, File},
+    io::Read,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -16,6 +16,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use zeroize::Zeroizing;
 
 use super::{Passphrase, random};
+use crate::files;
 
 /// Longest key file, in bytes: the PEM of a 4,096-bit key, sealed and in base64, has about 4,400.
 const FILE_BYTES_MAX: u64 = 16 * 1024;
@@ -185,18 +186,13 @@ pub(super) fn create(
     secret: &[u8],
     passphrase: Option<&Passphrase>,
 ) -> Result<(), KeyFileError> {
-    let neighbour = write_neighbour(path, kind, secret, passphrase)?;
-    // A hard link, unlike a rename, fails if the name is taken.
-    let linked = fs::hard_link(&neighbour, path);
-    let removed = fs::remove_file(&neighbour);
-    linked.map_err(|source| match source.kind() {
+    let text = encode(kind, secret, passphrase);
+    files::create(path, text.as_bytes()).map_err(|source| match source.kind() {
         std::io::ErrorKind::AlreadyExists => KeyFileError::Exists {
             path: path.to_owned(),
         },
         _ => io(path)(source),
-    })?;
-    removed.map_err(io(path))?;
-    sync_folder(path)
+    })
 }
 
 /// Writes a key in the place of the one that is there.
@@ -206,9 +202,8 @@ pub(super) fn replace(
     secret: &[u8],
     passphrase: Option<&Passphrase>,
 ) -> Result<(), KeyFileError> {
-    let neighbour = write_neighbour(path, kind, secret, passphrase)?;
-    fs::rename(&neighbour, path).map_err(io(path))?;
-    sync_folder(path)
+    let text = encode(kind, secret, passphrase);
+    files::replace(path, text.as_bytes(), files::OWNER_ONLY).map_err(io(path))
 }
 
 /// Refuses a file that anybody but its owner can read or change.
@@ -237,36 +232,6 @@ pub(super) fn read_bounded(path: &Path) -> Result<String, KeyFileError> {
         .read_to_string(&mut text)
         .map_err(io(path))?;
     Ok(text)
-}
-
-fn write_neighbour(
-    path: &Path,
-    kind: Kind,
-    secret: &[u8],
-    passphrase: Option<&Passphrase>,
-) -> Result<PathBuf, KeyFileError> {
-    let neighbour = path.with_extension(format!("new-{}", hex::encode(random::<8>())));
-    let text = encode(kind, secret, passphrase);
-    let mut file = OpenOptions::new()
-        .create_new(true)
-        .write(true)
-        .mode(0o600)
-        .open(&neighbour)
-        .map_err(io(path))?;
-    file.write_all(text.as_bytes())
-        .and_then(|()| file.sync_all())
-        .map_err(io(path))?;
-    Ok(neighbour)
-}
-
-fn sync_folder(path: &Path) -> Result<(), KeyFileError> {
-    let folder = path
-        .parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(io(path))
 }
 
 fn io(path: &Path) -> impl Fn(std::io::Error) -> KeyFileError {

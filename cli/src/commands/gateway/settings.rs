@@ -1,12 +1,15 @@
 //! Changes settings in `pimesh.toml` and leaves everything else in it as it is, comments included.
 
-use std::{io::Write, net::SocketAddr, os::unix::fs::PermissionsExt, path::Path};
+use std::{net::SocketAddr, os::unix::fs::PermissionsExt, path::Path};
 
 use anyhow::Context;
-use pimesh_node::config::{
-    Config, FILE_NAME,
-    gateway::{IidServer, KeyKind, SyftServer},
-    read_file,
+use pimesh_node::{
+    config::{
+        Config, FILE_NAME,
+        gateway::{IidServer, KeyKind, SyftServer},
+        read_file,
+    },
+    files,
 };
 use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, TableLike, Value};
 
@@ -157,14 +160,9 @@ fn change(
 pub(super) fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     let folder = path.parent().context("a file is in a folder")?;
     std::fs::create_dir_all(folder)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    let mode = path.metadata().map_or(0o600, |m| m.permissions().mode());
-    file.as_file()
-        .set_permissions(std::fs::Permissions::from_mode(mode))?;
-    file.write_all(text.as_bytes())?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
+    let mode = path.metadata().map(|found| found.permissions().mode());
+    let mode = mode.unwrap_or(files::OWNER_ONLY);
+    Ok(files::replace(path, text.as_bytes(), mode & 0o777)?)
 }
 
 #[cfg(test)]

@@ -10,7 +10,8 @@ use std::{
 use tokio::sync::Notify;
 
 use crate::{
-    config::{self, gateway::Iid as Config},
+    config::gateway::Iid as Config,
+    files,
     proto::iid::lists::{Claims, Letters, Lists, Passwords, Skipped},
 };
 
@@ -109,7 +110,7 @@ impl Files {
 }
 
 fn read(path: &Path) -> Result<String, ListFileError> {
-    config::read_bounded(path, LIST_BYTES_MAX).map_err(|source| ListFileError {
+    files::read_bounded(path, LIST_BYTES_MAX).map_err(|source| ListFileError {
         path: path.to_owned(),
         source,
     })

@@ -4,18 +4,13 @@
 //! also for a while after their end (`proto-specs/syft.md`, section 9). Whether a token was revoked
 //! or its user has another key by now is known to the state.
 
-use std::{
-    fs,
-    io::{self, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
-    path::Path,
-    time::Duration,
-};
+use std::{io, path::Path, time::Duration};
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use zeroize::Zeroizing;
 
 use crate::{
+    files,
     identity::random,
     proto::syft::{
         PublicKey,
@@ -25,6 +20,9 @@ use crate::{
 
 /// Bytes of the secret: as many as HS256's hash has.
 const SECRET_BYTES: usize = 32;
+
+/// Longest file with the secret, in bytes: its digits, and line ends of an editor.
+const SECRET_FILE_BYTES_MAX: u64 = 1024;
 
 /// Longest token that is looked at, in bytes.
 const TOKEN_BYTES_MAX: usize = 2048;
@@ -110,30 +108,8 @@ impl Tokens {
 }
 
 fn read_or_make(path: &Path) -> io::Result<Zeroizing<[u8; SECRET_BYTES]>> {
-    let created = fs::OpenOptions::new()
-        .create_new(true)
-        .write(true)
-        .mode(0o600)
-        .open(path);
-    match created {
-        Ok(mut file) => {
-            let secret = Zeroizing::new(random::<SECRET_BYTES>());
-            file.write_all(Zeroizing::new(hex::encode(&secret[..])).as_bytes())?;
-            file.sync_all()?;
-            Ok(secret)
-        }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => read(path),
-        Err(error) => Err(error),
-    }
-}
-
-fn read(path: &Path) -> io::Result<Zeroizing<[u8; SECRET_BYTES]>> {
-    let mode = fs::metadata(path)?.mode() & 0o777;
-    if mode & 0o077 != 0 {
-        let text = format!("it has permissions {mode:o}; only its owner may read it: chmod 600");
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
-    }
-    let text = Zeroizing::new(fs::read_to_string(path)?);
+    let make = || Zeroizing::new(hex::encode(*Zeroizing::new(random::<SECRET_BYTES>())));
+    let text = files::read_or_create(path, SECRET_FILE_BYTES_MAX, make)?;
     let bytes = hex::decode(text.trim()).map(Zeroizing::new);
     let secret = bytes
         .ok()
@@ -204,11 +180,12 @@ mod tests {
 
     #[test]
     fn a_secret_that_others_can_read_is_refused() {
-        use std::os::unix::fs::PermissionsExt;
+        use std::{fs, os::unix::fs::PermissionsExt};
         let home = tempfile::tempdir().expect("a folder");
         let path = home.path().join("secret");
         drop(tokens(home.path()));
-        assert_eq!(fs::metadata(&path).expect("there").mode() & 0o777, 0o600);
+        let mode = fs::metadata(&path).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("set");
         assert!(Tokens::load(&path, DAY, DAY).is_err());
     }
