@@ -101,6 +101,9 @@ pub enum UpstreamError {
     /// It has no key.
     #[error(transparent)]
     Key(#[from] KeyFileError),
+    /// The node ends before the key is there.
+    #[error("the node is stopping")]
+    Stopping,
 }
 
 /// A server that the node is a client of.
@@ -121,9 +124,8 @@ impl Upstream {
             KeyKind::Ethereum => keys.ethereum().map(ClientKey::Ethereum),
             KeyKind::Rsa => keys.iid_rsa().map(ClientKey::Rsa),
         };
-        let key = tokio::task::spawn_blocking(load)
-            .await
-            .expect("loading a key does not panic")?;
+        let loaded = tokio::task::spawn_blocking(load).await;
+        let key = loaded.map_err(|_| UpstreamError::Stopping)??;
         let report = ServerReport {
             url: server.url.clone(),
             address: key.address().to_string(),
