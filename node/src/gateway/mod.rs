@@ -13,7 +13,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `visit` | one connection of a client, as people see it: listed, counted, kicked |
-//! | `places` | how many connections there may be, in all and from one address |
+//! | `places` | taking connections: how many there may be, in all and from one address |
 //! | `tls` | certificates for doors that strangers may reach |
 //! | `p2sn` | P2SN: clients over TCP, and this node as a client |
 //! | `iid` | IID and APIntIO: WebSocket sign-in, UDP |
@@ -52,9 +52,6 @@ use crate::{
 
 /// How long a stop waits for clients to hear of it.
 const GOODBYE_TIME: Duration = Duration::from_secs(2);
-
-/// How often it looks whether they are gone.
-const GOODBYE_STEP: Duration = Duration::from_millis(10);
 
 /// Connections to Syft servers, and how each stands.
 type SyftServers = BTreeMap<SyftServer, (AbortHandle, Arc<Mutex<syft::server::ServerReport>>)>;
@@ -297,13 +294,8 @@ impl Gateways {
 
     /// Waits until the clients have heard that the doors are closed, but not for long.
     pub(crate) async fn emptied(&self) {
-        let empty = async {
-            while !self.visitors.list().is_empty() {
-                tokio::time::sleep(GOODBYE_STEP).await;
-            }
-        };
         // Who is still here does not read; the system closes its connection.
-        drop(tokio::time::timeout(GOODBYE_TIME, empty).await);
+        drop(tokio::time::timeout(GOODBYE_TIME, self.visitors.emptied()).await);
     }
 
     /// Registers a connection of a client. It is listed until the visit is dropped.

@@ -1,10 +1,29 @@
-//! How many connections there may be at a door, in all and from one address.
+//! Taking connections at a door: how many there may be, in all and from one address.
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
+
+use tokio::net::{TcpListener, TcpStream};
+
+/// How long a door rests when no connection could be taken: usually there are no file descriptors.
+const REST: Duration = Duration::from_millis(100);
+
+/// Takes the next connection, however long it takes.
+pub(crate) async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => return accepted,
+            Err(error) => {
+                tracing::warn!(%error, "could not take a connection");
+                tokio::time::sleep(REST).await;
+            }
+        }
+    }
+}
 
 /// Places for connections. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -11,6 +11,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -52,6 +53,8 @@ pub(super) struct Counts {
 pub(super) struct Visitors {
     events: Events,
     table: Mutex<Table>,
+    /// Told when the last one has gone.
+    empty: Notify,
 }
 
 #[derive(Default)]
@@ -84,6 +87,7 @@ impl Visitors {
         Self {
             events,
             table: Mutex::default(),
+            empty: Notify::new(),
         }
     }
 
@@ -168,6 +172,20 @@ impl Visitors {
         for entry in of_door {
             entry.kick_reason = Some(reason);
             entry.kick.cancel();
+        }
+    }
+
+    /// Waits until nobody is connected.
+    pub(super) async fn emptied(&self) {
+        loop {
+            let empty = self.empty.notified();
+            tokio::pin!(empty);
+            // From here on the last one is not missed.
+            empty.as_mut().enable();
+            if self.table().clients.is_empty() {
+                return;
+            }
+            empty.await;
         }
     }
 
@@ -267,6 +285,9 @@ impl Drop for Visit {
         if matches!(reason, Reason::Kicked(_)) {
             table.totals.entry(entry.gateway).or_default().1 += 1;
         }
+        if table.clients.is_empty() {
+            self.visitors.empty.notify_waiters();
+        }
         drop(table);
         let Entry {
             gateway,
@@ -344,6 +365,22 @@ mod tests {
         assert!(visitors.list().is_empty());
         let counts = visitors.counts(Gateway::Iid);
         assert_eq!((counts.signed_in, counts.sign_ins, counts.kicks), (0, 1, 0));
+    }
+
+    #[tokio::test]
+    async fn a_door_is_empty_when_the_last_client_has_gone() {
+        use futures::FutureExt;
+        let (visitors, _events) = visitors();
+        visitors.emptied().now_or_never().expect("nobody is here");
+        let [first, second] = [1, 2].map(|port| visitors.arrive(Gateway::Iid, address(port)));
+        let mut emptied = Box::pin(visitors.emptied());
+        assert!(emptied.as_mut().now_or_never().is_none());
+
+        drop(first);
+        assert!(emptied.as_mut().now_or_never().is_none());
+        drop(second);
+
+        emptied.now_or_never().expect("both have gone");
     }
 
     #[tokio::test]

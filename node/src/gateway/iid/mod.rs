@@ -28,7 +28,7 @@ use tokio_rustls::TlsAcceptor;
 use self::{hub::Hub, lists::CurrentLists};
 use super::{
     Opened,
-    places::{Place, Places},
+    places::{self, Place, Places},
     tls::{self, TlsError},
     visit::Visit,
 };
@@ -42,9 +42,6 @@ const UNANSWERED_PER_ADDRESS_MAX: usize = 64;
 
 /// How long a TLS handshake and the request for a WebSocket may take.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
-
-/// How long the door rests when the system has no more sockets.
-const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// Why the door cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -179,14 +176,7 @@ async fn serve(
 /// its client is then sent away.
 async fn accept(door: Arc<Door>, listener: TcpListener, kind: Kind) {
     loop {
-        let (stream, address) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "could not take a connection");
-                tokio::time::sleep(ACCEPT_REST).await;
-                continue;
-            }
-        };
+        let (stream, address) = places::accept(&listener).await;
         let visit = door.node.gateways().arrive(Gateway::Iid, address);
         let places = door.places.take(address.ip());
         let (Some(place), Some(unanswered)) = (places, door.unanswered.take(address.ip())) else {

@@ -20,7 +20,7 @@ mod client;
 mod patience;
 mod send;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc};
 
 use futures::FutureExt;
 use tokio::{
@@ -32,7 +32,7 @@ pub(crate) use self::send::send;
 use self::{client::Client, patience::Patience};
 use super::{
     Opened,
-    places::{Place, Places},
+    places::{self, Place, Places},
 };
 use crate::{
     NodeHandle,
@@ -45,9 +45,6 @@ use crate::{
 /// Threads for the RSA of all clients of the door. Half of a Pi's cores, so that a flood leaves the
 /// other half to the mesh.
 const STEPS_AT_ONCE: usize = 2;
-
-/// How long no connection is accepted when that failed, for lack of file descriptors for example.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Why the door cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -101,17 +98,11 @@ async fn serve(listener: TcpListener, door: Arc<Door>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, address)) => {
-                    if let Some(place) = door.admit(address) {
-                        connections.spawn(Arc::clone(&door).connection(stream, address, place));
-                    }
+            (stream, address) = places::accept(&listener) => {
+                if let Some(place) = door.admit(address) {
+                    connections.spawn(Arc::clone(&door).connection(stream, address, place));
                 }
-                Err(error) => {
-                    tracing::warn!(%error, "the P2SN door could not accept a connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            },
+            }
             Some(_) = connections.join_next() => {}
         }
     }

@@ -33,7 +33,7 @@ use tokio_rustls::TlsAcceptor;
 use self::{hub::Hub, tokens::Tokens};
 use super::{
     Opened,
-    places::{Place, Places},
+    places::{self, Place, Places},
     tls::{self, TlsError},
 };
 use crate::{
@@ -44,9 +44,6 @@ use crate::{
 
 /// How long a TLS handshake, and the head of a request, may take.
 const HEAD_TIME: Duration = Duration::from_secs(10);
-
-/// How long a failed accept is waited out: usually there are no file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why the door cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -135,14 +132,7 @@ pub(crate) async fn open(config: Syft, node: NodeHandle) -> Result<Opened, SyftE
 
 async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, places: Places, door: Arc<Door>) {
     loop {
-        let (stream, address) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::debug!(%error, "could not accept");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
+        let (stream, address) = places::accept(&listener).await;
         let Some(place) = places.take(address.ip()) else {
             door.count("connection", "too_many");
             continue;
