@@ -3,9 +3,12 @@
 //! Each session has a task of its own, which runs it (`p2sn_session`) and carries its questions to
 //! the state and the state's words back. It decides nothing.
 
-use libp2p::{PeerId, Stream, StreamProtocol};
-use tokio::sync::mpsc;
+use std::{collections::HashMap, time::Duration};
 
+use libp2p::{PeerId, Stream, StreamProtocol};
+use tokio::{sync::mpsc, time::timeout};
+
+use super::{NOT_OPEN, behaviour::Members, gate::Gate};
 use crate::{
     p2sn_session::{Ended, Owner, Steps, Terms, run_client, run_server},
     proto::p2sn::{KeyPolicy, Limits, PrivateKey, PublicKey, STREAM_PROTOCOL},
@@ -14,6 +17,22 @@ use crate::{
 
 /// The stream protocol.
 pub(super) const PROTOCOL: StreamProtocol = StreamProtocol::new(STREAM_PROTOCOL);
+
+/// P2SN sessions at once, of either side.
+const SESSIONS_MAX: usize = 64;
+
+/// P2SN sessions at once that peers opened. Each costs RSA; the rest stays for our own.
+const SESSIONS_INBOUND_MAX: usize = 16;
+
+/// How long the opening of a stream to a connected member may take.
+const STREAM_TIME: Duration = Duration::from_secs(10);
+
+/// Words that wait for one session. The state says one thing for each it is told.
+const WORDS: usize = 4;
+
+/// Threads for the RSA of all sessions with members: enough for the cores of a Pi. Members are
+/// known, and each has one exchange and few messages under way.
+const STEPS_AT_ONCE: usize = 4;
 
 /// What the state says to a session.
 #[derive(Debug)]
@@ -24,27 +43,130 @@ pub(super) enum Word {
     Reply(Vec<u8>),
 }
 
-/// Words that wait for one session. The state says one thing for each it is told.
-pub(super) const WORDS: usize = 4;
+/// The sessions that run.
+pub(super) struct Sessions {
+    streams: libp2p_stream::Control,
+    inputs: mpsc::Sender<NetInput>,
+    own: Option<PrivateKey>,
+    words: HashMap<SessionId, mpsc::Sender<Word>>,
+    steps: Steps,
+    next: u64,
+}
 
-/// Threads for the RSA of all sessions with members: enough for the cores of a Pi. Members are
-/// known, and each has one exchange and few messages under way.
-pub(super) const STEPS_AT_ONCE: usize = 4;
+impl Sessions {
+    /// What sessions ask goes to `inputs`. Without a key there are none.
+    pub(super) fn new(streams: libp2p_stream::Control, inputs: mpsc::Sender<NetInput>) -> Self {
+        Self {
+            streams,
+            inputs,
+            own: None,
+            words: HashMap::new(),
+            steps: Steps::at_once(STEPS_AT_ONCE),
+            next: 0,
+        }
+    }
+
+    /// Gives the key; sessions are possible from here on.
+    pub(super) fn set_key(&mut self, key: PrivateKey) {
+        self.own = Some(key);
+    }
+
+    /// Opens a session with a member, or tells at once why there is none.
+    pub(super) fn open(
+        &mut self,
+        gate: &Gate<Members>,
+        session: SessionId,
+        peer: PeerId,
+        message: Option<Vec<u8>>,
+    ) -> Option<NetInput> {
+        let task = if gate.is_open(&peer) {
+            self.add(session, peer, message)
+                .ok_or("no RSA key yet, or too many sessions")
+        } else {
+            Err(NOT_OPEN)
+        };
+        let task = match task {
+            Ok(task) => task,
+            Err(reason) => {
+                let reason = reason.to_owned();
+                return Some(NetInput::P2snClosed {
+                    session,
+                    peer,
+                    reason,
+                });
+            }
+        };
+        let mut control = self.streams.clone();
+        tokio::spawn(async move {
+            // If the connection closes in this moment, libp2p-stream may never answer.
+            let stream = match timeout(STREAM_TIME, control.open_stream(peer, PROTOCOL)).await {
+                Ok(stream) => stream.map_err(|e| e.to_string()),
+                Err(_) => Err("the peer takes no stream".to_owned()),
+            };
+            task.run(stream).await;
+        });
+        None
+    }
+
+    /// Serves a stream that a member opened.
+    pub(super) fn serve(&mut self, peer: PeerId, stream: Stream) {
+        let is_theirs = |id: &&SessionId| matches!(id, SessionId::Theirs(_));
+        if self.words.keys().filter(is_theirs).count() >= SESSIONS_INBOUND_MAX {
+            return;
+        }
+        let session = SessionId::Theirs(self.next);
+        self.next += 1;
+        if let Some(task) = self.add(session, peer, None) {
+            tokio::spawn(task.run(Ok(stream)));
+        }
+    }
+
+    fn add(&mut self, id: SessionId, peer: PeerId, message: Option<Vec<u8>>) -> Option<Task> {
+        let own = self.own.clone()?;
+        if self.words.len() >= SESSIONS_MAX {
+            return None;
+        }
+        let (sender, words) = mpsc::channel(WORDS);
+        self.words.insert(id, sender);
+        Some(Task {
+            id,
+            peer,
+            own,
+            message,
+            steps: self.steps.clone(),
+            inputs: self.inputs.clone(),
+            words,
+        })
+    }
+
+    /// Says something to a session.
+    pub(super) fn say(&self, session: SessionId, word: Word) {
+        if let Some(words) = self.words.get(&session) {
+            // A session that has ended needs no words.
+            drop(words.try_send(word));
+        }
+    }
+
+    /// Forgets a session that has ended.
+    pub(super) fn forget(&mut self, session: SessionId) {
+        self.words.remove(&session);
+    }
+}
 
 /// One session to run.
-pub(super) struct Task {
-    pub(super) id: SessionId,
-    pub(super) peer: PeerId,
-    pub(super) own: PrivateKey,
-    pub(super) message: Option<Vec<u8>>,
-    pub(super) steps: Steps,
-    pub(super) inputs: mpsc::Sender<NetInput>,
-    pub(super) words: mpsc::Receiver<Word>,
+struct Task {
+    id: SessionId,
+    peer: PeerId,
+    own: PrivateKey,
+    message: Option<Vec<u8>>,
+    steps: Steps,
+    inputs: mpsc::Sender<NetInput>,
+    words: mpsc::Receiver<Word>,
 }
 
 impl Task {
     /// Runs a session on a stream, or tells why there is no stream.
-    pub(super) async fn run(mut self, stream: Result<Stream, String>) {
+    async fn run(mut self, stream: Result<Stream, String>) {
         let reason = match stream {
             Ok(stream) => self.talk(stream).await,
             Err(reason) => reason,

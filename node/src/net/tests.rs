@@ -3,12 +3,13 @@
 //! What the handshake's messages mean is no matter of `net`; here they are two words. Waiting is
 //! always for something that happens; the one time limit is there so that a failure ends.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use futures::FutureExt;
+use libp2p::PeerId;
 
 use super::*;
-use crate::state::io::Opening;
+use crate::state::io::{Connection, Direction, OutboundId, Verdict};
 
 /// When a test that waits for something has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -291,7 +292,7 @@ async fn over_quic_everything_works_both_ways() {
 async fn a_peer_that_opens_its_own_side_alone_gets_and_hears_nothing() {
     let mut a = Pi::start(TCP, Plays::Nothing).await;
     let mut b = Pi::start(TCP, Plays::Nothing).await;
-    a.net.opening_time = Duration::from_secs(2);
+    a.net.connections.opening_time = Duration::from_secs(2);
     let to_a = a.peer;
     b.dial(to_a, a.address(), false);
     let pis = &mut [&mut a, &mut b];
@@ -328,7 +329,7 @@ async fn a_peer_that_opens_its_own_side_alone_gets_and_hears_nothing() {
 async fn a_stranger_who_says_nothing_is_closed_after_the_deadline() {
     let mut a = Pi::start(TCP, Plays::Handshake).await;
     let mut stranger = Pi::start(TCP, Plays::Nothing).await;
-    a.net.opening_time = Duration::from_millis(100);
+    a.net.connections.opening_time = Duration::from_millis(100);
     stranger.dial(a.peer, a.address(), false);
     let reason = drive(&mut [&mut a, &mut stranger], |_, event| match event {
         Some((0, NetInput::Disconnected { reason, .. })) => Some(reason),

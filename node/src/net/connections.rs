@@ -1,0 +1,258 @@
+//! Connections under the names that the state knows them by: dialled, up, open, gone.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
+
+use libp2p::{
+    Multiaddr, PeerId, Swarm,
+    core::ConnectedPoint,
+    swarm::{
+        ConnectionError, ConnectionId, DialError,
+        dial_opts::{DialOpts, PeerCondition},
+    },
+};
+use tokio::time::Instant;
+
+use super::{
+    addresses::{transport_of, without_peer},
+    behaviour::Behaviour,
+};
+use crate::{
+    proto::mesh::Address,
+    state::io::{Connection, Direction, NetInput, Opening},
+};
+
+/// How long a connection may take from its encryption to being open both ways.
+const OPENING_TIME: Duration = Duration::from_secs(10);
+
+/// Most connections that are not open yet, so that strangers cannot take the places of members.
+const UNOPENED_MAX: usize = 32;
+
+/// All connections, and the dials that may become one.
+#[derive(Debug)]
+pub(super) struct Connections {
+    entries: BTreeMap<Connection, Entry>,
+    names: HashMap<ConnectionId, Connection>,
+    dials: HashMap<ConnectionId, PeerId>,
+    next: u64,
+    pub(super) opening_time: Duration,
+}
+
+/// A connection, as libp2p and the state know it.
+#[derive(Debug)]
+struct Entry {
+    id: ConnectionId,
+    peer: PeerId,
+    /// When to close it, unless it is open both ways by then.
+    opening_until: Option<Instant>,
+}
+
+impl Default for Connections {
+    fn default() -> Self {
+        Self {
+            entries: BTreeMap::new(),
+            names: HashMap::new(),
+            dials: HashMap::new(),
+            next: 0,
+            opening_time: OPENING_TIME,
+        }
+    }
+}
+
+impl Connections {
+    /// Returns libp2p's name of a connection.
+    pub(super) fn id(&self, connection: Connection) -> Option<ConnectionId> {
+        self.entries.get(&connection).map(|entry| entry.id)
+    }
+
+    /// Returns the state's name of a connection.
+    pub(super) fn name(&self, id: ConnectionId) -> Option<Connection> {
+        self.names.get(&id).copied()
+    }
+
+    /// Dials a peer, or tells why that cannot even begin.
+    pub(super) fn dial(
+        &mut self,
+        swarm: &mut Swarm<Behaviour>,
+        peer: PeerId,
+        addresses: &[Address],
+        fresh: bool,
+    ) -> Option<NetInput> {
+        let addresses: Vec<Multiaddr> = addresses
+            .iter()
+            .filter_map(|a| a.as_str().parse().ok())
+            .collect();
+        // The state knows which connections it counts; libp2p may still know a dead one.
+        let condition = if fresh {
+            PeerCondition::Always
+        } else {
+            PeerCondition::NotDialing
+        };
+        let options = DialOpts::peer_id(peer)
+            .condition(condition)
+            .addresses(addresses)
+            .build();
+        let id = options.connection_id();
+        if let Err(error) = swarm.dial(options) {
+            let reason = explain_dial(&error);
+            return Some(NetInput::DialFailed { peer, reason });
+        }
+        self.dials.insert(id, peer);
+        None
+    }
+
+    /// Takes in that a dial led to no connection.
+    pub(super) fn dial_failed(&mut self, id: ConnectionId, error: &DialError) -> Option<NetInput> {
+        let peer = self.dials.remove(&id)?;
+        let reason = explain_dial(error);
+        Some(NetInput::DialFailed { peer, reason })
+    }
+
+    /// Takes in that a connection is up; one too many is closed at once.
+    pub(super) fn established(
+        &mut self,
+        swarm: &mut Swarm<Behaviour>,
+        peer: PeerId,
+        id: ConnectionId,
+        endpoint: &ConnectedPoint,
+    ) -> Vec<NetInput> {
+        let dialled = self.dials.remove(&id).is_some() || endpoint.is_dialer();
+        let connection = Connection(self.next);
+        self.next += 1;
+        let remote = without_peer(endpoint.get_remote_address());
+        let is_unopened = |entry: &&Entry| entry.opening_until.is_some();
+        let unopened = self.entries.values().filter(is_unopened).count();
+        let entry = Entry {
+            id,
+            peer,
+            opening_until: Some(Instant::now() + self.opening_time),
+        };
+        self.entries.insert(connection, entry);
+        self.names.insert(id, connection);
+        let Some(address) = Address::new(remote.to_string()) else {
+            return Vec::new();
+        };
+        let direction = if dialled {
+            Direction::Dialled
+        } else {
+            Direction::Accepted
+        };
+        let mut inputs = vec![NetInput::Connected {
+            peer,
+            connection,
+            direction,
+            address,
+            transport: transport_of(&remote),
+        }];
+        if unopened >= UNOPENED_MAX && !dialled {
+            let why = "too many connections without a handshake";
+            inputs.extend(self.close(swarm, connection, why));
+        }
+        inputs
+    }
+
+    /// Opens a connection at the gate; returns its peer.
+    pub(super) fn open(
+        &mut self,
+        swarm: &mut Swarm<Behaviour>,
+        connection: Connection,
+        opening: Opening,
+    ) -> Option<PeerId> {
+        let entry = self.entries.get_mut(&connection)?;
+        if opening == Opening::Both {
+            entry.opening_until = None;
+        }
+        swarm.behaviour_mut().gate.open(entry.id, opening);
+        Some(entry.peer)
+    }
+
+    /// Closes a connection. For the state and for the members' protocols it is gone at once, even
+    /// if libp2p needs long to say goodbye to a peer that does not answer.
+    pub(super) fn close(
+        &mut self,
+        swarm: &mut Swarm<Behaviour>,
+        connection: Connection,
+        reason: &str,
+    ) -> Option<NetInput> {
+        let Entry { id, peer, .. } = self.entries.remove(&connection)?;
+        self.names.remove(&id);
+        swarm.behaviour_mut().gate.hide(id);
+        swarm.close_connection(id);
+        Some(NetInput::Disconnected {
+            peer,
+            connection,
+            reason: reason.to_owned(),
+        })
+    }
+
+    /// Returns when the next connection has to be open.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let deadlines = self.entries.values().filter_map(|e| e.opening_until);
+        deadlines.min()
+    }
+
+    /// Closes the connections that were not opened in time.
+    pub(super) fn close_unopened(&mut self, swarm: &mut Swarm<Behaviour>) -> Vec<NetInput> {
+        let now = Instant::now();
+        let over: Vec<Connection> = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.opening_until.is_some_and(|until| until <= now))
+            .map(|(connection, _)| *connection)
+            .collect();
+        let close = |connection| self.close(swarm, connection, "no handshake in time");
+        over.into_iter().filter_map(close).collect()
+    }
+
+    /// Takes in that a connection is gone, unless the state knows already.
+    pub(super) fn closed(
+        &mut self,
+        peer: PeerId,
+        id: ConnectionId,
+        cause: Option<&ConnectionError>,
+    ) -> Option<NetInput> {
+        let connection = self.names.remove(&id)?;
+        self.entries.remove(&connection);
+        let reason = cause.map_or_else(|| "the peer closed it".to_owned(), |c| innermost(c));
+        Some(NetInput::Disconnected {
+            peer,
+            connection,
+            reason,
+        })
+    }
+}
+
+/// Says in one line why a dial led nowhere.
+fn explain_dial(error: &DialError) -> String {
+    match error {
+        DialError::NoAddresses => "no address is known".to_owned(),
+        DialError::DialPeerConditionFalse(_) => "a dial is under way already".to_owned(),
+        DialError::LocalPeerId { .. } => "the address is this node's own".to_owned(),
+        DialError::WrongPeerId { .. } => "another node answered at that address".to_owned(),
+        DialError::Transport(tried) => {
+            let mut reasons: Vec<String> =
+                tried.iter().map(|(_, error)| innermost(error)).collect();
+            reasons.sort();
+            reasons.dedup();
+            reasons.join("; ")
+        }
+        other => innermost(other),
+    }
+}
+
+/// Returns the last cause in a chain of errors, which is the one a person understands.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    let text = last.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    text.lines()
+        .next()
+        .unwrap_or_default()
+        .trim_end_matches(": []")
+        .to_owned()
+}

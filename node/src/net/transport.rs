@@ -1,0 +1,96 @@
+//! How the swarm is built: TCP and QUIC, their encryption and their limits.
+
+use std::time::Duration;
+
+use libp2p::{
+    Multiaddr, PeerId, Swarm, Transport as _,
+    core::{muxing::StreamMuxerBox, transport::Boxed, upgrade},
+    identity::Keypair,
+    multiaddr::Protocol as Part,
+    noise, tcp, yamux,
+};
+
+use super::{Config, NetError, behaviour::Behaviour, silence::Watched};
+
+/// How long a dial may take, encryption included.
+const DIAL_TIME: Duration = Duration::from_secs(8);
+
+/// A connection nobody uses is kept: members stay connected.
+const IDLE_TIME: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// When a connection on which nothing is heard is given up: two pings long, and some.
+const SILENCE_MS: u32 = 8_000;
+
+/// How often QUIC speaks when there is nothing to say.
+const QUIC_KEEP_ALIVE: Duration = Duration::from_millis(3_500);
+
+/// Streams that one peer may have open at once on TCP. Bounds what Yamux buffers for it.
+const STREAMS_MAX: usize = 128;
+
+/// Builds the swarm, which begins to listen.
+pub(super) fn listening_swarm(
+    config: &Config,
+    keypair: &Keypair,
+) -> Result<Swarm<Behaviour>, NetError> {
+    let mut swarm = build(config, keypair)?;
+    for address in &config.listen {
+        let multiaddr: Multiaddr = address
+            .as_str()
+            .parse()
+            .map_err(|_| NetError::Address(address.clone()))?;
+        let is_v6 = matches!(multiaddr.iter().next(), Some(Part::Ip6(_)));
+        match swarm.listen_on(multiaddr) {
+            Ok(_) => {}
+            // A machine may have IPv6 switched off; the others still serve.
+            Err(error) if is_v6 => tracing::warn!(%address, %error, "cannot listen"),
+            Err(source) => {
+                return Err(NetError::Listen {
+                    address: address.clone(),
+                    source,
+                });
+            }
+        }
+    }
+    Ok(swarm)
+}
+
+fn build(config: &Config, keypair: &Keypair) -> Result<Swarm<Behaviour>, NetError> {
+    let failed = |e: &dyn std::fmt::Display| NetError::Transport(e.to_string());
+    let behaviour = Behaviour::new(config, keypair)?;
+    let swarm = libp2p::SwarmBuilder::with_existing_identity(keypair.clone())
+        .with_tokio()
+        .with_quic_config(|mut quic| {
+            quic.max_idle_timeout = SILENCE_MS;
+            quic.keep_alive_interval = QUIC_KEEP_ALIVE;
+            quic
+        })
+        .with_other_transport(|keypair| Ok(tcp_transport(keypair)?))
+        .map_err(|e| failed(&e))?
+        .with_dns()
+        .map_err(|e| failed(&e))?
+        .with_behaviour(|_| behaviour)
+        .map_err(|e| failed(&e))?
+        .with_swarm_config(|swarm| swarm.with_idle_connection_timeout(IDLE_TIME))
+        .with_connection_timeout(DIAL_TIME)
+        .build();
+    Ok(swarm)
+}
+
+/// Makes the TCP transport of a node: Noise, Yamux, and an end to silent connections.
+///
+/// # Errors
+/// Fails if the key cannot sign the Noise handshake.
+pub fn tcp_transport(keypair: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
+    let mut muxer = yamux::Config::default();
+    muxer.set_max_num_streams(STREAMS_MAX);
+    let silence = Duration::from_millis(SILENCE_MS.into());
+    Ok(
+        tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
+            .map(move |stream, _| Watched::new(stream, silence))
+            .upgrade(upgrade::Version::V1Lazy)
+            .authenticate(noise::Config::new(keypair)?)
+            .multiplex(muxer)
+            .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
+            .boxed(),
+    )
+}
