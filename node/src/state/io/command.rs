@@ -1,0 +1,181 @@
+//! What is asked through the control socket and by doors, and the answers.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{ClientId, Via};
+use crate::{
+    proto::{
+        iid::{Iid, Index, Value},
+        mesh::vouched::Vouched,
+    },
+    state::{
+        Settings, clients,
+        post::{Ask, Told},
+        report,
+    },
+};
+
+/// What is asked through the control socket.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// What is this node, and how is it?
+    Status,
+    /// Who is in the mesh?
+    Peers,
+    /// Make a ticket for a new member.
+    Invite {
+        /// The new member's name; its own wish if `None`.
+        name: Option<String>,
+        /// Its index; the lowest free one if `None`.
+        index: Option<Index>,
+        /// What it may speak for as a gateway.
+        vouched: Vouched,
+        /// How long the ticket is good; 15 minutes if `None`.
+        lifetime: Option<Duration>,
+    },
+    /// Enter a mesh.
+    Join {
+        /// The ticket, as `invite` printed it.
+        ticket: String,
+    },
+    /// Take a member out of the mesh.
+    Remove {
+        /// Its name or peer id.
+        peer: String,
+    },
+    /// Accept the changed RSA key of a member.
+    Trust {
+        /// Its name or peer id.
+        peer: String,
+    },
+    /// Change what a member may speak for as a gateway.
+    Vouch {
+        /// Its name or peer id; this node's own, too.
+        peer: String,
+        /// From here on.
+        vouched: Vouched,
+    },
+    /// Send a direct message.
+    Send {
+        /// To whom.
+        to: Recipients,
+        /// What.
+        text: String,
+        /// How.
+        via: Via,
+        /// How long to keep trying; the configured time if `None`.
+        expiry: Option<Duration>,
+    },
+    /// Something about old P2SN clients and servers.
+    P2sn(clients::Question),
+    /// Which messages wait?
+    Outbox,
+    /// Broadcast integers.
+    Integers {
+        /// The index to speak for; this node's own if `None`.
+        index: Option<Index>,
+        /// The values, in order.
+        values: Vec<Value>,
+        /// When to carry them out, if not at once.
+        at: Option<At>,
+    },
+    /// Broadcast integers that came through a gateway (proto-specs/iid.md, section 10).
+    Bridge {
+        /// The connection they came on, for whoever follows the events of this node.
+        client: Option<ClientId>,
+        /// The integers, in order: index and date are final.
+        iids: Vec<Iid>,
+    },
+    /// The last integer of each index.
+    LastIntegers,
+    /// Something that a door for Syft agents asks.
+    Door(Box<Ask>),
+    /// Replace the settings that the state uses.
+    Configure(Box<Settings>),
+}
+
+/// Which members a command means.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Recipients {
+    /// Everybody but ourselves.
+    All,
+    /// These, each by name or by peer id.
+    Named(Vec<String>),
+}
+
+/// When an integer is meant to be carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum At {
+    /// At this Unix millisecond.
+    UnixMs(u64),
+    /// This many milliseconds from the moment the node takes the command.
+    InMs(u64),
+}
+
+/// The answer to a command that went well.
+#[derive(Clone, Debug)]
+pub enum Reply {
+    /// To [`Command::Status`].
+    Status(Box<report::Status>),
+    /// To [`Command::Peers`].
+    Peers(Vec<report::Peer>),
+    /// To [`Command::Invite`].
+    Invited(report::Invite),
+    /// To [`Command::Join`].
+    Joined(report::Joined),
+    /// To [`Command::Remove`].
+    Removed(report::Removed),
+    /// To [`Command::Trust`].
+    Trusted(report::Trusted),
+    /// To [`Command::Vouch`]: the new certificate is on disk here.
+    Vouched(report::Vouched),
+    /// To [`Command::Send`]: every message is on disk (or, via P2SN, on the peer's disk).
+    Accepted(Vec<report::Accepted>),
+    /// To [`Command::P2sn`].
+    P2sn(clients::Answer),
+    /// To [`Command::Outbox`].
+    Outbox(Vec<report::Pending>),
+    /// To [`Command::Integers`].
+    Published(report::Published),
+    /// To [`Command::Bridge`].
+    Bridged {
+        /// How many integers went out: all of them.
+        published: usize,
+    },
+    /// To [`Command::LastIntegers`].
+    LastIntegers(Vec<report::Integer>),
+    /// To [`Command::Door`].
+    Told(Told),
+    /// To [`Command::Configure`].
+    Configured,
+}
+
+/// Why a command could not be carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What the asker can do about it.
+    pub kind: FailureKind,
+    /// What could not be done and why.
+    pub message: String,
+    /// What to try.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+/// What the asker can do about a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// The request cannot be carried out as it is.
+    BadRequest,
+    /// What it names does not exist.
+    NotFound,
+    /// It does not fit the node's present state.
+    Conflict,
+    /// It may work later.
+    Unavailable,
+}

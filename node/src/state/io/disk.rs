@@ -1,0 +1,286 @@
+//! What the state has on disk: one change of it, and all of it when the node starts.
+
+use libp2p_identity::PeerId;
+use serde::{Deserialize, Serialize};
+
+use super::{ClientName, Party, Via};
+use crate::{
+    proto::{
+        iid::Index,
+        mesh::{Address, MessageId, vouched::Vouched},
+        syft::{UserId, door::TokenId, letter::Fingerprint},
+    },
+    state::post::{LetterRecord, UserRecord},
+};
+
+/// One change on disk. A group of them is written all or none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// This node is a member of this mesh with this certificate; everything known of another mesh
+    /// (members, revocations, invites, pins) is forgotten first.
+    JoinedMesh {
+        /// The node's own encoded certificate.
+        certificate: Vec<u8>,
+    },
+    /// This node's certificate was issued again, in the mesh that it is in; replaces the earlier
+    /// one.
+    Renewed {
+        /// The node's own encoded certificate.
+        certificate: Vec<u8>,
+    },
+    /// A certificate is known; replaces an earlier one of the same peer.
+    Member {
+        /// The member.
+        peer: PeerId,
+        /// Its encoded certificate.
+        certificate: Vec<u8>,
+    },
+    /// A revocation is known; replaces an earlier one of the same peer.
+    Revocation {
+        /// The peer.
+        peer: PeerId,
+        /// The encoded revocation.
+        revocation: Vec<u8>,
+    },
+    /// An invite exists, or was changed.
+    Invite(Invite),
+    /// An invite is gone.
+    ForgetInvite {
+        /// SHA-256 of its secret.
+        secret_hash: [u8; 32],
+    },
+    /// The addresses of a peer, best first; replaces the earlier ones.
+    Addresses {
+        /// The peer.
+        peer: PeerId,
+        /// The addresses.
+        addresses: Vec<Address>,
+    },
+    /// A message was accepted for sending: into the outbox, and into the history as `sent`.
+    Outgoing(Outgoing),
+    /// A message left the outbox; its history row gets this outcome.
+    Outcome {
+        /// The message.
+        id: MessageId,
+        /// How it ended.
+        outcome: Outcome,
+        /// When, Unix ms.
+        at_ms: u64,
+    },
+    /// A message was received: into the history as `received`, and the mark of its stream moves.
+    Incoming(Incoming),
+    /// The RSA key of a peer; replaces the earlier one.
+    Pin {
+        /// The peer.
+        peer: PeerId,
+        /// Fingerprint of its key.
+        fingerprint: [u8; 32],
+        /// Size of its key.
+        bits: u32,
+    },
+    /// A key that an old P2SN client or server showed is pinned to its address.
+    ClientPin {
+        /// The address, as [`PinAddress`](crate::proto::p2sn::PinAddress) writes it.
+        address: String,
+        /// Fingerprint of its key.
+        fingerprint: [u8; 32],
+        /// Size of its key.
+        bits: u32,
+    },
+    /// A key is pinned to this address no more.
+    ForgetClientPin {
+        /// The address.
+        address: String,
+        /// Fingerprint of the key.
+        fingerprint: [u8; 32],
+    },
+    /// A message to a client was accepted and waits for the client to come: into the outbox, and
+    /// into the history as `sent`.
+    ForClient(ForClient),
+    /// The mark of a sender's stream moves; nothing else came of the message.
+    Mark {
+        /// The sender.
+        sender: PeerId,
+        /// Place in its numbering, and that numbering.
+        mark: (u64, u64),
+    },
+    /// A user is known; replaces what was known of him.
+    User(Box<UserRecord>),
+    /// A user of this door is gone, with his letters.
+    ForgetUser {
+        /// His id.
+        id: UserId,
+        /// His door, which is this one.
+        door: PeerId,
+    },
+    /// A letter is for a user of this door, or for all; a repetition of it is known from here on.
+    Letter(Box<LetterRecord>),
+    /// A letter was carried on; a repetition of it is known.
+    Seen(Fingerprint),
+    /// A user has his letters up to this row.
+    LettersTaken {
+        /// The user of this door.
+        user: UserId,
+        /// The row.
+        row: u64,
+    },
+    /// These letters are gone.
+    LettersGone {
+        /// Their rows.
+        rows: Vec<u64>,
+    },
+    /// The recipient has read a message that was delivered.
+    Read {
+        /// The message.
+        id: MessageId,
+    },
+    /// A token of a door is good no more.
+    Revoked {
+        /// The token.
+        token: TokenId,
+        /// When it would have ended in any case, Unix ms.
+        until_ms: u64,
+    },
+    /// Keep no more history than this; outbox rows are never pruned.
+    Prune {
+        /// Rows older than this Unix millisecond go.
+        before_ms: u64,
+        /// The oldest rows go until the bodies have at most this many bytes.
+        bytes_max: u64,
+    },
+}
+
+/// A ticket that was made here and may still be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invite {
+    /// SHA-256 of the secret in the ticket; the secret itself is not kept.
+    pub secret_hash: [u8; 32],
+    /// When it ends, Unix ms.
+    pub expires_ms: u64,
+    /// The name it gives, if it gives one.
+    pub name: Option<String>,
+    /// The index it gives.
+    pub index: Index,
+    /// What the new member may speak for as a gateway.
+    pub vouched: Vouched,
+    /// The peer that used it. The same peer may use it again, for it may have missed the answer.
+    pub used_by: Option<PeerId>,
+}
+
+/// A message on its way out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    /// Its name in the whole mesh.
+    pub id: MessageId,
+    /// To whom.
+    pub recipient: PeerId,
+    /// The numbering that `sequence` belongs to: one for each start of this node.
+    pub epoch: u64,
+    /// Its place in that numbering; grows.
+    pub sequence: u64,
+    /// When it was accepted, Unix ms.
+    pub created_ms: u64,
+    /// When to give up, Unix ms.
+    pub expires_ms: u64,
+    /// What it is.
+    pub kind: OutgoingKind,
+    /// The plaintext; of a letter the frame as its client wrote it.
+    pub text: String,
+}
+
+/// What is on its way out, and to whom it will be handed there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OutgoingKind {
+    /// A text for the member itself.
+    Member,
+    /// A text for a user of the member's door.
+    User {
+        /// His id there.
+        user: UserId,
+        /// The name under which the mesh knew him when it was accepted.
+        name: String,
+    },
+    /// A letter of a user of this door, unopened.
+    Letter,
+}
+
+/// A message that waits for a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForClient {
+    /// Its id.
+    pub id: MessageId,
+    /// For whom.
+    pub client: ClientName,
+    /// When it was accepted, Unix ms.
+    pub created_ms: u64,
+    /// When to give up, Unix ms.
+    pub expires_ms: u64,
+    /// The plaintext.
+    pub text: String,
+}
+
+/// How a sent message ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", content = "reason", rename_all = "snake_case")]
+pub enum Outcome {
+    /// The recipient has it on disk.
+    Delivered,
+    /// Its time ran out. If it had been sent at least once, the recipient may have it all the same.
+    Expired,
+    /// The recipient will not take it.
+    Refused(String),
+}
+
+/// A message that came in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Incoming {
+    /// Its name in the whole mesh; made up by us for P2SN messages.
+    pub id: MessageId,
+    /// From whom; of a user's message the member that brought it.
+    pub sender: Party,
+    /// The user who sent it, as `user@node` or `user@server`.
+    pub user: Option<String>,
+    /// Place in the sender's numbering, and that numbering; `None` for P2SN messages.
+    pub mark: Option<(u64, u64)>,
+    /// When the sender accepted it, by the sender's clock, Unix ms.
+    pub created_ms: u64,
+    /// When it came, Unix ms.
+    pub received_ms: u64,
+    /// The protocol it came through.
+    pub via: Via,
+    /// The plaintext.
+    pub text: String,
+}
+
+/// What was on disk when the node started.
+#[derive(Clone, Debug, Default)]
+pub struct Loaded {
+    /// The node's own certificate, if it is in a mesh.
+    pub certificate: Option<Vec<u8>>,
+    /// All known certificates but the own one.
+    pub members: Vec<Vec<u8>>,
+    /// All known revocations.
+    pub revocations: Vec<Vec<u8>>,
+    /// Invites that were made here.
+    pub invites: Vec<Invite>,
+    /// Addresses of peers, best first.
+    pub addresses: Vec<(PeerId, Vec<Address>)>,
+    /// The outbox, in the order of acceptance.
+    pub outbox: Vec<Outgoing>,
+    /// For each sender and epoch, the last sequence number received.
+    pub marks: Vec<(PeerId, u64, u64)>,
+    /// RSA keys of peers: fingerprint and size.
+    pub pins: Vec<(PeerId, [u8; 32], u32)>,
+    /// RSA keys of old clients and servers: address, fingerprint and size, in the order of pinning.
+    pub client_pins: Vec<(String, [u8; 32], u32)>,
+    /// What waits for clients, in the order of acceptance.
+    pub for_clients: Vec<ForClient>,
+    /// Users of this door and of others.
+    pub users: Vec<UserRecord>,
+    /// Letters for users of this door, without their frames, in the order of their rows.
+    pub letters: Vec<LetterRecord>,
+    /// Letters that were carried, the oldest first.
+    pub seen: Vec<Fingerprint>,
+    /// Tokens that are good no more, and when each would have ended.
+    pub revoked_tokens: Vec<(TokenId, u64)>,
+}

@@ -1,0 +1,208 @@
+//! What happened, for people, logs, counters and programs that follow the node.
+
+use std::{net::SocketAddr, time::Duration};
+
+use libp2p_identity::PeerId;
+
+use super::{ClientId, Direction, Gateway, Transport};
+use crate::{
+    proto::{
+        iid::Index,
+        mesh::Address,
+        p2sn,
+        syft::{PublicKey, UserId},
+    },
+    state::{post::LetterNews, report},
+};
+
+/// Something that happened, for people, logs, counters and programs that follow the node.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A member is connected and verified.
+    PeerUp {
+        /// The member.
+        peer: PeerId,
+        /// Its name.
+        name: String,
+        /// Where it is.
+        address: Address,
+        /// What the connection runs over.
+        transport: Transport,
+        /// Who dialled.
+        direction: Direction,
+        /// How long it had been away, if it was here before in this run.
+        away: Option<Duration>,
+    },
+    /// The last connection to a member is gone.
+    PeerDown {
+        /// The member.
+        peer: PeerId,
+        /// Its name.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// A member is known that was not before.
+    MemberAdded {
+        /// The member.
+        peer: PeerId,
+        /// Its name.
+        name: String,
+        /// Its index.
+        index: Index,
+    },
+    /// A member was taken out of the mesh.
+    MemberRemoved {
+        /// The member.
+        peer: PeerId,
+        /// Its name.
+        name: String,
+    },
+    /// This node has entered a mesh.
+    Joined {
+        /// The mesh.
+        mesh: String,
+        /// The name it goes by there.
+        name: String,
+    },
+    /// This node was taken out of its mesh.
+    Revoked,
+    /// A message came and is on disk.
+    Received(report::Received),
+    /// A message left the outbox.
+    Sent(report::Sent),
+    /// Integers came, or were sent from here.
+    Integers(report::Integers),
+    /// A member showed another RSA key than the pinned one.
+    KeyChanged {
+        /// The member.
+        peer: PeerId,
+        /// Its name.
+        name: String,
+        /// Fingerprint of the pinned key.
+        pinned: p2sn::Fingerprint,
+        /// Fingerprint of the key it showed.
+        shown: p2sn::Fingerprint,
+    },
+    /// An old P2SN client or server showed another RSA key than the one pinned to its address.
+    ClientKeyChanged {
+        /// The address: of a client its IP address, of a server host and port.
+        address: String,
+        /// Fingerprint of the key that was pinned last.
+        pinned: p2sn::Fingerprint,
+        /// Fingerprint of the key it showed.
+        shown: p2sn::Fingerprint,
+    },
+    /// A P2SN key exchange with a member is complete.
+    KeyExchanged {
+        /// The member.
+        peer: PeerId,
+        /// Its name.
+        name: String,
+        /// Fingerprint of its key.
+        fingerprint: p2sn::Fingerprint,
+        /// Size of its key.
+        bits: usize,
+    },
+    /// A user of a door came or went.
+    Presence {
+        /// The name under which the mesh knows him.
+        name: String,
+        /// Whether a client of his is connected.
+        online: bool,
+    },
+    /// A letter waits for the clients of a user of this door, or of all of them; or a message for
+    /// the foreign server of this name.
+    LetterWaits {
+        /// The user; a server by its name.
+        user: Option<UserId>,
+    },
+    /// A letter came further.
+    Letter(LetterNews),
+    /// A user of this door is to be told something.
+    TellUser {
+        /// The user.
+        user: UserId,
+        /// What.
+        text: String,
+    },
+    /// A user of this door was taken out.
+    UserGone {
+        /// The user.
+        user: UserId,
+    },
+    /// The name of a user of this door turned out to belong to another one.
+    NameTaken {
+        /// The user of this door.
+        user: UserId,
+        /// The name of the node to which it belongs.
+        door: String,
+        /// What he is told.
+        text: String,
+    },
+    /// A door showed another key for a user than the pinned one.
+    UserKeyChanged {
+        /// The name under which the mesh knows him.
+        name: String,
+        /// The pinned key.
+        pinned: Box<PublicKey>,
+        /// The key that was shown.
+        shown: Box<PublicKey>,
+    },
+    /// Something from outside was refused.
+    Refused {
+        /// Who sent it, if that is known.
+        peer: Option<PeerId>,
+        /// What it was; a short constant for the counter, for example `certificate`.
+        what: &'static str,
+        /// Why; a short constant for the counter, for example `expired`.
+        why: &'static str,
+    },
+    /// Something was dropped or repeated at a limit or for lack of a peer.
+    Counted {
+        /// What happened; a short constant for the counter, for example `message_resent`.
+        what: &'static str,
+        /// How often.
+        times: u64,
+    },
+    /// The store could not write.
+    StoreFailed {
+        /// Why.
+        reason: String,
+    },
+    /// A client of a gateway has signed in.
+    ClientSignedIn {
+        /// Which door.
+        gateway: Gateway,
+        /// Its connection.
+        client: ClientId,
+        /// Who it is.
+        name: String,
+        /// From where.
+        address: SocketAddr,
+    },
+    /// A client that had signed in is gone.
+    ClientLeft {
+        /// Which door.
+        gateway: Gateway,
+        /// Its connection.
+        client: ClientId,
+        /// Who it was.
+        name: String,
+        /// Why; a short constant.
+        reason: &'static str,
+    },
+    /// A client was sent away: before it signed in, or for what it did.
+    ClientKicked {
+        /// Which door.
+        gateway: Gateway,
+        /// Its connection.
+        client: ClientId,
+        /// Who it was, if it had signed in.
+        name: Option<String>,
+        /// From where.
+        address: SocketAddr,
+        /// Why; a short constant for the counter.
+        why: &'static str,
+    },
+}
