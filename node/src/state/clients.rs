@@ -5,47 +5,27 @@
 //! until it asks the next time. What a message is worth is not decided here: P2SN proves neither
 //! who sent it nor that it was not sent before.
 
+mod messages;
+mod pins;
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     time::Duration,
 };
 
+pub(super) use self::messages::{Bringing, Reserving};
 use super::{
-    After, State,
-    io::{
-        ClientName, Event, Failure, ForClient, Incoming, Now, Outcome, Party, Recipients, Record,
-        Reply, RequestId, Via,
-    },
+    State,
+    io::{ClientName, ForClient, Now, Outcome, Party, Reply, RequestId},
     messages::time_left,
-    millis, not_stored, report,
+    report,
 };
 use crate::proto::{
     mesh::MessageId,
     p2sn::{Fingerprint, PORT, PinAddress},
 };
-
-/// Most addresses with pinned keys. A stranger who could make room by coming from many addresses
-/// could have the pins of others forgotten, so further addresses are refused instead.
-const ADDRESSES_MAX: usize = 4096;
-
-/// Most keys of clients at one address: programs of one machine, or machines behind one router.
-const KEYS_PER_ADDRESS_MAX: usize = 16;
-
-/// Most refused keys that are remembered for `pimesh p2sn trust`.
-const REFUSED_MAX: usize = 256;
-
-/// Most messages that wait for one client. It takes one with each of its own.
-const WAITING_PER_CLIENT_MAX: usize = 64;
-
-/// Most messages that wait for clients, at a kilobyte each.
-const WAITING_MAX: usize = 1024;
-
-/// How long a message that was taken for a client is kept from others who ask: as long as one write
-/// to it may take, and some.
-const LEASE: Duration = Duration::from_secs(15);
-
-/// Bytes that PKCS#1 v1.5 takes away from a block.
-const PADDING_BYTES: usize = 11;
 
 /// What is asked about clients.
 #[derive(Clone, Debug)]
@@ -135,18 +115,6 @@ pub(super) struct Clients {
     waiting: BTreeMap<ClientName, VecDeque<Waiting>>,
     /// Messages that wait, and those on their way to the disk.
     count: usize,
-}
-
-/// A message for a client on its way to the disk.
-pub(super) struct Reserving {
-    request: RequestId,
-    message: ForClient,
-}
-
-/// A message of a client on its way to the disk.
-pub(super) struct Bringing {
-    request: RequestId,
-    message: Incoming,
 }
 
 impl Clients {
@@ -275,329 +243,9 @@ impl State {
             Question::Forget { address } => self.forget_client(request, &address),
         }
     }
-
-    /// Rules P2SN-PIN-FIRST and P2SN-PIN-SEVERAL.
-    fn judge_client(&mut self, request: RequestId, address: PinAddress, shown: Pin, strict: bool) {
-        let pins = self
-            .clients
-            .pins
-            .get(&address)
-            .map(Vec::as_slice)
-            .unwrap_or_default();
-        if pins.iter().any(|pin| pin.fingerprint == shown.fingerprint) {
-            return self.judged(request, true);
-        }
-        let is_client = matches!(address, PinAddress::Client(_));
-        match pins.last() {
-            Some(pinned) if strict || !is_client => {
-                let pinned = pinned.fingerprint;
-                if self.clients.refused.len() >= REFUSED_MAX {
-                    self.clients.refused.pop_first();
-                }
-                self.effects.refused(None, "p2sn_client_key", "changed");
-                self.effects.event(Event::ClientKeyChanged {
-                    address: address.to_string(),
-                    pinned,
-                    shown: shown.fingerprint,
-                });
-                self.clients.refused.insert(address, shown);
-                self.judged(request, false);
-            }
-            None if self.clients.pins.len() >= ADDRESSES_MAX => {
-                self.effects
-                    .refused(None, "p2sn_client_key", "too_many_addresses");
-                self.judged(request, false);
-            }
-            Some(_) | None => {
-                let after = After::Reply(request, Reply::P2sn(Answer::Judged(true)));
-                self.pin_client(address, shown, after);
-            }
-        }
-    }
-
-    fn judged(&mut self, request: RequestId, may: bool) {
-        let judged = Reply::P2sn(Answer::Judged(may));
-        self.effects.reply(request, judged);
-    }
-
-    /// Pins a key beside those that are there; a server has one alone.
-    fn pin_client(&mut self, address: PinAddress, pin: Pin, after: After) {
-        let is_server = matches!(address, PinAddress::Server { .. });
-        let text = address.to_string();
-        let pins = self.clients.pins.entry(address.clone()).or_default();
-        let room = if is_server {
-            0
-        } else {
-            KEYS_PER_ADDRESS_MAX - 1
-        };
-        let mut records = Vec::new();
-        while pins.len() > room {
-            records.push(Record::ForgetClientPin {
-                address: text.clone(),
-                fingerprint: pins.remove(0).fingerprint.0,
-            });
-        }
-        pins.push(pin);
-        self.clients.refused.remove(&address);
-        records.push(Record::ClientPin {
-            address: text,
-            fingerprint: pin.fingerprint.0,
-            bits: u32::try_from(pin.bits).unwrap_or(u32::MAX),
-        });
-        self.effects.store(records, Some(after));
-    }
-
-    fn trust_client(&mut self, request: RequestId, text: &str) {
-        let found = self.clients.resolve(text);
-        let refused = found.and_then(|a| self.clients.refused.get(&a).map(|p| (a.clone(), *p)));
-        let Some((address, pin)) = refused else {
-            let failure = Failure::not_found(format!("no key was refused for `{text}`"));
-            return self.effects.fail(
-                request,
-                failure.with_hint("`pimesh p2sn keys` lists what was"),
-            );
-        };
-        let keys = vec![self.clients.report(&address, &pin, false)];
-        let after = After::Reply(request, Reply::P2sn(Answer::Keys(keys)));
-        self.pin_client(address, pin, after);
-    }
-
-    fn forget_client(&mut self, request: RequestId, text: &str) {
-        let Some(address) = self.clients.resolve(text) else {
-            let failure = Failure::not_found(format!("no key is pinned to `{text}`"));
-            return self.effects.fail(
-                request,
-                failure.with_hint("`pimesh p2sn keys` lists those that are"),
-            );
-        };
-        self.clients.refused.remove(&address);
-        let pins = self.clients.pins.remove(&address).unwrap_or_default();
-        let keys = pins
-            .iter()
-            .map(|pin| self.clients.report(&address, pin, false))
-            .collect();
-        let forget = |pin: &Pin| Record::ForgetClientPin {
-            address: address.to_string(),
-            fingerprint: pin.fingerprint.0,
-        };
-        let after = After::Reply(request, Reply::P2sn(Answer::Keys(keys)));
-        self.effects
-            .store(pins.iter().map(forget).collect(), Some(after));
-    }
-
-    fn report_keys(&self) -> Vec<report::P2snKey> {
-        let clients = &self.clients;
-        let pinned = clients.pins.iter().flat_map(|(address, pins)| {
-            pins.iter()
-                .map(move |pin| clients.report(address, pin, false))
-        });
-        let refused = clients.refused.iter();
-        let mut keys: Vec<_> = pinned
-            .chain(refused.map(|(address, pin)| clients.report(address, pin, true)))
-            .collect();
-        keys.sort_by(|a, b| a.address.cmp(&b.address));
-        keys
-    }
-
-    /// Takes a client's message into the own inbox, or sends it on as a direct message.
-    fn bring(
-        &mut self,
-        request: RequestId,
-        client: ClientName,
-        to: Option<&str>,
-        text: String,
-        now: Now,
-    ) {
-        let own_name = self.membership.own_terms().name.as_str();
-        if let Some(to) = to.filter(|to| *to != own_name && *to != self.own.peer.to_string()) {
-            let to = Recipients::Named(vec![to.to_owned()]);
-            let text = marked(&client, &text);
-            return self.send(request, &to, text, Via::Direct, None, now);
-        }
-        let message = Incoming {
-            id: MessageId(self.effects.random()),
-            sender: Party::Client(client),
-            user: None,
-            mark: None,
-            created_ms: now.unix_ms(),
-            received_ms: now.unix_ms(),
-            via: Via::P2sn,
-            text,
-        };
-        let record = Record::Incoming(message.clone());
-        let after = After::Brought(Bringing { request, message });
-        self.effects.store(vec![record], Some(after));
-    }
-
-    pub(super) fn brought(&mut self, Bringing { request, message }: Bringing) {
-        self.effects.reply(request, Reply::P2sn(Answer::Delivered));
-        self.report_received(message);
-    }
-
-    pub(super) fn not_brought(&mut self, bringing: &Bringing, reason: &str) {
-        self.effects.fail(bringing.request, not_stored(reason));
-    }
-
-    /// Keeps a message for a client: rule P2SN-ANSWER-WAITS.
-    pub(super) fn send_to_client(
-        &mut self,
-        request: RequestId,
-        client: &str,
-        text: String,
-        expiry: Duration,
-        now: Now,
-    ) {
-        let message = match self.for_client(client, text, expiry, now) {
-            Ok(message) => message,
-            Err(failure) => return self.effects.fail(request, failure),
-        };
-        self.clients.count += 1;
-        let record = Record::ForClient(message.clone());
-        let after = After::Reserved(Reserving { request, message });
-        self.effects.store(vec![record], Some(after));
-    }
-
-    fn for_client(
-        &mut self,
-        client: &str,
-        text: String,
-        expiry: Duration,
-        now: Now,
-    ) -> Result<ForClient, Failure> {
-        let Some((client, pin)) = self.clients.find(client) else {
-            let failure = Failure::not_found(format!("no P2SN client is known as `{client}`"));
-            return Err(failure.with_hint("`pimesh p2sn keys` lists the clients"));
-        };
-        let max = pin.bits.div_ceil(8) - PADDING_BYTES;
-        if text.len() > max {
-            let got = text.len();
-            let text = format!("a message to `{client}` has at most {max} bytes, got {got}");
-            return Err(Failure::bad_request(text).with_hint("send it in several"));
-        }
-        let waiting = self.clients.waiting.get(&client).map_or(0, VecDeque::len);
-        if waiting >= WAITING_PER_CLIENT_MAX || self.clients.count >= WAITING_MAX {
-            let text = format!("{waiting} messages wait for `{client}` already");
-            return Err(Failure::unavailable(text)
-                .with_hint("it takes one with each message that it sends"));
-        }
-        Ok(ForClient {
-            id: MessageId(self.effects.random()),
-            client,
-            created_ms: now.unix_ms(),
-            expires_ms: now.unix_ms() + millis(expiry),
-            text,
-        })
-    }
-
-    pub(super) fn reserved(&mut self, Reserving { request, message }: Reserving, now: Now) {
-        let accepted = report::Accepted {
-            id: message.id,
-            to: message.client.to_string(),
-            peer_id: Party::Client(message.client.clone()),
-            expires_ms: message.expires_ms,
-            via: Via::P2sn,
-        };
-        self.clients.push(message, now);
-        self.effects.reply(request, Reply::Accepted(vec![accepted]));
-    }
-
-    pub(super) fn not_reserved(&mut self, reserving: &Reserving, reason: &str) {
-        self.clients.count -= 1;
-        self.effects.fail(reserving.request, not_stored(reason));
-    }
-
-    /// Finds what a member's message says to a client: rule P2SN-ANSWER-MARK.
-    pub(super) fn answer_in(&mut self, text: &str, now: Now) -> Option<ForClient> {
-        let (client, text) = text.strip_prefix('[')?.split_once("] ")?;
-        // What is in brackets may be anything, and most often it is no client.
-        self.clients.find(client)?;
-        let expiry = self.settings.expiry;
-        match self.for_client(client, text.to_owned(), expiry, now) {
-            Ok(message) => {
-                self.clients.count += 1;
-                Some(message)
-            }
-            Err(_) => {
-                self.effects
-                    .refused(None, "p2sn_answer", "too_long_or_too_many");
-                None
-            }
-        }
-    }
-
-    pub(super) fn answers_stored(&mut self, answers: Vec<ForClient>, now: Now) {
-        for message in answers {
-            self.clients.push(message, now);
-        }
-    }
-
-    pub(super) const fn answers_not_stored(&mut self, answers: &[ForClient]) {
-        self.clients.count -= answers.len();
-    }
-
-    fn take(&mut self, client: &ClientName, now: Now) -> Option<(MessageId, String)> {
-        let first = self.clients.waiting.get_mut(client)?.front_mut()?;
-        if first.leased > now.mono {
-            // Those behind it wait, so that they stay in order.
-            return None;
-        }
-        first.leased = now.mono + LEASE;
-        Some((first.message.id, first.message.text.clone()))
-    }
-
-    pub(super) fn clients_due(&mut self, now: Now) {
-        let is_over =
-            |waiting: &Waiting| waiting.deadline <= now.mono && waiting.leased <= now.mono;
-        self.end_waiting(is_over, &Outcome::Expired, now);
-        for waiting in self.clients.waiting.values_mut().flatten() {
-            // Somebody is handing it over at this moment.
-            if waiting.deadline <= now.mono {
-                waiting.deadline = waiting.leased;
-            }
-        }
-    }
-
-    /// Takes messages out of the queues, with what became of them.
-    fn end_waiting(&mut self, is_over: impl Fn(&Waiting) -> bool, outcome: &Outcome, now: Now) {
-        let mut records = Vec::new();
-        for queue in self.clients.waiting.values_mut() {
-            let (over, rest) = queue.drain(..).partition(&is_over);
-            *queue = rest;
-            let over: VecDeque<Waiting> = over;
-            for Waiting { message, .. } in over {
-                self.clients.count -= 1;
-                let at_ms = now.unix_ms();
-                records.push(Record::Outcome {
-                    id: message.id,
-                    outcome: outcome.clone(),
-                    at_ms,
-                });
-                self.effects.event(Event::Sent(report::Sent {
-                    id: message.id,
-                    to: message.client.to_string(),
-                    peer_id: Party::Client(message.client),
-                    outcome: outcome.clone(),
-                    at_ms,
-                    attempted: *outcome == Outcome::Delivered,
-                }));
-            }
-        }
-        self.clients.waiting.retain(|_, queue| !queue.is_empty());
-        if !records.is_empty() {
-            self.effects.store(records, None);
-        }
-    }
-}
-
-/// Marks a client's message with whom it came from.
-fn marked(client: &ClientName, text: &str) -> String {
-    format!("[{client}] {text}")
 }
 
 /// Says whether a recipient's name is that of a client.
 pub(super) fn is_client(name: &str) -> bool {
     name.starts_with("p2sn:")
 }
-
-#[cfg(test)]
-mod tests;

@@ -362,19 +362,24 @@ impl State {
             let bytes = UNEXPECTED_ERROR.to_vec();
             return self.effects.net(NetOutput::P2snReply { session, bytes });
         };
-        let message = Incoming {
+        let message = self.p2sn_incoming(Party::Member(peer), text, now);
+        let record = Record::Incoming(message.clone());
+        let after = After::P2snReceived(P2snReceiving { session, message });
+        self.effects.store(vec![record], Some(after));
+    }
+
+    /// Makes the record of a P2SN message, which has neither a number nor a date.
+    pub(super) fn p2sn_incoming(&mut self, sender: Party, text: String, now: Now) -> Incoming {
+        Incoming {
             id: MessageId(self.effects.random()),
-            sender: Party::Member(peer),
+            sender,
             user: None,
             mark: None,
             created_ms: now.unix_ms(),
             received_ms: now.unix_ms(),
             via: Via::P2sn,
             text,
-        };
-        let record = Record::Incoming(message.clone());
-        let after = After::P2snReceived(P2snReceiving { session, message });
-        self.effects.store(vec![record], Some(after));
+        }
     }
 
     pub(super) fn p2sn_stored(&mut self, received: P2snReceiving) {

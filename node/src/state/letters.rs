@@ -12,19 +12,19 @@
 //! for "in order" and "once". The frames stay on disk: the state knows rows and
 //! lengths, and doors read the frames from the store.
 
+mod posting;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use libp2p_identity::PeerId;
 
+pub(super) use self::posting::{Posting, seal_to_user};
 use super::{
-    After, State,
-    io::{
-        Event, Failure, Incoming, Now, Outcome, Outgoing, OutgoingKind, Party, Record, Reply,
-        RequestId, Via,
-    },
-    millis, not_stored,
-    post::{LetterNews, LetterRecord, Posted, Stage, Told, UserRecord},
-    users::Meant,
+    CLOCK_SET_MS, State,
+    io::{Event, Failure, Incoming, Now, Outcome, Party, Record, Via},
+    millis,
+    names::Meant,
+    post::{LetterNews, LetterRecord, Stage, UserRecord},
 };
 use crate::proto::{
     mesh::{MessageId, direct},
@@ -72,15 +72,6 @@ pub(super) struct Letters {
     next_row: u64,
     seen: BTreeSet<Fingerprint>,
     seen_order: VecDeque<Fingerprint>,
-}
-
-/// A letter on its way to the disk.
-pub(super) struct Posting {
-    request: RequestId,
-    here: Option<LetterRecord>,
-    read: Option<Incoming>,
-    carried: Vec<Outgoing>,
-    fingerprint: Fingerprint,
 }
 
 /// What becomes of a letter that came.
@@ -231,134 +222,6 @@ impl Letters {
 }
 
 impl State {
-    /// Carries a letter of a user of this door. Who brings it has checked its signature.
-    pub(super) fn post(&mut self, request: RequestId, user: &UserId, letter: Letter, now: Now) {
-        match self.try_post(request, user, letter, now) {
-            Ok(None) => {}
-            Ok(Some(posted)) => {
-                self.effects.count("letter_duplicate", 1);
-                self.effects
-                    .reply(request, Reply::Told(Told::Posted(posted)));
-            }
-            Err((why, failure)) => {
-                self.effects.refused(None, "letter", why);
-                self.effects.fail(request, failure);
-            }
-        }
-    }
-
-    fn try_post(
-        &mut self,
-        request: RequestId,
-        user: &UserId,
-        letter: Letter,
-        now: Now,
-    ) -> Result<Option<Posted>, (&'static str, Failure)> {
-        let here = self.own.peer;
-        let sender = self.local(&letter.from);
-        if sender.as_ref() != Some(user) {
-            let text = format!("You are {user} and cannot write as {}.", letter.from);
-            return Err(("from", Failure::bad_request(text)));
-        }
-        let is_meant = self.meant(&letter.from) == Some(Meant::User(user.clone(), here));
-        if !is_meant {
-            let text = "Your name belongs to another node of the mesh: log in as user@node.";
-            return Err(("name_taken", Failure::conflict(text)));
-        }
-        let fingerprint = letter.fingerprint();
-        if self.letters.seen.contains(&fingerprint) {
-            return Ok(Some(Posted::Repeated));
-        }
-        let mut posting = Posting {
-            request,
-            here: None,
-            read: None,
-            carried: Vec::new(),
-            fingerprint,
-        };
-        let id = MessageId(self.effects.random());
-        let frame = letter.encode();
-        match &letter.to {
-            Addressee::Broadcast => {
-                posting.here = Some(self.kept(&letter, id, here, None, Some(user), now)?);
-                let members = self.membership.members().map(|(peer, _)| peer);
-                let doors: Vec<PeerId> = members.filter(|p| self.users.is_door(*p)).collect();
-                for door in doors {
-                    posting
-                        .carried
-                        .push(self.carried(door, frame.clone(), now)?);
-                }
-            }
-            Addressee::User(name) => match self.meant(name) {
-                None => {
-                    let text = format!("There is no user {name}.");
-                    return Err(("unknown_recipient", Failure::not_found(text)));
-                }
-                Some(Meant::Member(peer)) if peer == here => {
-                    let opened = self.open_letter(&letter, id, here, user, now);
-                    posting.read = Some(opened.map_err(|why| {
-                        let text = format!("{name} cannot open the message.");
-                        (why, Failure::bad_request(text))
-                    })?);
-                }
-                Some(Meant::User(to, door)) if door == here => {
-                    let kept = self.kept(&letter, id, here, Some(&to), Some(user), now)?;
-                    posting.here = Some(kept);
-                }
-                Some(Meant::Member(door) | Meant::User(_, door)) => {
-                    posting.carried.push(self.carried(door, frame, now)?);
-                }
-            },
-        }
-        self.begin_posting(posting);
-        Ok(None)
-    }
-
-    fn begin_posting(&mut self, posting: Posting) {
-        self.letters.see(posting.fingerprint);
-        let mut records = Vec::new();
-        if let Some(letter) = &posting.here {
-            self.letters.keep(letter);
-            records.push(Record::Letter(Box::new(letter.clone())));
-        } else {
-            records.push(Record::Seen(posting.fingerprint));
-        }
-        records.extend(posting.read.iter().cloned().map(Record::Incoming));
-        records.extend(posting.carried.iter().cloned().map(Record::Outgoing));
-        self.messages.reserve(&posting.carried);
-        self.effects
-            .store(records, Some(After::Posted(Box::new(posting))));
-    }
-
-    pub(super) fn posted(&mut self, posting: Posting, now: Now) {
-        let Posting {
-            request,
-            here,
-            read,
-            carried,
-            ..
-        } = posting;
-        let accepted = Reply::Told(Told::Posted(Posted::Accepted));
-        self.effects.reply(request, accepted);
-        if let Some(letter) = here {
-            self.letter_is_here(&letter);
-        }
-        if let Some(message) = read {
-            self.report_received(message);
-        }
-        self.queue_all(carried, now);
-        self.prune_letters(now);
-    }
-
-    pub(super) fn not_posted(&mut self, posting: &Posting, reason: &str) {
-        self.letters.forget(posting.fingerprint);
-        if let Some(letter) = &posting.here {
-            self.letters.drop_again(letter);
-        }
-        self.messages.release(&posting.carried);
-        self.effects.fail(posting.request, not_stored(reason));
-    }
-
     /// A letter is on this disk: clients may read it, and its sender may know.
     pub(super) fn letter_is_here(&mut self, letter: &LetterRecord) {
         let to = letter.user.as_ref();
@@ -440,24 +303,6 @@ impl State {
         })
     }
 
-    /// Returns `user@node`.
-    pub(super) fn full_name(&self, user: &UserId, door: PeerId) -> String {
-        format!("{user}@{}", self.door_name(&door))
-    }
-
-    /// Makes the message that carries a letter to another door.
-    fn carried(
-        &mut self,
-        door: PeerId,
-        frame: String,
-        now: Now,
-    ) -> Result<Outgoing, (&'static str, Failure)> {
-        self.check_room(1, frame.len())
-            .map_err(|failure| ("outbox_full", failure))?;
-        let expiry = self.settings.expiry;
-        Ok(self.outgoing(door, OutgoingKind::Letter, frame, expiry, now))
-    }
-
     /// Judges a letter that a door brought. It was signed by the door; what its user signed is
     /// verified once more with the key that is pinned for him.
     pub(super) fn judge_letter(
@@ -535,28 +380,6 @@ impl State {
     pub(super) fn release_letter(&mut self, letter: &LetterRecord) {
         self.letters.forget(letter.fingerprint);
         self.letters.drop_again(letter);
-    }
-
-    /// Makes a letter from this node itself to a user of this very door.
-    pub(super) fn own_letter(
-        &mut self,
-        message: &Outgoing,
-        user: &UserId,
-        now: Now,
-    ) -> Result<LetterRecord, Failure> {
-        let here = self.own.peer;
-        let no_user = || Failure::not_found(format!("there is no user `{user}`"));
-        let key = self
-            .key_of(&Meant::User(user.clone(), here))
-            .ok_or_else(no_user)?;
-        let to = self.known_as(user, here);
-        let from = self.membership.own_terms().name.as_str();
-        let own = (from, &self.own.key);
-        let sealed = seal_to_user(message, &to, &key, own, &mut self.effects.rng);
-        let letter = Letter::of(sealed)
-            .map_err(|error| Failure::bad_request(format!("the message is none: {error}")))?;
-        let kept = self.kept(&letter, message.id, here, Some(user), None, now);
-        kept.map_err(|(_, failure)| failure)
     }
 
     /// A client of a user has his letters up to this row.
@@ -641,7 +464,7 @@ impl State {
     pub(super) fn prune_letters(&mut self, now: Now) {
         let age = millis(self.settings.letters.age_max);
         // A clock that is not set says nothing about age.
-        let before_ms = if now.unix_ms() < super::CLOCK_SET_MS {
+        let before_ms = if now.unix_ms() < CLOCK_SET_MS {
             0
         } else {
             now.unix_ms().saturating_sub(age)
@@ -658,17 +481,4 @@ impl State {
             self.letter_news(waiting.id, waiting.from, user.to_string(), Stage::Expired);
         }
     }
-}
-
-/// Seals a text of this node for a user, and signs it with the messaging key as `own` says.
-pub(super) fn seal_to_user(
-    message: &Outgoing,
-    to: &UserId,
-    key: &syft::PublicKey,
-    own: (&str, &syft::SigningKey),
-    rng: &mut impl rand_core::CryptoRng,
-) -> syft::Message {
-    let chance = syft::SealChance::from_rng(rng);
-    let content = syft::seal(&message.text, key, &chance);
-    syft::Message::signed(own.0, to.as_str(), content, message.created_ms, own.1)
 }

@@ -3,22 +3,20 @@
 //! Specified in `proto-specs/mesh.md`, "Membership". A statement is believed for the mesh key's
 //! signature and never for the peer that brought it.
 
+mod believing;
 mod inviting;
 mod joining;
+mod removing;
 mod vouching;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    ops::RangeInclusive,
-    time::Duration,
-};
+use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
 use libp2p_identity::PeerId;
 
 use super::{
-    After, CLOCK_SET_MS, Effects, Own, StartError, State,
-    io::{Event, Failure, Invite, Loaded, Now, Record, Reply, RequestId},
-    millis, report,
+    CLOCK_SET_MS, Effects, Own, StartError, State,
+    io::{Failure, InboundId, Invite, Loaded, NetOutput, Now, Record},
+    millis,
 };
 use crate::proto::{
     iid::Index,
@@ -406,6 +404,30 @@ impl Membership {
 }
 
 impl State {
+    /// Returns what a member asks, or ends its request: it is no member any more, or makes no sense.
+    pub(super) fn request_of<R, E>(
+        &mut self,
+        peer: PeerId,
+        id: InboundId,
+        what: &'static str,
+        read: impl FnOnce() -> Result<R, E>,
+        now: Now,
+    ) -> Option<R> {
+        let request = if self.membership.is_good(&peer, now) {
+            read().map_err(|_| "malformed")
+        } else {
+            Err("not_a_member")
+        };
+        match request {
+            Ok(request) => Some(request),
+            Err(why) => {
+                self.effects.refused(Some(peer), what, why);
+                self.effects.net(NetOutput::Refuse { id });
+                None
+            }
+        }
+    }
+
     fn require_mesh_key(&self, what: &str) -> Result<&MeshKey, Failure> {
         if self.membership.is_revoked() {
             return Err(Failure::conflict("this node was removed from its mesh")
@@ -420,148 +442,6 @@ impl State {
                      with `pimesh mesh-key export` and `import`",
             )
         })
-    }
-
-    /// Takes a member out of the mesh.
-    pub(super) fn remove(&mut self, request: RequestId, text: &str, now: Now) {
-        let (peer, revocation) = match self.make_revocation(text, now) {
-            Ok(made) => made,
-            Err(failure) => return self.effects.fail(request, failure),
-        };
-        let removed = report::Removed {
-            name: self.name_of(&peer),
-            peer_id: peer,
-            dropped_messages: self.messages.count_for(&peer),
-        };
-        let bytes = revocation.encode();
-        let after = After::Reply(request, Reply::Removed(removed));
-        self.revoke(revocation, Some(after), now);
-        self.tell_everybody(vec![], vec![bytes], now);
-    }
-
-    fn make_revocation(&self, text: &str, now: Now) -> Result<(PeerId, Revocation), Failure> {
-        let key = self.require_mesh_key("remove members")?;
-        let own = self.membership.own_terms();
-        if text == own.name.as_str() || text.parse().is_ok_and(|peer: PeerId| peer == own.peer) {
-            return Err(Failure::bad_request("a node cannot remove itself")
-                .with_hint("run it on another node that holds the mesh key"));
-        }
-        let peer = self.resolve(text)?;
-        if self.membership.revocations.len() >= REVOCATIONS_MAX {
-            return Err(Failure::conflict(format!(
-                "{REVOCATIONS_MAX} members were removed from this mesh already"
-            ))
-            .with_hint(
-                "begin a new mesh: start a node with a fresh home, and let the others join",
-            ));
-        }
-        let issued_ms = self
-            .membership
-            .terms(&peer)
-            .map_or(0, |terms| terms.issued_ms);
-        Ok((peer, key.revoke(peer, issued_ms.max(now.unix_ms()))))
-    }
-
-    /// Believes a revocation: keeps it, hangs up, gives up what waits for the peer.
-    fn revoke(&mut self, revocation: Revocation, after: Option<After>, now: Now) -> bool {
-        let peer = revocation.peer();
-        let name = self.name_of(&peer);
-        let was_member = self.membership.is_known(&peer);
-        let was_revoked = self.membership.is_revoked();
-        let record = Record::Revocation {
-            peer,
-            revocation: revocation.encode(),
-        };
-        if !self.membership.learn_revocation(revocation) {
-            return false;
-        }
-        self.effects.store(vec![record], after);
-        if self.membership.is_revoked() && !was_revoked {
-            self.effects.event(Event::Revoked);
-            self.close_all("this node was removed from the mesh");
-        }
-        if was_member && !self.membership.is_known(&peer) {
-            self.close_peer(&peer, "removed from the mesh");
-            self.peers.forget(&peer);
-            self.give_up_messages_to(peer, "removed", now);
-            self.effects.event(Event::MemberRemoved { peer, name });
-        }
-        true
-    }
-
-    /// Learns what another member told; returns what was new, to be told on.
-    pub(super) fn learn_statements(
-        &mut self,
-        certificates: Vec<Vec<u8>>,
-        revocations: Vec<Vec<u8>>,
-        now: Now,
-    ) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
-        let mesh = *self.membership.mesh();
-        // Mostly all of it is known; comparing costs far less than verifying a signature.
-        let known: BTreeSet<Vec<u8>> = self.membership.revocations().into_iter().collect();
-        let mut new_revocations = Vec::new();
-        for bytes in revocations {
-            if known.contains(&bytes) {
-                continue;
-            }
-            match Revocation::decode(&bytes, &mesh) {
-                Ok(revocation) => {
-                    if self.revoke(revocation, None, now) {
-                        new_revocations.push(bytes);
-                    }
-                }
-                Err(error) => self.effects.refused(None, "revocation", error.name()),
-            }
-        }
-        let known: BTreeSet<Vec<u8>> = self.membership.certificates().into_iter().collect();
-        let mut new_certificates = Vec::new();
-        for bytes in certificates {
-            if known.contains(&bytes) {
-                continue;
-            }
-            match Certificate::decode(&bytes, &mesh) {
-                Ok(certificate) => {
-                    if self.keep_certificate(certificate, None, now) {
-                        new_certificates.push(bytes);
-                    }
-                }
-                Err(error) => self.effects.refused(None, "certificate", error.name()),
-            }
-        }
-        (new_certificates, new_revocations)
-    }
-
-    /// Keeps a certificate if it is new, and gets to know the member; `after` happens once it is
-    /// on disk.
-    pub(super) fn keep_certificate(
-        &mut self,
-        certificate: Certificate,
-        after: Option<After>,
-        now: Now,
-    ) -> bool {
-        let peer = certificate.terms().peer;
-        let encoded = certificate.encode();
-        let record = if peer == self.own.peer {
-            Record::Renewed {
-                certificate: encoded,
-            }
-        } else {
-            Record::Member {
-                peer,
-                certificate: encoded,
-            }
-        };
-        match self.membership.learn(certificate) {
-            Learned::Nothing => return false,
-            Learned::Renewed => {}
-            Learned::Added { name, index } => {
-                self.peers.add(peer, now);
-                self.effects.event(Event::MemberAdded { peer, name, index });
-                self.dial_due(now);
-            }
-        }
-        self.effects.store(vec![record], after);
-        true
     }
 }
 

@@ -15,13 +15,16 @@
 //! | --- | --- |
 //! | `io` | nothing: what goes in and what comes out |
 //! | `report` | nothing: what is told to people |
+//! | `setup` | nothing: what a node is given when it starts |
+//! | `effects` | nothing: the outputs, and what waits for answers |
+//! | `names` | whom a name means |
 //! | `membership` | who is a member: certificates, revocations, invites, joining |
 //! | `links` | which connections are opened, kept and closed |
 //! | `peers` | whom to dial, where and when |
 //! | `sync` | what members tell each other about the mesh, and their clocks |
 //! | `messages` | direct messages: outbox, sending, receiving |
 //! | `post` | nothing: what doors for Syft agents ask and are told |
-//! | `users` | names of users and members, pinned keys, who is here |
+//! | `users` | users of doors: registration, pinned keys, who is here |
 //! | `letters` | letters of users: mailboxes, broadcasts, carrying on |
 //! | `servers` | foreign Syft servers: outbox, inbox, pinned keys |
 //! | `integers` | who may speak for an index, budgets, last values |
@@ -32,6 +35,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod clients;
+mod effects;
 mod integers;
 pub mod io;
 mod keys;
@@ -39,144 +43,42 @@ mod letters;
 mod links;
 mod membership;
 mod messages;
+mod names;
 mod peers;
 pub mod post;
 pub mod report;
 mod servers;
+mod setup;
 mod sync;
+#[cfg(test)]
+mod tests;
 mod users;
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    fmt,
-    time::Duration,
-};
+use std::{fmt, time::Duration};
 
 use libp2p_identity::PeerId;
-use rand_chacha::ChaCha20Rng;
-use rand_core::{Rng, SeedableRng};
 
-use self::io::{
-    Command, Connection, Event, Failure, FailureKind, Input, Loaded, NetInput, NetOutput, Now,
-    OutboundId, Output, Party, Protocol, Record, Reply, RequestId, Ticket,
+use self::{
+    effects::{After, Asked, Effects},
+    io::{
+        Command, Event, Failure, Input, Loaded, NetInput, Now, OutboundId, Output, Protocol,
+        Record, Reply, RequestId, Ticket,
+    },
 };
-pub use self::membership::{CERTIFICATE_LIFETIME, INVITE_LIFETIME};
-pub use self::{integers::VALUES_MAX, letters::FINGERPRINTS_MAX};
+pub use self::{
+    integers::VALUES_MAX,
+    letters::FINGERPRINTS_MAX,
+    membership::{CERTIFICATE_LIFETIME, INVITE_LIFETIME},
+    setup::{LetterLimits, Settings, Setup, StartError},
+};
 use crate::proto::{
-    mesh::{Address, NodeName, certificate::MeshKey},
+    mesh::{Address, NodeName},
     syft,
 };
 
 /// The moment before which a clock is certainly not set: pimesh did not exist. Unix ms of
 /// 2025-01-01. A Pi has no battery clock and may start in 1970.
 pub const CLOCK_SET_MS: u64 = 1_735_689_600_000;
-
-/// The part of the configuration that the state uses.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// How long a message is kept trying.
-    pub expiry: Duration,
-    /// Most messages in the outbox.
-    pub outbox_count_max: usize,
-    /// Most bytes of text in the outbox.
-    pub outbox_bytes_max: usize,
-    /// How long history is kept.
-    pub history_age_max: Duration,
-    /// How many bytes of history are kept.
-    pub history_bytes_max: u64,
-    /// How long an integer is worth delivering.
-    pub integer_ttl: Duration,
-    /// Integers that one sender may send in a second, steadily; 0 for no limit.
-    pub budget_per_second: u32,
-    /// Integers that one sender may send at once.
-    pub budget_burst: u32,
-    /// Configured addresses of peers.
-    pub peers: Vec<(PeerId, Address)>,
-    /// What is kept for users who are away.
-    pub letters: LetterLimits,
-    /// Foreign Syft servers that this node is a client of.
-    pub servers: Vec<NodeName>,
-}
-
-/// How much is kept for each user of this door who is away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LetterLimits {
-    /// Most letters.
-    pub count_max: usize,
-    /// Most bytes.
-    pub bytes_max: usize,
-    /// How long each is kept.
-    pub age_max: Duration,
-}
-
-impl Default for LetterLimits {
-    fn default() -> Self {
-        Self {
-            count_max: 10_000,
-            bytes_max: 32 * 1024 * 1024,
-            age_max: Duration::from_secs(30 * 24 * 60 * 60),
-        }
-    }
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-        Self {
-            expiry: 7 * DAY,
-            outbox_count_max: 10_000,
-            outbox_bytes_max: 32 * 1024 * 1024,
-            history_age_max: 365 * DAY,
-            history_bytes_max: 256 * 1024 * 1024,
-            integer_ttl: Duration::from_secs(10),
-            budget_per_second: 2_000,
-            budget_burst: 20_000,
-            peers: Vec::new(),
-            letters: LetterLimits::default(),
-            servers: Vec::new(),
-        }
-    }
-}
-
-/// What a node is from birth.
-#[derive(Clone)]
-pub struct Setup {
-    /// Its peer id.
-    pub peer: PeerId,
-    /// The key that signs and opens its direct messages.
-    pub messaging_key: syft::SigningKey,
-    /// The mesh key, if this node holds one.
-    pub mesh_key: Option<MeshKey>,
-    /// The name it would like to have.
-    pub name: NodeName,
-    /// Chance for ids, jitter and envelopes, from the operating system.
-    pub seed: [u8; 32],
-    /// The configuration.
-    pub settings: Settings,
-}
-
-impl fmt::Debug for Setup {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Setup")
-            .field("peer", &self.peer)
-            .field("name", &self.name)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Why a node cannot start from what was on its disk.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum StartError {
-    /// The stored membership is damaged.
-    #[error("the stored membership of this node is not usable ({0})")]
-    Membership(String),
-    /// There is neither a membership nor a mesh key to begin one with.
-    #[error("this node is in no mesh and has no mesh key to begin one with")]
-    NoMeshKey,
-    /// The store belongs to another node.
-    #[error("the store belongs to node {0}, not to this one")]
-    OtherNode(PeerId),
-}
 
 /// What the node knows and decides.
 pub struct State {
@@ -262,7 +164,7 @@ impl State {
 
     /// Returns the next thing to do, until there is none.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.effects.outputs.pop_front()
+        self.effects.next()
     }
 
     /// Returns when [`Self::handle_timeout`] wants to be called, as a time since start.
@@ -392,7 +294,7 @@ impl State {
     }
 
     fn response(&mut self, id: OutboundId, result: Result<Vec<u8>, String>, now: Now) {
-        match self.effects.asked.remove(&id) {
+        match self.effects.answered(id) {
             Some(Asked::Hello(connection)) => self.hello_answered(connection, result, now),
             Some(Asked::Ready(connection)) => self.ready_answered(connection, result, now),
             Some(Asked::Join(connection)) => self.join_answered(connection, result, now),
@@ -464,7 +366,7 @@ impl State {
     }
 
     fn handle_stored(&mut self, ticket: Ticket, now: Now) {
-        match self.effects.waiting.remove(&ticket) {
+        match self.effects.completed(ticket) {
             Some(After::Accepted(accepted)) => self.messages_accepted(accepted, now),
             Some(After::Received(received)) => self.messages_received(received, now),
             Some(After::Reply(request, reply)) => self.effects.reply(request, reply),
@@ -481,10 +383,12 @@ impl State {
     }
 
     fn handle_store_failed(&mut self, ticket: Ticket, reason: String, now: Now) {
-        match self.effects.waiting.remove(&ticket) {
+        match self.effects.completed(ticket) {
             Some(After::Accepted(accepted)) => self.messages_not_accepted(accepted, &reason),
             Some(After::Received(received)) => self.messages_not_received(received),
-            Some(After::Reply(request, _)) => self.effects.fail(request, not_stored(&reason)),
+            Some(After::Reply(request, _)) => {
+                self.effects.fail(request, Failure::not_stored(&reason))
+            }
             Some(After::Welcome(welcome)) => self.welcome_not_stored(*welcome),
             Some(After::Joined(joined)) => self.join_not_stored(*joined, &reason, now),
             Some(After::P2snReceived(received)) => self.p2sn_not_stored(&received),
@@ -492,10 +396,10 @@ impl State {
             Some(After::Reserved(reserved)) => self.not_reserved(&reserved, &reason),
             Some(After::Posted(posting)) => self.not_posted(&posting, &reason),
             Some(After::ServerReceived(received)) => {
-                self.server_message_not_stored(&received, not_stored(&reason));
+                self.server_message_not_stored(&received, Failure::not_stored(&reason));
             }
             Some(After::Registered(request, user)) => {
-                self.not_registered(request, user, not_stored(&reason));
+                self.not_registered(request, user, Failure::not_stored(&reason));
             }
             None => {}
         }
@@ -539,62 +443,6 @@ impl State {
         last.abs_diff(first)
     }
 
-    /// Finds a member by name or peer id.
-    fn resolve(&self, text: &str) -> Result<PeerId, Failure> {
-        let by_name = |&(_, terms): &(PeerId, &crate::proto::mesh::certificate::Terms)| {
-            terms.name.as_str() == text
-        };
-        let named: Vec<PeerId> = self
-            .membership
-            .members()
-            .filter(by_name)
-            .map(|(peer, _)| peer)
-            .collect();
-        match named.as_slice() {
-            [peer] => return Ok(*peer),
-            [] => {}
-            _ => {
-                return Err(
-                    Failure::conflict(format!("several members are named `{text}`"))
-                        .with_hint("name it by its peer id, which `pimesh peers --json` shows"),
-                );
-            }
-        }
-        if let Ok(peer) = text.parse::<PeerId>()
-            && self.membership.is_known(&peer)
-        {
-            return Ok(peer);
-        }
-        let failure = Failure::not_found(format!("no member is named `{text}`"));
-        let names = self
-            .membership
-            .members()
-            .map(|(_, terms)| terms.name.as_str());
-        let nearest = names.map(|name| (strsim::jaro_winkler(name, text), name));
-        let nearest = nearest.max_by(|a, b| a.0.total_cmp(&b.0));
-        Err(match nearest {
-            Some((likeness, name)) if likeness > 0.75 => {
-                failure.with_hint(format!("did you mean `{name}`?"))
-            }
-            _ => failure.with_hint("`pimesh peers` lists the members"),
-        })
-    }
-
-    /// Returns the name of a member, or its peer id if it is none.
-    fn name_of(&self, peer: &PeerId) -> String {
-        self.membership
-            .terms(peer)
-            .map_or_else(|| peer.to_string(), |terms| terms.name.to_string())
-    }
-
-    /// Returns the name of a member, or of a client.
-    fn name_of_party(&self, party: &Party) -> String {
-        match party {
-            Party::Member(peer) => self.name_of(peer),
-            Party::Client(name) => name.to_string(),
-        }
-    }
-
     fn prune(&mut self, now: Now) {
         self.prune_at = now.mono + PRUNE_INTERVAL;
         self.prune_letters(now);
@@ -624,165 +472,6 @@ impl fmt::Debug for State {
     }
 }
 
-/// What follows from an input, and what the answers will be matched to.
-struct Effects {
-    outputs: VecDeque<Output>,
-    rng: ChaCha20Rng,
-    next_ticket: u64,
-    next_outbound: u64,
-    waiting: BTreeMap<Ticket, After>,
-    asked: BTreeMap<OutboundId, Asked>,
-}
-
-/// What a completed ticket sets free.
-enum After {
-    Accepted(messages::Accepting),
-    Received(messages::Receiving),
-    Reply(RequestId, Reply),
-    Welcome(Box<membership::Welcoming>),
-    Joined(Box<membership::Entering>),
-    P2snReceived(keys::P2snReceiving),
-    Brought(clients::Bringing),
-    Reserved(clients::Reserving),
-    Posted(Box<letters::Posting>),
-    ServerReceived(Box<servers::ServerReceived>),
-    Registered(RequestId, crate::proto::syft::UserId),
-}
-
-/// What a request of ours was about.
-enum Asked {
-    Hello(Connection),
-    Ready(Connection),
-    Join(Connection),
-    Sync {
-        peer: PeerId,
-        sent_us: u64,
-        /// Whether it told anything.
-        news: bool,
-    },
-    Direct {
-        peer: PeerId,
-    },
-    Users {
-        peer: PeerId,
-    },
-}
-
-impl Effects {
-    fn new(seed: [u8; 32]) -> Self {
-        Self {
-            outputs: VecDeque::new(),
-            rng: ChaCha20Rng::from_seed(seed),
-            next_ticket: 0,
-            next_outbound: 0,
-            waiting: BTreeMap::new(),
-            asked: BTreeMap::new(),
-        }
-    }
-
-    fn net(&mut self, output: NetOutput) {
-        self.outputs.push_back(Output::Net(output));
-    }
-
-    fn event(&mut self, event: Event) {
-        self.outputs.push_back(Output::Event(event));
-    }
-
-    fn count(&mut self, what: &'static str, times: u64) {
-        self.event(Event::Counted { what, times });
-    }
-
-    fn refused(&mut self, peer: Option<PeerId>, what: &'static str, why: &'static str) {
-        self.event(Event::Refused { peer, what, why });
-    }
-
-    fn reply(&mut self, request: RequestId, reply: Reply) {
-        self.outputs.push_back(Output::Reply(request, Ok(reply)));
-    }
-
-    fn fail(&mut self, request: RequestId, failure: Failure) {
-        self.outputs.push_back(Output::Reply(request, Err(failure)));
-    }
-
-    /// Has records written; `after` happens once they are on disk.
-    fn store(&mut self, records: Vec<Record>, after: Option<After>) {
-        let ticket = Ticket(self.next_ticket);
-        self.next_ticket += 1;
-        if let Some(after) = after {
-            self.waiting.insert(ticket, after);
-        }
-        self.outputs.push_back(Output::Store(ticket, records));
-    }
-
-    /// Names a request of ours; its answer will be matched to `asked`.
-    fn ask(&mut self, asked: Asked) -> OutboundId {
-        let id = OutboundId(self.next_outbound);
-        self.next_outbound += 1;
-        self.asked.insert(id, asked);
-        id
-    }
-
-    fn random<const N: usize>(&mut self) -> [u8; N] {
-        let mut bytes = [0; N];
-        self.rng.fill_bytes(&mut bytes);
-        bytes
-    }
-
-    /// Returns a wait that is anywhere between nothing and `ceiling`: full jitter.
-    fn jitter(&mut self, ceiling: Duration) -> Duration {
-        let span = u64::try_from(ceiling.as_micros())
-            .unwrap_or(u64::MAX)
-            .saturating_add(1);
-        Duration::from_micros(self.rng.next_u64() % span)
-    }
-}
-
-impl Failure {
-    /// Makes a failure that the asker can mend by asking differently.
-    #[must_use]
-    pub fn bad_request(message: impl Into<String>) -> Self {
-        Self::new(FailureKind::BadRequest, message)
-    }
-
-    /// Makes a failure about something that does not exist.
-    #[must_use]
-    pub fn not_found(message: impl Into<String>) -> Self {
-        Self::new(FailureKind::NotFound, message)
-    }
-
-    /// Makes a failure about the state the node is in.
-    #[must_use]
-    pub fn conflict(message: impl Into<String>) -> Self {
-        Self::new(FailureKind::Conflict, message)
-    }
-
-    /// Makes a failure that may pass.
-    #[must_use]
-    pub fn unavailable(message: impl Into<String>) -> Self {
-        Self::new(FailureKind::Unavailable, message)
-    }
-
-    /// Adds what to try.
-    #[must_use]
-    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
-        self
-    }
-
-    fn new(kind: FailureKind, message: impl Into<String>) -> Self {
-        Self {
-            kind,
-            message: message.into(),
-            hint: None,
-        }
-    }
-}
-
-fn not_stored(reason: &str) -> Failure {
-    Failure::unavailable(format!("could not write to disk: {reason}"))
-        .with_hint("`pimesh doctor` checks the disk")
-}
-
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -790,6 +479,3 @@ fn millis(duration: Duration) -> u64 {
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
-
-#[cfg(test)]
-mod tests;

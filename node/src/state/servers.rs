@@ -11,8 +11,8 @@ use sha2::{Digest, Sha256};
 use super::{
     After, State,
     io::{Event, Failure, Incoming, Now, OutgoingKind, Party, Record, Reply, RequestId, Via},
+    names::Meant,
     post::{Fetched, ToServer, Told, UserRecord},
-    users::Meant,
 };
 use crate::proto::{
     mesh::{MessageId, NodeName},

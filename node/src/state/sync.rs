@@ -176,17 +176,9 @@ impl State {
     }
 
     pub(super) fn sync_request(&mut self, peer: PeerId, id: InboundId, bytes: &[u8], now: Now) {
-        let request = if self.membership.is_good(&peer, now) {
-            Request::decode(bytes).map_err(|_| "malformed")
-        } else {
-            Err("not_a_member")
-        };
-        let request = match request {
-            Ok(request) => request,
-            Err(why) => {
-                self.effects.refused(Some(peer), "sync", why);
-                return self.effects.net(NetOutput::Refuse { id });
-            }
+        let read = || Request::decode(bytes);
+        let Some(request) = self.request_of(peer, id, "sync", read, now) else {
+            return;
         };
         let answer = Response {
             received_us: now.unix_us,

@@ -1,9 +1,7 @@
 //! Who can be written to: the users of this door and of the others, and the members themselves.
 //!
-//! One name space for the whole mesh (`proto-specs/syft.md`, section 14): a name belongs to the
-//! door where it was registered first; whoever registered it elsewhere at the same time, while the
-//! doors could not hear each other, is `user@node`. Keys are pinned on first use. What doors tell
-//! each other is in `telling`.
+//! Keys are pinned on first use. Whom a name means is in `names`, what doors tell each other in
+//! `telling`.
 
 mod telling;
 
@@ -15,6 +13,7 @@ pub(super) use self::telling::Telling;
 use super::{
     After, CLOCK_SET_MS, State,
     io::{Command, Event, Failure, Now, Record, Reply, RequestId},
+    names::Meant,
     post::{Admitted, Ask, Found, Told, User, UserRecord},
 };
 use crate::proto::{
@@ -37,15 +36,6 @@ pub(super) struct Entry {
     pub(super) clients: u32,
     /// Whether this user was told that his name means somebody else.
     told_conflict: bool,
-}
-
-/// Whom a name means.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Meant {
-    /// A member node itself.
-    Member(PeerId),
-    /// A user, and his door.
-    User(UserId, PeerId),
 }
 
 /// All users that are known.
@@ -94,7 +84,7 @@ impl Users {
     }
 
     /// Returns those who registered one name, at whatever door.
-    fn named<'a>(&'a self, name: &'a UserId) -> impl Iterator<Item = &'a Entry> {
+    pub(super) fn named<'a>(&'a self, name: &'a UserId) -> impl Iterator<Item = &'a Entry> {
         self.entries
             .range((name.clone(), lowest_peer())..)
             .take_while(move |((id, _), _)| id == name)
@@ -122,7 +112,7 @@ impl Entry {
     }
 
     /// The order in which a name was registered. One whose door had no clock then comes last.
-    fn rank(&self) -> (bool, u64, PeerId) {
+    pub(super) fn rank(&self) -> (bool, u64, PeerId) {
         let record = &self.record;
         let undated = record.registered_ms < CLOCK_SET_MS;
         (undated, record.registered_ms, record.door)
@@ -169,78 +159,6 @@ impl State {
         match answer {
             Ok(told) => self.effects.reply(request, Reply::Told(told)),
             Err(failure) => self.effects.fail(request, failure),
-        }
-    }
-
-    /// Returns the name of a door in `user@node`.
-    pub(super) fn door_name(&self, door: &PeerId) -> String {
-        if *door == self.own.peer {
-            self.membership.own_terms().name.to_string()
-        } else if let Some(server) = self.server_name(door) {
-            server.to_string()
-        } else {
-            self.name_of(door)
-        }
-    }
-
-    fn is_door_here(&self, door: &PeerId) -> bool {
-        *door == self.own.peer || self.membership.is_known(door)
-    }
-
-    /// Returns the members with this name, the one that had it first in front.
-    fn members_named(&self, name: &str) -> Vec<PeerId> {
-        let own = self.membership.own_terms();
-        let all = self.membership.members().map(|(_, terms)| terms);
-        let mut named: Vec<_> = all
-            .chain([own])
-            .filter(|terms| terms.name.as_str() == name)
-            .map(|terms| (terms.issued_ms, terms.peer))
-            .collect();
-        named.sort_unstable();
-        named.into_iter().map(|(_, peer)| peer).collect()
-    }
-
-    /// Finds the door to which a bare name belongs.
-    fn owner(&self, name: &UserId) -> Option<PeerId> {
-        let named = self.users.named(name);
-        let here = named.filter(|entry| self.is_door_here(&entry.record.door));
-        here.min_by_key(|entry| entry.rank())
-            .map(|entry| entry.record.door)
-    }
-
-    /// Finds whom a name means, in the whole mesh.
-    pub(super) fn meant(&self, name: &UserId) -> Option<Meant> {
-        if let Some(&member) = self.members_named(name.as_str()).first() {
-            return Some(Meant::Member(member));
-        }
-        if let Some(door) = self.owner(name) {
-            return Some(Meant::User(name.clone(), door));
-        }
-        let (user, node) = name.split()?;
-        self.members_named(node).into_iter().find_map(|door| {
-            if self.users.get(&user, door).is_some() {
-                Some(Meant::User(user.clone(), door))
-            } else {
-                (user.as_str() == node).then_some(Meant::Member(door))
-            }
-        })
-    }
-
-    /// Returns the name under which the mesh knows a user.
-    pub(super) fn known_as(&self, user: &UserId, door: PeerId) -> UserId {
-        if self.meant(user) == Some(Meant::User(user.clone(), door)) {
-            return user.clone();
-        }
-        user.at(&self.door_name(&door))
-            .unwrap_or_else(|_| user.clone())
-    }
-
-    /// Returns the key of a member or user.
-    pub(super) fn key_of(&self, meant: &Meant) -> Option<PublicKey> {
-        match meant {
-            Meant::Member(peer) if *peer == self.own.peer => Some(*self.own.key.public()),
-            Meant::Member(peer) => self.membership.terms(peer).map(|terms| terms.messaging_key),
-            Meant::User(user, door) => self.users.get(user, *door).map(|entry| entry.record.key),
         }
     }
 
@@ -420,17 +338,6 @@ impl State {
             Some(After::Reply(request, reply)),
         );
         self.tell_of_user(&id, now);
-    }
-
-    /// Returns the user of this door that a login name means: his id, or `user@node` with this node.
-    pub(super) fn local(&self, name: &UserId) -> Option<UserId> {
-        let here = self.own.peer;
-        if self.users.get(name, here).is_some() {
-            return Some(name.clone());
-        }
-        let (user, node) = name.split()?;
-        let is_own = self.membership.own_terms().name.as_str() == node;
-        (is_own && self.users.get(&user, here).is_some()).then_some(user)
     }
 
     fn admit(&self, name: &UserId, key: &str, token: TokenId) -> Result<Admitted, Failure> {

@@ -3,7 +3,10 @@
 use super::*;
 use crate::state::{
     Settings, State,
-    io::{Command, FailureKind, Input, Output, RequestId, Ticket},
+    io::{
+        Command, Event, Failure, FailureKind, Input, Output, Recipients, Record, RequestId, Ticket,
+        Via,
+    },
     tests::{NOW, feed, feed_at, later, message_saying, open, outputs, receive, state},
 };
 

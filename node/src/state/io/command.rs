@@ -179,3 +179,50 @@ pub enum FailureKind {
     /// It may work later.
     Unavailable,
 }
+
+impl Failure {
+    /// Makes a failure that the asker can mend by asking differently.
+    #[must_use]
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(FailureKind::BadRequest, message)
+    }
+
+    /// Makes a failure about something that does not exist.
+    #[must_use]
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(FailureKind::NotFound, message)
+    }
+
+    /// Makes a failure about the state the node is in.
+    #[must_use]
+    pub fn conflict(message: impl Into<String>) -> Self {
+        Self::new(FailureKind::Conflict, message)
+    }
+
+    /// Makes a failure that may pass.
+    #[must_use]
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(FailureKind::Unavailable, message)
+    }
+
+    /// Makes the failure of a command whose records are not on disk.
+    pub(in crate::state) fn not_stored(reason: &str) -> Self {
+        Self::unavailable(format!("could not write to disk: {reason}"))
+            .with_hint("`pimesh doctor` checks the disk")
+    }
+
+    /// Adds what to try.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            hint: None,
+        }
+    }
+}

@@ -15,7 +15,7 @@ use crate::{
     state::{
         After, State,
         io::{Connection, Event, Failure, NetOutput, Now, Record, Reply, RequestId},
-        not_stored, report,
+        report,
     },
 };
 
@@ -306,7 +306,8 @@ impl State {
     ) {
         self.close(entering.connection, "could not store the membership");
         self.joining = None;
-        self.effects.fail(entering.request, not_stored(reason));
+        self.effects
+            .fail(entering.request, Failure::not_stored(reason));
     }
 }
 

@@ -13,7 +13,10 @@ use crate::{
             letter::{Letter, numbered},
         },
     },
-    state::post::{Ask, Posted, Stage, Told},
+    state::{
+        io::FailureKind,
+        post::{Ask, Posted, Stage, Told},
+    },
 };
 
 fn id(text: &str) -> UserId {

@@ -207,17 +207,9 @@ impl State {
         bytes: &[u8],
         now: Now,
     ) {
-        let request = if self.membership.is_good(&peer, now) {
-            Request::decode(bytes).map_err(|_| "malformed")
-        } else {
-            Err("not_a_member")
-        };
-        let request = match request {
-            Ok(request) => request,
-            Err(why) => {
-                self.effects.refused(Some(peer), "users", why);
-                return self.effects.net(NetOutput::Refuse { id });
-            }
+        let read = || Request::decode(bytes);
+        let Some(request) = self.request_of(peer, id, "users", read, now) else {
+            return;
         };
         let bytes = Vec::new();
         self.effects.net(NetOutput::Respond { id, bytes });

@@ -1,0 +1,239 @@
+//! Messages from clients, and messages that wait until a client asks (rule P2SN-ANSWER-WAITS).
+
+use std::{collections::VecDeque, time::Duration};
+
+use super::{Answer, Waiting};
+use crate::{
+    proto::mesh::MessageId,
+    state::{
+        After, State,
+        io::{
+            ClientName, Event, Failure, ForClient, Incoming, Now, Outcome, Party, Recipients,
+            Record, Reply, RequestId, Via,
+        },
+        millis, report,
+    },
+};
+
+/// Most messages that wait for one client. It takes one with each of its own.
+const WAITING_PER_CLIENT_MAX: usize = 64;
+
+/// Most messages that wait for clients, at a kilobyte each.
+const WAITING_MAX: usize = 1024;
+
+/// How long a message that was taken for a client is kept from others who ask: as long as one write
+/// to it may take, and some.
+const LEASE: Duration = Duration::from_secs(15);
+
+/// Bytes that PKCS#1 v1.5 takes away from a block.
+const PADDING_BYTES: usize = 11;
+
+/// A message for a client on its way to the disk.
+pub(in crate::state) struct Reserving {
+    request: RequestId,
+    message: ForClient,
+}
+
+/// A message of a client on its way to the disk.
+pub(in crate::state) struct Bringing {
+    request: RequestId,
+    message: Incoming,
+}
+
+impl State {
+    /// Takes a client's message into the own inbox, or sends it on as a direct message.
+    pub(super) fn bring(
+        &mut self,
+        request: RequestId,
+        client: ClientName,
+        to: Option<&str>,
+        text: String,
+        now: Now,
+    ) {
+        let own_name = self.membership.own_terms().name.as_str();
+        if let Some(to) = to.filter(|to| *to != own_name && *to != self.own.peer.to_string()) {
+            let to = Recipients::Named(vec![to.to_owned()]);
+            let text = marked(&client, &text);
+            return self.send(request, &to, text, Via::Direct, None, now);
+        }
+        let message = self.p2sn_incoming(Party::Client(client), text, now);
+        let record = Record::Incoming(message.clone());
+        let after = After::Brought(Bringing { request, message });
+        self.effects.store(vec![record], Some(after));
+    }
+
+    pub(in crate::state) fn brought(&mut self, Bringing { request, message }: Bringing) {
+        self.effects.reply(request, Reply::P2sn(Answer::Delivered));
+        self.report_received(message);
+    }
+
+    pub(in crate::state) fn not_brought(&mut self, bringing: &Bringing, reason: &str) {
+        self.effects
+            .fail(bringing.request, Failure::not_stored(reason));
+    }
+
+    /// Keeps a message for a client: rule P2SN-ANSWER-WAITS.
+    pub(in crate::state) fn send_to_client(
+        &mut self,
+        request: RequestId,
+        client: &str,
+        text: String,
+        expiry: Duration,
+        now: Now,
+    ) {
+        let message = match self.for_client(client, text, expiry, now) {
+            Ok(message) => message,
+            Err(failure) => return self.effects.fail(request, failure),
+        };
+        self.clients.count += 1;
+        let record = Record::ForClient(message.clone());
+        let after = After::Reserved(Reserving { request, message });
+        self.effects.store(vec![record], Some(after));
+    }
+
+    fn for_client(
+        &mut self,
+        client: &str,
+        text: String,
+        expiry: Duration,
+        now: Now,
+    ) -> Result<ForClient, Failure> {
+        let Some((client, pin)) = self.clients.find(client) else {
+            let failure = Failure::not_found(format!("no P2SN client is known as `{client}`"));
+            return Err(failure.with_hint("`pimesh p2sn keys` lists the clients"));
+        };
+        let max = pin.bits.div_ceil(8) - PADDING_BYTES;
+        if text.len() > max {
+            let got = text.len();
+            let text = format!("a message to `{client}` has at most {max} bytes, got {got}");
+            return Err(Failure::bad_request(text).with_hint("send it in several"));
+        }
+        let waiting = self.clients.waiting.get(&client).map_or(0, VecDeque::len);
+        if waiting >= WAITING_PER_CLIENT_MAX || self.clients.count >= WAITING_MAX {
+            let text = format!("{waiting} messages wait for `{client}` already");
+            return Err(Failure::unavailable(text)
+                .with_hint("it takes one with each message that it sends"));
+        }
+        Ok(ForClient {
+            id: MessageId(self.effects.random()),
+            client,
+            created_ms: now.unix_ms(),
+            expires_ms: now.unix_ms() + millis(expiry),
+            text,
+        })
+    }
+
+    pub(in crate::state) fn reserved(
+        &mut self,
+        Reserving { request, message }: Reserving,
+        now: Now,
+    ) {
+        let accepted = report::Accepted {
+            id: message.id,
+            to: message.client.to_string(),
+            peer_id: Party::Client(message.client.clone()),
+            expires_ms: message.expires_ms,
+            via: Via::P2sn,
+        };
+        self.clients.push(message, now);
+        self.effects.reply(request, Reply::Accepted(vec![accepted]));
+    }
+
+    pub(in crate::state) fn not_reserved(&mut self, reserving: &Reserving, reason: &str) {
+        self.clients.count -= 1;
+        self.effects
+            .fail(reserving.request, Failure::not_stored(reason));
+    }
+
+    /// Finds what a member's message says to a client: rule P2SN-ANSWER-MARK.
+    pub(in crate::state) fn answer_in(&mut self, text: &str, now: Now) -> Option<ForClient> {
+        let (client, text) = text.strip_prefix('[')?.split_once("] ")?;
+        // What is in brackets may be anything, and most often it is no client.
+        self.clients.find(client)?;
+        let expiry = self.settings.expiry;
+        match self.for_client(client, text.to_owned(), expiry, now) {
+            Ok(message) => {
+                self.clients.count += 1;
+                Some(message)
+            }
+            Err(_) => {
+                self.effects
+                    .refused(None, "p2sn_answer", "too_long_or_too_many");
+                None
+            }
+        }
+    }
+
+    pub(in crate::state) fn answers_stored(&mut self, answers: Vec<ForClient>, now: Now) {
+        for message in answers {
+            self.clients.push(message, now);
+        }
+    }
+
+    pub(in crate::state) const fn answers_not_stored(&mut self, answers: &[ForClient]) {
+        self.clients.count -= answers.len();
+    }
+
+    pub(super) fn take(&mut self, client: &ClientName, now: Now) -> Option<(MessageId, String)> {
+        let first = self.clients.waiting.get_mut(client)?.front_mut()?;
+        if first.leased > now.mono {
+            // Those behind it wait, so that they stay in order.
+            return None;
+        }
+        first.leased = now.mono + LEASE;
+        Some((first.message.id, first.message.text.clone()))
+    }
+
+    pub(in crate::state) fn clients_due(&mut self, now: Now) {
+        let is_over =
+            |waiting: &Waiting| waiting.deadline <= now.mono && waiting.leased <= now.mono;
+        self.end_waiting(is_over, &Outcome::Expired, now);
+        for waiting in self.clients.waiting.values_mut().flatten() {
+            // Somebody is handing it over at this moment.
+            if waiting.deadline <= now.mono {
+                waiting.deadline = waiting.leased;
+            }
+        }
+    }
+
+    /// Takes messages out of the queues, with what became of them.
+    pub(super) fn end_waiting(
+        &mut self,
+        is_over: impl Fn(&Waiting) -> bool,
+        outcome: &Outcome,
+        now: Now,
+    ) {
+        let mut records = Vec::new();
+        for queue in self.clients.waiting.values_mut() {
+            let (over, rest) = queue.drain(..).partition(&is_over);
+            *queue = rest;
+            let over: VecDeque<Waiting> = over;
+            for Waiting { message, .. } in over {
+                self.clients.count -= 1;
+                let at_ms = now.unix_ms();
+                records.push(Record::Outcome {
+                    id: message.id,
+                    outcome: outcome.clone(),
+                    at_ms,
+                });
+                self.effects.event(Event::Sent(report::Sent {
+                    id: message.id,
+                    to: message.client.to_string(),
+                    peer_id: Party::Client(message.client),
+                    outcome: outcome.clone(),
+                    at_ms,
+                    attempted: *outcome == Outcome::Delivered,
+                }));
+            }
+        }
+        self.clients.waiting.retain(|_, queue| !queue.is_empty());
+        if !records.is_empty() {
+            self.effects.store(records, None);
+        }
+    }
+}
+
+/// Marks a client's message with whom it came from.
+fn marked(client: &ClientName, text: &str) -> String {
+    format!("[{client}] {text}")
+}

@@ -1,0 +1,54 @@
+//! Taking a member out of the mesh.
+
+use libp2p_identity::PeerId;
+
+use crate::{
+    proto::mesh::{certificate::Revocation, sync::REVOCATIONS_MAX},
+    state::{
+        After, State,
+        io::{Failure, Now, Reply, RequestId},
+        report,
+    },
+};
+
+impl State {
+    /// Takes a member out of the mesh.
+    pub(in crate::state) fn remove(&mut self, request: RequestId, text: &str, now: Now) {
+        let (peer, revocation) = match self.make_revocation(text, now) {
+            Ok(made) => made,
+            Err(failure) => return self.effects.fail(request, failure),
+        };
+        let removed = report::Removed {
+            name: self.name_of(&peer),
+            peer_id: peer,
+            dropped_messages: self.messages.count_for(&peer),
+        };
+        let bytes = revocation.encode();
+        let after = After::Reply(request, Reply::Removed(removed));
+        self.revoke(revocation, Some(after), now);
+        self.tell_everybody(vec![], vec![bytes], now);
+    }
+
+    fn make_revocation(&self, text: &str, now: Now) -> Result<(PeerId, Revocation), Failure> {
+        let key = self.require_mesh_key("remove members")?;
+        let own = self.membership.own_terms();
+        if text == own.name.as_str() || text.parse().is_ok_and(|peer: PeerId| peer == own.peer) {
+            return Err(Failure::bad_request("a node cannot remove itself")
+                .with_hint("run it on another node that holds the mesh key"));
+        }
+        let peer = self.resolve(text)?;
+        if self.membership.revocations.len() >= REVOCATIONS_MAX {
+            return Err(Failure::conflict(format!(
+                "{REVOCATIONS_MAX} members were removed from this mesh already"
+            ))
+            .with_hint(
+                "begin a new mesh: start a node with a fresh home, and let the others join",
+            ));
+        }
+        let issued_ms = self
+            .membership
+            .terms(&peer)
+            .map_or(0, |terms| terms.issued_ms);
+        Ok((peer, key.revoke(peer, issued_ms.max(now.unix_ms()))))
+    }
+}

@@ -1,0 +1,246 @@
+//! From `send` to "accepted": who is meant, whether there is room, and what goes to the disk.
+
+use std::time::Duration;
+
+use libp2p_identity::PeerId;
+
+use crate::{
+    proto::mesh::{MessageId, direct::TEXT_BYTES_MAX},
+    state::{
+        After, State, clients,
+        io::{
+            Event, Failure, Now, Outcome, Outgoing, OutgoingKind, Party, Recipients, Record, Reply,
+            RequestId, Via,
+        },
+        millis,
+        names::Meant,
+        post::LetterRecord,
+        report,
+    },
+};
+
+/// Most recipients of one `send`.
+const RECIPIENTS_MAX: usize = 256;
+
+/// Longest text to a user, in bytes: its envelope and frame are just below the 1 MiB that the old
+/// clients take (`proto-specs/syft.md`, section 2).
+const USER_TEXT_BYTES_MAX: usize = 785_000;
+
+/// Messages on their way to the disk, to be accepted.
+pub(in crate::state) struct Accepting {
+    request: RequestId,
+    messages: Vec<Outgoing>,
+    /// Those for users of this very door are letters already.
+    here: Vec<(Outgoing, LetterRecord)>,
+}
+
+impl State {
+    pub(in crate::state) fn send(
+        &mut self,
+        request: RequestId,
+        to: &Recipients,
+        text: String,
+        via: Via,
+        expiry: Option<Duration>,
+        now: Now,
+    ) {
+        if let Recipients::Named(names) = to
+            && let Some(client) = names.iter().find(|name| clients::is_client(name))
+        {
+            if names.len() > 1 {
+                let failure = Failure::bad_request("a message to a client goes to it alone");
+                return self.effects.fail(request, failure);
+            }
+            let expiry = expiry.unwrap_or(self.settings.expiry);
+            return self.send_to_client(request, client, text, expiry, now);
+        }
+        let checked = self.check_send(to, &text, via);
+        let recipients = match checked {
+            Ok(recipients) => recipients,
+            Err(failure) => return self.effects.fail(request, failure),
+        };
+        if via == Via::P2sn {
+            let Meant::Member(peer) = recipients[0] else {
+                let text = "P2SN goes to members only, not to users of a door";
+                return self.effects.fail(request, Failure::bad_request(text));
+            };
+            return self.send_p2sn(request, peer, text);
+        }
+        let expiry = expiry.unwrap_or(self.settings.expiry);
+        let (mut messages, mut here) = (Vec::with_capacity(recipients.len()), Vec::new());
+        for recipient in recipients {
+            let (peer, kind) = match recipient {
+                Meant::Member(peer) => (peer, OutgoingKind::Member),
+                Meant::User(user, door) => {
+                    let name = self.full_name(&user, door);
+                    (door, OutgoingKind::User { user, name })
+                }
+            };
+            let message = self.outgoing(peer, kind, text.clone(), expiry, now);
+            match &message.kind {
+                OutgoingKind::User { user, .. } if peer == self.own.peer => {
+                    let user = user.clone();
+                    match self.own_letter(&message, &user, now) {
+                        Ok(letter) => here.push((message, letter)),
+                        Err(failure) => return self.effects.fail(request, failure),
+                    }
+                }
+                _ => messages.push(message),
+            }
+        }
+        self.messages.reserve(&messages);
+        let mut records: Vec<Record> = messages.iter().cloned().map(Record::Outgoing).collect();
+        for (message, letter) in &here {
+            self.reserve_letter(letter);
+            records.push(Record::Outgoing(message.clone()));
+            records.push(Record::Letter(Box::new(letter.clone())));
+            records.push(Record::Outcome {
+                id: message.id,
+                outcome: Outcome::Delivered,
+                at_ms: now.unix_ms(),
+            });
+        }
+        let accepting = Accepting {
+            request,
+            messages,
+            here,
+        };
+        self.effects
+            .store(records, Some(After::Accepted(accepting)));
+    }
+
+    fn check_send(&self, to: &Recipients, text: &str, via: Via) -> Result<Vec<Meant>, Failure> {
+        if self.membership.is_revoked() {
+            return Err(Failure::conflict("this node was removed from its mesh")
+                .with_hint("`pimesh join TICKET` enters a mesh again"));
+        }
+        if text.len() > TEXT_BYTES_MAX {
+            let text = format!("a message has at most 1 MiB, got {} bytes", text.len());
+            return Err(Failure::bad_request(text).with_hint("send it as a file instead"));
+        }
+        let recipients = match to {
+            Recipients::All => {
+                let members = self.membership.members();
+                members.map(|(peer, _)| Meant::Member(peer)).collect()
+            }
+            Recipients::Named(names) => {
+                let mut peers = names
+                    .iter()
+                    .take(RECIPIENTS_MAX)
+                    .map(|name| self.recipient(name))
+                    .collect::<Result<Vec<_>, _>>()?;
+                let mut seen = Vec::new();
+                peers.retain(|meant| {
+                    let is_new = !seen.contains(meant);
+                    seen.push(meant.clone());
+                    is_new
+                });
+                peers
+            }
+        };
+        let to_user = recipients.iter().any(|to| matches!(to, Meant::User(..)));
+        if to_user && text.len() > USER_TEXT_BYTES_MAX {
+            let got = text.len();
+            return Err(Failure::bad_request(format!(
+                "a message to a user of a Syft door has at most {USER_TEXT_BYTES_MAX} bytes, got \
+                 {got}: their clients take no more"
+            )));
+        }
+        if recipients.is_empty() {
+            return Err(Failure::conflict(
+                "there is nobody to send to: the mesh has no other member",
+            )
+            .with_hint("`pimesh invite` makes a ticket for another machine"));
+        }
+        if via == Via::P2sn && recipients.len() > 1 {
+            return Err(Failure::bad_request(
+                "a P2SN message goes to one peer at a time",
+            ));
+        }
+        if via == Via::Direct {
+            self.check_room(recipients.len(), recipients.len() * text.len())?;
+        }
+        Ok(recipients)
+    }
+
+    /// Numbers a new message.
+    pub(in crate::state) fn outgoing(
+        &mut self,
+        recipient: PeerId,
+        kind: OutgoingKind,
+        text: String,
+        expiry: Duration,
+        now: Now,
+    ) -> Outgoing {
+        let sequence = self.messages.next_sequence;
+        self.messages.next_sequence += 1;
+        Outgoing {
+            id: MessageId(self.effects.random()),
+            recipient,
+            epoch: self.messages.epoch,
+            sequence,
+            created_ms: now.unix_ms(),
+            expires_ms: now.unix_ms() + millis(expiry),
+            kind,
+            text,
+        }
+    }
+
+    /// Says whether the outbox has room.
+    pub(in crate::state) fn check_room(&self, count: usize, bytes: usize) -> Result<(), Failure> {
+        let is_full = self.messages.count + count > self.settings.outbox_count_max
+            || self.messages.bytes + bytes > self.settings.outbox_bytes_max;
+        if !is_full {
+            return Ok(());
+        }
+        Err(Failure::unavailable(format!(
+            "the outbox is full: {} messages with {} bytes wait",
+            self.messages.count, self.messages.bytes
+        ))
+        .with_hint("`pimesh outbox` shows for whom; limits are in `pimesh.toml`, [messages]"))
+    }
+
+    pub(in crate::state) fn messages_accepted(&mut self, accepted: Accepting, now: Now) {
+        let Accepting {
+            request,
+            messages,
+            here,
+        } = accepted;
+        let all = messages
+            .iter()
+            .chain(here.iter().map(|(message, _)| message));
+        let reports = all.map(|message| self.report_accepted(message)).collect();
+        self.effects.reply(request, Reply::Accepted(reports));
+        self.queue_all(messages, now);
+        for (message, letter) in here {
+            self.letter_is_here(&letter);
+            self.effects.event(Event::Sent(report::Sent {
+                id: message.id,
+                to: self.addressee(&message),
+                peer_id: Party::Member(message.recipient),
+                outcome: Outcome::Delivered,
+                at_ms: now.unix_ms(),
+                attempted: true,
+            }));
+        }
+    }
+
+    fn report_accepted(&self, message: &Outgoing) -> report::Accepted {
+        report::Accepted {
+            id: message.id,
+            to: self.addressee(message),
+            peer_id: Party::Member(message.recipient),
+            expires_ms: message.expires_ms,
+            via: Via::Direct,
+        }
+    }
+
+    pub(in crate::state) fn messages_not_accepted(&mut self, accepted: Accepting, reason: &str) {
+        self.messages.release(&accepted.messages);
+        for (_, letter) in &accepted.here {
+            self.release_letter(letter);
+        }
+        self.effects
+            .fail(accepted.request, Failure::not_stored(reason));
+    }
+}

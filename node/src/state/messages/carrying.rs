@@ -1,0 +1,321 @@
+//! From the outbox to the recipient: requests, their answers, and giving up.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use libp2p_identity::PeerId;
+
+use super::{UnderWay, Waiting};
+use crate::{
+    proto::{
+        mesh::{
+            MessageId,
+            direct::{BATCH_TEXT_BYTES_MAX, Frame, Kind, MESSAGES_MAX, Request, Response, Status},
+        },
+        syft::{self, UserId},
+    },
+    state::{
+        Asked, State,
+        io::{
+            Event, NetOutput, Now, OutboundId, Outcome, Outgoing, OutgoingKind, Party, Protocol,
+            Record,
+        },
+        letters::seal_to_user,
+        names::Meant,
+        report,
+    },
+};
+
+/// Longest wait before a request is sent again while the connection is open.
+const RESEND_MAX: Duration = Duration::from_secs(60);
+
+/// How long an answer may take before the request is sent again.
+const ANSWER_TIME: Duration = Duration::from_secs(45);
+
+impl State {
+    /// Queues messages that are on disk, and sends what can be sent.
+    pub(in crate::state) fn queue_all(&mut self, messages: Vec<Outgoing>, now: Now) {
+        let recipients: Vec<PeerId> = messages.iter().map(|m| m.recipient).collect();
+        for message in messages {
+            self.messages.push(message, now);
+        }
+        for peer in recipients {
+            self.give_up_if_removed(peer, now);
+            self.transmit(peer, now);
+            self.wake_server(&peer);
+        }
+    }
+
+    /// Sends what waits for a peer, if it is there and nothing is under way.
+    pub(in crate::state) fn transmit(&mut self, peer: PeerId, now: Now) {
+        if !self.links.is_open(&peer) {
+            return;
+        }
+        let users = self.users_waited_for(peer);
+        let Some(queue) = self.messages.queues.get_mut(&peer) else {
+            return;
+        };
+        let held_back = queue.resend_at.is_some_and(|at| at > now.mono);
+        if queue.under_way.is_some() || queue.waiting.is_empty() || held_back {
+            return;
+        }
+        let Some(terms) = self.membership.terms(&peer) else {
+            return;
+        };
+        let own_name = self.membership.own_terms().name.as_str();
+        let mut sealer = None;
+        let (mut frames, mut ids, mut bytes) = (Vec::new(), Vec::new(), 0);
+        for waiting in queue.waiting.iter_mut().take(MESSAGES_MAX) {
+            bytes += waiting.message.text.len();
+            if bytes > BATCH_TEXT_BYTES_MAX && !frames.is_empty() {
+                break;
+            }
+            waiting.attempts += 1;
+            ids.push(waiting.message.id);
+            let message = &waiting.message;
+            let rng = &mut self.effects.rng;
+            let (kind, syft) = match &message.kind {
+                OutgoingKind::Letter => (Kind::Letter, message.text.clone().into_bytes()),
+                OutgoingKind::User { user, .. } => {
+                    // Users are never forgotten as long as messages to them wait; if one were,
+                    // the other side would refuse the empty frame, and the message would end.
+                    let sealed = users.get(user).map(|(to, key)| {
+                        let own = (own_name, &self.own.key);
+                        seal_to_user(message, to, key, own, rng).encode()
+                    });
+                    (Kind::Letter, sealed.unwrap_or_default())
+                }
+                OutgoingKind::Member => {
+                    let sealer = sealer.get_or_insert_with(|| {
+                        let chance = syft::SealChance::from_rng(rng);
+                        syft::Sealer::new(&terms.messaging_key, &chance)
+                    });
+                    let chance = syft::SealChance::from_rng(rng);
+                    let content = sealer.seal(&message.text, &chance);
+                    let (created_ms, to) = (message.created_ms, terms.name.as_str());
+                    let syft =
+                        syft::Message::signed(own_name, to, content, created_ms, &self.own.key);
+                    (Kind::Member, syft.encode())
+                }
+            };
+            let frame = Frame {
+                id: message.id,
+                sender: self.own.peer,
+                recipient: peer,
+                epoch: message.epoch,
+                sequence: message.sequence,
+                created_ms: message.created_ms,
+                expires_ms: message.expires_ms,
+                syft,
+                kind,
+            };
+            frames.push(frame.sign(&self.own.key));
+        }
+        let id = self.effects.ask(Asked::Direct { peer });
+        queue.resend_at = None;
+        queue.under_way = Some(UnderWay {
+            id,
+            ids,
+            overdue: now.mono + ANSWER_TIME,
+        });
+        let bytes = Request { messages: frames }.encode();
+        self.effects.net(NetOutput::Request {
+            peer,
+            protocol: Protocol::Direct,
+            id,
+            bytes,
+        });
+    }
+
+    /// Returns the users of a door for whom texts of this node wait, with how each is addressed.
+    fn users_waited_for(&self, door: PeerId) -> BTreeMap<UserId, (UserId, syft::PublicKey)> {
+        let queue = self.messages.queues.get(&door);
+        let waiting = queue.iter().flat_map(|queue| &queue.waiting);
+        let user = |waiting: &Waiting| match &waiting.message.kind {
+            OutgoingKind::User { user, .. } => {
+                let key = self.key_of(&Meant::User(user.clone(), door))?;
+                Some((user.clone(), (self.known_as(user, door), key)))
+            }
+            OutgoingKind::Member | OutgoingKind::Letter => None,
+        };
+        waiting.take(MESSAGES_MAX).filter_map(user).collect()
+    }
+
+    pub(in crate::state) fn direct_answered(
+        &mut self,
+        peer: PeerId,
+        id: OutboundId,
+        result: Result<Vec<u8>, String>,
+        now: Now,
+    ) {
+        let Some(queue) = self.messages.queues.get_mut(&peer) else {
+            return;
+        };
+        // An answer that comes after its request was given up says nothing about the next one.
+        let Some(under_way) = queue.under_way.take_if(|under_way| under_way.id == id) else {
+            return;
+        };
+        let answer = result
+            .map_err(drop)
+            .and_then(|b| Response::decode(&b).map_err(drop));
+        let statuses = answer
+            .map(|Response(statuses)| statuses)
+            .unwrap_or_default();
+        let settled = statuses
+            .iter()
+            .take_while(|&&status| status != Status::TryAgain)
+            .count();
+        let all = settled >= under_way.ids.len();
+        if all {
+            queue.failures = 0;
+        } else {
+            queue.failures = queue.failures.saturating_add(1);
+            let wait = Duration::from_secs(1u64.checked_shl(queue.failures - 1).unwrap_or(60));
+            queue.resend_at = Some(now.mono + self.effects.jitter(wait.min(RESEND_MAX)));
+            self.effects.count("message_resent", 1);
+        }
+        let outcomes = under_way.ids.iter().zip(statuses).take(settled);
+        self.settle(
+            peer,
+            outcomes
+                .map(|(id, status)| (*id, outcome_of(status)))
+                .collect(),
+            now,
+        );
+        self.transmit(peer, now);
+    }
+
+    pub(in crate::state) fn messages_due(&mut self, now: Now) {
+        let peers: Vec<PeerId> = self.messages.queues.keys().copied().collect();
+        for peer in peers {
+            self.give_up_if_removed(peer, now);
+            self.expire(peer, now);
+            let Some(queue) = self.messages.queues.get_mut(&peer) else {
+                continue;
+            };
+            if queue
+                .under_way
+                .as_ref()
+                .is_some_and(|u| u.overdue <= now.mono)
+            {
+                queue.under_way = None;
+                queue.failures = queue.failures.saturating_add(1);
+                self.effects.count("message_resent", 1);
+            }
+            if queue.resend_at.is_some_and(|at| at <= now.mono) {
+                queue.resend_at = None;
+            }
+            self.transmit(peer, now);
+        }
+    }
+
+    /// Gives up messages whose time is over, but not while an answer may still come.
+    fn expire(&mut self, peer: PeerId, now: Now) {
+        let Some(queue) = self.messages.queues.get_mut(&peer) else {
+            return;
+        };
+        let under_way = queue
+            .under_way
+            .as_ref()
+            .map(|u| u.ids.as_slice())
+            .unwrap_or_default();
+        let mut outcomes = Vec::new();
+        for waiting in &mut queue.waiting {
+            if waiting.deadline > now.mono {
+                continue;
+            }
+            if under_way.contains(&waiting.message.id) {
+                waiting.deadline = now.mono + Duration::from_secs(1);
+            } else {
+                outcomes.push((waiting.message.id, Outcome::Expired));
+            }
+        }
+        self.settle(peer, outcomes, now);
+    }
+
+    /// A message may come into the outbox after its recipient was removed: its record was on the way
+    /// to the disk, or the power failed between the removal and its consequences.
+    fn give_up_if_removed(&mut self, peer: PeerId, now: Now) {
+        if self.membership.is_removed(&peer) {
+            self.give_up_messages_to(peer, "removed", now);
+        }
+    }
+
+    pub(in crate::state) fn give_up_messages_to(&mut self, peer: PeerId, why: &str, now: Now) {
+        let Some(queue) = self.messages.queues.get_mut(&peer) else {
+            return;
+        };
+        queue.under_way = None;
+        let refused = |w: &Waiting| (w.message.id, Outcome::Refused(why.to_owned()));
+        let outcomes = queue.waiting.iter().map(refused).collect();
+        self.settle(peer, outcomes, now);
+    }
+
+    /// Takes messages out of the outbox, with what became of each.
+    pub(in crate::state) fn settle(
+        &mut self,
+        peer: PeerId,
+        outcomes: Vec<(MessageId, Outcome)>,
+        now: Now,
+    ) {
+        if outcomes.is_empty() {
+            return;
+        }
+        let at_ms = now.unix_ms();
+        let mut records = Vec::with_capacity(outcomes.len());
+        for (id, outcome) in outcomes {
+            let Some(queue) = self.messages.queues.get_mut(&peer) else {
+                return;
+            };
+            let Some(at) = queue.waiting.iter().position(|w| w.message.id == id) else {
+                continue;
+            };
+            let Some(waiting) = queue.waiting.remove(at) else {
+                continue;
+            };
+            self.messages
+                .release(std::slice::from_ref(&waiting.message));
+            let attempted = waiting.attempts > 0;
+            records.push(Record::Outcome {
+                id,
+                outcome: outcome.clone(),
+                at_ms,
+            });
+            let message = &waiting.message;
+            if message.kind == OutgoingKind::Letter {
+                self.letter_settled(id, &message.text, peer, &outcome);
+                continue;
+            }
+            self.effects.event(Event::Sent(report::Sent {
+                id,
+                to: self.addressee(message),
+                peer_id: Party::Member(peer),
+                outcome,
+                at_ms,
+                attempted,
+            }));
+        }
+        if self
+            .messages
+            .queues
+            .get(&peer)
+            .is_some_and(|q| q.waiting.is_empty())
+        {
+            self.messages.queues.remove(&peer);
+        }
+        self.effects.store(records, None);
+    }
+}
+
+fn outcome_of(status: Status) -> Outcome {
+    match status {
+        Status::Stored | Status::Duplicate => Outcome::Delivered,
+        Status::TryAgain
+        | Status::Malformed
+        | Status::WrongSignature
+        | Status::WrongSender
+        | Status::WrongRecipient
+        | Status::CannotOpen
+        | Status::TooLarge
+        | Status::MailboxFull => Outcome::Refused(status.name().to_owned()),
+    }
+}

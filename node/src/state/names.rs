@@ -1,0 +1,181 @@
+//! Whom a name means, and what somebody is called.
+//!
+//! Members and users share one name space (`proto-specs/syft.md`, section 14): a name belongs to
+//! the door where it was registered first; whoever registered it elsewhere at the same time, while
+//! the doors could not hear each other, is `user@node`.
+
+use libp2p_identity::PeerId;
+
+use super::{
+    State,
+    io::{Failure, Party},
+};
+use crate::proto::{
+    mesh::certificate::Terms,
+    syft::{PublicKey, UserId},
+};
+
+/// Whom a name means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Meant {
+    /// A member node itself.
+    Member(PeerId),
+    /// A user, and his door.
+    User(UserId, PeerId),
+}
+
+impl State {
+    /// Finds a member by name or peer id.
+    pub(super) fn resolve(&self, text: &str) -> Result<PeerId, Failure> {
+        let by_name = |&(_, terms): &(PeerId, &Terms)| terms.name.as_str() == text;
+        let named: Vec<PeerId> = self
+            .membership
+            .members()
+            .filter(by_name)
+            .map(|(peer, _)| peer)
+            .collect();
+        match named.as_slice() {
+            [peer] => return Ok(*peer),
+            [] => {}
+            _ => {
+                return Err(
+                    Failure::conflict(format!("several members are named `{text}`"))
+                        .with_hint("name it by its peer id, which `pimesh peers --json` shows"),
+                );
+            }
+        }
+        if let Ok(peer) = text.parse::<PeerId>()
+            && self.membership.is_known(&peer)
+        {
+            return Ok(peer);
+        }
+        let failure = Failure::not_found(format!("no member is named `{text}`"));
+        let names = self
+            .membership
+            .members()
+            .map(|(_, terms)| terms.name.as_str());
+        let nearest = names.map(|name| (strsim::jaro_winkler(name, text), name));
+        let nearest = nearest.max_by(|a, b| a.0.total_cmp(&b.0));
+        Err(match nearest {
+            Some((likeness, name)) if likeness > 0.75 => {
+                failure.with_hint(format!("did you mean `{name}`?"))
+            }
+            _ => failure.with_hint("`pimesh peers` lists the members"),
+        })
+    }
+
+    /// Finds a member by name or peer id, or a user.
+    pub(super) fn recipient(&self, text: &str) -> Result<Meant, Failure> {
+        match self.resolve(text) {
+            Ok(peer) => Ok(Meant::Member(peer)),
+            Err(failure) => match text.parse().ok().and_then(|name| self.meant(&name)) {
+                Some(Meant::Member(peer)) if peer == self.own.peer => Err(failure),
+                Some(meant) => Ok(meant),
+                None => self.meant_at_server(text).ok_or(failure),
+            },
+        }
+    }
+
+    /// Finds whom a name means, in the whole mesh.
+    pub(super) fn meant(&self, name: &UserId) -> Option<Meant> {
+        if let Some(&member) = self.members_named(name.as_str()).first() {
+            return Some(Meant::Member(member));
+        }
+        if let Some(door) = self.owner(name) {
+            return Some(Meant::User(name.clone(), door));
+        }
+        let (user, node) = name.split()?;
+        self.members_named(node).into_iter().find_map(|door| {
+            if self.users.get(&user, door).is_some() {
+                Some(Meant::User(user.clone(), door))
+            } else {
+                (user.as_str() == node).then_some(Meant::Member(door))
+            }
+        })
+    }
+
+    /// Finds the door to which a bare name belongs.
+    pub(super) fn owner(&self, name: &UserId) -> Option<PeerId> {
+        let named = self.users.named(name);
+        let here = named.filter(|entry| self.is_door_here(&entry.record.door));
+        here.min_by_key(|entry| entry.rank())
+            .map(|entry| entry.record.door)
+    }
+
+    /// Returns the members with this name, the one that had it first in front.
+    pub(super) fn members_named(&self, name: &str) -> Vec<PeerId> {
+        let own = self.membership.own_terms();
+        let all = self.membership.members().map(|(_, terms)| terms);
+        let mut named: Vec<_> = all
+            .chain([own])
+            .filter(|terms| terms.name.as_str() == name)
+            .map(|terms| (terms.issued_ms, terms.peer))
+            .collect();
+        named.sort_unstable();
+        named.into_iter().map(|(_, peer)| peer).collect()
+    }
+
+    /// Returns the user of this door that a login name means: his id, or `user@node` with this node.
+    pub(super) fn local(&self, name: &UserId) -> Option<UserId> {
+        let here = self.own.peer;
+        if self.users.get(name, here).is_some() {
+            return Some(name.clone());
+        }
+        let (user, node) = name.split()?;
+        let is_own = self.membership.own_terms().name.as_str() == node;
+        (is_own && self.users.get(&user, here).is_some()).then_some(user)
+    }
+
+    /// Returns the name under which the mesh knows a user.
+    pub(super) fn known_as(&self, user: &UserId, door: PeerId) -> UserId {
+        if self.meant(user) == Some(Meant::User(user.clone(), door)) {
+            return user.clone();
+        }
+        user.at(&self.door_name(&door))
+            .unwrap_or_else(|_| user.clone())
+    }
+
+    /// Returns `user@node`.
+    pub(super) fn full_name(&self, user: &UserId, door: PeerId) -> String {
+        format!("{user}@{}", self.door_name(&door))
+    }
+
+    /// Returns the name of a member, or its peer id if it is none.
+    pub(super) fn name_of(&self, peer: &PeerId) -> String {
+        self.membership
+            .terms(peer)
+            .map_or_else(|| peer.to_string(), |terms| terms.name.to_string())
+    }
+
+    /// Returns the name of a member, or of a client.
+    pub(super) fn name_of_party(&self, party: &Party) -> String {
+        match party {
+            Party::Member(peer) => self.name_of(peer),
+            Party::Client(name) => name.to_string(),
+        }
+    }
+
+    /// Returns the name of a door in `user@node`.
+    pub(super) fn door_name(&self, door: &PeerId) -> String {
+        if *door == self.own.peer {
+            self.membership.own_terms().name.to_string()
+        } else if let Some(server) = self.server_name(door) {
+            server.to_string()
+        } else {
+            self.name_of(door)
+        }
+    }
+
+    pub(super) fn is_door_here(&self, door: &PeerId) -> bool {
+        *door == self.own.peer || self.membership.is_known(door)
+    }
+
+    /// Returns the key of a member or user.
+    pub(super) fn key_of(&self, meant: &Meant) -> Option<PublicKey> {
+        match meant {
+            Meant::Member(peer) if *peer == self.own.peer => Some(*self.own.key.public()),
+            Meant::Member(peer) => self.membership.terms(peer).map(|terms| terms.messaging_key),
+            Meant::User(user, door) => self.users.get(user, *door).map(|entry| entry.record.key),
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Integers: whose are taken, which is the last value, and who sends too many.
+
+use super::*;
+use crate::proto::mesh::sync::LastInteger;
+
+#[test]
+fn a_member_speaks_for_its_own_index_only() {
+    let mut state = state(Settings::default());
+
+    assert_eq!(gossip(&mut state, 2, 1, 1), Verdict::Accept);
+    // Who owns which index may be news on its way to us, so the neighbour is not blamed.
+    assert_eq!(gossip(&mut state, 1, 2, 1), Verdict::Ignore);
+    let known: Vec<Index> = state.report_last().iter().map(|i| i.index).collect();
+    assert_eq!(known, [Index(2)]);
+}
+
+#[test]
+fn an_integer_that_was_overtaken_is_not_the_last_value() {
+    let mut state = state(Settings::default());
+
+    hear(&mut state, &[iid(2, 20)], head(11), NOW);
+    let outputs = hear(&mut state, &[iid(2, 10)], head(10), NOW);
+
+    assert_eq!(verdict(&outputs), Verdict::Accept);
+    assert_eq!(last_value(&state, 2), Some(20));
+}
+
+#[test]
+fn an_integer_that_was_overtaken_by_a_handed_over_one_is_not_the_last_value() {
+    let mut state = state(Settings::default());
+    open(&mut state);
+    let last = LastInteger {
+        iid: iid(2, 20),
+        source: peer_of_seed(2),
+        sent_ms: NOW.unix_ms() + 5,
+    };
+    let request = SyncRequest {
+        last: vec![last],
+        ..SyncRequest::default()
+    };
+    sync(&mut state, &request, NOW);
+
+    hear(&mut state, &[iid(2, 10)], head(10), NOW);
+    let overtaken = last_value(&state, 2);
+    // As after the sender's clock was set back by a minute.
+    let set_back = Head {
+        sent_ms: NOW.unix_ms() - 60_000,
+        ttl: Ttl::from_ms(100_000).expect("legal"),
+        ..head(11)
+    };
+    hear(&mut state, &[iid(2, 30)], set_back, NOW);
+
+    assert_eq!((overtaken, last_value(&state, 2)), (Some(20), Some(30)));
+}
+
+#[test]
+fn a_value_handed_over_from_far_ahead_gives_way_to_a_live_one() {
+    let mut state = state(Settings::default());
+    open(&mut state);
+    let last = |state: &State| state.report_last().first().map(|last| last.value.0);
+
+    sync_last(&mut state, 6, NOW.unix_ms() - 10);
+    sync_last(&mut state, 7, NOW.unix_ms() - 20);
+    assert_eq!(last(&state), Some(6));
+    sync_last(&mut state, 5, u64::MAX);
+    assert_eq!(last(&state), Some(5));
+    assert_eq!(gossip(&mut state, 2, 1, 1), Verdict::Accept);
+    assert_eq!(last(&state), Some(1));
+}
+
+/// Tells the last integer of the member with seed 2, as sync does.
+fn sync_last(state: &mut State, value: i32, sent_ms: u64) {
+    let iid = Iid {
+        index: Index(2),
+        value: Value(value),
+        date: Date(sent_ms),
+    };
+    let source = peer_of_seed(2);
+    let last = vec![LastInteger {
+        iid,
+        source,
+        sent_ms,
+    }];
+    let request = SyncRequest {
+        last,
+        ..SyncRequest::default()
+    };
+    let input = NetInput::Request {
+        peer: source,
+        protocol: Protocol::Sync,
+        id: InboundId(9),
+        bytes: request.encode(),
+    };
+    feed(state, Input::Net(input));
+}
+
+#[test]
+fn a_frame_with_several_indices_has_a_last_value_of_each() {
+    let gateway = mesh_key().issue(Terms {
+        vouched: Vouched::range(300, 399).expect("legal"),
+        ..certificate(2).terms().clone()
+    });
+    let mut state = state_knowing(&gateway, [0; 32], Settings::default());
+    let bridged = Head {
+        entry: Entry::Bridged,
+        ..head(1)
+    };
+
+    hear(
+        &mut state,
+        &[iid(300, 1), iid(301, 2), iid(300, 3)],
+        bridged,
+        NOW,
+    );
+
+    assert_eq!(
+        (last_value(&state, 300), last_value(&state, 301)),
+        (Some(3), Some(2))
+    );
+}
+
+#[test]
+fn a_sender_over_its_budget_is_ignored_and_not_blamed() {
+    let mut state = state(Settings {
+        budget_per_second: 1,
+        budget_burst: 64,
+        ..Settings::default()
+    });
+
+    assert_eq!(gossip(&mut state, 2, 1, 64), Verdict::Accept);
+    let outputs = {
+        assert_eq!(gossip(&mut state, 2, 2, 1), Verdict::Ignore);
+        outputs(&mut state)
+    };
+    assert!(
+        !outputs
+            .iter()
+            .any(|o| matches!(o, Output::Event(Event::Integers(_))))
+    );
+}
+
+#[test]
+fn integers_that_were_too_many_at_once_are_counted_against_their_sender() {
+    let mut state = state(Settings::default());
+    let source = certificate(2).terms().peer;
+
+    let outputs = feed(&mut state, Input::Net(NetInput::LiveTooLong { source }));
+
+    let is_counted = |output: &Output| {
+        matches!(output, Output::Event(Event::Refused { peer: Some(peer), what: "integer", why: "too_long" })
+            if *peer == source)
+    };
+    assert!(outputs.iter().any(is_counted), "{outputs:?}");
+}

@@ -1,0 +1,165 @@
+//! Direct messages: accepted, sent again, received, refused.
+
+use super::{io::Outcome, *};
+
+#[test]
+fn accepted_is_said_only_after_the_message_is_on_disk() {
+    let mut state = state(Settings::default());
+    open(&mut state);
+    let is_reply = |o: &Output| matches!(o, Output::Reply(_, Ok(Reply::Accepted(_))));
+
+    let (before, ticket) = send(&mut state, "hello");
+    let after = feed(&mut state, Input::Stored(ticket.expect("a ticket")));
+
+    assert!(!before.iter().any(is_reply) && sent(&before).is_none());
+    assert!(after.iter().any(is_reply) && sent(&after).is_some());
+}
+
+#[test]
+fn a_message_that_cannot_be_written_is_not_accepted() {
+    let mut state = state(Settings::default());
+
+    let (_, ticket) = send(&mut state, "hello");
+    let failed = Input::StoreFailed(ticket.expect("a ticket"), "disk full".to_owned());
+    let outputs = feed(&mut state, failed);
+
+    assert!(failure(&outputs).is_some_and(|f| f.message.contains("disk full")));
+    assert_eq!(state.messages.count(), 0);
+}
+
+#[test]
+fn a_full_outbox_takes_no_more() {
+    let mut state = state(Settings {
+        outbox_count_max: 1,
+        ..Settings::default()
+    });
+    let (_, ticket) = send(&mut state, "one");
+    feed(&mut state, Input::Stored(ticket.expect("a ticket")));
+
+    let (outputs, ticket) = send(&mut state, "two");
+
+    assert!(failure(&outputs).is_some_and(|f| f.message.contains("outbox is full")));
+    assert_eq!(ticket, None);
+}
+
+#[test]
+fn messages_on_their_way_to_the_disk_take_room_in_the_outbox() {
+    let mut state = state(Settings {
+        outbox_count_max: 1,
+        ..Settings::default()
+    });
+    let (_, first) = send(&mut state, "one");
+
+    let (outputs, second) = send(&mut state, "two");
+    let failed = Input::StoreFailed(first.expect("a ticket"), "disk full".to_owned());
+    feed(&mut state, failed);
+    let (_, third) = send(&mut state, "three");
+
+    assert!(failure(&outputs).is_some_and(|f| f.message.contains("outbox is full")));
+    assert_eq!(second, None);
+    assert!(third.is_some(), "what could not be written takes no room");
+}
+
+#[test]
+fn a_request_without_an_answer_is_sent_again_after_45_seconds() {
+    let mut state = state(Settings::default());
+    let (_, ticket) = send(&mut state, "hello");
+    feed(&mut state, Input::Stored(ticket.expect("a ticket")));
+    open(&mut state);
+    state.handle_timeout(NOW);
+    outputs(&mut state);
+
+    let wait = Duration::from_secs(45);
+    state.handle_timeout(later(wait - Duration::from_millis(1)));
+    assert!(sent(&outputs(&mut state)).is_none());
+    let due = state.poll_timeout().expect("a timer");
+    state.handle_timeout(later(wait));
+
+    assert_eq!(due, later(wait).mono);
+    assert!(sent(&outputs(&mut state)).is_some());
+}
+
+#[test]
+fn a_request_that_the_recipient_could_not_take_is_sent_again_soon() {
+    let mut state = state(Settings::default());
+    let (_, ticket) = send(&mut state, "hello");
+    feed(&mut state, Input::Stored(ticket.expect("a ticket")));
+    let (id, _) = sent(&open(&mut state)).expect("a request");
+    state.handle_timeout(NOW);
+    outputs(&mut state);
+
+    let result = Ok(DirectResponse(vec![Status::TryAgain]).encode());
+    let refused = feed(&mut state, Input::Net(NetInput::Response { id, result }));
+    let due = state.poll_timeout().expect("a timer");
+    state.handle_timeout(later(Duration::from_secs(1)));
+
+    assert!(sent(&refused).is_none(), "not at once");
+    assert!(due <= later(Duration::from_secs(1)).mono, "{due:?}");
+    assert!(sent(&outputs(&mut state)).is_some());
+}
+
+#[test]
+fn one_request_carries_no_more_messages_than_a_request_may() {
+    for (count, text, expected) in [(200, "x".to_owned(), 128), (5, "x".repeat(100_000), 2)] {
+        let mut state = state(Settings::default());
+        for _ in 0..count {
+            let (_, ticket) = send(&mut state, &text);
+            feed(&mut state, Input::Stored(ticket.expect("a ticket")));
+        }
+
+        let outputs = open(&mut state);
+
+        let messages = sent(&outputs).map(|(_, request)| request.messages.len());
+        assert_eq!(messages, Some(expected));
+    }
+}
+
+#[test]
+fn a_message_to_a_member_that_is_removed_meanwhile_is_given_up() {
+    let mut state = state(Settings::default());
+    let (_, ticket) = send(&mut state, "hello");
+    let peer = "pi-2".to_owned();
+    feed(
+        &mut state,
+        Input::Control(RequestId(1), Command::Remove { peer }),
+    );
+
+    let outputs = feed(&mut state, Input::Stored(ticket.expect("a ticket")));
+
+    let is_refused = |output: &Output| {
+        matches!(output, Output::Event(Event::Sent(sent))
+            if sent.outcome == Outcome::Refused("removed".to_owned()))
+    };
+    assert!(outputs.iter().any(is_refused), "{outputs:?}");
+    assert_eq!(state.messages.count(), 0);
+}
+
+#[test]
+fn a_message_is_answered_once_it_is_on_disk_and_a_repeated_one_at_once() {
+    let mut state = state(Settings::default());
+    open(&mut state);
+    let request = message(2, 1, 2, 1);
+
+    let (early, ticket) = receive(&mut state, &request);
+    let (stored, _) = answer_of(&feed(&mut state, Input::Stored(ticket.expect("a ticket"))));
+    let (repeated, second) = receive(&mut state, &request);
+
+    assert_eq!((early, stored), (None, Some(Status::Stored)));
+    assert_eq!((repeated, second), (Some(Status::Duplicate), None));
+}
+
+#[test]
+fn forged_and_misdirected_messages_are_refused_with_the_reason() {
+    for (request, expected) in [
+        (message(2, 1, 3, 1), Status::WrongSignature),
+        (message(3, 1, 2, 1), Status::WrongSender),
+        (message(2, 3, 2, 1), Status::WrongRecipient),
+    ] {
+        let mut state = state(Settings::default());
+        open(&mut state);
+
+        let (status, ticket) = receive(&mut state, &request);
+
+        assert_eq!((status, ticket), (Some(expected), None));
+    }
+}
