@@ -1,0 +1,461 @@
+//! Events, as `GET /v1/events` tells them.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    proto::iid::{Iid, Index},
+    state::{
+        io::{ClientId, Direction, Event, Failure, Gateway, Transport},
+        post::LetterNews,
+        report,
+    },
+};
+
+/// The query of `GET /v1/events`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EventQuery {
+    /// Only events of these [`KINDS`], with commas between them; all if absent. That events were
+    /// lost is told in any case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kinds: Option<String>,
+}
+
+impl EventQuery {
+    /// Returns which kinds are wanted, or `None` for all.
+    ///
+    /// # Errors
+    /// Fails at a kind that does not exist.
+    pub fn wanted(&self) -> Result<Option<Vec<&'static str>>, Failure> {
+        let known = |kind: &str| {
+            KINDS.into_iter().find(|k| *k == kind).ok_or_else(|| {
+                Failure::bad_request(format!("there are no events of the kind `{kind}`"))
+                    .with_hint(format!("the kinds are {}", KINDS.join(", ")))
+            })
+        };
+        let kinds = self.kinds.as_ref().map(|k| k.split(',').map(known));
+        kinds.map(Iterator::collect).transpose()
+    }
+}
+
+/// An event, as the stream of events tells it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum EventBody {
+    /// A member is connected and verified.
+    PeerUp {
+        /// Its name.
+        name: String,
+        /// Its peer id.
+        peer_id: String,
+        /// Where it is.
+        address: String,
+        /// What the connection runs over.
+        transport: Transport,
+        /// Who dialled.
+        direction: Direction,
+        /// How long it had been away, if it was here before.
+        away_ms: Option<u64>,
+    },
+    /// The last connection to a member is gone.
+    PeerDown {
+        /// Its name.
+        name: String,
+        /// Its peer id.
+        peer_id: String,
+        /// Why.
+        reason: String,
+    },
+    /// A member is known that was not before.
+    MemberAdded {
+        /// Its name.
+        name: String,
+        /// Its peer id.
+        peer_id: String,
+        /// Its index.
+        index: Index,
+    },
+    /// A member was taken out of the mesh.
+    MemberRemoved {
+        /// Its name.
+        name: String,
+        /// Its peer id.
+        peer_id: String,
+    },
+    /// This node has entered a mesh.
+    Joined {
+        /// The mesh.
+        mesh: String,
+        /// Its name there.
+        name: String,
+    },
+    /// This node was taken out of its mesh.
+    Revoked,
+    /// A message came and is on disk.
+    Received(report::Received),
+    /// A message left the outbox.
+    Sent(report::Sent),
+    /// Integers came, or were sent from here.
+    Integers {
+        /// The integers.
+        integers: Vec<report::Integer>,
+    },
+    /// A member showed another RSA key than the pinned one.
+    KeyChanged {
+        /// Its name.
+        name: String,
+        /// Its peer id.
+        peer_id: String,
+        /// The pinned fingerprint.
+        pinned: String,
+        /// The fingerprint it showed.
+        shown: String,
+    },
+    /// An old P2SN client or server showed another RSA key than the pinned one.
+    ClientKeyChanged {
+        /// Its address: of a client the IP address, of a server host and port.
+        address: String,
+        /// The fingerprint that was pinned last.
+        pinned: String,
+        /// The fingerprint it showed.
+        shown: String,
+    },
+    /// A P2SN key exchange is complete.
+    KeyExchanged {
+        /// The member's name.
+        name: String,
+        /// Its peer id.
+        peer_id: String,
+        /// Fingerprint of its key.
+        fingerprint: String,
+        /// Size of its key.
+        bits: usize,
+    },
+    /// Something from outside was refused.
+    Refused {
+        /// Peer id of who sent it, if that is known.
+        peer_id: Option<String>,
+        /// What it was.
+        what: String,
+        /// Why.
+        why: String,
+    },
+    /// Something was dropped or repeated.
+    Counted {
+        /// What happened.
+        what: String,
+        /// How often.
+        times: u64,
+    },
+    /// The store could not write.
+    StoreFailed {
+        /// Why.
+        reason: String,
+    },
+    /// A client of a gateway has signed in.
+    ClientSignedIn {
+        /// Which door.
+        gateway: Gateway,
+        /// Its connection.
+        client: ClientId,
+        /// Who it is.
+        name: String,
+        /// From where.
+        address: SocketAddr,
+    },
+    /// A client that had signed in is gone.
+    ClientLeft {
+        /// Which door.
+        gateway: Gateway,
+        /// Its connection.
+        client: ClientId,
+        /// Who it was.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// A client was sent away: before it signed in, or for what it did.
+    ClientKicked {
+        /// Which door.
+        gateway: Gateway,
+        /// Its connection.
+        client: ClientId,
+        /// Who it was, if it had signed in.
+        name: Option<String>,
+        /// From where.
+        address: SocketAddr,
+        /// Why.
+        why: String,
+    },
+    /// A user of a door came or went.
+    Presence {
+        /// The name under which the mesh knows him.
+        name: String,
+        /// Whether a client of his is connected.
+        online: bool,
+    },
+    /// A letter waits for the clients of a user of this door.
+    LetterWaits {
+        /// The user; `None` for all.
+        user: Option<String>,
+    },
+    /// A letter came further.
+    Letter(LetterNews),
+    /// A user of this door is told something.
+    TellUser {
+        /// The user.
+        user: String,
+        /// What.
+        text: String,
+    },
+    /// A user of this door was taken out.
+    UserGone {
+        /// The user.
+        user: String,
+    },
+    /// The name of a user of this door belongs to a user of another one.
+    NameTaken {
+        /// The user of this door.
+        user: String,
+        /// The node to which it belongs.
+        door: String,
+    },
+    /// A door showed another key for a user than the pinned one; it is refused.
+    UserKeyChanged {
+        /// The user.
+        name: String,
+        /// Base64 of the pinned key.
+        pinned: String,
+        /// Base64 of the key that was shown.
+        shown: String,
+    },
+    /// The reader was too slow: this many events were lost.
+    Lagged {
+        /// How many.
+        lost: u64,
+    },
+}
+
+impl From<&Event> for EventBody {
+    fn from(event: &Event) -> Self {
+        match event.clone() {
+            Event::PeerUp {
+                peer,
+                name,
+                address,
+                transport,
+                direction,
+                away,
+            } => Self::PeerUp {
+                name,
+                peer_id: peer.to_string(),
+                address: address.to_string(),
+                transport,
+                direction,
+                away_ms: away.map(|away| u64::try_from(away.as_millis()).unwrap_or(u64::MAX)),
+            },
+            Event::PeerDown { peer, name, reason } => Self::PeerDown {
+                name,
+                peer_id: peer.to_string(),
+                reason,
+            },
+            Event::MemberAdded { peer, name, index } => Self::MemberAdded {
+                name,
+                peer_id: peer.to_string(),
+                index,
+            },
+            Event::MemberRemoved { peer, name } => Self::MemberRemoved {
+                name,
+                peer_id: peer.to_string(),
+            },
+            Event::Joined { mesh, name } => Self::Joined { mesh, name },
+            Event::Revoked => Self::Revoked,
+            Event::Received(received) => Self::Received(received),
+            Event::Sent(sent) => Self::Sent(sent),
+            Event::Integers(integers) => Self::Integers {
+                integers: singles(&integers),
+            },
+            Event::KeyChanged {
+                peer,
+                name,
+                pinned,
+                shown,
+            } => Self::KeyChanged {
+                name,
+                peer_id: peer.to_string(),
+                pinned: pinned.to_string(),
+                shown: shown.to_string(),
+            },
+            Event::ClientKeyChanged {
+                address,
+                pinned,
+                shown,
+            } => Self::ClientKeyChanged {
+                address,
+                pinned: pinned.to_string(),
+                shown: shown.to_string(),
+            },
+            Event::KeyExchanged {
+                peer,
+                name,
+                fingerprint,
+                bits,
+            } => Self::KeyExchanged {
+                name,
+                peer_id: peer.to_string(),
+                fingerprint: fingerprint.to_string(),
+                bits,
+            },
+            Event::Presence { name, online } => Self::Presence { name, online },
+            Event::LetterWaits { user } => Self::LetterWaits {
+                user: user.map(String::from),
+            },
+            Event::Letter(news) => Self::Letter(news),
+            Event::TellUser { user, text } => Self::TellUser {
+                user: user.into(),
+                text,
+            },
+            Event::UserGone { user } => Self::UserGone { user: user.into() },
+            Event::NameTaken { user, door, .. } => Self::NameTaken {
+                user: user.into(),
+                door,
+            },
+            Event::UserKeyChanged {
+                name,
+                pinned,
+                shown,
+            } => Self::UserKeyChanged {
+                name,
+                pinned: pinned.to_base64(),
+                shown: shown.to_base64(),
+            },
+            Event::Refused { peer, what, why } => Self::Refused {
+                peer_id: peer.map(|peer| peer.to_string()),
+                what: what.to_owned(),
+                why: why.to_owned(),
+            },
+            Event::Counted { what, times } => Self::Counted {
+                what: what.to_owned(),
+                times,
+            },
+            Event::StoreFailed { reason } => Self::StoreFailed { reason },
+            Event::ClientSignedIn {
+                gateway,
+                client,
+                name,
+                address,
+            } => Self::ClientSignedIn {
+                gateway,
+                client,
+                name,
+                address,
+            },
+            Event::ClientLeft {
+                gateway,
+                client,
+                name,
+                reason,
+            } => Self::ClientLeft {
+                gateway,
+                client,
+                name,
+                reason: reason.to_owned(),
+            },
+            Event::ClientKicked {
+                gateway,
+                client,
+                name,
+                address,
+                why,
+            } => Self::ClientKicked {
+                gateway,
+                client,
+                name,
+                address,
+                why: why.to_owned(),
+            },
+        }
+    }
+}
+
+/// What the field `event` of an [`EventBody`] says, for each kind of event.
+pub const KINDS: [&str; 25] = [
+    "peer_up",
+    "peer_down",
+    "member_added",
+    "member_removed",
+    "joined",
+    "revoked",
+    "received",
+    "sent",
+    "integers",
+    "key_changed",
+    "client_key_changed",
+    "key_exchanged",
+    "refused",
+    "counted",
+    "store_failed",
+    "client_signed_in",
+    "client_left",
+    "client_kicked",
+    "presence",
+    "letter_waits",
+    "letter",
+    "tell_user",
+    "user_gone",
+    "name_taken",
+    "user_key_changed",
+];
+
+/// Returns which of the [`KINDS`] an event is.
+#[must_use]
+pub const fn kind(event: &Event) -> &'static str {
+    match event {
+        Event::PeerUp { .. } => "peer_up",
+        Event::PeerDown { .. } => "peer_down",
+        Event::MemberAdded { .. } => "member_added",
+        Event::MemberRemoved { .. } => "member_removed",
+        Event::Joined { .. } => "joined",
+        Event::Revoked => "revoked",
+        Event::Received(_) => "received",
+        Event::Sent(_) => "sent",
+        Event::Integers(_) => "integers",
+        Event::KeyChanged { .. } => "key_changed",
+        Event::ClientKeyChanged { .. } => "client_key_changed",
+        Event::KeyExchanged { .. } => "key_exchanged",
+        Event::Refused { .. } => "refused",
+        Event::Counted { .. } => "counted",
+        Event::StoreFailed { .. } => "store_failed",
+        Event::ClientSignedIn { .. } => "client_signed_in",
+        Event::ClientLeft { .. } => "client_left",
+        Event::ClientKicked { .. } => "client_kicked",
+        Event::Presence { .. } => "presence",
+        Event::LetterWaits { .. } => "letter_waits",
+        Event::Letter(_) => "letter",
+        Event::TellUser { .. } => "tell_user",
+        Event::UserGone { .. } => "user_gone",
+        Event::NameTaken { .. } => "name_taken",
+        Event::UserKeyChanged { .. } => "user_key_changed",
+    }
+}
+
+/// Takes integers that arrived together apart.
+#[must_use]
+pub fn singles(integers: &report::Integers) -> Vec<report::Integer> {
+    let one = |iid: &Iid| report::Integer {
+        index: iid.index,
+        value: iid.value,
+        date: iid.date,
+        from: integers.name.clone(),
+        peer_id: integers.source,
+        sent_ms: integers.sent_ms,
+        received_us: integers.received_us,
+        clock_offset_us: integers.clock_offset_us,
+        held: integers.held,
+        bridged: integers.bridged,
+        last_known: integers.last_known,
+    };
+    integers.iids.iter().map(one).collect()
+}

@@ -1,0 +1,144 @@
+//! Who gets to the socket and to the port.
+
+use std::os::unix::{fs::PermissionsExt, net::UnixListener};
+
+use super::*;
+use crate::control::limit::CONNECTIONS_MAX;
+
+#[tokio::test]
+async fn no_socket_a_dead_one_and_a_node_that_stops_are_told_apart() {
+    let fixture = Fixture::new();
+    let missing = fixture.client.status().await;
+    assert!(
+        matches!(missing, Err(ClientError::NoSocket(_))),
+        "{missing:?}"
+    );
+
+    drop(UnixListener::bind(fixture.socket()).expect("binds"));
+    let dead = fixture.client.status().await;
+    assert!(matches!(dead, Err(ClientError::Dead(_))), "{dead:?}");
+
+    let Fixture {
+        handle,
+        client,
+        commands,
+        folder,
+        ..
+    } = fixture;
+    let socket = folder.path().join("control.sock");
+    tokio::spawn(server::serve_unix(&socket, handle).expect("replaces the dead one"));
+    drop(commands);
+    let stopping = failure(client.status().await);
+    assert_eq!(stopping.kind, FailureKind::Unavailable);
+}
+
+#[tokio::test]
+async fn the_socket_is_for_its_owner_and_replaces_no_file() {
+    let fixture = Fixture::serving(|_| panic!("nothing is asked"));
+    let mode = std::fs::metadata(fixture.socket())
+        .expect("is there")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+
+    let file = fixture.folder.path().join("letters");
+    std::fs::write(&file, "dear").expect("writes");
+    let refused = server::serve_unix(&file, fixture.handle).err();
+    assert_eq!(
+        refused.expect("refuses").to_string(),
+        "there is a file at this path, and it is no socket"
+    );
+    assert_eq!(std::fs::read_to_string(&file).expect("reads"), "dear");
+}
+
+#[tokio::test]
+async fn one_connection_too_many_is_told_so_and_a_free_place_is_taken_again() {
+    let fixture = Fixture::serving(|_| Ok(Reply::Outbox(Vec::new())));
+    let mut followers = Vec::new();
+    for _ in 0..CONNECTIONS_MAX {
+        followers.push(fixture.client.events().await.expect("follows"));
+    }
+
+    let refused = failure(fixture.client.outbox().await);
+    assert_eq!(refused.message, "64 control connections are open already");
+
+    drop(followers);
+    // The server notices a hung up connection when its task next runs.
+    while fixture.client.outbox().await.is_err() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn the_port_asks_for_the_token_and_the_token_is_kept_from_others() {
+    let fixture = Fixture::serving(|_| Ok(Reply::Outbox(Vec::new())));
+    let file = fixture.folder.path().join("control.token");
+    // A free port: bound, read, and given back.
+    let address = {
+        let probe = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
+        probe.local_addr().expect("is bound")
+    };
+    let served = server::serve_tcp(address, &file, fixture.handle.clone());
+    tokio::spawn(served.expect("serves"));
+    let mode = std::fs::metadata(&file)
+        .expect("is made")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let token = std::fs::read_to_string(&file).expect("reads");
+    assert_eq!(token.len(), 64);
+    let ask = |headers: String| async move {
+        let talk = move || {
+            let mut stream = std::net::TcpStream::connect(address).expect("connects");
+            let request =
+                format!("GET /v1/outbox HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n");
+            stream.write_all(request.as_bytes()).expect("sends");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).expect("reads");
+            answer
+        };
+        tokio::task::spawn_blocking(talk).await.expect("ends")
+    };
+
+    let bearer = |token: &str| format!("authorization: Bearer {token}\r\n");
+    for wrong in [
+        String::new(),
+        bearer(""),
+        bearer("0"),
+        bearer(&token[..63]),
+        bearer(&"0".repeat(64)),
+    ] {
+        let answer = ask(wrong.clone()).await;
+        assert!(answer.starts_with("HTTP/1.1 401 "), "{wrong}: {answer}");
+        assert!(!answer.contains(&token));
+    }
+    let answer = ask(bearer(&token)).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("[]"),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn the_port_is_for_loopback_with_a_token_that_others_cannot_read() {
+    let fixture = Fixture::new();
+    let file = fixture.folder.path().join("control.token");
+    let serve = |address: &str| {
+        let address = address.parse().expect("an address");
+        server::serve_tcp(address, &file, fixture.handle.clone())
+            .err()
+            .map(|error| error.to_string())
+    };
+
+    let everywhere = serve("0.0.0.0:0");
+    assert_eq!(
+        everywhere.as_deref(),
+        Some("the control port is for loopback only, got 0.0.0.0:0")
+    );
+    assert!(!file.exists());
+
+    assert_eq!(serve("127.0.0.1:0"), None);
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).expect("is there");
+    let readable = serve("127.0.0.1:0").expect("is refused");
+    assert!(readable.contains("has permissions 640"), "{readable}");
+}
