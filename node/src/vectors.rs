@@ -42,3 +42,13 @@ pub(crate) fn checked(file: &str, cases: usize) {
         println!("vectors {file}: {cases} cases checked");
     }
 }
+
+/// Reads recorded hexadecimal digits.
+///
+/// # Panics
+/// Panics if they are none, or too many or too few.
+pub(crate) fn bytes<const N: usize>(text: &str) -> [u8; N] {
+    let mut bytes = [0; N];
+    hex::decode_to_slice(text, &mut bytes).expect("recorded as so many hexadecimal digits");
+    bytes
+}

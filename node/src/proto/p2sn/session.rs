@@ -386,6 +386,8 @@ impl Session {
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
 mod pair;
 #[cfg(test)]
 mod tests;

@@ -356,11 +356,8 @@ mod tests {
     #[test]
     fn every_listed_low_order_key_gives_the_zero_secret() {
         for text in LOW_ORDER {
-            let bytes: [u8; 32] = hex::decode(text)
-                .expect("hex")
-                .try_into()
-                .expect("32 bytes");
-            let product = curve25519_dalek::MontgomeryPoint(bytes).mul_clamped([0x55; 32]);
+            let point = curve25519_dalek::MontgomeryPoint(crate::vectors::bytes(text));
+            let product = point.mul_clamped([0x55; 32]);
             assert_eq!(product.to_bytes(), [0; 32], "{text}");
         }
     }
@@ -371,7 +368,7 @@ mod vectors {
     use sha2::{Digest, Sha256};
 
     use super::*;
-    use crate::vectors::{checked, load};
+    use crate::vectors::{bytes, checked, load};
 
     #[derive(Deserialize)]
     struct File {
@@ -412,13 +409,6 @@ mod vectors {
                 .clone()
                 .or_else(|| repeated.map(|r| format!("{}{}", r.unit.repeat(r.count), r.tail)))
         }
-    }
-
-    fn bytes<const N: usize>(text: &str) -> [u8; N] {
-        hex::decode(text)
-            .expect("hex")
-            .try_into()
-            .expect("the right length")
     }
 
     #[test]

@@ -173,7 +173,7 @@ impl fmt::Debug for PublicKey {
 #[cfg(test)]
 mod vectors {
     use super::*;
-    use crate::vectors::{checked, load};
+    use crate::vectors::{bytes, checked, load};
 
     #[derive(Deserialize)]
     struct File {
@@ -198,13 +198,6 @@ mod vectors {
     struct Refused {
         name: String,
         ed25519_public: String,
-    }
-
-    fn bytes<const N: usize>(text: &str) -> [u8; N] {
-        hex::decode(text)
-            .expect("hex")
-            .try_into()
-            .expect("the right length")
     }
 
     #[test]

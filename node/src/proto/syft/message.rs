@@ -235,14 +235,7 @@ mod vectors {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::vectors::{checked, load};
-
-    fn seed(text: &str) -> [u8; 32] {
-        hex::decode(text)
-            .expect("hex")
-            .try_into()
-            .expect("32 bytes")
-    }
+    use crate::vectors::{bytes, checked, load};
 
     #[derive(Deserialize)]
     struct Signatures {
@@ -262,7 +255,7 @@ mod vectors {
         let file: Signatures = load("syft/signature.json");
 
         for case in &file.cases {
-            let key = PublicKey::from_bytes(&seed(&case.signer_public)).expect("a key");
+            let key = PublicKey::from_bytes(&bytes(&case.signer_public)).expect("a key");
             let expected = match case.expect.as_str() {
                 "verified" => Ok(()),
                 "invalid_signature" => Err(WrongSignature),
@@ -298,7 +291,7 @@ mod vectors {
     #[test]
     fn frames_from_a_server_are_received_as_the_table_says() {
         let file: Receipts = load("syft/receive.json");
-        let key = SigningKey::from_seed(&seed(&file.receiver_seed));
+        let key = SigningKey::from_seed(&bytes(&file.receiver_seed));
 
         for case in &file.cases {
             let key_of = |user: &str| file.directory.get(user).copied();

@@ -1,24 +1,10 @@
 //! Bytes that no peer sends: cut, flipped and made up. Each ends in a state, none in a panic.
 
 use super::{
-    pair::{NOW, Pair, feed, frame, outputs, sealed, server},
+    pair::{NOW, Pair, asking, checking, feed, frame, outputs, sealed},
     *,
 };
 use crate::proto::p2sn::samples::{ANY_SIZE, large, rng, small};
-
-/// A server of this key that waits for the client's key check.
-fn checking(own: &PrivateKey) -> Session {
-    let mut session = server(own);
-    feed(&mut session, b"P2SN:PUBKEY\x04");
-    session
-}
-
-/// A server of this key that waits for the client's key.
-fn asking(own: &PrivateKey) -> Session {
-    let mut session = checking(own);
-    feed(&mut session, &frame(sealed(own, KEYCHECK)));
-    session
-}
 
 /// Returns the bytes with every `step`th bit flipped in turn.
 fn flips(bytes: &[u8], step: usize) -> impl Iterator<Item = Vec<u8>> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rand_chacha::ChaCha20Rng;
 
-use super::{Output, Role, Session};
+use super::{END, KEYCHECK, Output, Role, Session};
 use crate::proto::p2sn::{
     Limits, PrivateKey,
     samples::{ANY_SIZE, rng},
@@ -103,4 +103,29 @@ pub(super) fn write(content: impl AsRef<[u8]>) -> Output {
 /// A block for the holder of a key.
 pub(super) fn sealed(to: &PrivateKey, message: &[u8]) -> String {
     to.public().seal(message, &mut rng()).expect("short enough")
+}
+
+/// A server of this key that waits for the client's key check.
+pub(super) fn checking(own: &PrivateKey) -> Session {
+    let mut session = server(own);
+    feed(&mut session, b"P2SN:PUBKEY\x04");
+    session
+}
+
+/// A server of this key that waits for the client's key.
+pub(super) fn asking(own: &PrivateKey) -> Session {
+    let mut session = checking(own);
+    feed(&mut session, &frame(sealed(own, KEYCHECK)));
+    session
+}
+
+/// Takes the only write among the outputs apart: it is one block for this key.
+pub(super) fn opened(output: &Output, own: &PrivateKey) -> Vec<u8> {
+    let Output::Write(bytes) = output else {
+        panic!("expected a write, got {output:?}")
+    };
+    let block = bytes.strip_suffix(&[END]).expect("an end");
+    own.open_checked(block, &mut rng())
+        .expect("a block")
+        .expect("right padding")
 }
