@@ -124,16 +124,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
     O: Owner + Send,
 {
-    let Terms {
-        own,
-        policy,
-        limits,
-        steps,
-    } = terms;
-    let session = Session::client(own, policy, limits, Duration::ZERO);
-    Running::new(stream, session, true, steps, owner)
-        .run()
-        .await
+    Running::new(stream, terms, true, owner).run().await
 }
 
 /// Runs a session as the server until it ends, for whatever reason.
@@ -142,17 +133,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
     O: Owner + Send,
 {
-    let Terms {
-        own,
-        policy,
-        limits,
-        steps,
-    } = terms;
-    let session = Session::server(own, policy, limits, Duration::ZERO);
-    match Running::new(stream, session, false, steps, owner)
-        .run()
-        .await
-    {
+    match Running::new(stream, terms, false, owner).run().await {
         Ok(()) => Ended::Closed,
         Err(ended) => ended,
     }
@@ -191,7 +172,18 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
     O: Owner + Send,
 {
-    fn new(stream: S, session: Session, is_client: bool, steps: Steps, owner: &'a mut O) -> Self {
+    fn new(stream: S, terms: Terms, is_client: bool, owner: &'a mut O) -> Self {
+        let Terms {
+            own,
+            policy,
+            limits,
+            steps,
+        } = terms;
+        let session = if is_client {
+            Session::client(own, policy, limits, Duration::ZERO)
+        } else {
+            Session::server(own, policy, limits, Duration::ZERO)
+        };
         let machine = Machine {
             session,
             rng: ChaCha20Rng::from_seed(random()),

@@ -176,6 +176,24 @@ impl<B: NetworkBehaviour> Gate<B> {
         }
     }
 
+    fn established(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        endpoint: ConnectedPoint,
+        local: Multiaddr,
+    ) -> THandler<Self> {
+        let entry = Entry {
+            peer,
+            endpoint,
+            local,
+            opening: None,
+            waiting: Vec::new(),
+        };
+        self.connections.insert(connection, entry);
+        GateHandler::default()
+    }
+
     fn closed(&mut self, closed: ConnectionClosed<'_>) {
         let connection = closed.connection_id;
         let Some(opening) = self.connections.get(&connection).map(|entry| entry.opening) else {
@@ -245,16 +263,7 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Gate<B> {
             local_addr: local.clone(),
             send_back_addr: remote.clone(),
         };
-        let local = local.clone();
-        let entry = Entry {
-            peer,
-            endpoint,
-            local,
-            opening: None,
-            waiting: Vec::new(),
-        };
-        self.connections.insert(connection, entry);
-        Ok(GateHandler::default())
+        Ok(self.established(connection, peer, endpoint, local.clone()))
     }
 
     fn handle_established_outbound_connection(
@@ -270,16 +279,7 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Gate<B> {
             role_override,
             port_use,
         };
-        let local = Multiaddr::empty();
-        let entry = Entry {
-            peer,
-            endpoint,
-            local,
-            opening: None,
-            waiting: Vec::new(),
-        };
-        self.connections.insert(connection, entry);
-        Ok(GateHandler::default())
+        Ok(self.established(connection, peer, endpoint, Multiaddr::empty()))
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
