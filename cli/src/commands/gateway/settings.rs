@@ -40,8 +40,8 @@ fn enable(
 /// Adds an APIntIO server to the configuration of a home folder, or changes its key.
 pub(super) fn connect(home: &Path, server: &IidServer) -> anyhow::Result<()> {
     change(home, |document| {
-        let servers = servers(document)?;
-        remove(servers, &server.url);
+        let servers = servers(document, "iid")?;
+        remove(servers, "url", &server.url);
         let mut entry = InlineTable::new();
         entry.insert("url", server.url.as_str().into());
         let key = match server.key {
@@ -57,35 +57,17 @@ pub(super) fn connect(home: &Path, server: &IidServer) -> anyhow::Result<()> {
 /// Takes an APIntIO server out of the configuration of a home folder.
 pub(super) fn disconnect(home: &Path, url: &str) -> anyhow::Result<()> {
     change(home, |document| {
-        let removed = remove(servers(document)?, url);
+        let removed = remove(servers(document, "iid")?, "url", url);
         anyhow::ensure!(removed, "this node is no client of `{url}`");
         Ok(())
     })
 }
 
-fn servers(document: &mut DocumentMut) -> anyhow::Result<&mut Array> {
-    door(document, "iid")?
-        .entry("servers")
-        .or_insert(Item::Value(Value::from(Array::new())))
-        .as_array_mut()
-        .context("`gateway.iid.servers` is a list")
-}
-
-fn remove(servers: &mut Array, url: &str) -> bool {
-    let before = servers.len();
-    let is_it = |entry: &Value| {
-        let entry = entry.as_inline_table();
-        entry.and_then(|e| e.get("url")).and_then(Value::as_str) == Some(url)
-    };
-    servers.retain(|entry| !is_it(entry));
-    servers.len() < before
-}
-
 /// Puts a Syft server into the configuration of a home folder; one of the same name is replaced.
 pub(super) fn connect_syft(home: &Path, server: &SyftServer) -> anyhow::Result<()> {
     change(home, |document| {
-        let servers = syft_servers(document)?;
-        remove_named(servers, server.name.as_str());
+        let servers = servers(document, "syft")?;
+        remove(servers, "name", server.name.as_str());
         let mut entry = InlineTable::new();
         entry.insert("url", server.url.as_str().into());
         entry.insert("user", server.user.as_str().into());
@@ -98,25 +80,27 @@ pub(super) fn connect_syft(home: &Path, server: &SyftServer) -> anyhow::Result<(
 /// Takes a Syft server out of the configuration of a home folder.
 pub(super) fn disconnect_syft(home: &Path, name: &str) -> anyhow::Result<()> {
     change(home, |document| {
-        let removed = remove_named(syft_servers(document)?, name);
+        let removed = remove(servers(document, "syft")?, "name", name);
         anyhow::ensure!(removed, "this node is no client of a server named `{name}`");
         Ok(())
     })
 }
 
-fn syft_servers(document: &mut DocumentMut) -> anyhow::Result<&mut Array> {
-    door(document, "syft")?
+/// Returns the servers that a door is a client of.
+fn servers<'a>(document: &'a mut DocumentMut, section: &str) -> anyhow::Result<&'a mut Array> {
+    door(document, section)?
         .entry("servers")
         .or_insert(Item::Value(Value::from(Array::new())))
         .as_array_mut()
-        .context("`gateway.syft.servers` is a list")
+        .with_context(|| format!("`gateway.{section}.servers` is a list"))
 }
 
-fn remove_named(servers: &mut Array, name: &str) -> bool {
+/// Takes the servers out in which a key has this value; says whether there was one.
+fn remove(servers: &mut Array, key: &str, value: &str) -> bool {
     let before = servers.len();
     let is_it = |entry: &Value| {
         let entry = entry.as_inline_table();
-        entry.and_then(|e| e.get("name")).and_then(Value::as_str) == Some(name)
+        entry.and_then(|e| e.get(key)).and_then(Value::as_str) == Some(value)
     };
     servers.retain(|entry| !is_it(entry));
     servers.len() < before
