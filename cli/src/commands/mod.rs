@@ -63,17 +63,18 @@ pub(crate) struct Global {
 }
 
 impl Global {
-    /// Returns the home folder: as given, as systemd gives it, or the user's data folder.
+    /// Returns the whole path of the home folder: as given, as systemd gives it, or the user's data
+    /// folder.
     fn home(&self) -> anyhow::Result<PathBuf> {
-        if let Some(home) = &self.home {
-            return Ok(home.clone());
-        }
-        if let Some(folder) = std::env::var_os("STATE_DIRECTORY") {
-            return Ok(PathBuf::from(folder));
-        }
-        directories::ProjectDirs::from("", "", "pimesh")
-            .map(|folders| folders.data_dir().to_owned())
-            .context("no home folder is known: name one with `--home`")
+        let given = self.home.clone();
+        let given = given.or_else(|| std::env::var_os("STATE_DIRECTORY").map(PathBuf::from));
+        let own = || {
+            let folders = directories::ProjectDirs::from("", "", "pimesh")?;
+            Some(folders.data_dir().to_owned())
+        };
+        let home = given.or_else(own);
+        let home = home.context("no home folder is known: name one with `--home`")?;
+        Ok(std::path::absolute(home)?)
     }
 
     fn client(&self) -> anyhow::Result<Client> {

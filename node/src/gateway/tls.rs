@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
@@ -84,6 +85,32 @@ pub(crate) fn client_config() -> Arc<ClientConfig> {
         .with_root_certificates(roots)
         .with_no_client_auth();
     Arc::new(config)
+}
+
+/// Returns the names under which clients may look for a door of this machine that listens there.
+/// Electron checks them.
+pub(crate) fn own_names(listen: IpAddr) -> Vec<String> {
+    let mut names = vec!["localhost".to_owned()];
+    if listen.is_unspecified() {
+        let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        // A certificate has ASCII names only.
+        if let host = host.trim()
+            && !host.is_empty()
+            && host.is_ascii()
+        {
+            // The second is how a Pi announces itself on its network (RFC 6762).
+            names.extend([host.to_owned(), format!("{host}.local")]);
+        }
+        let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+        names.extend(
+            interfaces
+                .iter()
+                .map(|interface| interface.ip().to_string()),
+        );
+    } else {
+        names.push(listen.to_string());
+    }
+    names
 }
 
 /// Returns the files of a certificate that the node makes for itself, made unless they are there.
@@ -250,6 +277,17 @@ mod tests {
         assert_ne!(second.cert, first.cert);
         assert_eq!(third.cert, second.cert);
         assert!(matches!(Resolver::load(files), Err(TlsError::File { .. })));
+    }
+
+    #[test]
+    fn a_door_on_all_interfaces_is_known_by_all_addresses_of_the_machine() {
+        let everywhere = own_names(IpAddr::from([0, 0, 0, 0]));
+        assert!(everywhere.contains(&"localhost".to_owned()));
+        assert!(everywhere.contains(&"127.0.0.1".to_owned()));
+        assert!(!everywhere.contains(&"0.0.0.0".to_owned()));
+        rcgen::generate_simple_self_signed(everywhere).expect("names of a certificate");
+        let one = own_names(IpAddr::from([192, 0, 2, 7]));
+        assert_eq!(one, ["localhost", "192.0.2.7"]);
     }
 
     #[test]
