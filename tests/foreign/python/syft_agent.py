@@ -92,6 +92,7 @@ class Client:
         self.keys = {}
         self.socket = None
         self.reader = None
+        self.serves = False
 
     def tell(self, event, **more):
         tell(event, **{"as": self.name}, **more)
@@ -151,6 +152,9 @@ class Client:
         message = json.loads(frame)
         content = message["content"]
         status = message.get("status")
+        if message.get("is_forward_message") and self.serves:
+            await self.serve(message)
+            return
         if message["from"] == "system" or message.get("is_forward_message"):
             self.tell("system", frame=message)
             return
@@ -168,6 +172,24 @@ class Client:
                 status = "decryption_failed"
         self.tell("message", status=status, text=content, **{"from": message["from"]},
                   to=message["to"], id=message["id"], raw=frame)
+
+    async def serve(self, message):
+        """Answers a forwarded request as the Go client does: to whom it is from, unsigned."""
+        inner = json.loads(json.loads(message["content"])["message"])
+        if inner["type"] == "forward":
+            answer = {"type": "forward_response", "message": f"{self.name} knows {inner['message']}"}
+        else:
+            text = f"{inner['type']} {inner['filename']}: {inner['content']} {inner.get('metadata')}"
+            kind = "error" if inner["filename"] == "refused" else "success"
+            answer = {"type": f"register_document_{kind}", "message": text}
+        frame = {
+            "from": self.user,
+            "to": message["from"],
+            "timestamp": datetime.now(timezone.utc).isoformat(),
+            "content": json.dumps({"type": "forward", "message": json.dumps(answer)}),
+            "is_forward_message": True,
+        }
+        await self.socket.send(json.dumps(frame))
 
     def verify(self, message, key):
         time = datetime.fromisoformat(message["timestamp"])
@@ -328,6 +350,23 @@ class Agent:
             headers["Authorization"] = "Bearer " + (client.token or "")
         status, text = await client.request(method, path, body, headers)
         tell("answer", status=status, text=text)
+
+    async def do_serve(self, **name):
+        """From now on answers forwarded requests."""
+        self.clients[name["as"]].serves = True
+        tell("serves")
+
+    async def do_ask_many(self, count, **name):
+        """Puts so many questions to the user's own agent at once."""
+        client = self.clients[name["as"]]
+        headers = {"Authorization": "Bearer " + client.token}
+
+        async def ask(number):
+            body = {"type": "forward", "query": f"question {number}"}
+            return await client.request("POST", "/direct-message/", body, headers)
+
+        answers = await asyncio.gather(*(ask(number) for number in range(count)))
+        tell("answers", answers=answers)
 
     async def do_challenge(self, **name):
         """Logs in step by step: returns a challenge and the signature over it."""

@@ -111,7 +111,7 @@ async fn the_http_surface_answers_as_the_old_server_did() -> anyhow::Result<()> 
             401,
             "Invalid token: token validation failed: signature is invalid\n",
         ),
-        (get("/direct-message/"), 404, "There is nothing here\n"),
+        (get("/nothing/here"), 404, "There is nothing here\n"),
         (post("/auth/register", json!("{")), 400, "Invalid JSON\n"),
         (post("/auth/login", json!("[]")), 400, "Invalid JSON\n"),
         (

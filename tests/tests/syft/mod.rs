@@ -2,6 +2,7 @@
 
 mod crowd;
 mod door;
+mod forward;
 mod hostile;
 mod mesh;
 mod server;

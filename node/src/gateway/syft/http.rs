@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    body::{Body, to_bytes},
+    body::{Body, Bytes, to_bytes},
     extract::{FromRequestParts, WebSocketUpgrade},
     http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
@@ -15,7 +15,7 @@ use axum::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::json;
 
-use super::{Caller, Door, session, tokens::TokenError, unix_ms};
+use super::{Caller, Door, forward::ForwardError, session, tokens::TokenError, unix_ms};
 use crate::{
     identity::random,
     proto::syft::{
@@ -24,6 +24,7 @@ use crate::{
             ActiveBody, Answered, BODY_BYTES_MAX, Challenge, ChallengeBody, Claims, Login,
             Registration, TokenBody, TokenId, UserBody,
         },
+        forward,
     },
     state::{
         io::{Failure, FailureKind, Gateway},
@@ -77,6 +78,26 @@ impl From<Failure> for Refusal {
             FailureKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self(status, failure.message)
+    }
+}
+
+impl From<forward::RequestError> for Refusal {
+    fn from(error: forward::RequestError) -> Self {
+        let status = match error {
+            forward::RequestError::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
+            _ => StatusCode::BAD_REQUEST,
+        };
+        Self(status, error.to_string())
+    }
+}
+
+impl From<ForwardError> for Refusal {
+    fn from(error: ForwardError) -> Self {
+        let status = match error {
+            ForwardError::Busy => StatusCode::TOO_MANY_REQUESTS,
+            ForwardError::NotConnected | ForwardError::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+        };
+        Self(status, error.to_string())
     }
 }
 
@@ -179,6 +200,9 @@ impl Request {
                 Ok(axum::Json(texts).into_response())
             }
             ["ws"] if is_get => self.enter().await,
+            ["direct-message", ..] => Ok(self.ask_agent(forward::Kind::Query).await),
+            ["register-document", ..] => Ok(self.ask_agent(forward::Kind::Register).await),
+            ["append-document", ..] => Ok(self.ask_agent(forward::Kind::Append).await),
             []
             | ["health" | "active-users" | "ws"]
             | ["auth", "register" | "login" | "logout" | "users"]
@@ -293,6 +317,43 @@ impl Request {
         Ok("Descriptions list updated".into_response())
     }
 
+    /// Has the user's own agent answer; refusals are JSON here, as they were.
+    async fn ask_agent(self, kind: forward::Kind) -> Response {
+        let answered = self.forward(kind).await;
+        answered.unwrap_or_else(|Refusal(status, text)| {
+            (status, axum::Json(json!({"error": true, "message": text}))).into_response()
+        })
+    }
+
+    async fn forward(self, kind: forward::Kind) -> Answer {
+        if self.parts.method != Method::POST {
+            return Err(Refusal::method());
+        }
+        let claims = self.claims()?;
+        let door = Arc::clone(&self.door);
+        let user = admitted(&door, &claims).await?.user;
+        let name = claims
+            .user_id
+            .parse()
+            .map_err(|_| invalid(TokenError::Foreign))?;
+        // Bodies of many users at once share the room of the frames that wait.
+        let busy = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "The node is busy");
+        let _room = door.frames.take(self.body_bytes_max()).ok_or_else(busy)?;
+        let body = self.bytes(forward::BODY_BYTES_MAX).await?;
+        let request = forward::Request::read(kind, &body)?;
+        let frame = request.frame(&name, unix_ms())?;
+        let asked = door.forwards.ask(Arc::clone(&door.hub), user, frame).await;
+        let content = asked.map_err(|error| {
+            door.count("forward", error.name());
+            Refusal::from(error)
+        })?;
+        let answer = request.answer(&content).map_err(|error| {
+            door.count("forward", "unreadable");
+            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+        })?;
+        Ok(axum::Json(answer).into_response())
+    }
+
     /// Opens a session.
     async fn enter(mut self) -> Answer {
         let (door, address) = (Arc::clone(&self.door), self.caller.address.ip());
@@ -364,22 +425,31 @@ impl Request {
     }
 
     async fn json<T: serde::de::DeserializeOwned>(self, wrong: &str) -> Result<T, Refusal> {
-        const MAX: usize = BODY_BYTES_MAX;
         // A list of descriptions, with its quotes and escapes, is the longest body.
-        const { assert!(MAX >= 6 * DESCRIPTIONS_BYTES_MAX) };
-        let read = tokio::time::timeout(BODY_TIME, to_bytes(self.body, MAX)).await;
-        let bytes = match read {
-            Ok(Ok(bytes)) => bytes,
+        const { assert!(BODY_BYTES_MAX >= 6 * DESCRIPTIONS_BYTES_MAX) };
+        let bytes = self.bytes(BODY_BYTES_MAX).await?;
+        serde_json::from_slice(&bytes).map_err(|_| Refusal::bad(wrong))
+    }
+
+    /// Returns how long the body of a request to an agent can become.
+    fn body_bytes_max(&self) -> usize {
+        let hint = hyper::body::Body::size_hint(&self.body).upper();
+        let hint = hint.and_then(|bytes| usize::try_from(bytes).ok());
+        hint.unwrap_or(usize::MAX).min(forward::BODY_BYTES_MAX)
+    }
+
+    async fn bytes(self, max: usize) -> Result<Bytes, Refusal> {
+        match tokio::time::timeout(BODY_TIME, to_bytes(self.body, max)).await {
+            Ok(Ok(bytes)) => Ok(bytes),
             Ok(Err(_)) => {
-                let text = format!("A body has at most {MAX} bytes");
-                return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, text));
+                let text = format!("A body has at most {max} bytes");
+                Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, text))
             }
             Err(_) => {
                 let text = "The body took too long";
-                return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, text));
+                Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, text))
             }
-        };
-        serde_json::from_slice(&bytes).map_err(|_| Refusal::bad(wrong))
+        }
     }
 }
 

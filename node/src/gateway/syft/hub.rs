@@ -17,15 +17,23 @@ use crate::{
     state::io::Event,
 };
 
-/// Texts that wait for one session; further ones are dropped.
-const TEXTS_MAX: usize = 32;
+/// Words that wait for one session; further ones are dropped.
+const WORDS_MAX: usize = 32;
+
+/// What a session sends that is no letter.
+pub(super) enum Word {
+    /// The door itself says something.
+    System(String),
+    /// The frame of a request that the agent is to answer.
+    Forward(String),
+}
 
 /// What reaches one session from outside.
 pub(super) struct Line {
     user: UserId,
     token: TokenId,
     wake: Notify,
-    texts: Mutex<VecDeque<String>>,
+    words: Mutex<VecDeque<Word>>,
     /// Ends the session: its token or its user is gone.
     pub(super) ended: CancellationToken,
 }
@@ -42,17 +50,27 @@ impl Line {
 
     /// Has the door itself say something to the user.
     pub(super) fn tell(&self, text: String) {
-        let mut texts = self.texts.lock().unwrap_or_else(PoisonError::into_inner);
-        if texts.len() < TEXTS_MAX {
-            texts.push_back(text);
-        }
-        drop(texts);
-        self.wake();
+        self.say(Word::System(text));
     }
 
-    pub(super) fn next_text(&self) -> Option<String> {
-        let mut texts = self.texts.lock().unwrap_or_else(PoisonError::into_inner);
-        texts.pop_front()
+    /// Returns whether there was room for it.
+    fn say(&self, word: Word) -> bool {
+        let mut words = self.words();
+        let has_room = words.len() < WORDS_MAX;
+        if has_room {
+            words.push_back(word);
+        }
+        drop(words);
+        self.wake();
+        has_room
+    }
+
+    pub(super) fn next_word(&self) -> Option<Word> {
+        self.words().pop_front()
+    }
+
+    fn words(&self) -> MutexGuard<'_, VecDeque<Word>> {
+        self.words.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -69,7 +87,7 @@ impl Hub {
             user: user.clone(),
             token,
             wake: Notify::new(),
-            texts: Mutex::default(),
+            words: Mutex::default(),
             ended: CancellationToken::new(),
         });
         self.lines()
@@ -96,6 +114,16 @@ impl Hub {
                 line.ended.cancel();
             }
         }
+    }
+
+    /// Sends a frame over the newest session of a user, as the old server did. Returns whether there
+    /// is one that takes it.
+    pub(super) fn forward(&self, user: &UserId, frame: String) -> bool {
+        let newest = self
+            .lines()
+            .get(user)
+            .and_then(|of_user| of_user.last().cloned());
+        newest.is_some_and(|line| line.say(Word::Forward(frame)))
     }
 
     pub(super) async fn follow(&self, mut events: broadcast::Receiver<Arc<Event>>) {
@@ -202,6 +230,6 @@ mod tests {
         for _ in 0..100 {
             line.tell("slow down".to_owned());
         }
-        assert_eq!(std::iter::from_fn(|| line.next_text()).count(), TEXTS_MAX);
+        assert_eq!(std::iter::from_fn(|| line.next_word()).count(), WORDS_MAX);
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   agent ─▶ TLS? ─▶ HTTP: http.rs ─┬─▶ register, log in: tokens.rs
+//!                                   ├─▶ ask one's own agent: forward.rs
 //!                                   └─▶ /ws: session.rs ─▶ letters ─▶ the node's loop
 //!                                              ▲                          │ events
 //!                                              └── hub.rs: who is to look ◀┘
@@ -14,6 +15,7 @@
 //! and a session reads it from there at the pace of its client, so a client that does not read
 //! costs no memory.
 
+mod forward;
 mod http;
 mod hub;
 mod rate;
@@ -21,7 +23,14 @@ pub mod server;
 mod session;
 mod tokens;
 
-use std::{convert::Infallible, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -30,7 +39,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use self::{hub::Hub, tokens::Tokens};
+use self::{forward::Forwards, hub::Hub, tokens::Tokens};
 use super::{
     Opened,
     places::{self, Place, Places},
@@ -66,6 +75,7 @@ struct Door {
     tokens: Tokens,
     challenges: std::sync::Mutex<Challenges>,
     hub: Arc<Hub>,
+    forwards: Forwards,
     failures: rate::Buckets,
     registrations: rate::Buckets,
     frames: rate::Room,
@@ -92,11 +102,12 @@ pub(crate) async fn open(config: Syft, node: NodeHandle) -> Result<Opened, SyftE
         Tls::Off => None,
         Tls::Files(files) => Some(tls::acceptor(files, &home)?),
         Tls::SelfSigned => {
-            let names = vec!["localhost".to_owned(), config.listen.ip().to_string()];
+            let names = tls::own_names(config.listen.ip());
             let files = tls::self_signed(&home.join("syft"), names)?;
             let sha256 = tls::fingerprint(&files.certificate)?;
             tracing::info!(gateway = "syft", %sha256, "certificate of the node's own");
-            Some(tls::acceptor(&files, &home)?)
+            // Their paths begin with the home folder already.
+            Some(tls::acceptor(&files, Path::new(""))?)
         }
     };
     let listener = TcpListener::bind(config.listen).await;
@@ -111,6 +122,7 @@ pub(crate) async fn open(config: Syft, node: NodeHandle) -> Result<Opened, SyftE
         tokens,
         challenges: std::sync::Mutex::default(),
         hub: Arc::clone(&hub),
+        forwards: Forwards::default(),
         failures: rate::Buckets::new(rate::FAILURES),
         registrations: rate::Buckets::new(rate::REGISTRATIONS),
         frames: rate::Room::default(),

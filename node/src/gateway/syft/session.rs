@@ -28,11 +28,15 @@ use futures::{
 };
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::{Caller, Door, hub::Line, rate, unix_ms};
+use super::{
+    Caller, Door,
+    hub::{Line, Word},
+    rate, unix_ms,
+};
 use crate::{
     gateway::visit::Visit,
     proto::syft::{
-        UserId,
+        Message as SyftMessage, UserId,
         door::TokenId,
         letter::{Letter, LetterError, numbered, system_frame},
     },
@@ -218,9 +222,17 @@ impl Session {
         }
     }
 
-    /// Makes a letter of a frame. One that makes none is dropped; the session goes on.
+    /// Makes a letter of a frame, unless it is the agent's answer to a request. One that makes none
+    /// is dropped; the session goes on.
     fn letter(&self, bytes: &[u8]) -> Option<Ask> {
-        let letter = match Letter::decode(bytes) {
+        let letter = match SyftMessage::decode(bytes) {
+            Ok(message) => {
+                let Entry { name, user, .. } = &self.entry;
+                Letter::of(self.door.forwards.sift(&user.user, name, message)?)
+            }
+            Err(_) => Err(LetterError::Malformed),
+        };
+        let letter = match letter {
             Ok(letter) => letter,
             Err(error) => {
                 self.door.count("frame", error.name());
@@ -289,8 +301,11 @@ impl Session {
         let mut confirmed_up_to = row;
         let mut ping_at = Instant::now() + PING_INTERVAL;
         loop {
-            while let Some(text) = self.line.next_text() {
-                let frame = system_frame(self.entry.name.as_str(), &text, unix_ms());
+            while let Some(word) = self.line.next_word() {
+                let frame = match word {
+                    Word::System(text) => system_frame(self.entry.name.as_str(), &text, unix_ms()),
+                    Word::Forward(frame) => frame,
+                };
                 if send(sink, Message::Text(frame.into())).await.is_err() {
                     return End::Refused(1008, "does_not_read");
                 }

@@ -59,6 +59,9 @@ pub enum RegistrationError {
     /// The name for people.
     #[error("a user name has at most {TITLE_BYTES_MAX} bytes, got {0}")]
     Title(usize),
+    /// Clients write the id into URLs as it is: `a?b` would be given the key of `a`.
+    #[error("a user id has no `?`, `#`, `%` and `\\`, and is not `.` or `..`")]
+    Url,
 }
 
 impl Registration {
@@ -69,6 +72,9 @@ impl Registration {
     pub fn check(self) -> Result<NewUser, RegistrationError> {
         if self.username.len() > TITLE_BYTES_MAX {
             return Err(RegistrationError::Title(self.username.len()));
+        }
+        if self.user_id.contains(['?', '#', '%', '\\']) || [".", ".."].contains(&&*self.user_id) {
+            return Err(RegistrationError::Url);
         }
         Ok(NewUser {
             id: self.user_id.parse()?,

@@ -188,7 +188,10 @@ pub fn check_envelope(envelope: &str) -> Result<(), EnvelopeError> {
     Parts::decode(envelope).map(drop)
 }
 
+/// A sixth member is refused: Go reads names without regard to case, so that a `Data_Nonce` behind
+/// the five would be its nonce, and one of another length ends that client.
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Members<'a> {
     #[serde(borrow)]
     ephemeral_public_key: Cow<'a, str>,
@@ -431,6 +434,33 @@ mod vectors {
             assert_eq!(check_envelope(&case.envelope), Ok(()), "{}", case.name);
         }
         checked("syft/envelope_open.json", file.cases.len());
+    }
+
+    #[test]
+    fn a_sixth_member_is_refused_however_it_is_written() {
+        let key = SigningKey::from_seed(&[8; 32]);
+        let chance = SealChance {
+            ephemeral: [1; 32],
+            key: [2; 32],
+            key_nonce: [3; 24],
+            data_nonce: [4; 12],
+        };
+        let envelope = seal("door open", key.public(), &chance);
+        for name in [
+            "Data_Nonce",
+            "DATA_NONCE",
+            "data_nonce",
+            "data\\u005fnonce",
+            "x",
+        ] {
+            let sixth = format!(",\"{name}\":\"AAAAAAAAAAAAAAA=\"}}");
+            let longer = envelope.strip_suffix('}').expect("an object").to_owned() + &sixth;
+            assert_eq!(
+                check_envelope(&longer),
+                Err(EnvelopeError::Form),
+                "{longer}"
+            );
+        }
     }
 
     #[test]

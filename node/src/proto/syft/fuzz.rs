@@ -196,6 +196,7 @@ fn a_letter_is_relayed_as_it_reads_and_nothing_else_is() {
         };
         let message = Message::decode(bytes).expect("a message");
         let relayed = letter::numbered(1, &letter.encode());
+        assert!(relayed.len() <= FRAME_BYTES_MAX);
         let relayed = Message::decode(relayed.as_bytes()).expect("a message");
         assert_eq!(relayed.content, message.content);
         assert_eq!(relayed.timestamp, message.timestamp);
@@ -225,5 +226,35 @@ fn a_registration_names_a_user_that_can_be_named_again() {
         assert_eq!(user.id.as_str().parse::<UserId>(), Ok(user.id.clone()));
         assert!(!user.id.as_str().contains(['|', '/']));
         true
+    });
+}
+
+#[test]
+fn what_an_agent_is_asked_is_one_frame_and_what_it_answers_is_read() {
+    use forward::{Kind, Request};
+    let corpus = bytes_of([
+        r#"{"type":"forward","query":"\"\\\u0001"}"#,
+        r#"{"type":"forward","message":"x"}"#,
+        r#"{"type":"register_document","filename":"a","content":"b","metadata":{"c":"d"}}"#,
+        r#"{"type":"forward","message":"{\"type\":\"forward_response\",\"message\":\"x\"}"}"#,
+    ]);
+    let user: UserId = "alice".parse().expect("an id");
+    fuzz(bolero::check!(), &corpus, |bytes| {
+        let mut is_one = false;
+        for kind in [Kind::Query, Kind::Register, Kind::Append] {
+            let Ok(request) = Request::read(kind, bytes) else {
+                continue;
+            };
+            is_one = true;
+            if let Ok(frame) = request.frame(&user, 0) {
+                let message = Message::decode(frame.as_bytes()).expect("a message");
+                assert!(frame.len() <= FRAME_BYTES_MAX && message.is_forward_message);
+                assert!(forward::may_answer(&message));
+                // What a door asks has the form of an answer.
+                request.answer(&message.content).expect("two layers");
+            }
+            drop(std::str::from_utf8(bytes).map(|text| request.answer(text)));
+        }
+        is_one
     });
 }

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     envelope::check_envelope,
+    forward::is_request,
     identity::{PublicKey, WrongSignature},
     message::{FRAME_BYTES_MAX, Message},
     time::Timestamp,
@@ -23,6 +24,9 @@ const TIMESTAMP_BYTES_MAX: usize = 64;
 
 /// Longest signature text, in bytes: base64 of 64 bytes.
 const SIGNATURE_BYTES_MAX: usize = 88;
+
+/// Longest content that fits into a frame however it is escaped: at worst a byte becomes six.
+const SURE_CONTENT_BYTES: usize = (FRAME_BYTES_MAX - 4096) / 6;
 
 /// Bytes that a door adds to a frame at most: `"id":`, 16 digits and a comma.
 pub const ID_BYTES_MAX: usize = 32;
@@ -60,6 +64,13 @@ pub enum LetterError {
     /// frame ends a Go client.
     #[error("a direct message has an envelope of five members with their lengths")]
     Envelope,
+    /// With the number that the door puts before it, it would be longer than readers take: a Go
+    /// client ends at such a frame, at each start again.
+    #[error("a frame has at most {FRAME_BYTES_MAX} bytes with the number that it gets")]
+    TooLong,
+    /// A broadcast that has Go clients do what their own users may ask for.
+    #[error("a broadcast is no forward message")]
+    Forward,
 }
 
 impl LetterError {
@@ -70,6 +81,8 @@ impl LetterError {
             Self::Malformed => "malformed",
             Self::Name => "name",
             Self::Envelope => "envelope",
+            Self::TooLong => "too_long",
+            Self::Forward => "forward",
         }
     }
 }
@@ -107,8 +120,10 @@ impl Letter {
         };
         if to != Addressee::Broadcast {
             check_envelope(&message.content).map_err(|_| LetterError::Envelope)?;
+        } else if is_request(&message.content) {
+            return Err(LetterError::Forward);
         }
-        Ok(Self {
+        let letter = Self {
             from,
             to,
             message: Message {
@@ -118,7 +133,12 @@ impl Letter {
                 signature: (!signature.is_empty()).then(|| signature.to_owned()),
                 ..message
             },
-        })
+        };
+        let may_be_long = letter.content().len() > SURE_CONTENT_BYTES;
+        if may_be_long && letter.encode().len() + ID_BYTES_MAX > FRAME_BYTES_MAX {
+            return Err(LetterError::TooLong);
+        }
+        Ok(letter)
     }
 
     /// Returns the envelope, or the text of a broadcast.
@@ -305,6 +325,57 @@ mod tests {
             Letter::decode(b"[1]").map(drop),
             Err(LetterError::Malformed)
         );
+    }
+
+    #[test]
+    fn no_frame_is_longer_with_its_number_than_readers_take() {
+        let of = |length: usize| {
+            let mut sent = frame();
+            sent["to"] = json!("broadcast");
+            sent["signature"] = json!("");
+            sent["content"] = json!("");
+            let around = decode(&sent).expect("a letter").encode().len();
+            sent["content"] = json!("x".repeat(length - around));
+            decode(&sent).map(|letter| numbered(u64::MAX, &letter.encode()).len())
+        };
+        let longest = FRAME_BYTES_MAX - ID_BYTES_MAX;
+        assert!(of(longest).expect("fits") <= FRAME_BYTES_MAX);
+        assert_eq!(of(longest + 1), Err(LetterError::TooLong));
+    }
+
+    #[test]
+    fn a_content_that_is_not_measured_fits_however_it_is_escaped() {
+        let mut sent = frame();
+        sent["to"] = json!("broadcast");
+        sent["signature"] = json!("");
+        sent["content"] = json!("\u{1}".repeat(SURE_CONTENT_BYTES));
+        let user = "u".repeat(super::super::USER_ID_BYTES_MAX);
+        sent["from"] = json!(user);
+        let message = serde_json::from_value(sent).expect("a message");
+        let letter = Letter::of(message).expect("a letter");
+        assert!(numbered(u64::MAX, &letter.encode()).len() <= FRAME_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_broadcast_that_asks_agents_for_something_is_refused() {
+        for (content, expected) in [
+            (
+                r#"{"type":"forward","message":"x"}"#,
+                Err(LetterError::Forward),
+            ),
+            (
+                r#" {"Type":"register_document"}"#,
+                Err(LetterError::Forward),
+            ),
+            (r#"{"type":"append_document"}"#, Err(LetterError::Forward)),
+            (r#"{"type":"query","message":"x"}"#, Ok(())),
+            ("forward", Ok(())),
+        ] {
+            let mut sent = frame();
+            sent["to"] = json!("broadcast");
+            sent["content"] = json!(content);
+            assert_eq!(decode(&sent).map(drop), expected, "{content}");
+        }
     }
 
     #[test]

@@ -11,10 +11,12 @@
 //! | `message` | the JSON message, its signature, and what a receiver makes of it |
 //! | `user` | the names of users |
 //! | `letter` | what a client sends through a door, and what the door relays |
+//! | `forward` | requests that a user's own agent answers |
 //! | `door` | bodies of HTTP, challenges and the claims of tokens |
 
 pub mod door;
 mod envelope;
+pub mod forward;
 mod identity;
 pub mod letter;
 mod message;
