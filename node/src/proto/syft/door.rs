@@ -381,6 +381,18 @@ mod tests {
     }
 
     #[test]
+    fn an_id_that_a_client_could_not_ask_for_is_not_registered() {
+        for id in ["a?b", "a#b", "a%41", "a\\b", ".", ".."] {
+            let registration = Registration {
+                user_id: id.to_owned(),
+                username: String::new(),
+                public_key: key().public().to_base64(),
+            };
+            assert_eq!(registration.check(), Err(RegistrationError::Url), "{id}");
+        }
+    }
+
+    #[test]
     fn a_registration_is_taken_apart_once() {
         let registration = |id: &str, key: &str| Registration {
             user_id: id.to_owned(),
