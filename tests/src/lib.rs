@@ -4,6 +4,7 @@
 //! sleeps and hopes. Nodes live in temporary folders, listen on loopback on free ports, and are
 //! killed when the test ends.
 
+pub mod chance;
 pub mod foreign;
 pub mod iid;
 pub mod lan;
@@ -16,16 +17,17 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, anyhow, ensure};
 use futures::StreamExt;
 use pimesh_node::{
     control::{
-        api::{EventBody, HistoryQuery, HistoryRow, NewInvite, NewMessage, Way},
+        api::{EventBody, HistoryQuery, HistoryRow, NewIntegers, NewInvite, NewMessage, Way},
         client::Client,
     },
+    proto::iid::Value,
     state::{
         io::{Recipients, Via},
-        report::{Accepted, PeerState},
+        report::{Accepted, PeerState, Published},
     },
 };
 use tokio::{
@@ -35,6 +37,9 @@ use tokio::{
 
 /// Longest wait for any condition. Far beyond what is usual, because a test machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often is looked for something of which no event tells.
+const LOOK: Duration = Duration::from_millis(50);
 
 static PROGRAM: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
 
@@ -246,6 +251,22 @@ impl Pi {
             .context("one recipient, one message")
     }
 
+    /// Publishes integers under the node's own index.
+    ///
+    /// # Errors
+    /// Fails as `pimesh int` does.
+    pub async fn publish(
+        &self,
+        values: impl IntoIterator<Item = i32>,
+    ) -> anyhow::Result<Published> {
+        let integers = NewIntegers {
+            index: None,
+            values: values.into_iter().map(Value).collect(),
+            at: None,
+        };
+        Ok(self.client.publish(&integers).await?)
+    }
+
     /// Returns the inbox.
     ///
     /// # Errors
@@ -258,6 +279,26 @@ impl Pi {
             ..Default::default()
         };
         Ok(self.client.history(&query).await?)
+    }
+
+    /// Returns what the node has logged.
+    ///
+    /// # Errors
+    /// Fails if the log cannot be read.
+    pub fn log(&self) -> anyhow::Result<String> {
+        Ok(std::fs::read_to_string(self.home.with_extension("log"))?)
+    }
+
+    /// Returns the memory that its process uses, in KiB.
+    ///
+    /// # Errors
+    /// Fails if it does not run.
+    pub fn memory_kib(&self) -> anyhow::Result<u64> {
+        let pid = self.child.id().context("it runs")?;
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.split_whitespace().next());
+        Ok(kib.context("VmRSS")?.parse()?)
     }
 
     /// Waits until something about this node holds; looks again at each of its events.
@@ -278,7 +319,7 @@ impl Pi {
                 events.next().await.context("the node stopped")??;
             }
         };
-        let log = || std::fs::read_to_string(self.home.with_extension("log")).unwrap_or_default();
+        let log = || self.log().unwrap_or_default();
         tokio::time::timeout(PATIENCE, waiting)
             .await
             .with_context(|| format!("{}: not {what} in time; its log:\n{}", self.name, log()))?
@@ -336,6 +377,28 @@ impl Pi {
             .await
             .context("the event did not come")?
     }
+}
+
+/// Waits for something of which no event tells: looks again and again until it is found.
+///
+/// # Errors
+/// Fails when patience ends, with what was seen last.
+pub async fn eventually<T>(
+    what: &str,
+    mut look: impl AsyncFnMut() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let mut last = anyhow!("nothing was seen");
+    let looking = async {
+        loop {
+            match look().await {
+                Ok(found) => return found,
+                Err(seen) => last = seen,
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    let found = tokio::time::timeout(PATIENCE, looking).await;
+    found.map_err(|_| last.context(format!("waited in vain for {what}")))
 }
 
 /// Runs a command of the program, and returns its exit code, stdout and stderr.

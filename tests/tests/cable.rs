@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use futures::{FutureExt, StreamExt};
 use pimesh_node::{
-    control::api::{NewIntegers, NewInvite},
-    proto::iid::Value,
+    control::api::NewInvite,
     state::{io::Transport, report::Integer},
 };
 use pimesh_tests::{
@@ -233,7 +232,7 @@ async fn a_mesh_of_five_that_is_cut_in_two_and_three_heals() -> anyhow::Result<(
     }
     // Each half goes on by itself, and messages to the other half wait.
     let heard = listen(&pis[4], 3).await?;
-    publish(&pis[3], [1, 2, 3]).await?;
+    pis[3].publish([1, 2, 3]).await?;
     assert_eq!(heard.await??, [1, 2, 3]);
     for pi in &pis {
         for name in names.iter().filter(|name| **name != pi.name) {
@@ -261,18 +260,8 @@ async fn a_mesh_of_five_that_is_cut_in_two_and_three_heals() -> anyhow::Result<(
         check(pi, &others, 3).await?;
     }
     let heard = listen(&pis[0], 2).await?;
-    publish(&pis[4], [7, 7]).await?;
+    pis[4].publish([7, 7]).await?;
     assert_eq!(heard.await??, [7, 7]);
-    Ok(())
-}
-
-async fn publish(pi: &Pi, values: impl IntoIterator<Item = i32>) -> anyhow::Result<()> {
-    let integers = NewIntegers {
-        index: None,
-        values: values.into_iter().map(Value).collect(),
-        at: None,
-    };
-    pi.client.publish(&integers).await?;
     Ok(())
 }
 

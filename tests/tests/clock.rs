@@ -2,9 +2,9 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::Context;
-use pimesh_node::{clock::Source, control::api::NewIntegers, proto::iid::Value};
-use pimesh_tests::{PATIENCE, Pi, World, pimesh};
+use anyhow::ensure;
+use pimesh_node::clock::{Report, Source};
+use pimesh_tests::{Pi, World, eventually, pimesh};
 use tokio::net::UdpSocket;
 
 /// Seconds from 1900, where NTP begins, to 1970.
@@ -49,22 +49,13 @@ async fn start(world: &World, server: &UdpSocket) -> anyhow::Result<Pi> {
 }
 
 /// Returns the node's clock once it is as it should be.
-async fn wait_for(
-    pi: &Pi,
-    mut fits: impl FnMut(&pimesh_node::clock::Report) -> bool,
-) -> anyhow::Result<pimesh_node::clock::Report> {
-    let waiting = async {
-        loop {
-            let clock = pi.client.status().await?.clock;
-            if fits(&clock) {
-                return anyhow::Ok(clock);
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, waiting)
-        .await
-        .context("the clock never was as it should be")?
+async fn wait_for(pi: &Pi, fits: impl Fn(&Report) -> bool) -> anyhow::Result<Report> {
+    eventually("the clock as it should be", async || {
+        let clock = pi.client.status().await?.clock;
+        ensure!(fits(&clock), "{clock:?}");
+        Ok(clock)
+    })
+    .await
 }
 
 #[tokio::test]
@@ -77,14 +68,7 @@ async fn dates_of_integers_follow_the_ntp_server() -> anyhow::Result<()> {
 
     let clock = wait_for(&pi, |clock| clock.source == Source::Ntp).await?;
     let before = unix() + AHEAD;
-    let published = pi
-        .client
-        .publish(&NewIntegers {
-            index: None,
-            values: vec![Value(7)],
-            at: None,
-        })
-        .await?;
+    let published = pi.publish([7]).await?;
     let after = unix() + AHEAD;
 
     server.abort();
@@ -116,7 +100,7 @@ async fn a_silent_ntp_server_keeps_no_node_from_starting_and_is_told() -> anyhow
     let (code, shown, _) = pimesh(&pi.home, &["status"]).await?;
     assert_eq!(code, 0);
     assert!(shown.contains("no NTP server answers"), "{shown}");
-    let log = std::fs::read_to_string(pi.home.with_extension("log"))?;
+    let log = pi.log()?;
     assert_eq!(log.matches("no NTP server answers").count(), 1, "{log}");
     Ok(())
 }

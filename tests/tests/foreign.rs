@@ -1,7 +1,7 @@
 //! js-libp2p as a member, made from the specifications alone.
 
 use futures::StreamExt;
-use pimesh_node::{control::api::NewIntegers, identity, proto::iid::Value, state::report::Integer};
+use pimesh_node::{identity, state::report::Integer};
 use pimesh_tests::{World, foreign::Foreign, pimesh};
 use serde_json::json;
 
@@ -49,12 +49,7 @@ async fn js_libp2p_is_a_full_member() -> anyhow::Result<()> {
     }
     drop(heard);
     js.event("published").await?;
-    let integers = NewIntegers {
-        index: None,
-        values: vec![Value(1), Value(2), Value(i32::MIN)],
-        at: None,
-    };
-    a.client.publish(&integers).await?;
+    a.publish([1, 2, i32::MIN]).await?;
     assert_eq!(
         js.event("integers").await?["values"],
         json!([1, 2, i32::MIN])

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pimesh_tests::World;
+use pimesh_tests::{World, chance::Chance};
 
 /// Rounds of killing. Each kills the sender, the recipient or both.
 const ROUNDS: u32 = 50;
@@ -12,21 +12,14 @@ async fn no_acknowledged_message_is_lost_or_doubled_in_fifty_kills() -> anyhow::
     let world = World::new()?;
     let [mut a, mut b] = world.mesh(["a", "b"]).await?;
     let mut accepted: Vec<String> = Vec::new();
-    // A small generator with a fixed start: the moments differ from round to round, not from run
-    // to run.
-    let mut chance = 0x9e37_79b9_u32;
-    let mut next = move || {
-        chance ^= chance << 13;
-        chance ^= chance >> 17;
-        chance ^= chance << 5;
-        chance
-    };
+    // The moments differ from round to round, not from run to run.
+    let mut chance = Chance::new(0x9e37_79b9);
 
     for round in 0..ROUNDS {
         let first = format!("{round}/first");
         a.send("b", &first).await?;
         accepted.push(first);
-        let moment = Duration::from_micros(u64::from(next() % 100_000));
+        let moment = Duration::from_micros(chance.number() % 100_000);
         let sending = async {
             for number in 0..1_000_000 {
                 let text = format!("{round}/{number}");
@@ -36,7 +29,7 @@ async fn no_acknowledged_message_is_lost_or_doubled_in_fifty_kills() -> anyhow::
             }
         };
         drop(tokio::time::timeout(moment, sending).await);
-        match next() % 3 {
+        match chance.number() % 3 {
             0 => a = a.restart().await?,
             1 => b = b.restart().await?,
             _ => {

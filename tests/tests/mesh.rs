@@ -146,14 +146,9 @@ async fn integers_arrive_once_and_in_order_equal_ones_too() -> anyhow::Result<()
     let world = World::new()?;
     let [a, b] = world.mesh(["a", "b"]).await?;
     let mut lines = Box::pin(b.client.integer_lines().await?);
-    let values: Vec<Value> = [7, 7, 7, -1, i32::MAX, i32::MIN].map(Value).to_vec();
+    let values = [7, 7, 7, -1, i32::MAX, i32::MIN];
 
-    let sent = NewIntegers {
-        index: None,
-        values: values.clone(),
-        at: None,
-    };
-    let published = a.client.publish(&sent).await?;
+    let published = a.publish(values).await?;
 
     let mut heard = Vec::new();
     while heard.len() < values.len() {
@@ -163,7 +158,7 @@ async fn integers_arrive_once_and_in_order_equal_ones_too() -> anyhow::Result<()
         let integer: Integer = serde_json::from_str(&line)?;
         assert_eq!(integer.index, published.index);
         assert_eq!(integer.from, "a");
-        heard.push(integer.value);
+        heard.push(integer.value.0);
     }
     assert_eq!(heard, values);
     Ok(())

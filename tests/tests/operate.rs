@@ -3,13 +3,9 @@
 
 use std::{os::unix::net::UnixDatagram, path::Path, process::Stdio, time::Duration};
 
-use anyhow::Context;
-use pimesh_node::{
-    control::api::{EventBody, NewIntegers},
-    proto::iid::Value,
-    state::{io::At, report::Integer},
-};
-use pimesh_tests::{PATIENCE, Pi, World, pimesh, program};
+use anyhow::{Context, ensure};
+use pimesh_node::{control::api::EventBody, state::report::Integer};
+use pimesh_tests::{PATIENCE, Pi, World, eventually, pimesh, program};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
     net::UdpSocket,
@@ -58,16 +54,8 @@ async fn signal(child: &Child, signal: &str) -> anyhow::Result<()> {
         .arg(pid)
         .status()
         .await?;
-    anyhow::ensure!(status.success());
+    ensure!(status.success());
     Ok(())
-}
-
-fn integers(values: &[i32], at: Option<At>) -> NewIntegers {
-    NewIntegers {
-        index: None,
-        values: values.iter().copied().map(Value).collect(),
-        at,
-    }
 }
 
 /// Publishes until a listener that has just been started has shown one; its subscription is not
@@ -75,7 +63,7 @@ fn integers(values: &[i32], at: Option<At>) -> NewIntegers {
 async fn warm_up(from: &Pi, listener: &mut Running) -> anyhow::Result<()> {
     let publishing = async {
         loop {
-            from.client.publish(&integers(&[-1], None)).await?;
+            from.publish([-1]).await?;
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
@@ -118,7 +106,7 @@ async fn a_listener_hands_integers_on_as_datagrams() -> anyhow::Result<()> {
     let mut listener = Running::start(&b.home, &["int", "--listen", "--udp", &to])?;
     warm_up(&a, &mut listener).await?;
 
-    let published = a.client.publish(&integers(&[i32::MIN], None)).await?;
+    let published = a.publish([i32::MIN]).await?;
 
     let mut datagram = [0; 64];
     loop {
@@ -178,18 +166,7 @@ async fn a_hangup_reads_the_configuration_again_and_a_bad_one_is_not_taken() -> 
 
     std::fs::write(&file, "[messages]\noutbox_count_max = 1\n")?;
     signal(&a.child, "HUP").await?;
-    let log = a.home.with_extension("log");
-    let wait_for = |what: &'static str| {
-        let log = log.clone();
-        let look = async move {
-            while !std::fs::read_to_string(&log)?.contains(what) {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-            anyhow::Ok(())
-        };
-        tokio::time::timeout(PATIENCE, look)
-    };
-    wait_for("read `pimesh.toml` again").await??;
+    wait_for_log(&a, "read `pimesh.toml` again").await?;
     let full = a
         .send("b", "two")
         .await
@@ -199,11 +176,21 @@ async fn a_hangup_reads_the_configuration_again_and_a_bad_one_is_not_taken() -> 
 
     std::fs::write(&file, "[messages]\noutbox_count_max = 0\n")?;
     signal(&a.child, "HUP").await?;
-    wait_for("kept the old settings").await??;
+    wait_for_log(&a, "kept the old settings").await?;
     a.send("b", "two")
         .await
         .expect_err("the old settings are still in force");
     Ok(())
+}
+
+/// Waits until a node has logged something.
+async fn wait_for_log(pi: &Pi, what: &str) -> anyhow::Result<()> {
+    eventually(what, async || {
+        let log = pi.log()?;
+        ensure!(log.contains(what), "{log}");
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test]
@@ -238,7 +225,7 @@ async fn systemd_hears_that_the_node_is_ready_alive_and_stopping() -> anyhow::Re
         for _ in 0..3 {
             let length = socket.recv(&mut heard)?;
             let text = String::from_utf8_lossy(&heard[..length]);
-            anyhow::ensure!(text.contains("WATCHDOG=1"), "{text}");
+            ensure!(text.contains("WATCHDOG=1"), "{text}");
         }
         Ok(socket)
     };

@@ -11,12 +11,9 @@ use libp2p::{
     swarm::{NetworkBehaviour, SwarmEvent},
     tcp, yamux,
 };
-use pimesh_node::{
-    control::api::NewIntegers,
-    proto::{
-        iid::{Value, native::TOPIC},
-        mesh::member::{Refusal, Request, Response},
-    },
+use pimesh_node::proto::{
+    iid::native::TOPIC,
+    mesh::member::{Refusal, Request, Response},
 };
 use pimesh_tests::{Pi, World};
 
@@ -90,12 +87,7 @@ async fn a_stranger_hears_nothing_and_every_protocol_for_members_is_closed() -> 
             assert!(opened.is_err(), "{protocol} is open to strangers");
         }
     });
-    let integers = NewIntegers {
-        index: None,
-        values: vec![Value(42)],
-        at: None,
-    };
-    a.client.publish(&integers).await?;
+    a.publish([42]).await?;
 
     // Runs until the node hangs up, because no handshake comes.
     let mut refused_requests = 0;

@@ -1,7 +1,5 @@
 //! What a member may speak for as a gateway, in real nodes.
 
-use std::time::Duration;
-
 use pimesh_node::{
     Config, Node, NodeHandle, NodeOptions,
     control::api::NewInvite,
@@ -11,7 +9,7 @@ use pimesh_node::{
     },
     state::io::{Command, FailureKind, Reply},
 };
-use pimesh_tests::{PATIENCE, World, pimesh};
+use pimesh_tests::{World, eventually, pimesh};
 
 /// A node in this process: no door is needed to ask it what doors ask.
 async fn gateway(world: &World) -> anyhow::Result<(NodeHandle, tokio::task::JoinHandle<()>)> {
@@ -59,12 +57,11 @@ async fn a_gateway_speaks_for_its_range_and_for_more_once_that_is_widened() -> a
     let outside = bridge(&gate, 7).await;
     let inside = bridge(&gate, 150).await;
     let (code, said, _) = pimesh(&pi.home, &["peers", "vouch", "gate", "-5..7"]).await?;
-    let widened = async {
-        while bridge(&gate, 7).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, widened).await?;
+    eventually("the wider range", async || {
+        let bridged = bridge(&gate, 7).await;
+        bridged.map_err(|kind| anyhow::anyhow!("{kind:?}"))
+    })
+    .await?;
     let heard = pi.wait_until("heard", || async {
         let last = pi.client.last_integers().await?;
         let bridged = last.iter().find(|last| last.index == Index(7));

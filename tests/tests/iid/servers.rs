@@ -1,0 +1,114 @@
+//! A node as a client of a server elsewhere.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, ensure};
+use pimesh_node::{gateway::iid::upstream::ServerState, proto::iid::Index};
+use pimesh_tests::{
+    Pi, World, eventually,
+    iid::{self, Client, key},
+    pimesh,
+};
+
+use super::integer;
+
+const DATE: u64 = 1_700_000_000_000;
+
+/// Makes nodes clients of a door elsewhere, under index 7.
+async fn connect(server: &Pi, pis: &[&Pi]) -> anyhow::Result<SocketAddr> {
+    let door = iid::open(server, "", &[(7, 1)]).await?;
+    let url = format!("ws://{door}");
+    for pi in pis {
+        let connect = ["gateway", "iid", "connect", &url, "--json"];
+        let (code, out, err) = pimesh(&pi.home, &connect).await?;
+        assert_eq!(code, 0, "{err}");
+        let report: serde_json::Value = serde_json::from_str(&out)?;
+        let own = report["address"].as_str().context("an address")?.to_owned();
+        let allow = ["gateway", "iid", "allow", "7", &own];
+        let (code, _, err) = pimesh(&server.home, &allow).await?;
+        assert_eq!(code, 0, "{err}");
+    }
+    for pi in pis {
+        eventually("a node that is signed in at a server", async || {
+            let servers = pi.client.iid_servers().await?;
+            let state = servers.first().map(|server| &server.state);
+            let is_in = state == Some(&ServerState::SignedIn { index: Index(7) });
+            ensure!(is_in, "{state:?}");
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(door)
+}
+
+/// Opens a door at a node whose settings have more in them already.
+async fn iid_door_beside(pi: &Pi, index: i32, number: u16) -> anyhow::Result<SocketAddr> {
+    let address = key(number).address().to_string();
+    let listen = ["gateway", "enable", "iid", "--listen", "127.0.0.1:0"];
+    let (code, _, err) = pimesh(&pi.home, &listen).await?;
+    assert_eq!(code, 0, "{err}");
+    let allow = ["gateway", "iid", "allow", &index.to_string(), &address];
+    let (code, _, err) = pimesh(&pi.home, &allow).await?;
+    assert_eq!(code, 0, "{err}");
+    iid::address(pi).await
+}
+
+#[tokio::test]
+async fn a_node_is_a_client_of_a_server_and_integers_run_both_ways_once() -> anyhow::Result<()> {
+    let world = World::new()?;
+    // Two meshes: a node of the second is a client of the first's door.
+    let hub = world.start("hub").await?;
+    let [pi_1, pi_2] = world.mesh(["pi-1", "pi-2"]).await?;
+    let door = connect(&hub, &[&pi_1]).await?;
+    let door_2 = iid_door_beside(&pi_2, 7, 5).await?;
+    let mut at_hub = Client::sign_in(door, 1).await?;
+    let mut behind = Client::sign_in(door_2, 5).await?;
+
+    let down = integer(7, 10, DATE);
+    at_hub.send(down.encode().to_vec()).await?;
+    assert_eq!(at_hub.integer().await?, down);
+    assert_eq!(behind.integer().await?, down);
+    for value in 11..20 {
+        let up = integer(7, value, DATE);
+        behind.send(up.encode().to_vec()).await?;
+        assert_eq!(behind.integer().await?, up);
+        assert_eq!(at_hub.integer().await?, up);
+    }
+    let (code, out, err) = pimesh(&pi_1.home, &["gateway", "iid", "servers"]).await?;
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("signed in as 7"), "{out}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn two_nodes_that_are_clients_of_one_server_make_no_circle() -> anyhow::Result<()> {
+    let world = World::new()?;
+    let hub = world.start("hub").await?;
+    let [pi_1, pi_2] = world.mesh(["pi-1", "pi-2"]).await?;
+    let door = connect(&hub, &[&pi_1, &pi_2]).await?;
+    let door_1 = iid_door_beside(&pi_1, 7, 5).await?;
+    let mut at_hub = Client::sign_in(door, 1).await?;
+    let mut behind = Client::sign_in(door_1, 5).await?;
+
+    // With a date that tells, and without.
+    let sent = [integer(7, 11, DATE), integer(7, 12, 0)];
+    for iid in sent {
+        behind.send(iid.encode().to_vec()).await?;
+    }
+
+    // Each of the two nodes may hand a value in; what runs in a circle comes again and again.
+    let mut copies = 0;
+    for value in 100..150 {
+        let fence = integer(7, value, DATE);
+        at_hub.send(fence.encode().to_vec()).await?;
+        loop {
+            let heard = at_hub.integer().await?;
+            copies += usize::from(sent.contains(&heard));
+            if heard == fence {
+                break;
+            }
+        }
+    }
+    assert!((2..=4).contains(&copies), "{copies}");
+    Ok(())
+}

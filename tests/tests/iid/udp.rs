@@ -1,0 +1,171 @@
+//! Integers as datagrams: in, out, and never in a circle.
+
+use anyhow::{Context, ensure};
+use pimesh_node::{control::api::EventBody, proto::iid::Form};
+use pimesh_tests::{
+    PATIENCE, Pi, World, eventually,
+    foreign::python,
+    iid::{self, Client},
+};
+use tokio::{net::UdpSocket, process::Command};
+
+use super::{heard, integer};
+
+async fn free_port() -> anyhow::Result<u16> {
+    Ok(UdpSocket::bind("127.0.0.1:0").await?.local_addr()?.port())
+}
+
+/// Waits for a datagram.
+pub(super) async fn datagram(socket: &UdpSocket) -> anyhow::Result<Vec<u8>> {
+    let mut buffer = [0; 64];
+    loop {
+        let received = tokio::time::timeout(PATIENCE, socket.recv_from(&mut buffer));
+        let (length, _) = received.await.context("no datagram came")??;
+        // Not what an output says of itself.
+        if length != 13 {
+            return Ok(buffer[..length].to_vec());
+        }
+    }
+}
+
+#[tokio::test]
+async fn iid42_speaks_with_the_door_over_udp_in_all_lengths() -> anyhow::Result<()> {
+    let world = World::new()?;
+    let [pi_1, pi_2] = world.mesh(["pi-1", "pi-2"]).await?;
+    let input = free_port().await?;
+    let settings = format!("udp_in = \"127.0.0.1:{input}\"\nudp_in_index = 33");
+    iid::open(&pi_1, &settings, &[]).await?;
+    let mut events = pi_2.client.events_of(&["integers"]).await?;
+
+    let script = format!(
+        "from iid42 import SendUdpIID\n\
+         out = SendUdpIID('127.0.0.1', {input}, False)\n\
+         out.push_integer(41)\n\
+         out.push_index_integer(9, 42)\n\
+         out.push_index_integer_date(9, 43, 1700000000123)\n"
+    );
+    let status = Command::new(python().await?)
+        .args(["-c", &script])
+        .stdout(std::process::Stdio::null())
+        .status()
+        .await?;
+
+    ensure!(status.success());
+    let mut values = Vec::new();
+    while values.len() < 3 {
+        let new = Pi::wait_for_event(&mut events, |event| match event {
+            EventBody::Integers { integers } => Some(integers),
+            _ => None,
+        });
+        values.extend(new.await?.iter().map(|i| (i.index.0, i.value.0)));
+    }
+    assert_eq!(values, [(33, 41), (33, 42), (33, 43)]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn udp_that_meets_on_one_host_is_refused_in_every_combination() -> anyhow::Result<()> {
+    let world = World::new()?;
+    let pi = world.start("pi-1").await?;
+    let port = free_port().await?;
+    let ips = ["127.0.0.1", "0.0.0.0", "[::1]", "[::]"];
+    for input in ips {
+        for output in ips {
+            let udp = format!(
+                "udp_in = \"{input}:{port}\"\nudp_out = [\"{output}:{port}\"]\nudp_in_index = 5"
+            );
+            let opened = iid::open(&pi, &udp, &[]).await;
+            // IPv4 and IPv6 on loopback are apart, unless one of them means all.
+            let apart = matches!(
+                (input, output),
+                ("127.0.0.1", "[::1]") | ("[::1]", "127.0.0.1") | ("0.0.0.0", "[::1]")
+            );
+            match opened {
+                Err(refused) => {
+                    assert!(!apart, "{input} {output}");
+                    assert!(
+                        refused.to_string().contains("would come in again"),
+                        "{refused}"
+                    );
+                }
+                Ok(_) => assert!(apart, "{input} {output}"),
+            }
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn udp_of_two_nodes_that_meet_runs_in_no_circle() -> anyhow::Result<()> {
+    let world = World::new()?;
+    let [pi_1, pi_2] = world.mesh(["pi-1", "pi-2"]).await?;
+    let ports = [free_port().await?, free_port().await?];
+    let settings = |own: u16, other: u16, index: i32| {
+        format!(
+            "udp_in = \"127.0.0.1:{own}\"\nudp_out = [\"127.0.0.1:{other}\"]\nudp_in_index = {index}"
+        )
+    };
+    iid::open(&pi_1, &settings(ports[0], ports[1], 51), &[]).await?;
+    iid::open(&pi_2, &settings(ports[1], ports[0], 52), &[]).await?;
+    for pi in [&pi_1, &pi_2] {
+        eventually("a warning of the circle", async || {
+            pi.publish([1]).await?;
+            let log = pi.log()?;
+            ensure!(log.contains("run in a circle"), "{log}");
+            Ok(())
+        })
+        .await?;
+    }
+
+    let mut events = pi_1.client.events_of(&["integers"]).await?;
+    let undated = Form::IndexIntegerDate(integer(9, 777, 0)).encode();
+    let socket = UdpSocket::bind("127.0.0.1:0").await?;
+    socket.send_to(&undated, ("127.0.0.1", ports[0])).await?;
+    heard(&mut events, integer(51, 777, 0)).await?;
+    // A second one comes after everything that the first caused.
+    let second = Form::IndexIntegerDate(integer(9, 778, 0)).encode();
+    socket.send_to(&second, ("127.0.0.1", ports[0])).await?;
+    let mut circled = Vec::new();
+    Pi::wait_for_event(&mut events, |event| {
+        let EventBody::Integers { integers } = event else {
+            return None;
+        };
+        circled.extend(
+            integers
+                .iter()
+                .filter(|i| i.value.0 == 777)
+                .map(|i| i.index),
+        );
+        integers.iter().any(|i| i.value.0 == 778).then_some(())
+    })
+    .await?;
+    assert_eq!(circled, []);
+    Ok(())
+}
+
+/// The published push client takes UDP on 3615 and pushes all of it.
+#[tokio::test]
+async fn a_client_that_pushes_what_it_gets_by_udp_makes_no_circle() -> anyhow::Result<()> {
+    let world = World::new()?;
+    let pi = world.start("pi-1").await?;
+    let udp = UdpSocket::bind("127.0.0.1:0").await?;
+    let udp_out = format!("udp_out = [\"{}\"]", udp.local_addr()?);
+    let door = iid::open(&pi, &udp_out, &[(7, 1)]).await?;
+    let mut client = Client::sign_in(door, 1).await?;
+    pi.publish([5]).await?;
+
+    let mut pushed = 0;
+    for _ in 0..2 {
+        let bytes = datagram(&udp).await?;
+        client.send(bytes).await?;
+        client.integer().await?;
+        pushed += 1;
+    }
+    // Its own integer came out once, and was known when it came back.
+    pi.publish([6]).await?;
+    let next = datagram(&udp).await?;
+
+    assert_eq!(pushed, 2);
+    assert_eq!(&next[4..8], 6_i32.to_le_bytes());
+    Ok(())
+}
