@@ -77,9 +77,81 @@ impl Agents {
     /// Fails if it cannot.
     pub async fn enter(&mut self, user: &str, url: &str) -> anyhow::Result<()> {
         self.make(user, url).await?;
-        self.order(json!({"do": "enter", "as": user}), "connected")
-            .await?;
-        Ok(())
+        self.arrive(user).await
+    }
+
+    /// Has a client that was made register, log in and connect.
+    ///
+    /// # Errors
+    /// Fails if it cannot.
+    pub async fn arrive(&mut self, client: &str) -> anyhow::Result<()> {
+        let order = json!({"do": "enter", "as": client});
+        self.order(order, "connected").await.map(drop)
+    }
+
+    /// Has a client register; returns the answer.
+    ///
+    /// # Errors
+    /// Fails if there is no answer.
+    pub async fn register(&mut self, client: &str) -> anyhow::Result<Value> {
+        let order = json!({"do": "register", "as": client});
+        self.order(order, "answer").await
+    }
+
+    /// Has a client log in; returns the answer.
+    ///
+    /// # Errors
+    /// Fails if there is no answer.
+    pub async fn login(&mut self, client: &str) -> anyhow::Result<Value> {
+        let order = json!({"do": "login", "as": client});
+        self.order(order, "answer").await
+    }
+
+    /// Connects a client that has logged in.
+    ///
+    /// # Errors
+    /// Fails if the door does not take it.
+    pub async fn connect(&mut self, client: &str) -> anyhow::Result<()> {
+        let order = json!({"do": "connect", "as": client});
+        self.order(order, "connected").await.map(drop)
+    }
+
+    /// Closes the connection of a client.
+    ///
+    /// # Errors
+    /// Fails if the process is gone.
+    pub async fn close(&mut self, client: &str) -> anyhow::Result<()> {
+        let order = json!({"do": "close", "as": client});
+        self.order(order, "gone").await.map(drop)
+    }
+
+    /// Has a client connect again by itself whenever its connection ends.
+    ///
+    /// # Errors
+    /// Fails if the process is gone.
+    pub async fn stay(&mut self, client: &str) -> anyhow::Result<()> {
+        let order = json!({"do": "stay", "as": client});
+        self.order(order, "staying").await.map(drop)
+    }
+
+    /// Returns the token of a client.
+    ///
+    /// # Errors
+    /// Fails if it has none.
+    pub async fn token(&mut self, client: &str) -> anyhow::Result<String> {
+        let order = json!({"do": "token", "as": client});
+        let answer = self.order(order, "token").await?;
+        let token = answer["token"].as_str().context("a token")?;
+        Ok(token.to_owned())
+    }
+
+    /// Waits until the door closes the connection of a client; returns the code.
+    ///
+    /// # Errors
+    /// Fails when patience ends.
+    pub async fn closed(&mut self, client: &str) -> anyhow::Result<u64> {
+        let event = self.until("closed", |event| event["as"] == client).await?;
+        event["code"].as_u64().context("a code")
     }
 
     /// Sends a text, sealed for its recipient.
@@ -89,6 +161,15 @@ impl Agents {
     pub async fn send(&mut self, from: &str, to: &str, text: &str) -> anyhow::Result<Value> {
         let order = json!({"do": "send", "as": from, "to": to, "text": text});
         self.order(order, "sent").await
+    }
+
+    /// Sends so many texts: `n 0`, `n 1` and so on.
+    ///
+    /// # Errors
+    /// Fails if they could not be written to the socket.
+    pub async fn send_many(&mut self, from: &str, to: &str, count: usize) -> anyhow::Result<()> {
+        let order = json!({"do": "send_many", "as": from, "to": to, "count": count, "prefix": "n"});
+        self.order(order, "sent_many").await.map(drop)
     }
 
     /// Makes a request of HTTP; returns the status and the text.

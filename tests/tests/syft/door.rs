@@ -1,8 +1,9 @@
 //! One door, and people who behave.
 
+use anyhow::ensure;
 use pimesh_node::{control::api::EventBody, state::post::Stage};
 use pimesh_tests::{
-    Pi, World,
+    Pi, World, eventually,
     syft::{self, Agents},
 };
 use serde_json::{Value, json};
@@ -14,22 +15,14 @@ async fn two_users_register_see_each_other_and_write() -> anyhow::Result<()> {
     let mut agents = Agents::start().await?;
     for user in ["alice", "bob+x@example.org"] {
         let key = agents.make(user, &url).await?["key"].clone();
-        let answer = agents
-            .order(json!({"do": "register", "as": user}), "answer")
-            .await?;
+        let answer = agents.register(user).await?;
         assert_eq!(answer["status"], 201);
         assert_eq!(answer["text"], "User registered successfully");
-        let again = agents
-            .order(json!({"do": "register", "as": user}), "answer")
-            .await?;
+        let again = agents.register(user).await?;
         assert_eq!(again["status"], 201, "the same key again changes nothing");
-        let answer = agents
-            .order(json!({"do": "login", "as": user}), "answer")
-            .await?;
+        let answer = agents.login(user).await?;
         assert_eq!(answer["status"], 200);
-        agents
-            .order(json!({"do": "connect", "as": user}), "connected")
-            .await?;
+        agents.connect(user).await?;
         let id = user.replace('+', "%2B").replace('@', "%40");
         let path = format!("//auth/users/{id}");
         let (status, body) = agents
@@ -202,9 +195,7 @@ async fn descriptions_and_presence_are_shown() -> anyhow::Result<()> {
     let mut agents = Agents::start().await?;
     agents.enter("alice", &url).await?;
     agents.make("bob", &url).await?;
-    agents
-        .order(json!({"do": "register", "as": "bob"}), "answer")
-        .await?;
+    agents.register("bob").await?;
 
     let mut describe = post("/user/descriptions", json!(["cooks", "knows Überlingen"]));
     describe["bearer"] = json!(true);
@@ -234,41 +225,25 @@ async fn who_was_away_gets_every_message_in_order_and_once() -> anyhow::Result<(
     let mut agents = Agents::start().await?;
     agents.enter("alice", &url).await?;
     agents.make("bob", &url).await?;
-    agents
-        .order(json!({"do": "register", "as": "bob"}), "answer")
-        .await?;
-    let order =
-        json!({"do": "send_many", "as": "alice", "to": "bob", "count": COUNT, "prefix": "n"});
-    agents.order(order, "sent_many").await?;
+    agents.register("bob").await?;
+    agents.send_many("alice", "bob", COUNT).await?;
     wait_for_letters(&pi, "bob", COUNT).await?;
     // A registration is on disk behind all of them.
     agents.enter("carol", &url).await?;
     // The power fails before he comes.
     let pi = pi.restart().await?;
 
-    agents
-        .order(json!({"do": "login", "as": "bob"}), "answer")
-        .await?;
-    agents
-        .order(json!({"do": "connect", "as": "bob"}), "connected")
-        .await?;
+    agents.login("bob").await?;
+    agents.connect("bob").await?;
     let texts = agents.texts("bob", COUNT).await?;
     let expected: Vec<String> = (0..COUNT).map(|n| format!("n {n}")).collect();
     assert_eq!(texts, expected);
 
     wait_for_letters(&pi, "bob", 0).await?;
-    agents
-        .order(json!({"do": "close", "as": "bob"}), "gone")
-        .await?;
-    agents
-        .order(json!({"do": "connect", "as": "bob"}), "connected")
-        .await?;
-    agents
-        .order(json!({"do": "login", "as": "alice"}), "answer")
-        .await?;
-    agents
-        .order(json!({"do": "connect", "as": "alice"}), "connected")
-        .await?;
+    agents.close("bob").await?;
+    agents.connect("bob").await?;
+    agents.login("alice").await?;
+    agents.connect("alice").await?;
     agents.send("alice", "bob", "last").await?;
     assert_eq!(agents.text("bob").await?.0, "last", "nothing comes twice");
     Ok(())
@@ -291,9 +266,7 @@ async fn delivered_and_read_are_two_events() -> anyhow::Result<()> {
     let mut agents = Agents::start().await?;
     agents.enter("alice", &url).await?;
     agents.make("bob", &url).await?;
-    agents
-        .order(json!({"do": "register", "as": "bob"}), "answer")
-        .await?;
+    agents.register("bob").await?;
     let mut events = pi.client.events().await?;
     agents.send("alice", "bob", "hello").await?;
     let stage = |event| match event {
@@ -305,12 +278,8 @@ async fn delivered_and_read_are_two_events() -> anyhow::Result<()> {
         Stage::Delivered
     );
 
-    agents
-        .order(json!({"do": "login", "as": "bob"}), "answer")
-        .await?;
-    agents
-        .order(json!({"do": "connect", "as": "bob"}), "connected")
-        .await?;
+    agents.login("bob").await?;
+    agents.connect("bob").await?;
 
     assert_eq!(Pi::wait_for_event(&mut events, stage).await?, Stage::Read);
     Ok(())
@@ -325,18 +294,14 @@ async fn all_connections_of_a_user_get_everything_and_none_is_evicted() -> anyho
     let seed = "77".repeat(32);
     for device in ["phone", "desk", "agent"] {
         agents.make_with(device, "bob", &url, &seed).await?;
-        agents
-            .order(json!({"do": "enter", "as": device}), "connected")
-            .await?;
+        agents.arrive(device).await?;
     }
 
     agents.send("alice", "bob", "one").await?;
     for device in ["phone", "desk", "agent"] {
         assert_eq!(agents.text(device).await?.0, "one", "{device}");
     }
-    agents
-        .order(json!({"do": "close", "as": "agent"}), "gone")
-        .await?;
+    agents.close("agent").await?;
     agents.send("alice", "bob", "two").await?;
     for device in ["phone", "desk"] {
         assert_eq!(agents.text(device).await?.0, "two", "{device}");
@@ -356,28 +321,20 @@ async fn a_broadcast_reaches_everybody_else_once_also_who_is_away() -> anyhow::R
     for user in ["alice", "bob", "carol"] {
         agents.enter(user, &url).await?;
     }
-    agents
-        .order(json!({"do": "close", "as": "carol"}), "gone")
-        .await?;
+    agents.close("carol").await?;
 
     agents.send("alice", "broadcast", "all hands").await?;
     assert_eq!(
         agents.text("bob").await?,
         ("all hands".to_owned(), "verified".to_owned())
     );
-    agents
-        .order(json!({"do": "connect", "as": "carol"}), "connected")
-        .await?;
+    agents.connect("carol").await?;
     assert_eq!(agents.text("carol").await?.0, "all hands");
 
     // It does not come again at the next connect, and never to its sender.
     for user in ["alice", "bob", "carol"] {
-        agents
-            .order(json!({"do": "close", "as": user}), "gone")
-            .await?;
-        agents
-            .order(json!({"do": "connect", "as": user}), "connected")
-            .await?;
+        agents.close(user).await?;
+        agents.connect(user).await?;
     }
     agents.send("bob", "alice", "x").await?;
     assert_eq!(agents.text("alice").await?.0, "x");
@@ -396,9 +353,7 @@ async fn a_token_survives_a_restart_and_ends_with_a_logout() -> anyhow::Result<(
     agents.enter("alice", &url).await?;
     agents.enter("bob", &url).await?;
     for user in ["alice", "bob"] {
-        agents
-            .order(json!({"do": "stay", "as": user}), "staying")
-            .await?;
+        agents.stay(user).await?;
     }
     let pi = pi.restart().await?;
     for user in ["alice", "bob"] {
@@ -412,28 +367,17 @@ async fn a_token_survives_a_restart_and_ends_with_a_logout() -> anyhow::Result<(
     let mut logout = post("/auth/logout", json!(null));
     logout["bearer"] = json!(true);
     assert_eq!(agents.http(logout).await?.0, 200);
-    let closed = agents
-        .until("closed", |event| event["as"] == "alice")
-        .await?;
-    let closed = if closed["code"] == 1008 {
-        closed
-    } else {
-        agents
-            .until("closed", |event| event["as"] == "alice")
-            .await?
-    };
-    assert_eq!(closed["code"], 1008);
+    // The restart closed it, too.
+    while agents.closed("alice").await? != 1008 {}
     let pi = pi.restart().await?;
-    let token = agents
-        .order(json!({"do": "token", "as": "alice"}), "token")
-        .await?;
-    let path = format!("/ws?token={}", token["token"].as_str().expect("a token"));
+    let token = agents.token("alice").await?;
+    let path = format!("/ws?token={token}");
     let (status, text) = agents.http(get(&path)).await?;
     assert_eq!(
         (status, text.as_str()),
         (401, "Invalid token: the token was revoked\n")
     );
-    let log = std::fs::read_to_string(pi.home.with_extension("log"))?;
+    let log = pi.log()?;
     assert!(!log.contains("eyJ"), "no token is in the log");
     Ok(())
 }
@@ -447,26 +391,19 @@ async fn after_its_end_a_token_is_good_for_ws_alone_and_not_for_ever() -> anyhow
     agents.enter("alice", &url).await?;
     let mut describe = post("/user/descriptions", json!(["x"]));
     describe["bearer"] = json!(true);
-    let deadline = tokio::time::Instant::now() + pimesh_tests::PATIENCE;
-    while agents.http(describe.clone()).await?.0 == 200 {
-        assert!(
-            tokio::time::Instant::now() < deadline,
-            "the token does not end"
-        );
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-    }
-    let (status, text) = agents.http(describe).await?;
+    let ended = eventually("the end of a token", async || {
+        let answer = agents.http(describe.clone()).await?;
+        ensure!(answer.0 != 200, "{answer:?}");
+        Ok(answer)
+    });
+    let (status, text) = ended.await?;
     let expected = "Invalid token: token validation failed: token is expired\n";
     assert_eq!((status, text.as_str()), (401, expected));
 
-    agents
-        .order(json!({"do": "connect", "as": "alice"}), "connected")
-        .await?;
+    agents.connect("alice").await?;
 
-    let token = agents
-        .order(json!({"do": "token", "as": "alice"}), "token")
-        .await?;
-    let bearer = format!("Bearer {}", token["token"].as_str().expect("a token"));
+    let token = agents.token("alice").await?;
+    let bearer = format!("Bearer {token}");
     let mut header = get("/ws");
     header["headers"] = json!({"Authorization": bearer});
     let (status, text) = agents.http(header).await?;
@@ -489,10 +426,7 @@ async fn an_orderly_shutdown_says_goodbye() -> anyhow::Result<()> {
         .args(["-TERM", &process])
         .status()?;
     assert!(killed.success());
-    let closed = agents
-        .until("closed", |event| event["as"] == "alice")
-        .await?;
-    assert_eq!(closed["code"], 1012);
+    assert_eq!(agents.closed("alice").await?, 1012);
     Ok(())
 }
 
@@ -506,7 +440,7 @@ async fn a_door_with_a_certificate_of_its_own_speaks_tls() -> anyhow::Result<()>
     agents.enter("bob", &url).await?;
     agents.send("alice", "bob", "behind TLS").await?;
     assert_eq!(agents.text("bob").await?.0, "behind TLS");
-    let log = std::fs::read_to_string(pi.home.with_extension("log"))?;
+    let log = pi.log()?;
     assert!(log.contains("sha256"), "its fingerprint is shown");
     Ok(())
 }

@@ -147,10 +147,7 @@ async fn the_largest_frame_passes_and_one_byte_more_closes() -> anyhow::Result<(
     let order = json!({"do": "big", "as": "alice", "size": 1_048_577});
     agents.order(order, "sent").await?;
 
-    let closed = agents
-        .until("closed", |event| event["as"] == "alice")
-        .await?;
-    assert_eq!(closed["code"], 1009);
+    assert_eq!(agents.closed("alice").await?, 1009);
     Ok(())
 }
 
@@ -160,9 +157,7 @@ async fn a_flood_waits_and_what_is_beyond_is_told_while_pings_are_answered() -> 
     let world = World::new()?;
     let limits = "[gateway.syft.limits]\nframes_per_second = 20\nframes_burst = 10";
     let (_pi, _, mut agents) = pair(&world, limits).await?;
-    let order =
-        json!({"do": "send_many", "as": "alice", "to": "bob", "count": SENT, "prefix": "n"});
-    agents.order(order, "sent_many").await?;
+    agents.send_many("alice", "bob", SENT).await?;
 
     let pong = agents
         .order(json!({"do": "ping", "as": "alice"}), "pong")
@@ -187,12 +182,8 @@ async fn who_never_reads_loses_his_own_connection_and_nothing_else() -> anyhow::
     let world = World::new()?;
     let (pi, url, mut agents) = pair(&world, "").await?;
     agents.make("deaf", &url).await?;
-    agents
-        .order(json!({"do": "register", "as": "deaf"}), "answer")
-        .await?;
-    agents
-        .order(json!({"do": "login", "as": "deaf"}), "answer")
-        .await?;
+    agents.register("deaf").await?;
+    agents.login("deaf").await?;
     agents
         .order(json!({"do": "deaf", "as": "deaf"}), "connected")
         .await?;
@@ -213,9 +204,7 @@ async fn who_never_reads_loses_his_own_connection_and_nothing_else() -> anyhow::
     })
     .await?;
 
-    agents
-        .order(json!({"do": "connect", "as": "deaf"}), "connected")
-        .await?;
+    agents.connect("deaf").await?;
     assert_eq!(agents.texts("deaf", COUNT).await?, vec![text; COUNT]);
     Ok(())
 }
@@ -258,15 +247,11 @@ async fn a_challenge_is_good_once_and_only_for_its_user() -> anyhow::Result<()> 
 async fn a_stolen_token_speaks_for_its_user_only_and_ends_with_him() -> anyhow::Result<()> {
     let world = World::new()?;
     let (pi, url, mut agents) = pair(&world, "").await?;
-    let token = agents
-        .order(json!({"do": "token", "as": "alice"}), "token")
-        .await?;
+    let token = agents.token("alice").await?;
     agents.make("thief", &url).await?;
-    let order = json!({"do": "token", "as": "thief", "token": token["token"]});
+    let order = json!({"do": "token", "as": "thief", "token": token});
     agents.order(order, "token").await?;
-    agents
-        .order(json!({"do": "connect", "as": "thief"}), "connected")
-        .await?;
+    agents.connect("thief").await?;
     // He has not her key: what he signs is refused.
     let order = json!({"do": "send", "as": "thief", "to": "bob", "text": "x",
         "changes": {"from": "alice"}});
@@ -283,10 +268,7 @@ async fn a_stolen_token_speaks_for_its_user_only_and_ends_with_him() -> anyhow::
     pi.client.forget_user("alice").await?;
 
     for client in ["alice", "thief"] {
-        let closed = agents
-            .until("closed", |event| event["as"] == client)
-            .await?;
-        assert_eq!(closed["code"], 1008);
+        assert_eq!(agents.closed(client).await?, 1008);
     }
     let order = json!({"do": "connect", "as": "thief"});
     assert_eq!(agents.order(order, "refused").await?["status"], 401);
@@ -308,9 +290,7 @@ async fn a_message_that_is_sent_again_comes_once() -> anyhow::Result<()> {
     agents.enter("carol", &url).await?;
     let _pi = pi.restart().await?;
     for user in ["alice", "bob"] {
-        agents
-            .order(json!({"do": "connect", "as": user}), "connected")
-            .await?;
+        agents.connect(user).await?;
     }
     agents.order(raw, "sent").await?;
     agents.send("alice", "bob", "three").await?;
@@ -327,14 +307,10 @@ async fn neither_text_nor_key_is_in_the_memory_or_on_the_disk_of_the_node() -> a
         .map(|n| format!("{:02x}", n.wrapping_mul(73) ^ 0x5c))
         .collect();
     agents.make_with("alice", "alice", &url, &seed).await?;
-    agents
-        .order(json!({"do": "enter", "as": "alice"}), "connected")
-        .await?;
+    agents.arrive("alice").await?;
     agents.enter("bob", &url).await?;
     agents.make("carol", &url).await?;
-    agents
-        .order(json!({"do": "register", "as": "carol"}), "answer")
-        .await?;
+    agents.register("carol").await?;
     let text = "the heron stands in the reeds at dawn";
     for _ in 0..20 {
         agents.send("alice", "bob", text).await?;

@@ -1,8 +1,9 @@
 //! Doors on two nodes, and nodes without a door.
 
+use anyhow::ensure;
 use pimesh_node::control::{api::EventBody, client::Client};
 use pimesh_tests::{
-    Pi, World,
+    Pi, World, eventually,
     lan::Lan,
     pimesh,
     syft::{self, Agents},
@@ -55,14 +56,12 @@ async fn users_of_two_doors_see_each_other_and_write_unopened() -> anyhow::Resul
         "body": ["cooks"], "bearer": true});
     agents.http(description).await?;
     let read = json!({"as": "alice", "method": "GET", "path": "/user/descriptions/bob"});
-    let deadline = tokio::time::Instant::now() + pimesh_tests::PATIENCE;
-    while agents.http(read.clone()).await?.1 != r#"["cooks"]"# {
-        assert!(
-            tokio::time::Instant::now() < deadline,
-            "descriptions do not spread"
-        );
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    eventually("a description that spreads", async || {
+        let (_, texts) = agents.http(read.clone()).await?;
+        ensure!(texts == r#"["cooks"]"#, "{texts}");
+        Ok(())
+    })
+    .await?;
     let taken = json!({"as": "alice", "method": "POST", "path": "/auth/register",
         "body": {"user_id": "bob", "username": "", "public_key": agents.make("x", &first).await?["key"]}});
     let (status, text) = agents.http(taken).await?;
@@ -95,9 +94,7 @@ async fn presence_spreads_within_two_seconds() -> anyhow::Result<()> {
         start.elapsed() < std::time::Duration::from_secs(2),
         "online"
     );
-    agents
-        .order(json!({"do": "close", "as": "bob"}), "gone")
-        .await?;
+    agents.close("bob").await?;
     let start = tokio::time::Instant::now();
     Pi::wait_for_event(&mut events, presence(false)).await?;
     assert!(
@@ -188,30 +185,25 @@ async fn a_message_for_a_user_of_a_node_that_is_away_waits_and_comes_once() -> a
     let mut agents = Agents::start().await?;
     agents.enter("alice", &first).await?;
     agents.enter("bob", &second).await?;
-    agents
-        .order(json!({"do": "stay", "as": "bob"}), "staying")
-        .await?;
+    agents.stay("bob").await?;
     wait_for_user(&one, "bob", true).await?;
     wait_for_user(&two, "alice", true).await?;
     let mut two = two;
     two.child.kill().await?;
-    let many =
-        json!({"do": "send_many", "as": "alice", "to": "bob", "count": COUNT, "prefix": "n"});
-    agents.order(many, "sent_many").await?;
+    agents.send_many("alice", "bob", COUNT).await?;
     // Written to a socket is not on a disk yet; then the power fails there, too.
-    let deadline = tokio::time::Instant::now() + pimesh_tests::PATIENCE;
-    while one.client.outbox().await?.len() < COUNT {
-        assert!(tokio::time::Instant::now() < deadline, "not accepted");
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    eventually("all of them in the outbox", async || {
+        let accepted = one.client.outbox().await?.len();
+        ensure!(accepted >= COUNT, "{accepted}");
+        Ok(())
+    })
+    .await?;
     let one = one.restart().await?;
     let two = two.restart().await?;
     let texts = agents.texts("bob", COUNT).await?;
     let expected: Vec<String> = (0..COUNT).map(|n| format!("n {n}")).collect();
     assert_eq!(texts, expected);
-    agents
-        .order(json!({"do": "connect", "as": "alice"}), "connected")
-        .await?;
+    agents.connect("alice").await?;
     agents.send("alice", "bob", "last").await?;
     assert_eq!(agents.text("bob").await?.0, "last");
     drop((one, two));
@@ -275,15 +267,11 @@ async fn of_one_name_at_two_doors_the_first_keeps_it_and_the_other_is_told() -> 
     // Registered before the two could hear each other.
     let [seed_one, seed_two] = ["aa".repeat(32), "bb".repeat(32)];
     agents.make_with("first", "bob", &first, &seed_one).await?;
-    agents
-        .order(json!({"do": "enter", "as": "first"}), "connected")
-        .await?;
+    agents.arrive("first").await?;
     agents
         .make_with("second", "bob", &second, &seed_two)
         .await?;
-    agents
-        .order(json!({"do": "enter", "as": "second"}), "connected")
-        .await?;
+    agents.arrive("second").await?;
     agents.enter("alice", &first).await?;
     two.join(&one).await?;
 
@@ -298,12 +286,8 @@ async fn of_one_name_at_two_doors_the_first_keeps_it_and_the_other_is_told() -> 
     agents
         .make_with("full", "bob@pi-2", &second, &seed_two)
         .await?;
-    agents
-        .order(json!({"do": "login", "as": "full"}), "answer")
-        .await?;
-    agents
-        .order(json!({"do": "connect", "as": "full"}), "connected")
-        .await?;
+    agents.login("full").await?;
+    agents.connect("full").await?;
     wait_for_user(&one, "bob@pi-2", true).await?;
     wait_for_user(&two, "alice", true).await?;
     agents.send("alice", "bob@pi-2", "to the second").await?;
@@ -330,9 +314,7 @@ async fn a_changed_key_is_refused_and_shown_until_it_is_trusted() -> anyhow::Res
     agents
         .make_with("new", "bob", &second, &"cc".repeat(32))
         .await?;
-    agents
-        .order(json!({"do": "enter", "as": "new"}), "connected")
-        .await?;
+    agents.arrive("new").await?;
 
     let changed = |event| match event {
         EventBody::UserKeyChanged { name, .. } => Some(name),

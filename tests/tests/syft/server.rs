@@ -1,9 +1,8 @@
 //! A node as a client of a Syft server: the server is another mesh's door, and a hostile one.
 
-use std::time::Duration;
-
+use anyhow::{Context, ensure};
 use pimesh_tests::{
-    PATIENCE, Pi, World, pimesh,
+    Pi, World, eventually, pimesh,
     syft::{self, Agents},
 };
 use serde_json::json;
@@ -14,15 +13,13 @@ use tokio::{
 
 /// Waits until the node's connection to its server is in this state.
 async fn wait_for_state(pi: &Pi, wanted: &str) -> anyhow::Result<String> {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    loop {
+    eventually("a server's state", async || {
         let servers = pi.client.syft_servers().await?;
-        if let Some(server) = servers.iter().find(|server| server.state == wanted) {
-            return Ok(server.reason.clone().unwrap_or_default());
-        }
-        anyhow::ensure!(tokio::time::Instant::now() < deadline, "{servers:?}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+        let server = servers.iter().find(|server| server.state == wanted);
+        let server = server.with_context(|| format!("{servers:?}"))?;
+        Ok(server.reason.clone().unwrap_or_default())
+    })
+    .await
 }
 
 async fn connect(pi: &Pi, url: &str, user: &str) -> anyhow::Result<()> {
@@ -30,7 +27,7 @@ async fn connect(pi: &Pi, url: &str, user: &str) -> anyhow::Result<()> {
         "gateway", "syft", "connect", url, "--user", user, "--name", "hub",
     ];
     let (code, _, err) = pimesh(&pi.home, &args).await?;
-    anyhow::ensure!(code == 0, "{err}");
+    ensure!(code == 0, "{err}");
     Ok(())
 }
 
@@ -72,9 +69,7 @@ async fn a_node_writes_and_reads_as_a_user_of_a_foreign_server() -> anyhow::Resu
     let pi = pi.restart().await?;
     let _server = server.restart().await?;
     wait_for_state(&pi, "connected").await?;
-    agents
-        .order(json!({"do": "connect", "as": "alice"}), "connected")
-        .await?;
+    agents.connect("alice").await?;
     // The first may come again: nobody was left to hear that she has it.
     while agents.text("alice").await?.0 != "still there?" {}
     agents.send("alice", "kitchen", "here").await?;
