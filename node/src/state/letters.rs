@@ -74,6 +74,9 @@ pub(super) struct Letters {
     seen_order: VecDeque<Fingerprint>,
 }
 
+/// A letter that was taken out: its row, for whom it was unless for all, and what it was.
+type Gone = (u64, Option<UserId>, Waiting);
+
 /// What becomes of a letter that came.
 pub(super) enum Arrived {
     /// It waits for a user here, or for all.
@@ -190,41 +193,62 @@ impl Letters {
         }
     }
 
-    /// Takes letters out that are too many, too large or too old; returns the rows.
-    fn prune(&mut self, before_ms: u64) -> Vec<(u64, Option<UserId>, Waiting)> {
+    /// Takes letters out that have waited too long.
+    fn prune(&mut self, now_ms: u64, age_max_ms: u64) -> Vec<Gone> {
         let mut gone = Vec::new();
         for (user, mailbox) in &mut self.mailboxes {
-            let is_old = |(_, waiting): &(&u64, &Waiting)| waiting.at_ms < before_ms;
-            let old: Vec<u64> = mailbox.rows.iter().filter(is_old).map(|r| *r.0).collect();
-            for row in old {
-                if let Some(waiting) = mailbox.rows.remove(&row) {
-                    mailbox.bytes -= waiting.bytes;
-                    gone.push((row, Some(user.clone()), waiting));
-                }
+            for (row, waiting) in take_old(&mut mailbox.rows, now_ms, age_max_ms) {
+                mailbox.bytes -= waiting.bytes;
+                gone.push((row, Some(user.clone()), waiting));
             }
         }
-        while let Some(first) = self.broadcasts.first_entry() {
-            let is_old = first.get().at_ms < before_ms;
-            if !is_old
-                && self.broadcast_bytes <= BROADCAST_BYTES_MAX
-                && self.broadcasts.len() <= BROADCASTS_MAX
-            {
-                break;
-            }
-            let Some((row, waiting)) = self.broadcasts.pop_first() else {
-                break;
-            };
+        for (row, waiting) in take_old(&mut self.broadcasts, now_ms, age_max_ms) {
             self.broadcast_bytes -= waiting.bytes;
             gone.push((row, None, waiting));
         }
         gone
     }
+
+    /// Takes the first broadcasts out as long as there are too many; returns their rows.
+    fn prune_broadcasts(&mut self) -> Vec<u64> {
+        let mut rows = Vec::new();
+        while self.broadcasts.len() > BROADCASTS_MAX || self.broadcast_bytes > BROADCAST_BYTES_MAX {
+            let Some((row, waiting)) = self.broadcasts.pop_first() else {
+                break;
+            };
+            self.broadcast_bytes -= waiting.bytes;
+            rows.push(row);
+        }
+        rows
+    }
+}
+
+/// Takes rows out that are too old. One that came while the clock was not set waits from the first
+/// look after that.
+fn take_old(
+    rows: &mut BTreeMap<u64, Waiting>,
+    now_ms: u64,
+    age_max_ms: u64,
+) -> Vec<(u64, Waiting)> {
+    for waiting in rows.values_mut() {
+        if waiting.at_ms < CLOCK_SET_MS {
+            waiting.at_ms = now_ms;
+        }
+    }
+    let is_old = |waiting: &Waiting| waiting.at_ms < now_ms.saturating_sub(age_max_ms);
+    let old = rows.iter().filter(|(_, waiting)| is_old(waiting));
+    let old: Vec<u64> = old.map(|(row, _)| *row).collect();
+    let take = |row| rows.remove(&row).map(|waiting| (row, waiting));
+    old.into_iter().filter_map(take).collect()
 }
 
 impl State {
     /// A letter is on this disk: clients may read it, and its sender may know.
     pub(super) fn letter_is_here(&mut self, letter: &LetterRecord) {
         let to = letter.user.as_ref();
+        if to.is_none() {
+            self.prune_broadcasts();
+        }
         self.effects.event(Event::LetterWaits {
             user: letter.user.clone(),
         });
@@ -460,25 +484,46 @@ impl State {
         self.letter_news(id, letter.from.to_string(), to, stage);
     }
 
-    /// Forgets letters whose time is over, and broadcasts that are too many.
+    /// Forgets broadcasts that are too many.
+    fn prune_broadcasts(&mut self) {
+        let rows = self.letters.prune_broadcasts();
+        if !rows.is_empty() {
+            self.effects.store(vec![Record::LettersGone { rows }], None);
+        }
+    }
+
+    /// Forgets letters whose time is over, and tells their senders.
     pub(super) fn prune_letters(&mut self, now: Now) {
-        let age = millis(self.settings.letters.age_max);
         // A clock that is not set says nothing about age.
-        let before_ms = if now.unix_ms() < CLOCK_SET_MS {
-            0
-        } else {
-            now.unix_ms().saturating_sub(age)
-        };
-        let gone = self.letters.prune(before_ms);
+        if now.unix_ms() < CLOCK_SET_MS {
+            return;
+        }
+        let age_max_ms = millis(self.settings.letters.age_max);
+        let gone = self.letters.prune(now.unix_ms(), age_max_ms);
         if gone.is_empty() {
             return;
         }
         let rows = gone.iter().map(|(row, ..)| *row).collect();
         self.effects.store(vec![Record::LettersGone { rows }], None);
+        let mut lost = BTreeMap::<_, usize>::new();
         for (_, user, waiting) in gone {
             let Some(user) = user else { continue };
             self.effects.count("letter_expired", 1);
+            if waiting.door == self.own.peer {
+                *lost
+                    .entry((waiting.from.clone(), user.clone()))
+                    .or_default() += 1;
+            }
             self.letter_news(waiting.id, waiting.from, user.to_string(), Stage::Expired);
+        }
+        for ((from, to), count) in lost {
+            let name = from.parse().ok();
+            if let Some(user) = name.and_then(|name| self.local(&name)) {
+                let text = format!(
+                    "{count} of your messages to {to} waited too long for him and were dropped."
+                );
+                self.effects.event(Event::TellUser { user, text });
+            }
         }
     }
 }

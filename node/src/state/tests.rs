@@ -6,7 +6,9 @@ mod integers;
 mod links;
 mod members;
 mod messages;
+mod servers;
 mod vouching;
+mod waiting;
 
 use std::time::Duration;
 

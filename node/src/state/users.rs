@@ -230,10 +230,12 @@ impl State {
                 Ok(Reply::Told(Told::Registered))
             } else {
                 self.effects.refused(None, "registration", "other_key");
-                Err(Failure::conflict(format!(
-                    "`{}` is registered with another key",
+                let text = format!("`{}` is registered with another key", user.id);
+                let hint = format!(
+                    "first take him out: `pimesh gateway syft forget {}`",
                     user.id
-                )))
+                );
+                Err(Failure::conflict(text).with_hint(hint))
             };
             return match answer {
                 Ok(reply) => self.effects.reply(request, reply),

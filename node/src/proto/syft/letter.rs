@@ -316,11 +316,23 @@ mod tests {
                 "{member} {value}"
             );
         }
-        let mut short: Value =
-            serde_json::from_str(frame()["content"].as_str().expect("text")).expect("JSON");
-        short["data_nonce"] = json!("AAAA");
-        let short = json!(short.to_string());
-        assert_eq!(changed("content", short), Err(LetterError::Envelope));
+        // A nonce of another length ends Go's clients.
+        for (member, lengths) in [
+            ("ephemeral_public_key", &[0, 31, 33][..]),
+            ("key_nonce", &[0, 23, 25]),
+            ("encrypted_key", &[0, 47, 49]),
+            ("data_nonce", &[0, 8, 11, 13, 16, 128]),
+            ("encrypted_content", &[0, 15]),
+        ] {
+            for &length in lengths {
+                let content = frame()["content"].as_str().expect("text").to_owned();
+                let mut envelope: Value = serde_json::from_str(&content).expect("JSON");
+                envelope[member] = json!(STANDARD.encode(vec![7; length]));
+                let content = json!(envelope.to_string());
+                let refused = changed("content", content);
+                assert_eq!(refused, Err(LetterError::Envelope), "{member} of {length}");
+            }
+        }
         assert_eq!(
             Letter::decode(b"[1]").map(drop),
             Err(LetterError::Malformed)

@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-fn id(text: &str) -> UserId {
+pub(super) fn id(text: &str) -> UserId {
     text.parse().expect("a user id")
 }
 
@@ -28,7 +28,7 @@ fn user_key(name: &str) -> syft::SigningKey {
     syft::SigningKey::from_seed(&[name.as_bytes()[0]; 32])
 }
 
-fn ask(state: &mut State, ask: Ask) -> Vec<Output> {
+pub(super) fn ask(state: &mut State, ask: Ask) -> Vec<Output> {
     feed(state, Input::Control(RequestId(7), ask.into()))
 }
 
@@ -40,7 +40,7 @@ fn told(outputs: &[Output]) -> Option<Result<Told, Failure>> {
     })
 }
 
-fn ticket(outputs: &[Output]) -> Option<Ticket> {
+pub(super) fn ticket(outputs: &[Output]) -> Option<Ticket> {
     outputs.iter().find_map(|output| match output {
         Output::Store(ticket, _) => Some(*ticket),
         _ => None,
@@ -48,7 +48,7 @@ fn ticket(outputs: &[Output]) -> Option<Ticket> {
 }
 
 /// Asks, and writes to disk what is to be written.
-fn done(state: &mut State, what: Ask) -> Result<Told, Failure> {
+pub(super) fn done(state: &mut State, what: Ask) -> Result<Told, Failure> {
     let mut outputs = ask(state, what);
     if let Some(ticket) = ticket(&outputs) {
         outputs.extend(feed(state, Input::Stored(ticket)));
@@ -56,7 +56,7 @@ fn done(state: &mut State, what: Ask) -> Result<Told, Failure> {
     told(&outputs).expect("an answer")
 }
 
-fn register(state: &mut State, name: &str) -> Result<Told, Failure> {
+pub(super) fn register(state: &mut State, name: &str) -> Result<Told, Failure> {
     let user = NewUser {
         id: id(name),
         title: String::new(),
@@ -78,7 +78,7 @@ fn letter_of(from: &str, to: &str, number: u64, signer: &str) -> Letter {
     Letter::of(message).expect("a letter")
 }
 
-fn post(from: &str, to: &str, number: u64) -> Ask {
+pub(super) fn post(from: &str, to: &str, number: u64) -> Ask {
     Ask::Post {
         user: id(from),
         letter: Box::new(letter_of(from, to, number, from)),
@@ -86,7 +86,7 @@ fn post(from: &str, to: &str, number: u64) -> Ask {
 }
 
 /// A node with a door, and the member with seed 2 connected.
-fn door() -> State {
+pub(super) fn door() -> State {
     let mut state = state(Settings::default());
     open(&mut state);
     for name in ["alice", "bob"] {
