@@ -191,6 +191,13 @@ impl Request {
                 let exists = find(&self.door, &decoded(id)).await?.is_some();
                 Ok(axum::Json(json!({ "exists": exists })).into_response())
             }
+            ["user", "trackers" | "apis"] => self.market().await,
+            ["trackers" | "apis"] if is_get => Ok(axum::Json(json!([])).into_response()),
+            ["tracker-apps"] if is_get => Ok(axum::Json(json!({})).into_response()),
+            ["tracker-folder", _] if is_get => {
+                let text = "Tracker package not found";
+                Err(Refusal::new(StatusCode::NOT_FOUND, text))
+            }
             ["active-users"] if is_get => self.active().await,
             ["user", "descriptions"] if is_get => Err(Refusal::bad("User ID not specified in URL")),
             ["user", "descriptions"] if is_post => self.describe().await,
@@ -205,6 +212,8 @@ impl Request {
             ["append-document", ..] => Ok(self.ask_agent(forward::Kind::Append).await),
             []
             | ["health" | "active-users" | "ws"]
+            | ["trackers" | "apis" | "tracker-apps"]
+            | ["tracker-folder", _]
             | ["auth", "register" | "login" | "logout" | "users"]
             | ["auth", "users" | "check-userid", _]
             | ["user", "descriptions"]
@@ -215,7 +224,7 @@ impl Request {
 
     async fn register(self) -> Answer {
         if !self.door.config.open_registration {
-            let text = "Registration is closed";
+            let text = "Registration is closed: the operator of this node adds users";
             return Err(Refusal::new(StatusCode::FORBIDDEN, text));
         }
         let (door, address) = (Arc::clone(&self.door), self.caller.address.ip());
@@ -246,8 +255,7 @@ impl Request {
         }
         let address = caller.address.ip();
         if !door.failures.has(address, door.now()) {
-            let text = "Too many failed attempts from this address";
-            return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, text));
+            return Err(too_many_failures());
         }
         let answered = verify(&door, id, login.signature.as_deref()).await;
         if answered.is_err() {
@@ -354,13 +362,24 @@ impl Request {
         Ok(axum::Json(answer).into_response())
     }
 
-    /// Opens a session.
+    /// Answers for the app marketplace, of which this door keeps nothing: its lists are empty.
+    async fn market(self) -> Answer {
+        let claims = self.claims()?;
+        admitted(&self.door, &claims).await?;
+        match self.parts.method {
+            Method::GET => Ok(axum::Json(json!([])).into_response()),
+            Method::POST => {
+                let text = "This node keeps no lists for the app marketplace";
+                Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, text))
+            }
+            _ => Err(Refusal::method()),
+        }
+    }
+
+    /// Opens a session. A good token enters whatever others at its address did: no old client logs
+    /// in again, and many may share an address.
     async fn enter(mut self) -> Answer {
         let (door, address) = (Arc::clone(&self.door), self.caller.address.ip());
-        if !door.failures.has(address, door.now()) {
-            let text = "Too many failed attempts from this address";
-            return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, text));
-        }
         let entering = match self.token() {
             Ok(token) => entering(&door, &token).await,
             Err(refusal) => Err(refusal),
@@ -369,8 +388,12 @@ impl Request {
             Ok(entering) => entering,
             Err(refusal) => {
                 door.count("token", "refused");
-                door.failures.take(address, door.now());
-                return Err(refusal);
+                let is_within = door.failures.take(address, door.now());
+                return Err(if is_within {
+                    refusal
+                } else {
+                    too_many_failures()
+                });
             }
         };
         let upgrade = WebSocketUpgrade::from_request_parts(&mut self.parts, &()).await;
@@ -540,6 +563,11 @@ async fn admitted(door: &Door, claims: &Claims) -> Result<Admitted, Refusal> {
         }
         Err(failure) => Err(failure.into()),
     }
+}
+
+fn too_many_failures() -> Refusal {
+    let text = "Too many failed attempts from this address";
+    Refusal::new(StatusCode::TOO_MANY_REQUESTS, text)
 }
 
 fn invalid(error: TokenError) -> Refusal {
