@@ -3,6 +3,7 @@
 //! Nothing else reads the file. Every key has a default that suits two Pis on a kitchen table, and
 //! [`EXAMPLE`] shows all of them.
 
+pub mod certificate;
 #[cfg(test)]
 mod fuzz;
 pub mod gateway;

@@ -108,6 +108,17 @@ impl World {
         Pi::launch(self.home(name), name, Vec::new(), args).await
     }
 
+    /// Starts a node on loopback that trusts this certificate as other systems trust public ones.
+    ///
+    /// # Errors
+    /// Fails if the node does not get ready.
+    pub async fn start_trusting(&self, name: &str, certificate: &Path) -> anyhow::Result<Pi> {
+        let certificate = certificate.to_str().context("a path in UTF-8")?;
+        let launcher = ["env".to_owned(), format!("SSL_CERT_FILE={certificate}")];
+        let args = listen_args(["/ip4/127.0.0.1/udp/0/quic-v1"].into_iter());
+        Pi::launch(self.home(name), name, launcher.to_vec(), args).await
+    }
+
     /// Starts as many nodes as there are names, the first of which invites the others.
     ///
     /// # Errors

@@ -71,6 +71,23 @@ impl Agents {
         self.order(order, "made").await
     }
 
+    /// Makes a client that believes this certificate and no other.
+    ///
+    /// # Errors
+    /// Fails if the process is gone.
+    pub async fn make_trusting(
+        &mut self,
+        user: &str,
+        url: &str,
+        certificate: &Path,
+    ) -> anyhow::Result<Value> {
+        self.made += 1;
+        let seed = format!("{:02x}", self.made).repeat(32);
+        let order = json!({"do": "new", "as": user, "user": user, "url": url, "seed": seed,
+            "trust": certificate});
+        self.order(order, "made").await
+    }
+
     /// Makes a client that registers, logs in and connects.
     ///
     /// # Errors
@@ -261,6 +278,13 @@ impl Agents {
         };
         let found = tokio::time::timeout(PATIENCE, waiting).await;
         found.with_context(|| format!("no `{kind}`; there were {:?}", self.earlier))?
+    }
+
+    /// Says whether the door itself said something to a client that was not asked for yet.
+    #[must_use]
+    pub fn was_told_anything(&self, client: &str) -> bool {
+        let is_told = |event: &&Value| event["event"] == "system" && event["as"] == client;
+        self.earlier.iter().any(|event| is_told(&event))
     }
 
     /// Says whether a client got nothing but what was asked for already. Ask for something else

@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, Size, Span, value};
+use super::{ConfigError, Size, Span, certificate::CertificateSha256, value};
 use crate::{
     proto::{
         iid::{Index, budget::Limits},
@@ -44,6 +44,9 @@ pub struct SyftServer {
     pub user: UserId,
     /// What it is called here: its users are `user@name`.
     pub name: NodeName,
+    /// The certificate that it has; one that this system trusts if `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<CertificateSha256>,
 }
 
 /// The door for IID and APIntIO clients.
@@ -503,6 +506,11 @@ impl SyftSection {
         if let Some(server) = self.servers.iter().find(|server| !is_url(&server.url)) {
             let expected = "a list of servers, each with a `url` that begins with http:// or \
                             https://, a `user` and a `name`";
+            return Err(value(KEY, expected, &server.url));
+        }
+        let is_plain = |s: &&SyftServer| s.fingerprint.is_some() && s.url.starts_with("http://");
+        if let Some(server) = self.servers.iter().find(is_plain) {
+            let expected = "a `fingerprint` only where the `url` begins with https://";
             return Err(value(KEY, expected, &server.url));
         }
         if self.servers.len() > SYFT_SERVERS_MAX {

@@ -21,6 +21,7 @@
 //! | `GET /v1/clients` | | list of [`ClientReport`](crate::gateway::visit::ClientReport) |
 //! | `DELETE /v1/clients/{client}` | | the same, of those who were sent away: a number, or a name |
 //! | `GET /v1/users` | | list of [`User`](crate::state::post::User): everybody who can be written to |
+//! | `POST /v1/users` | [`Registration`](crate::proto::syft::door::Registration) | [`UserBody`](crate::proto::syft::door::UserBody): who is a user of this node's door |
 //! | `DELETE /v1/users/{user}` | | `null`, once a user of this node's door is gone |
 //! | `POST /v1/reload` | | `null`, once `pimesh.toml` was read again |
 //! | `POST /v1/p2sn/send` | [`NewP2snMessage`] | [`P2snReplied`] |

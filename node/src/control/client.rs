@@ -21,7 +21,10 @@ use crate::{
         DoorReport, iid::upstream::ServerReport, syft::server::ServerReport as SyftServerReport,
         visit::ClientReport,
     },
-    proto::mesh::vouched::Vouched,
+    proto::{
+        mesh::vouched::Vouched,
+        syft::door::{Registration, UserBody},
+    },
     state::{io::Failure, post::User, report},
 };
 
@@ -252,6 +255,14 @@ impl Client {
     /// See [`Self::status`].
     pub async fn users(&self) -> Result<Vec<User>, ClientError> {
         self.get("/v1/users").await
+    }
+
+    /// Makes somebody a user of this node's door, by the rules by which he would register himself.
+    ///
+    /// # Errors
+    /// See [`Self::status`].
+    pub async fn add_user(&self, user: &Registration) -> Result<UserBody, ClientError> {
+        self.call(Method::POST, "/v1/users", Some(user)).await
     }
 
     /// Takes a user of this node's door out, with what waits for him.

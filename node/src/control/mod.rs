@@ -8,6 +8,7 @@
 //! | `limit` | how many connections are open at once |
 //! | `words` | integers out of a stream of text |
 //! | `p2sn` | what is asked about old P2SN clients and servers |
+//! | `syft` | what is asked about the users of Syft, and about Syft servers |
 //! | `client` | what the command line uses |
 
 pub mod api;
@@ -16,6 +17,7 @@ pub mod handle;
 mod limit;
 mod p2sn;
 pub mod server;
+mod syft;
 #[cfg(test)]
 mod tests;
 mod words;

@@ -45,15 +45,11 @@ use super::{
 };
 use crate::{
     files,
-    gateway::{
-        DoorReport, iid::upstream::ServerReport, syft::server::ServerReport as SyftServerReport,
-        visit::ClientReport,
-    },
+    gateway::{DoorReport, iid::upstream::ServerReport, visit::ClientReport},
     proto::iid::Value,
     state::{
         VALUES_MAX,
         io::{Command, Event, Failure, FailureKind, Reply},
-        post::{Ask, Told, User},
         report,
     },
 };
@@ -159,11 +155,9 @@ fn router(handle: NodeHandle) -> Router {
             get(integer_stream).post(publish_stream),
         )
         .merge(super::p2sn::routes())
+        .merge(super::syft::routes())
         .route("/v1/events", get(events))
         .route("/v1/reload", post(reload))
-        .route("/v1/gateways/syft/servers", get(syft_servers))
-        .route("/v1/users", get(users))
-        .route("/v1/users/{user}", delete(forget_user))
         .route("/v1/gateways", get(gateways))
         .route("/v1/gateways/iid/servers", get(iid_servers))
         .route("/v1/clients", get(clients))
@@ -255,22 +249,6 @@ async fn status(State(node): State<NodeHandle>) -> Answer<super::api::Status> {
         Reply::Status(status) => Ok(Json(node.status(*status))),
         other => Err(unexpected(other)),
     }
-}
-
-async fn syft_servers(State(node): State<NodeHandle>) -> Json<Vec<SyftServerReport>> {
-    Json(node.gateways().syft_servers_report())
-}
-
-async fn users(State(node): State<NodeHandle>) -> Answer<Vec<User>> {
-    match node.ask_door(Ask::Everybody).await? {
-        Told::Everybody(users) => Ok(Json(users)),
-        other => Err(unexpected(Reply::Told(other))),
-    }
-}
-
-async fn forget_user(State(node): State<NodeHandle>, UrlPath(user): UrlPath<String>) -> Answer<()> {
-    node.ask_door(Ask::Forget { user }).await?;
-    Ok(Json(()))
 }
 
 async fn reload(State(node): State<NodeHandle>) -> Answer<()> {

@@ -22,6 +22,7 @@
 mod backoff;
 pub mod iid;
 mod p2sn;
+mod pinned;
 pub mod places;
 pub mod syft;
 pub mod tls;

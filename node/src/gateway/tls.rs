@@ -18,7 +18,11 @@ use rustls::{
 use sha2::{Digest, Sha256};
 use tokio_rustls::TlsAcceptor;
 
-use crate::{config::gateway::TlsFiles, files};
+use super::pinned;
+use crate::{
+    config::{certificate::CertificateSha256, gateway::TlsFiles},
+    files,
+};
 
 /// Where in the home folder the node keeps the certificate that it made for the Syft door.
 pub const SYFT_CERTIFICATE: &str = "syft/certificate.pem";
@@ -111,6 +115,11 @@ pub(crate) fn own_names(listen: IpAddr) -> Vec<String> {
         names.push(listen.to_string());
     }
     names
+}
+
+/// Returns how the node speaks TLS with a server that has this certificate.
+pub(crate) fn pinned_client_config(sha256: CertificateSha256) -> Arc<ClientConfig> {
+    pinned::client_config(sha256, provider())
 }
 
 /// Returns the files of a certificate that the node makes for itself, made unless they are there.

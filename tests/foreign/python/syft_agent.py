@@ -75,7 +75,7 @@ def unseal(content, seed, public_key):
 
 
 class Client:
-    def __init__(self, name, user, url, seed, http, insecure):
+    def __init__(self, name, user, url, seed, http, insecure, trust=None):
         self.name = name
         self.user = user
         self.url = url
@@ -85,10 +85,13 @@ class Client:
             self.ssl = ssl.create_default_context()
             self.ssl.check_hostname = False
             self.ssl.verify_mode = ssl.CERT_NONE
+        elif url.startswith("https:"):
+            self.ssl = ssl.create_default_context(cafile=trust)
         self.key = Ed25519PrivateKey.from_private_bytes(seed)
         self.seed = seed
         self.public = self.key.public_key().public_bytes_raw()
         self.token = None
+        self.flood = None
         self.keys = {}
         self.socket = None
         self.reader = None
@@ -249,9 +252,10 @@ class Agent:
                 tell("error", order=line.decode(), error=repr(error))
         await self.http.close()
 
-    async def do_new(self, user, url, seed, insecure=False, **name):
+    async def do_new(self, user, url, seed, insecure=False, trust=None, **name):
         name = name.get("as", user)
-        self.clients[name] = Client(name, user, url, bytes.fromhex(seed), self.http, insecure)
+        seed = bytes.fromhex(seed)
+        self.clients[name] = Client(name, user, url, seed, self.http, insecure, trust)
         tell("made", **{"as": name}, key=b64(self.clients[name].public))
 
     async def do_register(self, **name):
@@ -348,7 +352,10 @@ class Agent:
         headers = dict(headers or {})
         if bearer:
             headers["Authorization"] = "Bearer " + (client.token or "")
-        status, text = await client.request(method, path, body, headers)
+        try:
+            status, text = await client.request(method, path, body, headers)
+        except aiohttp.ClientConnectorCertificateError:
+            status, text = 0, "the certificate is not trusted"
         tell("answer", status=status, text=text)
 
     async def do_serve(self, **name):
@@ -367,6 +374,28 @@ class Agent:
 
         answers = await asyncio.gather(*(ask(number) for number in range(count)))
         tell("answers", answers=answers)
+
+    async def do_flood(self, method, path, body=None, **name):
+        """Makes one request over and over, until it is told to stop; tells when it was refused."""
+        client = self.clients[name["as"]]
+        refused = asyncio.Event()
+        statuses = {}
+
+        async def flood():
+            while True:
+                status, _ = await client.request(method, path, body)
+                statuses[status] = statuses.get(status, 0) + 1
+                if status == 429:
+                    refused.set()
+
+        client.flood = [asyncio.create_task(flood()) for _ in range(8)]
+        await asyncio.wait_for(refused.wait(), 60)
+        tell("refused", statuses=statuses)
+
+    async def do_calm(self, **name):
+        for task in self.clients[name["as"]].flood:
+            task.cancel()
+        tell("calm")
 
     async def do_challenge(self, **name):
         """Logs in step by step: returns a challenge and the signature over it."""

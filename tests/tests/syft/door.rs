@@ -180,18 +180,18 @@ fn order(method: &str, path: &str, body: Value) -> Value {
     json!({"as": "alice", "method": method, "path": path, "body": body})
 }
 
-fn get(path: &str) -> Value {
+pub(super) fn get(path: &str) -> Value {
     order("GET", path, json!(null))
 }
 
-fn post(path: &str, body: Value) -> Value {
+pub(super) fn post(path: &str, body: Value) -> Value {
     order("POST", path, body)
 }
 
 #[tokio::test]
 async fn descriptions_and_presence_are_shown() -> anyhow::Result<()> {
     let world = World::new()?;
-    let (_pi, url) = syft::start(&world, "pi-1", "").await?;
+    let (pi, url) = syft::start(&world, "pi-1", "").await?;
     let mut agents = Agents::start().await?;
     agents.enter("alice", &url).await?;
     agents.make("bob", &url).await?;
@@ -213,6 +213,10 @@ async fn descriptions_and_presence_are_shown() -> anyhow::Result<()> {
 
     let (_, active) = agents.http(get("/active-users")).await?;
     assert_eq!(active, r#"{"online":["pi-1","alice"],"offline":["bob"]}"#);
+
+    let _pi = pi.restart().await?;
+    let (_, texts) = agents.http(get("/user/descriptions/alice")).await?;
+    assert_eq!(texts, r#"["cooks","knows Überlingen"]"#);
     Ok(())
 }
 
@@ -246,6 +250,54 @@ async fn who_was_away_gets_every_message_in_order_and_once() -> anyhow::Result<(
     agents.connect("alice").await?;
     agents.send("alice", "bob", "last").await?;
     assert_eq!(agents.text("bob").await?.0, "last", "nothing comes twice");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_waits_and_what_comes_meanwhile_is_one_row_in_order() -> anyhow::Result<()> {
+    const COUNT: usize = 600;
+    let world = World::new()?;
+    let limits = "[gateway.syft.limits]\nframes_per_second = 1000\nframes_burst = 1000";
+    let (pi, url) = syft::start(&world, "pi-1", limits).await?;
+    let mut sending = Agents::start().await?;
+    let mut agents = Agents::start().await?;
+    sending.enter("alice", &url).await?;
+    agents
+        .make_with("bob", "bob", &url, &"77".repeat(32))
+        .await?;
+    agents.register("bob").await?;
+    agents.login("bob").await?;
+    let coming = async {
+        pi.wait_until("some wait", || async {
+            let users = pi.client.users().await?;
+            let bob = users.iter().find(|user| user.user == "bob");
+            Ok(bob.filter(|bob| bob.waiting >= 50).map(|_| ()))
+        })
+        .await?;
+        agents.connect("bob").await?;
+        agents.texts("bob", COUNT).await
+    };
+    let (sent, texts) = tokio::join!(sending.send_many("alice", "bob", COUNT), coming);
+    sent?;
+    let expected: Vec<String> = (0..COUNT).map(|n| format!("n {n}")).collect();
+    assert_eq!(texts?, expected);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_whose_url_ends_with_a_slash_gets_in() -> anyhow::Result<()> {
+    let world = World::new()?;
+    let (_pi, url) = syft::start(&world, "pi-1", "").await?;
+    let mut agents = Agents::start().await?;
+    let url = format!("{url}/");
+    for user in ["alice", "bob"] {
+        agents.make(user, &url).await?;
+        assert_eq!(agents.register(user).await?["status"], 201);
+        assert_eq!(agents.login(user).await?["status"], 200);
+        agents.connect(user).await?;
+    }
+    agents.send("alice", "bob", "//").await?;
+    assert_eq!(agents.text("bob").await?.0, "//");
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! A node as a client of a Syft server: the server is another mesh's door, and a hostile one.
 
 use anyhow::{Context, ensure};
+use pimesh_node::proto::syft::PublicKey;
 use pimesh_tests::{
     Pi, World, eventually, pimesh,
     syft::{self, Agents},
@@ -12,7 +13,7 @@ use tokio::{
 };
 
 /// Waits until the node's connection to its server is in this state.
-async fn wait_for_state(pi: &Pi, wanted: &str) -> anyhow::Result<String> {
+pub(super) async fn wait_for_state(pi: &Pi, wanted: &str) -> anyhow::Result<String> {
     eventually("a server's state", async || {
         let servers = pi.client.syft_servers().await?;
         let server = servers.iter().find(|server| server.state == wanted);
@@ -40,6 +41,16 @@ async fn a_node_writes_and_reads_as_a_user_of_a_foreign_server() -> anyhow::Resu
     agents.enter("alice", &url).await?;
     connect(&pi, &url, "kitchen").await?;
     wait_for_state(&pi, "connected").await?;
+
+    // It is there with its messaging key, and not with the key of its peer id.
+    let users = server.client.users().await?;
+    let there = users.iter().find(|user| user.user == "kitchen");
+    let key = &there.expect("registered").key;
+    let users = pi.client.users().await?;
+    let own = users.iter().find(|user| user.is_node).expect("itself");
+    assert_eq!(*key, own.key);
+    let peer = pi.client.status().await?.node.peer_id.to_bytes();
+    assert!(!peer.ends_with(PublicKey::from_base64(key)?.as_bytes()));
 
     let (code, _, err) = pimesh(&pi.home, &["send", "alice@hub", "tea?", "--wait"]).await?;
     assert_eq!(code, 0, "{err}");

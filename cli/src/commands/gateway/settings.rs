@@ -72,6 +72,9 @@ pub(super) fn connect_syft(home: &Path, server: &SyftServer) -> anyhow::Result<(
         entry.insert("url", server.url.as_str().into());
         entry.insert("user", server.user.as_str().into());
         entry.insert("name", server.name.as_str().into());
+        if let Some(sha256) = &server.fingerprint {
+            entry.insert("fingerprint", sha256.to_string().into());
+        }
         servers.push(entry);
         Ok(())
     })

@@ -1,11 +1,19 @@
 //! `pimesh gateway syft`
 
+use std::{fs::File, io::Read, path::PathBuf, str::FromStr};
+
 use anyhow::Context;
 use clap::Subcommand;
 use pimesh_node::{
-    config::gateway::SyftServer,
+    config::{certificate::CertificateSha256, gateway::SyftServer},
     gateway::{syft::server::ServerReport, tls},
-    proto::{mesh::NodeName, syft::UserId},
+    proto::{
+        mesh::NodeName,
+        syft::{
+            KEY_FILE_BYTES_MAX, KeyFileError, PublicKey, UserId,
+            door::{Registration, UserBody},
+        },
+    },
     state::post::User,
 };
 
@@ -16,6 +24,25 @@ use crate::{commands::Global, output};
 pub(super) enum Syft {
     /// List everybody who can be written to: users of all doors, and the nodes themselves
     Users,
+    /// Make somebody a user of this node's door, also if `open_registration` is off
+    ///
+    /// He logs in with the private half of the key. The rules are those of a registration: a name
+    /// that means somebody already is refused, and the same name with the same key changes nothing.
+    #[command(
+        after_help = "Example:\n  pimesh gateway syft add alice@example.org --key @websocket_public.pem\n  \
+                            pimesh gateway syft add bob --title \"Bob B.\" \\\n    \
+                            --key Gb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE="
+    )]
+    Add {
+        /// The user
+        user: UserId,
+        /// His public key: base64 or hexadecimal of 32 bytes; or @FILE with that, or with PEM
+        #[arg(long, value_name = "KEY|@FILE")]
+        key: Key,
+        /// His name for people [default: the user]
+        #[arg(long, value_name = "TEXT")]
+        title: Option<String>,
+    },
     /// Take a user of this node's door out, with the messages that wait for him
     ///
     /// His name can then be registered with another key. Other nodes refuse that key until somebody
@@ -28,6 +55,15 @@ pub(super) enum Syft {
     ///
     /// Its messages come into the inbox as `user@server`, and `pimesh send user@server` writes to
     /// its users. The node stays connected, also after a restart.
+    ///
+    /// The certificate of an https server has to be one that this system trusts. One that a server
+    /// made for itself is trusted by its SHA-256; at another pimesh node
+    /// `pimesh gateway syft fingerprint` prints it.
+    #[command(
+        after_help = "Example:\n  pimesh gateway syft connect https://syft.example.org --user kitchen\n  \
+                            pimesh gateway syft connect https://192.168.1.20:8765 --user kitchen --name pi-2 \\\n    \
+                            --fingerprint 5d41402abc4b2a76b9719d911017c5925d41402abc4b2a76b9719d911017c592"
+    )]
     Connect {
         /// Where it is: https://…, or http://…
         url: String,
@@ -37,6 +73,9 @@ pub(super) enum Syft {
         /// What the server is called here [default: its host]
         #[arg(long, value_name = "NAME")]
         name: Option<NodeName>,
+        /// The SHA-256 of its certificate, if this system does not trust it
+        #[arg(long, value_name = "SHA256")]
+        fingerprint: Option<CertificateSha256>,
     },
     /// List the Syft servers that this node is a client of
     List,
@@ -53,16 +92,45 @@ impl Syft {
     pub(super) async fn run(self, global: &Global) -> anyhow::Result<()> {
         match self {
             Self::Users => show(global, &global.client()?.users().await?),
+            Self::Add { user, key, title } => {
+                let registration = Registration {
+                    username: title.unwrap_or_else(|| user.to_string()),
+                    user_id: user.to_string(),
+                    public_key: key.read()?.to_base64(),
+                };
+                let added = global.client()?.add_user(&registration).await?;
+                if global.json {
+                    return output::json(&added);
+                }
+                let UserBody {
+                    user_id,
+                    public_key,
+                    ..
+                } = added;
+                output::line(format!(
+                    "{user_id} is a user of this door, with the key {public_key}"
+                ))
+            }
             Self::Forget { user } => {
                 global.client()?.forget_user(&user).await?;
                 output::line(format!("{user} is no user of this door any more"))
             }
-            Self::Connect { url, user, name } => {
+            Self::Connect {
+                url,
+                user,
+                name,
+                fingerprint,
+            } => {
                 let name = match name {
                     Some(name) => name,
                     None => host_of(&url)?,
                 };
-                let server = SyftServer { url, user, name };
+                let server = SyftServer {
+                    url,
+                    user,
+                    name,
+                    fingerprint,
+                };
                 settings::connect_syft(&global.home()?, &server)?;
                 reload(&global.client()?).await?;
                 output::line(format!(
@@ -83,6 +151,42 @@ impl Syft {
                 output::line(sha256)
             }
         }
+    }
+}
+
+/// A public key, or where it is.
+#[derive(Clone, Debug)]
+pub(super) enum Key {
+    Given(Box<PublicKey>),
+    File(PathBuf),
+}
+
+impl FromStr for Key {
+    type Err = KeyFileError;
+
+    fn from_str(text: &str) -> Result<Self, KeyFileError> {
+        match text.strip_prefix('@') {
+            Some(path) => Ok(Self::File(path.into())),
+            None => PublicKey::from_key_file(text).map(|key| Self::Given(Box::new(key))),
+        }
+    }
+}
+
+impl Key {
+    fn read(self) -> anyhow::Result<PublicKey> {
+        let path = match self {
+            Self::Given(key) => return Ok(*key),
+            Self::File(path) => path,
+        };
+        let read = || {
+            let mut text = String::new();
+            // One byte more tells a file that is too long.
+            File::open(&path)?
+                .take(KEY_FILE_BYTES_MAX as u64 + 1)
+                .read_to_string(&mut text)?;
+            anyhow::Ok(PublicKey::from_key_file(&text)?)
+        };
+        read().with_context(|| format!("read the key file {}", path.display()))
     }
 }
 

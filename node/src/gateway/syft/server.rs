@@ -1,12 +1,16 @@
 //! The node as a client of a Syft server, its own kind or the old one (`proto-specs/syft.md`,
 //! sections 5, 6 and 9).
 //!
+//! `site` asks over HTTP and opens the WebSocket.
+//!
 //! One task for each server: register, log in, connect, and then letters both ways, until the
 //! connection ends; then again after a wait with full jitter. The messaging key answers the login,
 //! and only a challenge that is base64 of exactly 32 bytes; libp2p's key never does. What waits for
 //! a server is in the outbox. A message that goes out again after a lost connection is the same to
 //! the byte, because its envelope is sealed with chance that is made of its id and the key; so the
 //! server, and whoever reads there, can tell a repetition.
+
+mod site;
 
 use std::{
     collections::BTreeMap,
@@ -15,32 +19,26 @@ use std::{
 };
 
 use futures::{SinkExt, StreamExt};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::{Method, Request, StatusCode, body::Bytes};
-use hyper_util::rt::TokioIo;
+use hyper::{StatusCode, body::Bytes};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
     sync::broadcast::{Receiver, error::RecvError},
     time::timeout,
 };
-use tokio_tungstenite::{
-    Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
-    tungstenite::{self, Message, protocol::WebSocketConfig},
-};
+use tokio_tungstenite::tungstenite::{self, Message};
 use zeroize::Zeroizing;
 
+use self::site::{Ended, Site, Socket, encoded, parsed};
 use crate::{
     NodeHandle,
     config::gateway::SyftServer,
-    gateway::{backoff::Backoff, tls},
+    gateway::backoff::Backoff,
     identity::random,
     proto::syft::{
-        self, FRAME_BYTES_MAX, PublicKey, SigningKey, Trust, UserId,
+        self, PublicKey, SigningKey, Trust, UserId,
         door::{ChallengeBody, Login, Registration, TokenBody, UserBody, answer_challenge},
         letter::{Fingerprint, Letter},
     },
@@ -50,18 +48,12 @@ use crate::{
     },
 };
 
-/// How long a request, or a connection, may take.
-const REQUEST_TIME: Duration = Duration::from_secs(20);
-
 /// How long a server may take to read what it is sent, or to answer a ping behind it.
 const WRITE_TIME: Duration = Duration::from_secs(10);
 
 /// How often the server is asked whether it is there, and how long it may be silent.
 const PING_INTERVAL: Duration = Duration::from_secs(25);
 const SILENCE_MAX: Duration = Duration::from_secs(70);
-
-/// Longest answer of HTTP that is read, in bytes.
-const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
 /// Messages in a second: the old server drops what is faster, without storing it.
 const SEND_INTERVAL: Duration = Duration::from_millis(210);
@@ -82,15 +74,11 @@ pub struct ServerReport {
     pub reason: Option<String>,
 }
 
-/// A connection that ended, or was not to be had.
-enum Ended {
-    /// It may be better later.
-    Later(String),
-    /// It will not be better by itself.
-    Refused(String),
+/// Keys of the server's users, asked for once on each connection.
+struct Keys {
+    site: Site,
+    known: BTreeMap<UserId, Option<PublicKey>>,
 }
-
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// A server that this node is a client of.
 pub(crate) struct Server {
@@ -128,10 +116,10 @@ impl Server {
             self.set("connecting", None);
             let begun = Instant::now();
             let reason = match self.connect().await {
-                Ok(socket) => {
+                Ok((site, socket)) => {
                     self.set("connected", None);
                     tracing::info!(server = %self.config.name, "connected to the Syft server");
-                    self.relay(socket).await
+                    self.relay(site, socket).await
                 }
                 Err(Ended::Later(reason)) => reason,
                 Err(Ended::Refused(reason)) => {
@@ -154,7 +142,8 @@ impl Server {
     }
 
     /// Registers, logs in and connects.
-    async fn connect(&self) -> Result<Socket, Ended> {
+    async fn connect(&self) -> Result<(Site, Socket), Ended> {
+        let site = Site::new(&self.config)?;
         let user_id = self.config.user.to_string();
         let registration = Registration {
             user_id: user_id.clone(),
@@ -162,52 +151,32 @@ impl Server {
             public_key: self.key.public().to_base64(),
         };
         // Registered before is as good; the login tells whether with this key.
-        self.post("/auth/register", &registration).await?;
+        site.post("/auth/register", &registration).await?;
         let login = Login {
             user_id: user_id.clone(),
             signature: None,
         };
-        let challenge: ChallengeBody = parsed(self.post("/auth/login", &login).await?)?;
+        let challenge: ChallengeBody = parsed(site.post("/auth/login", &login).await?)?;
         let signature = answer_challenge(&challenge.challenge, &self.key)
             .map_err(|error| Ended::Refused(error.to_string()))?;
         let login = Login {
             user_id,
             signature: Some(signature),
         };
-        let answer = self.post("/auth/login?verify=true", &login).await?;
+        let answer = site.post("/auth/login?verify=true", &login).await?;
         let TokenBody { token } = parsed(answer)?;
         let token = Zeroizing::new(token);
-        self.open(&token).await
-    }
-
-    async fn open(&self, token: &str) -> Result<Socket, Ended> {
-        let limits = WebSocketConfig::default()
-            .max_message_size(Some(FRAME_BYTES_MAX))
-            .max_frame_size(Some(FRAME_BYTES_MAX));
-        let base = self
-            .config
-            .url
-            .trim_end_matches('/')
-            .replacen("http", "ws", 1);
-        let url = format!("{base}/ws?token={token}");
-        let connector = Connector::Rustls(tls::client_config());
-        let opening = connect_async_tls_with_config(&url, Some(limits), true, Some(connector));
-        match timeout(REQUEST_TIME, opening).await {
-            Ok(Ok((socket, _))) => Ok(socket),
-            // With a new login the next attempt may be taken. The error must not show the URL.
-            Ok(Err(tungstenite::Error::Http(answer))) => {
-                Err(Ended::Later(format!("/ws answered {}", answer.status())))
-            }
-            Ok(Err(tungstenite::Error::Io(error))) => Err(Ended::Later(error.to_string())),
-            Ok(Err(_)) => Err(Ended::Later("no WebSocket was to be had".to_owned())),
-            Err(_) => Err(Ended::Later("connecting took too long".to_owned())),
-        }
+        let socket = site.socket(&token).await?;
+        Ok((site, socket))
     }
 
     /// Passes messages both ways; returns why the connection ended.
-    async fn relay(&self, mut socket: Socket) -> String {
+    async fn relay(&self, site: Site, mut socket: Socket) -> String {
         let mut events = self.node.events();
-        let mut keys = BTreeMap::new();
+        let mut keys = Keys {
+            site,
+            known: BTreeMap::new(),
+        };
         let mut heard = Instant::now();
         let mut ping = tokio::time::interval(PING_INTERVAL);
         loop {
@@ -251,11 +220,7 @@ impl Server {
 
     /// Sends what waits, each message behind the pong of the one before: what the server has not
     /// read goes again on the next connection.
-    async fn send_waiting(
-        &self,
-        socket: &mut Socket,
-        keys: &mut BTreeMap<UserId, Option<PublicKey>>,
-    ) -> Result<(), String> {
+    async fn send_waiting(&self, socket: &mut Socket, keys: &mut Keys) -> Result<(), String> {
         loop {
             let server = self.config.name.clone();
             let ask = Ask::Server(ToServer::Fetch { server });
@@ -293,7 +258,7 @@ impl Server {
         &self,
         socket: &mut Socket,
         message: &Fetched,
-        keys: &mut BTreeMap<UserId, Option<PublicKey>>,
+        keys: &mut Keys,
     ) -> Result<(), String> {
         let mark = Bytes::copy_from_slice(&message.id.0);
         write(socket, Message::Ping(mark.clone())).await?;
@@ -330,7 +295,7 @@ impl Server {
     async fn heard(
         &self,
         frame: Option<Result<Message, tungstenite::Error>>,
-        keys: &mut BTreeMap<UserId, Option<PublicKey>>,
+        keys: &mut Keys,
     ) -> Result<(), String> {
         let bytes = match frame {
             Some(Ok(Message::Text(text))) => text.as_bytes().to_vec(),
@@ -361,7 +326,7 @@ impl Server {
     async fn opened(
         &self,
         bytes: &[u8],
-        keys: &mut BTreeMap<UserId, Option<PublicKey>>,
+        keys: &mut Keys,
     ) -> Result<Option<(UserId, String, Fingerprint)>, String> {
         let refuse = |why| {
             self.node.tell(Event::Refused {
@@ -400,18 +365,14 @@ impl Server {
     }
 
     /// Asks the server for a user's key, and the state whether it is the pinned one.
-    async fn key_of(
-        &self,
-        user: &UserId,
-        keys: &mut BTreeMap<UserId, Option<PublicKey>>,
-    ) -> Result<Option<PublicKey>, String> {
+    async fn key_of(&self, user: &UserId, keys: &mut Keys) -> Result<Option<PublicKey>, String> {
         /// Keys that are remembered for one connection.
         const KEYS_MAX: usize = 4096;
-        if let Some(key) = keys.get(user) {
+        if let Some(key) = keys.known.get(user) {
             return Ok(*key);
         }
         let path = format!("/auth/users/{}", encoded(user.as_str()));
-        let (status, bytes) = match self.request(Method::GET, &path, Bytes::new()).await {
+        let (status, bytes) = match keys.site.get(&path).await {
             Ok(answer) => answer,
             Err(Ended::Later(reason) | Ended::Refused(reason)) => return Err(reason),
         };
@@ -429,109 +390,10 @@ impl Server {
         let Ok(Told::Pinned(key)) = self.node.ask_door(Ask::Server(pin)).await else {
             return Err("the node is stopping".to_owned());
         };
-        if keys.len() < KEYS_MAX {
-            keys.insert(user.clone(), key);
+        if keys.known.len() < KEYS_MAX {
+            keys.known.insert(user.clone(), key);
         }
         Ok(key)
-    }
-
-    async fn post(&self, path: &str, body: &impl Serialize) -> Result<(StatusCode, Bytes), Ended> {
-        let body = serde_json::to_vec(body).expect("texts are JSON");
-        self.request(Method::POST, path, body.into()).await
-    }
-
-    async fn request(
-        &self,
-        method: Method,
-        path: &str,
-        body: Bytes,
-    ) -> Result<(StatusCode, Bytes), Ended> {
-        let later = |what: &dyn std::fmt::Display| Ended::Later(what.to_string());
-        let (secure, rest) = match self.config.url.split_once("://") {
-            Some(("https", rest)) => (true, rest),
-            Some((_, rest)) => (false, rest),
-            None => return Err(Ended::Refused("the URL is none".to_owned())),
-        };
-        let (authority, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-        let prefix = prefix.trim_end_matches('/');
-        let path = if prefix.is_empty() {
-            path.to_owned()
-        } else {
-            format!("/{prefix}{path}")
-        };
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", authority)
-            .header("content-type", "application/json")
-            .body(Full::new(body))
-            .map_err(|error| Ended::Refused(error.to_string()))?;
-        let port = if secure { 443 } else { 80 };
-        let has_port = authority
-            .rsplit_once(':')
-            .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-        let address = if has_port {
-            authority.to_owned()
-        } else {
-            format!("{authority}:{port}")
-        };
-        let answering = async {
-            let stream = TcpStream::connect(&address).await.map_err(|e| later(&e))?;
-            if !secure {
-                return ask(stream, request).await;
-            }
-            let host = if has_port {
-                authority
-                    .rsplit_once(':')
-                    .map_or(authority, |(host, _)| host)
-            } else {
-                authority
-            };
-            let name = host.trim_matches(['[', ']']).to_owned();
-            let name = rustls::pki_types::ServerName::try_from(name);
-            let name = name.map_err(|error| Ended::Refused(error.to_string()))?;
-            let connector = tokio_rustls::TlsConnector::from(tls::client_config());
-            let stream = connector.connect(name, stream).await;
-            ask(stream.map_err(|e| later(&e))?, request).await
-        };
-        let late = |_| Ended::Later("the server took too long".to_owned());
-        timeout(REQUEST_TIME, answering).await.map_err(late)?
-    }
-}
-
-/// Makes one request on a connection of its own.
-async fn ask(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    request: Request<Full<Bytes>>,
-) -> Result<(StatusCode, Bytes), Ended> {
-    let later = |error: hyper::Error| Ended::Later(error.to_string());
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(later)?;
-    let driving = tokio::spawn(connection);
-    let answer = sender.send_request(request).await.map_err(later)?;
-    let status = answer.status();
-    let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX)
-        .collect()
-        .await;
-    driving.abort();
-    let body = body.map_err(|error| Ended::Later(error.to_string()))?;
-    Ok((status, body.to_bytes()))
-}
-
-/// Reads an answer. What the server refuses will be refused again; what it cannot do now may work
-/// later.
-fn parsed<T: DeserializeOwned>((status, bytes): (StatusCode, Bytes)) -> Result<T, Ended> {
-    if status == StatusCode::OK {
-        let wrong = |_| Ended::Later("the server's answer is not what is expected".to_owned());
-        return serde_json::from_slice(&bytes).map_err(wrong);
-    }
-    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(200)]);
-    let text = format!("the login was answered {status}: {}", text.trim());
-    if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS {
-        Err(Ended::Refused(text))
-    } else {
-        Err(Ended::Later(text))
     }
 }
 
@@ -540,44 +402,5 @@ async fn write(socket: &mut Socket, message: Message) -> Result<(), String> {
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) => Err("the connection broke".to_owned()),
         Err(_) => Err("the server does not read".to_owned()),
-    }
-}
-
-/// Encodes a path parameter: everything but letters, digits and `-._~`.
-fn encoded(text: &str) -> String {
-    let mut path = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            path.push(char::from(byte));
-        } else {
-            path.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    path
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_user_id_stands_in_a_path_so_that_it_is_decoded_once() {
-        assert_eq!(encoded("bob+x@example.org"), "bob%2Bx%40example.org");
-        assert_eq!(encoded("bób/%"), "b%C3%B3b%2F%25");
-    }
-
-    #[test]
-    fn what_a_server_refuses_is_not_tried_again_and_what_it_cannot_do_is() {
-        let parsed = |status| parsed::<TokenBody>((status, Bytes::new()));
-        for status in [StatusCode::UNAUTHORIZED, StatusCode::BAD_REQUEST] {
-            assert!(matches!(parsed(status), Err(Ended::Refused(_))), "{status}");
-        }
-        for status in [
-            StatusCode::TOO_MANY_REQUESTS,
-            StatusCode::BAD_GATEWAY,
-            StatusCode::OK,
-        ] {
-            assert!(matches!(parsed(status), Err(Ended::Later(_))), "{status}");
-        }
     }
 }

@@ -258,3 +258,25 @@ fn what_an_agent_is_asked_is_one_frame_and_what_it_answers_is_read() {
         is_one
     });
 }
+
+#[test]
+fn a_key_file_is_one_key_or_none() {
+    let base64 = receiver().public().to_base64();
+    let mut der = hex::decode("302a300506032b6570032100").expect("hexadecimal digits");
+    der.extend(receiver().public().as_bytes());
+    let body = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, der);
+    let pem = format!("-----BEGIN PUBLIC KEY-----\n{body}\n-----END PUBLIC KEY-----\n");
+    let hex = hex::encode(receiver().public().as_bytes());
+    let corpus = bytes_of([base64, pem, hex.repeat(2), hex]);
+    fuzz(bolero::check!(), &corpus, |bytes| {
+        let Ok(text) = std::str::from_utf8(bytes) else {
+            return false;
+        };
+        let Ok(key) = PublicKey::from_key_file(text) else {
+            return false;
+        };
+        assert_eq!(PublicKey::from_key_file(&key.to_base64()), Ok(key));
+        assert_eq!(PublicKey::from_base64(&key.to_base64()), Ok(key));
+        true
+    });
+}

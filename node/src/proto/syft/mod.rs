@@ -6,6 +6,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `identity` | Ed25519 keys, and the X25519 keys that follow from them |
+//! | `key_file` | public keys as the programs of Syft keep them in files |
 //! | `envelope` | the five members that hide a text |
 //! | `time` | times as texts, and the two numbers that may have been signed |
 //! | `message` | the JSON message, its signature, and what a receiver makes of it |
@@ -18,6 +19,7 @@ pub mod door;
 mod envelope;
 pub mod forward;
 mod identity;
+mod key_file;
 pub mod letter;
 mod message;
 mod time;
@@ -29,6 +31,7 @@ mod fuzz;
 pub use self::{
     envelope::{EnvelopeError, Opener, SealChance, Sealer, check_envelope, open, seal},
     identity::{KeyError, PublicKey, SigningKey, WrongSignature},
+    key_file::{KEY_FILE_BYTES_MAX, KeyFileError},
     message::{FRAME_BYTES_MAX, FrameError, Message, Received, Trust, receive},
     time::Timestamp,
     user::{

@@ -1,0 +1,65 @@
+//! What is asked about the users of Syft, and about the Syft servers that this node is a client of.
+
+use axum::{
+    Json, Router,
+    extract::{Path as UrlPath, State},
+    routing::{delete, get},
+};
+
+use super::{
+    handle::NodeHandle,
+    server::{Answer, Posted, unexpected},
+};
+use crate::{
+    gateway::syft::server::ServerReport,
+    proto::syft::door::{Registration, UserBody},
+    state::{
+        io::{Failure, Reply},
+        post::{Ask, Told, User},
+    },
+};
+
+pub(super) fn routes() -> Router<NodeHandle> {
+    Router::new()
+        .route("/v1/gateways/syft/servers", get(servers))
+        .route("/v1/users", get(users).post(add))
+        .route("/v1/users/{user}", delete(forget))
+}
+
+async fn servers(State(node): State<NodeHandle>) -> Json<Vec<ServerReport>> {
+    Json(node.gateways().syft_servers_report())
+}
+
+async fn users(State(node): State<NodeHandle>) -> Answer<Vec<User>> {
+    match node.ask_door(Ask::Everybody).await? {
+        Told::Everybody(users) => Ok(Json(users)),
+        other => Err(unexpected(Reply::Told(other))),
+    }
+}
+
+/// Registers a user as he would do it himself, also at a door that lets nobody register.
+async fn add(
+    State(node): State<NodeHandle>,
+    Posted(registration): Posted<Registration>,
+) -> Answer<UserBody> {
+    let user = registration.check();
+    let user = user.map_err(|error| Failure::bad_request(error.to_string()))?;
+    let name = user.id.clone();
+    node.ask_door(Ask::Register { user }).await?;
+    let local = Ask::Local { name: name.clone() };
+    match node.ask_door(local).await? {
+        Told::Found(Some(found)) => Ok(Json(UserBody {
+            user_id: name.to_string(),
+            username: found.title,
+            public_key: found.key.to_base64(),
+        })),
+        // Somebody took him out at the same time.
+        Told::Found(None) => Err(Failure::not_found(format!("`{name}` was taken out")).into()),
+        other => Err(unexpected(Reply::Told(other))),
+    }
+}
+
+async fn forget(State(node): State<NodeHandle>, UrlPath(user): UrlPath<String>) -> Answer<()> {
+    node.ask_door(Ask::Forget { user }).await?;
+    Ok(Json(()))
+}
