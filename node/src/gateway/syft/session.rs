@@ -146,7 +146,7 @@ impl Session {
             tokio::select! {
                 biased;
                 Some(result) = posting.next() => self.posted(result),
-                () = tokio::time::sleep(ready_in), if may_post => {
+                () = wait(ready_in), if may_post => {
                     bucket.take(self.door.now());
                     if let Some((bytes, _taken)) = queue.pop_front()
                         && let Some(ask) = self.letter(&bytes)
@@ -365,6 +365,13 @@ impl Session {
             End::Refused(_, why) => self.entry.visit.refuse(why),
             End::Closing => self.entry.visit.leave("gateway_closed"),
         }
+    }
+}
+
+/// Waits. A sleep of no length would last until the timer's next millisecond.
+async fn wait(time: Duration) {
+    if !time.is_zero() {
+        tokio::time::sleep(time).await;
     }
 }
 
