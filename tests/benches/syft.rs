@@ -9,7 +9,7 @@
 mod driver;
 pub(crate) mod relay;
 
-use std::{net::SocketAddr, process::Stdio, time::Duration};
+use std::{collections::HashSet, net::SocketAddr, process::Stdio, time::Duration};
 
 use anyhow::Context;
 use futures::{SinkExt, StreamExt, future::try_join_all, stream::SplitStream};
@@ -25,7 +25,7 @@ use tokio::{
     time::Instant,
 };
 
-use self::driver::{Http, Socket, User, heard};
+use self::driver::{Http, Letter, Socket, User, heard, refused};
 use crate::{
     child::Child,
     machine,
@@ -50,8 +50,8 @@ const WINDOW: usize = 256;
 /// Letters sent one after the other, in one round.
 const SINGLE: usize = 300;
 
-/// Users that write at a modest rate, each to the next.
-const MODEST: usize = 50;
+/// Pairs of users, one of whom writes to the other at a modest rate.
+const MODEST: usize = 25;
 
 /// How often each of them writes, and how many letters.
 const MODEST_INTERVAL: Duration = Duration::from_millis(100);
@@ -77,6 +77,9 @@ struct Subject {
     ways: Ways,
     /// The Rust relay has no login.
     has_login: bool,
+    /// Pairs that have not written yet: what a client did not confirm before it went is delivered
+    /// to it again, and would be taken for what is measured.
+    fresh: Vec<[User; 2]>,
     rates: Vec<f64>,
     single: Vec<f64>,
     modest: Vec<f64>,
@@ -118,15 +121,7 @@ async fn speed(report: &mut Report, flush: f64) -> anyhow::Result<()> {
     }
     let (_python, in_python) = python_relay().await?;
     let (_rust, in_rust) = rust_relay().await?;
-    let subject = |name, from, to, has_login| Subject {
-        name,
-        ways: Ways { from, to },
-        has_login,
-        rates: Vec::new(),
-        single: Vec::new(),
-        modest: Vec::new(),
-        logins: Vec::new(),
-    };
+    let subject = |name, from, to, has_login| Subject::new(name, Ways { from, to }, has_login);
     let mut subjects = [
         subject("one door", first, first, true),
         subject("two doors", first, second, true),
@@ -166,7 +161,7 @@ fn compare(report: &mut Report, subjects: &[Subject; 4], flush: f64) {
         let most = Target::AtMost(flushes * flush + 1500.0);
         let target = (flushes > 0.0).then_some(most);
         report.times(&what, subject.single.clone(), [target, None]);
-        let what = format!("{}: {MODEST} users at 10/s each", subject.name);
+        let what = format!("{}: {MODEST} pairs at 10/s each", subject.name);
         report.times(&what, subject.modest.clone(), [None; 2]);
     }
     let [ours, theirs] = [one, python].map(|subject| {
@@ -181,73 +176,93 @@ fn compare(report: &mut Report, subjects: &[Subject; 4], flush: f64) {
 }
 
 impl Subject {
-    /// Registers everybody, each at his door, and waits until both doors know both.
+    fn new(name: &'static str, ways: Ways, has_login: bool) -> Self {
+        let prefix = name.replace(' ', "-").to_lowercase();
+        let pair = |number| ["from", "to"].map(|way| User::new(format!("{number}-{way}-{prefix}")));
+        Self {
+            name,
+            ways,
+            has_login,
+            fresh: (0..ROUNDS * (2 + MODEST)).map(pair).collect(),
+            rates: Vec::new(),
+            single: Vec::new(),
+            modest: Vec::new(),
+            logins: Vec::new(),
+        }
+    }
+
+    /// Registers everybody, each at his door, and waits until both doors know all.
     async fn prepare(&self, doors: [&Pi; 2]) -> anyhow::Result<()> {
         if !self.has_login {
             return Ok(());
         }
-        for (place, at) in [(0, self.ways.from), (1, self.ways.to)] {
+        for (place, at) in [self.ways.from, self.ways.to].into_iter().enumerate() {
             let mut http = Http::open(at).await?;
-            for user in self.users(place) {
-                user.register(&mut http).await?;
+            for pair in &self.fresh {
+                pair[place].register(&mut http).await?;
             }
         }
         if self.ways.from == self.ways.to {
             return Ok(());
         }
-        for (pi, place) in doors.into_iter().zip([1, 0]) {
-            for user in self.users(place) {
-                pi.wait_until("knowing the other's users", || async {
-                    let users = pi.client.users().await?;
-                    Ok(users.iter().any(|known| known.name == user.name).then_some(()))
-                })
-                .await?;
-            }
+        for (door, place) in doors.into_iter().zip([1, 0]) {
+            door.wait_until("knowing the users of the other", || async {
+                let users = door.client.users().await?;
+                let known: HashSet<&str> = users.iter().map(|user| user.name.as_str()).collect();
+                let knows = |pair: &[User; 2]| known.contains(pair[place].name.as_str());
+                Ok(self.fresh.iter().all(knows).then_some(()))
+            })
+            .await?;
         }
         Ok(())
     }
 
-    /// Returns the users of one place: 0 where letters come from, 1 where they go.
-    fn users(&self, place: usize) -> Vec<User> {
-        let prefix = self.name.replace(' ', "-").to_lowercase();
-        let numbers = (0..MODEST).filter(|number| number % 2 == place);
-        let user = |number| User::new(format!("{number}-{prefix}"));
-        numbers.map(user).collect()
-    }
-
     async fn round(&mut self) -> anyhow::Result<()> {
-        let [from, to] = [0, 1].map(|place| self.users(place));
-        let (alice, bob) = (&from[0], &to[0]);
-        let letters = alice.letters(bob, LETTERS);
-        let sockets = self.connected(alice, bob).await?;
+        let (sockets, letters) = self.pair(LETTERS).await?;
         self.rates.push(flat_out(sockets, letters).await?);
-        let letters = alice.letters(bob, SINGLE);
-        let sockets = self.connected(alice, bob).await?;
+        let (sockets, letters) = self.pair(SINGLE).await?;
         self.single.extend(one_at_a_time(sockets, letters).await?);
         let mut pairs = Vec::new();
-        for (number, (from, to)) in from.iter().zip(&to).enumerate() {
-            let sockets = self.connected(from, to).await?;
-            let letters = from.letters(to, MODEST_LETTERS);
-            let phase = MODEST_INTERVAL * u32::try_from(number)? / u32::try_from(MODEST / 2)?;
+        for number in 0..MODEST {
+            let (sockets, letters) = self.pair(MODEST_LETTERS).await?;
+            let phase = MODEST_INTERVAL * u32::try_from(number)? / u32::try_from(MODEST)?;
             pairs.push(paced(sockets, letters, phase));
         }
         self.modest.extend(try_join_all(pairs).await?.concat());
         if self.has_login && self.ways.from == self.ways.to {
-            let users = from.into_iter().take(LOGINS_AT_ONCE);
-            self.logins.push(logins(self.ways.from, users).await?);
+            self.logins.push(self.log_in().await?);
         }
         Ok(())
     }
 
-    async fn connected(&self, from: &User, to: &User) -> anyhow::Result<[Socket; 2]> {
-        Ok([
-            self.enter(from, self.ways.from).await?,
-            self.enter(to, self.ways.to).await?,
-        ])
+    /// Connects a fresh pair, and writes so many letters from one to the other.
+    async fn pair(&mut self, letters: usize) -> anyhow::Result<([Socket; 2], Vec<Letter>)> {
+        let [from, to] = self.fresh.pop().context("pairs enough")?;
+        let sockets = [
+            enter(&from, self.ways.from, self.has_login).await?,
+            enter(&to, self.ways.to, self.has_login).await?,
+        ];
+        Ok((sockets, from.letters(&to, letters)))
     }
 
-    async fn enter(&self, user: &User, at: SocketAddr) -> anyhow::Result<Socket> {
-        enter(user, at, self.has_login).await
+    /// Logs users in again and again over kept connections; returns how often in a second.
+    async fn log_in(&self) -> anyhow::Result<f64> {
+        let mut waiting = Vec::new();
+        for number in 0..LOGINS_AT_ONCE {
+            let user = User::new(format!("{number}-login-{}", self.name.replace(' ', "-")));
+            let mut http = Http::open(self.ways.from).await?;
+            // In the rounds behind the first he is there already.
+            drop(user.register(&mut http).await);
+            waiting.push(async move {
+                for _ in 0..LOGINS / LOGINS_AT_ONCE {
+                    user.login(&mut http).await?;
+                }
+                anyhow::Ok(())
+            });
+        }
+        let begun = Instant::now();
+        try_join_all(waiting).await?;
+        Ok(LOGINS as f64 / begun.elapsed().as_secs_f64())
     }
 }
 
@@ -261,114 +276,92 @@ async fn enter(user: &User, at: SocketAddr, has_login: bool) -> anyhow::Result<S
 }
 
 /// Sends letters, so many of them under way at once; returns how many arrived in a second.
-async fn flat_out([from, to]: [Socket; 2], letters: Vec<driver::Frame>) -> anyhow::Result<f64> {
+async fn flat_out([from, to]: [Socket; 2], letters: Vec<Letter>) -> anyhow::Result<f64> {
     let ((mut sink, own), (_sink, mut stream)) = (from.split(), to.split());
-    let _attentive = attentive(own);
-    let (count, window) = (letters.len(), Semaphore::new(WINDOW));
+    let window = Semaphore::new(WINDOW);
     let begun = Instant::now();
     let sending = async {
-        for letter in letters {
+        for letter in &letters {
             if window.available_permits() == 0 {
                 sink.flush().await?;
             }
             window.acquire().await?.forget();
-            sink.feed(letter).await?;
+            sink.feed(letter.frame.clone()).await?;
         }
         anyhow::Ok(sink.flush().await?)
     };
     let hearing = async {
-        for _ in 0..count {
-            heard(&mut stream).await?;
+        for letter in &letters {
+            heard(&mut stream, letter).await?;
             window.add_permits(1);
         }
-        anyhow::Ok(())
+        Ok(letters.len() as f64 / begun.elapsed().as_secs_f64())
     };
-    futures::try_join!(sending, hearing)?;
-    Ok(count as f64 / begun.elapsed().as_secs_f64())
+    until_heard(sending, own, hearing).await
 }
 
 /// Returns the times from sending a letter to hearing it, in microseconds.
-async fn one_at_a_time(
-    [from, to]: [Socket; 2],
-    letters: Vec<driver::Frame>,
-) -> anyhow::Result<Vec<f64>> {
+async fn one_at_a_time([from, to]: [Socket; 2], letters: Vec<Letter>) -> anyhow::Result<Vec<f64>> {
     let ((mut sink, own), (_sink, mut stream)) = (from.split(), to.split());
-    let _attentive = attentive(own);
-    let mut times = Vec::with_capacity(letters.len());
-    for letter in letters {
-        let begun = Instant::now();
-        sink.send(letter).await?;
-        heard(&mut stream).await?;
-        times.push(begun.elapsed().as_secs_f64() * 1e6);
-    }
-    Ok(times)
+    let both = async {
+        let mut times = Vec::with_capacity(letters.len());
+        for letter in letters {
+            let begun = Instant::now();
+            sink.send(letter.frame.clone()).await?;
+            heard(&mut stream, &letter).await?;
+            times.push(begun.elapsed().as_secs_f64() * 1e6);
+        }
+        Ok(times)
+    };
+    until_heard(async { Ok(()) }, own, both).await
 }
 
 /// The same, with a letter at each tick, whether or not the one before has come.
 async fn paced(
     [from, to]: [Socket; 2],
-    letters: Vec<driver::Frame>,
+    letters: Vec<Letter>,
     phase: Duration,
 ) -> anyhow::Result<Vec<f64>> {
     let ((mut sink, own), (_sink, mut stream)) = (from.split(), to.split());
-    let _attentive = attentive(own);
-    let (count, mut times) = (letters.len(), Vec::new());
     let (sent, mut sent_at) = mpsc::unbounded_channel();
     let sending = async {
         let mut ticks = tokio::time::interval_at(Instant::now() + phase, MODEST_INTERVAL);
-        for letter in letters {
+        for letter in &letters {
             ticks.tick().await;
             sent.send(Instant::now())?;
-            sink.send(letter).await?;
+            sink.send(letter.frame.clone()).await?;
         }
         anyhow::Ok(())
     };
     let hearing = async {
-        for _ in 0..count {
-            heard(&mut stream).await?;
-            // Letters of one user to another come in order.
+        let mut times = Vec::with_capacity(letters.len());
+        for letter in &letters {
+            heard(&mut stream, letter).await?;
             let begun = sent_at.recv().await.context("it was sent")?;
             times.push(begun.elapsed().as_secs_f64() * 1e6);
         }
-        anyhow::Ok(())
+        Ok(times)
     };
-    futures::try_join!(sending, hearing)?;
-    Ok(times)
+    until_heard(sending, own, hearing).await
 }
 
-/// Reads for a user who only writes: pings want answers, and a refusal is an error.
-fn attentive(mut stream: SplitStream<Socket>) -> Attentive {
-    Attentive(tokio::spawn(async move {
-        if let Err(error) = heard(&mut stream).await {
-            eprintln!("  a server says to a sender: {error:#}");
+/// Sends, and reads for the sender, until all is heard.
+async fn until_heard<T>(
+    sending: impl Future<Output = anyhow::Result<()>>,
+    own: SplitStream<Socket>,
+    hearing: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    let failing = async {
+        match sending.await {
+            Ok(()) => std::future::pending().await,
+            Err(error) => error,
         }
-    }))
-}
-
-/// Ends with its user.
-struct Attentive(tokio::task::JoinHandle<()>);
-
-impl Drop for Attentive {
-    fn drop(&mut self) {
-        self.0.abort();
+    };
+    tokio::select! {
+        heard = hearing => heard,
+        error = failing => Err(error),
+        error = refused(own) => Err(error),
     }
-}
-
-/// Logs in again and again over kept connections; returns how many logins there were in a second.
-async fn logins(at: SocketAddr, users: impl Iterator<Item = User>) -> anyhow::Result<f64> {
-    let mut waiting = Vec::new();
-    for user in users {
-        let mut http = Http::open(at).await?;
-        waiting.push(async move {
-            for _ in 0..LOGINS / LOGINS_AT_ONCE {
-                user.login(&mut http).await?;
-            }
-            anyhow::Ok(())
-        });
-    }
-    let begun = Instant::now();
-    try_join_all(waiting).await?;
-    Ok(LOGINS as f64 / begun.elapsed().as_secs_f64())
 }
 
 /// Measures what a connected user costs, at servers that have done nothing else.
@@ -396,7 +389,9 @@ async fn memory(report: &mut Report) -> anyhow::Result<()> {
 
 /// Connects many users, each of whom gets a letter of the one before.
 async fn crowd(at: SocketAddr, has_login: bool) -> anyhow::Result<Vec<Socket>> {
-    let users: Vec<User> = (0..CROWD).map(|n| User::new(format!("{n}-crowd"))).collect();
+    let users: Vec<User> = (0..CROWD)
+        .map(|n| User::new(format!("{n}-crowd")))
+        .collect();
     let mut sockets = Vec::new();
     let mut http = Http::open(at).await;
     for user in &users {
@@ -407,10 +402,11 @@ async fn crowd(at: SocketAddr, has_login: bool) -> anyhow::Result<Vec<Socket>> {
     }
     for number in 1..CROWD {
         let letters = users[number - 1].letters(&users[number], 1);
-        for letter in letters {
-            sockets[number - 1].send(letter).await?;
+        let (before, own) = sockets.split_at_mut(number);
+        for letter in &letters {
+            before[number - 1].send(letter.frame.clone()).await?;
+            heard(&mut own[0], letter).await?;
         }
-        heard(&mut sockets[number]).await?;
     }
     Ok(sockets)
 }

@@ -9,9 +9,9 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use futures::StreamExt;
+use futures::{Stream, StreamExt, stream::SplitStream};
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, client::conn::http1::SendRequest, header};
 use hyper_util::rt::TokioIo;
@@ -31,8 +31,11 @@ use tokio_tungstenite::{
 /// A connection of a user.
 pub(crate) type Socket = WebSocketStream<TcpStream>;
 
-/// A letter as it goes into a socket.
-pub(crate) type Frame = Message;
+/// A letter as it goes into a socket, and the time in it, which no other letter of this run has.
+pub(crate) struct Letter {
+    pub(crate) frame: Message,
+    pub(crate) time: String,
+}
 
 /// A user, and the key that says so.
 #[derive(Clone)]
@@ -112,7 +115,7 @@ impl User {
     }
 
     /// Writes so many letters, no two the same in all of this run.
-    pub(crate) fn letters(&self, to: &Self, count: usize) -> Vec<Frame> {
+    pub(crate) fn letters(&self, to: &Self, count: usize) -> Vec<Letter> {
         static LAST_MICROS: AtomicU64 = AtomicU64::new(0);
         let mut rng = ChaCha20Rng::from_seed([9; 32]);
         let chance = SealChance::from_rng(&mut rng);
@@ -126,7 +129,7 @@ impl User {
         (first..).take(count).map(letter).collect()
     }
 
-    fn letter(&self, to: &Self, content: &str, micros: u64) -> Frame {
+    fn letter(&self, to: &Self, content: &str, micros: u64) -> Letter {
         let second = Timestamp::on_grid(micros / 1_000_000 * 1_000);
         let second = second.as_str().trim_end_matches(".000Z");
         let time = Timestamp::from_text(format!("{second}.{:06}+00:00", micros % 1_000_000));
@@ -140,20 +143,43 @@ impl User {
             "timestamp": time.as_str(),
             "signature": STANDARD.encode(self.key.sign(signed.as_bytes())),
         });
-        Message::text(frame.to_string())
+        Letter {
+            frame: Message::text(frame.to_string()),
+            time: time.as_str().to_owned(),
+        }
     }
 }
 
-/// Waits for the next letter. Pings are answered on the way.
+/// Waits for a letter; none may come before it. Pings are answered on the way.
 pub(crate) async fn heard(
-    stream: &mut (impl futures::Stream<Item = tungstenite::Result<Message>> + Unpin),
-) -> anyhow::Result<Utf8Bytes> {
+    stream: &mut (impl Heard + Unpin),
+    letter: &Letter,
+) -> anyhow::Result<()> {
+    let text = next_text(stream).await?;
+    let time = &letter.time;
+    ensure!(text.contains(time), "not the letter of {time} but {text}");
+    Ok(())
+}
+
+/// Reads for a user who only writes: pings want answers. Returns what comes instead of silence.
+pub(crate) async fn refused(mut stream: SplitStream<Socket>) -> anyhow::Error {
+    match next_text(&mut stream).await {
+        Ok(text) => anyhow!("the server says to a sender: {text}"),
+        Err(error) => error,
+    }
+}
+
+async fn next_text(stream: &mut (impl Heard + Unpin)) -> anyhow::Result<Utf8Bytes> {
     loop {
         match stream.next().await.context("the connection ended")?? {
-            Message::Text(text) if text.contains(r#""from":"system""#) => bail!("{text}"),
             Message::Text(text) => return Ok(text),
             Message::Close(why) => bail!("the server closes: {why:?}"),
             Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
         }
     }
 }
+
+/// What comes from a server.
+pub(crate) trait Heard: Stream<Item = tungstenite::Result<Message>> {}
+
+impl<S: Stream<Item = tungstenite::Result<Message>>> Heard for S {}

@@ -13,17 +13,22 @@ use futures::{StreamExt, TryStreamExt, channel::mpsc};
 use serde::Deserialize;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::{
-    accept_hdr_async,
+    accept_hdr_async_with_config,
     tungstenite::{
         Message,
         handshake::server::{ErrorResponse, Request, Response},
+        protocol::WebSocketConfig,
     },
 };
 
+use super::driver::Heard;
 use crate::child::answer;
 
 /// Where frames for each user go.
 type Users = Mutex<HashMap<String, mpsc::UnboundedSender<Message>>>;
+
+/// Read buffer of a client, in bytes.
+const READ_BUFFER_BYTES: usize = 4 * 1024;
 
 /// What the relay reads of a frame.
 #[derive(Deserialize)]
@@ -56,7 +61,10 @@ async fn serve(stream: TcpStream, users: &Users) -> anyhow::Result<()> {
         user = query.strip_prefix("token=").map(str::to_owned);
         Ok(response)
     };
-    let (sink, stream) = accept_hdr_async(stream, entering).await?.split();
+    // As small as those of the door; most clients are quiet.
+    let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES);
+    let socket = accept_hdr_async_with_config(stream, entering, Some(config)).await?;
+    let (sink, stream) = socket.split();
     let user = user.context("a token")?;
     let (frames, waiting) = mpsc::unbounded();
     lock(users).insert(user.clone(), frames);
@@ -69,11 +77,7 @@ async fn serve(stream: TcpStream, users: &Users) -> anyhow::Result<()> {
 }
 
 /// Passes on what a user sends, until he goes.
-async fn read(
-    mut stream: impl futures::Stream<Item = tokio_tungstenite::tungstenite::Result<Message>> + Unpin,
-    user: &str,
-    users: &Users,
-) -> anyhow::Result<()> {
+async fn read(mut stream: impl Heard + Unpin, user: &str, users: &Users) -> anyhow::Result<()> {
     // A driver that has what it wanted breaks the connection.
     while let Ok(Some(message)) = stream.try_next().await {
         let Message::Text(text) = &message else {
@@ -92,6 +96,8 @@ async fn read(
     Ok(())
 }
 
-fn lock(users: &Users) -> std::sync::MutexGuard<'_, HashMap<String, mpsc::UnboundedSender<Message>>> {
+fn lock(
+    users: &Users,
+) -> std::sync::MutexGuard<'_, HashMap<String, mpsc::UnboundedSender<Message>>> {
     users.lock().unwrap_or_else(PoisonError::into_inner)
 }
