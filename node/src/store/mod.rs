@@ -25,7 +25,7 @@ use rusqlite::Connection;
 
 pub use self::{
     history::{Direction, History, Query, Row},
-    letters::Letters,
+    letters::{Batch, Letters},
 };
 use crate::state::io::{Loaded, Record, Ticket};
 

@@ -26,7 +26,10 @@ use futures::{
     SinkExt, StreamExt,
     stream::{FuturesOrdered, SplitSink, SplitStream},
 };
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until, timeout},
+};
 
 use super::{Caller, Door, hub::Line, rate, unix_ms};
 use crate::{
@@ -91,6 +94,8 @@ struct Session {
     line: Arc<Line>,
     /// The row in the ping that was not answered yet; 0 if there is none.
     asked: AtomicU64,
+    /// It was answered: what was sent since may be asked for.
+    answered: Notify,
 }
 
 /// Serves one client until it goes.
@@ -107,6 +112,7 @@ pub(super) async fn run(door: Arc<Door>, entry: Entry, socket: WebSocket) {
         line: Arc::clone(&line),
         entry,
         asked: AtomicU64::new(0),
+        answered: Notify::new(),
     };
     let (mut sink, mut stream) = socket.split();
     let end = tokio::select! {
@@ -269,7 +275,7 @@ impl Session {
             let taken = Ask::Taken { user, row };
             // Nobody waits for it: without it the client would get the letters again.
             drop(self.door.node.begin(taken.into()).await);
-            self.line.wake();
+            self.answered.notify_one();
         }
     }
 
@@ -287,6 +293,7 @@ impl Session {
         let user = &self.entry.user.user;
         let mut row = self.entry.user.taken;
         let mut confirmed_up_to = row;
+        let mut look = true;
         let mut ping_at = Instant::now() + PING_INTERVAL;
         loop {
             while let Some(text) = self.line.next_text() {
@@ -295,18 +302,22 @@ impl Session {
                     return End::Refused(1008, "does_not_read");
                 }
             }
-            let Ok(letters) = self.door.node.letters(user.clone(), row).await else {
-                return End::Closing;
-            };
-            let count = letters.len() as u64;
-            for (next, frame) in letters {
-                let frame = numbered(next, &frame);
-                if send(sink, Message::Text(frame.into())).await.is_err() {
-                    return End::Refused(1008, "does_not_read");
+            if look {
+                let Ok(batch) = self.door.node.letters(user.clone(), row).await else {
+                    return End::Closing;
+                };
+                // What comes behind this batch wakes this loop again.
+                look = batch.is_cut;
+                let count = batch.letters.len() as u64;
+                for (next, frame) in batch.letters {
+                    let frame = numbered(next, &frame);
+                    if send(sink, Message::Text(frame.into())).await.is_err() {
+                        return End::Refused(1008, "does_not_read");
+                    }
+                    row = next;
                 }
-                row = next;
+                self.entry.visit.sent(count);
             }
-            self.entry.visit.sent(count);
             // One ping at a time carries a row; its pong wakes this loop.
             if row > confirmed_up_to
                 && self
@@ -321,11 +332,12 @@ impl Session {
                 }
                 ping_at = Instant::now() + PING_INTERVAL;
             }
-            if count > 0 {
+            if look {
                 continue;
             }
             tokio::select! {
-                () = self.line.woken() => {}
+                () = self.line.woken() => look = true,
+                () = self.answered.notified() => {}
                 () = sleep_until(ping_at) => {
                     ping_at = Instant::now() + PING_INTERVAL;
                     if send(sink, Message::Ping(Vec::new().into())).await.is_err() {
