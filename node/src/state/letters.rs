@@ -74,6 +74,9 @@ pub(super) struct Letters {
     seen_order: VecDeque<Fingerprint>,
 }
 
+/// A letter that is taken out: its row, whose it was unless it was for all, and what it was.
+type Gone = (u64, Option<UserId>, Waiting);
+
 /// What becomes of a letter that came.
 pub(super) enum Arrived {
     /// It waits for a user here, or for all.
@@ -190,9 +193,9 @@ impl Letters {
         }
     }
 
-    /// Takes letters out that are too many, too large or too old; returns the rows.
-    fn prune(&mut self, before_ms: u64) -> Vec<(u64, Option<UserId>, Waiting)> {
-        let mut gone = Vec::new();
+    /// Takes letters out that are too old. Looks at every letter, so it is for once in a while.
+    fn prune_old(&mut self, before_ms: u64) -> Vec<Gone> {
+        let mut gone = self.prune_broadcasts(before_ms);
         for (user, mailbox) in &mut self.mailboxes {
             let is_old = |(_, waiting): &(&u64, &Waiting)| waiting.at_ms < before_ms;
             let old: Vec<u64> = mailbox.rows.iter().filter(is_old).map(|r| *r.0).collect();
@@ -203,6 +206,12 @@ impl Letters {
                 }
             }
         }
+        gone
+    }
+
+    /// Takes broadcasts out that are too many, too large or too old, as far as the first that stays.
+    fn prune_broadcasts(&mut self, before_ms: u64) -> Vec<Gone> {
+        let mut gone = Vec::new();
         while let Some(first) = self.broadcasts.first_entry() {
             let is_old = first.get().at_ms < before_ms;
             if !is_old
@@ -225,6 +234,10 @@ impl State {
     /// A letter is on this disk: clients may read it, and its sender may know.
     pub(super) fn letter_is_here(&mut self, letter: &LetterRecord) {
         let to = letter.user.as_ref();
+        if to.is_none() {
+            let gone = self.letters.prune_broadcasts(0);
+            self.letters_gone(gone);
+        }
         self.effects.event(Event::LetterWaits {
             user: letter.user.clone(),
         });
@@ -460,7 +473,7 @@ impl State {
         self.letter_news(id, letter.from.to_string(), to, stage);
     }
 
-    /// Forgets letters whose time is over, and broadcasts that are too many.
+    /// Forgets letters whose time is over.
     pub(super) fn prune_letters(&mut self, now: Now) {
         let age = millis(self.settings.letters.age_max);
         // A clock that is not set says nothing about age.
@@ -469,7 +482,11 @@ impl State {
         } else {
             now.unix_ms().saturating_sub(age)
         };
-        let gone = self.letters.prune(before_ms);
+        let gone = self.letters.prune_old(before_ms);
+        self.letters_gone(gone);
+    }
+
+    fn letters_gone(&mut self, gone: Vec<Gone>) {
         if gone.is_empty() {
             return;
         }

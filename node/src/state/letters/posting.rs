@@ -150,7 +150,6 @@ impl State {
             self.report_received(message);
         }
         self.queue_all(carried, now);
-        self.prune_letters(now);
     }
 
     pub(in crate::state) fn not_posted(&mut self, posting: &Posting, reason: &str) {
