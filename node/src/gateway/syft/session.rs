@@ -396,3 +396,16 @@ async fn send(sink: &mut SplitSink<WebSocket, Message>, message: Message) -> Res
         Ok(Err(_)) | Err(_) => Err(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_letter_whose_bucket_is_full_waits_for_no_tick_of_the_timer() {
+        assert!(wait(Duration::ZERO).now_or_never().is_some());
+        assert!(wait(Duration::from_millis(20)).now_or_never().is_none());
+    }
+}
