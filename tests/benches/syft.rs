@@ -14,7 +14,7 @@ use std::{collections::HashSet, net::SocketAddr, process::Stdio, time::Duration}
 use anyhow::Context;
 use futures::{SinkExt, StreamExt, future::try_join_all, stream::SplitStream};
 use pimesh_tests::{
-    Pi, World,
+    PATIENCE, Pi, World,
     foreign::{python, python_script},
     syft,
 };
@@ -206,15 +206,24 @@ impl Subject {
             return Ok(());
         }
         for (door, place) in doors.into_iter().zip([1, 0]) {
-            door.wait_until("knowing the users of the other", || async {
-                let users = door.client.users().await?;
-                let known: HashSet<&str> = users.iter().map(|user| user.name.as_str()).collect();
-                let knows = |pair: &[User; 2]| known.contains(pair[place].name.as_str());
-                Ok(self.fresh.iter().all(knows).then_some(()))
-            })
-            .await?;
+            let knowing = async {
+                while !self.are_known(door, place).await? {
+                    // No event tells of users who are not online.
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                anyhow::Ok(())
+            };
+            let known = tokio::time::timeout(PATIENCE, knowing).await;
+            known.context("a door does not hear of the users of the other")??;
         }
         Ok(())
+    }
+
+    async fn are_known(&self, door: &Pi, place: usize) -> anyhow::Result<bool> {
+        let users = door.client.users().await?;
+        let known: HashSet<&str> = users.iter().map(|user| user.name.as_str()).collect();
+        let is_known = |pair: &[User; 2]| known.contains(pair[place].name.as_str());
+        Ok(self.fresh.iter().all(is_known))
     }
 
     async fn round(&mut self) -> anyhow::Result<()> {
