@@ -74,8 +74,6 @@ pub(crate) async fn measure(report: &mut Report) -> anyhow::Result<f64> {
     let [mut one, mut two] = pair("--bare").await?;
     let count = 3_000;
     one.order(&Order::Listen { count }).await?;
-    // A subscription has to arrive first; there is no event that says so at the other side.
-    tokio::time::sleep(Duration::from_secs(2)).await;
     two.order(&Order::Publish { count }).await?;
     let sent: Vec<u64> = two.answer().await?;
     let heard: Vec<u64> = one.answer().await?;
@@ -203,6 +201,12 @@ fn serve(swarm: &mut Swarm<Behaviour>, event: SwarmEvent<BehaviourEvent>) {
     }
 }
 
+/// Says whether the subscription of another peer has arrived.
+fn has_reader(swarm: &Swarm<Behaviour>, topic: &gossipsub::IdentTopic) -> bool {
+    let mut peers = swarm.behaviour().gossip.all_peers();
+    peers.any(|(_, topics)| topics.contains(&&topic.hash()))
+}
+
 async fn obey(swarm: &mut Swarm<Behaviour>, order: Order) -> anyhow::Result<()> {
     let topic = gossipsub::IdentTopic::new("bench");
     swarm.behaviour_mut().gossip.subscribe(&topic)?;
@@ -217,6 +221,10 @@ async fn obey(swarm: &mut Swarm<Behaviour>, order: Order) -> anyhow::Result<()> 
             }
         }
         Order::Publish { count } => {
+            while !has_reader(swarm, &topic) {
+                let event = swarm.select_next_some().await;
+                serve(swarm, event);
+            }
             let mut pace = tokio::time::interval(Duration::from_millis(1));
             let mut sent = Vec::with_capacity(count);
             while sent.len() < count {

@@ -16,7 +16,7 @@ use tokio::{
 /// A running child.
 pub(crate) struct Child {
     /// Is killed when this is dropped.
-    _process: Process,
+    process: Process,
     orders: ChildStdin,
     answers: Lines<BufReader<ChildStdout>>,
 }
@@ -33,10 +33,15 @@ impl Child {
         let orders = process.stdin.take().context("stdin is piped")?;
         let answers = process.stdout.take().context("stdout is piped")?;
         Ok(Self {
-            _process: process,
+            process,
             orders,
             answers: BufReader::new(answers).lines(),
         })
+    }
+
+    /// Returns its process id, if it still runs.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.process.id()
     }
 
     /// Gives an order.

@@ -141,6 +141,7 @@ async fn beside_a_flood(report: &mut Report) -> anyhow::Result<()> {
         anyhow::Ok(())
     });
     let beside = across(&pi_1, &pi_2).await?;
+    anyhow::ensure!(!flood.is_finished(), "the flood ended: {:?}", flood.await);
     flood.abort();
     report.times("mesh integer beside a flooded IID door", beside, [None; 2]);
     Ok(())

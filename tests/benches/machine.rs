@@ -85,7 +85,7 @@ fn ed25519(report: &mut Report) -> anyhow::Result<()> {
 }
 
 /// Measures a disk flush, and returns its median in microseconds.
-fn flush(report: &mut Report) -> anyhow::Result<f64> {
+pub(crate) fn flush(report: &mut Report) -> anyhow::Result<f64> {
     let mut file = tempfile::tempfile()?;
     let mut times = Vec::new();
     for _ in 0..200 {

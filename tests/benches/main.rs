@@ -1,8 +1,10 @@
 //! Figures of pimesh, beside the limits of the machine and bare libp2p, in one run.
 //!
-//! `cargo bench --workspace --bench figures -- [--json] [machine|bare|pair|many|packaged|cable|iid]…`
+//! `cargo bench --workspace --bench figures -- [--json] [GROUP]…`
 //!
-//! `packaged`, `cable` and `iid` run the packaged program: `cargo build --profile dist` first. With
+//! Groups: `machine`, `bare`, `pair`, `many`, `packaged`, `cable`, `iid`, `syft`; all without any.
+//!
+//! `packaged`, `cable`, `iid` and `syft` run the packaged program: `cargo build --profile dist` first. With
 //! `cargo build --release` alone they run that one, which is larger.
 //!
 //! Nothing in here passes or fails: a figure that misses its target is marked, and that is all.
@@ -23,6 +25,7 @@ mod mesh;
 mod node;
 mod packaged;
 mod report;
+mod syft;
 
 use std::path::PathBuf;
 
@@ -41,6 +44,7 @@ fn main() -> anyhow::Result<()> {
     match words[..] {
         ["--bare"] => runtime.block_on(bare::run(bare::Which::Bare)),
         ["--pimesh-transport"] => runtime.block_on(bare::run(bare::Which::Pimesh)),
+        ["--syft-relay"] => runtime.block_on(syft::relay::run()),
         ["--node", home, name] => runtime.block_on(node::run(home, name)),
         _ => runtime.block_on(measure(&words)),
     }
@@ -78,6 +82,9 @@ async fn measure(words: &[&str]) -> anyhow::Result<()> {
             }
             if wanted("iid") {
                 iid::measure(&mut report).await?;
+            }
+            if wanted("syft") {
+                syft::measure(&mut report).await?;
             }
         }
         None => eprintln!("  no packaged program: `cargo build --profile dist` makes it"),

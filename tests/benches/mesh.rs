@@ -1,10 +1,10 @@
 //! What a mesh of pimesh nodes does: joins, messages, integers, idling.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::{
     child::delays,
-    node::{Counted, Order, Pi, Sent},
+    node::{Counted, Listens, Order, Pi, Sent},
     report::{Report, Target},
 };
 
@@ -28,7 +28,7 @@ async fn integers_one_way(
 ) -> anyhow::Result<()> {
     let count = 3_000;
     pis[1].child.order(&Order::Listen { count }).await?;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    let _: Listens = pis[1].child.answer().await?;
     pis[0].child.order(&Order::Publish { count }).await?;
     let sent: Vec<u64> = pis[0].child.answer().await?;
     let heard: Vec<u64> = pis[1].child.answer().await?;
@@ -81,8 +81,8 @@ pub(crate) async fn many(report: &mut Report, receivers: usize) -> anyhow::Resul
     let mut pis = Pi::mesh(folder.path(), receivers + 1).await?;
     for pi in &mut pis[1..] {
         pi.child.order(&Order::Count).await?;
+        let _: Listens = pi.child.answer().await?;
     }
-    tokio::time::sleep(Duration::from_secs(1)).await;
     pis[0].child.order(&Order::Flood { seconds: FLOOD }).await?;
     let sent: usize = pis[0].child.answer().await?;
     let (mut slowest, mut lost) = (f64::INFINITY, 0.0_f64);

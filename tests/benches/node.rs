@@ -35,9 +35,9 @@ pub(crate) enum Order {
     Publish { count: usize },
     /// Broadcast integers as fast as possible for so long. Answer: how many.
     Flood { seconds: f64 },
-    /// Listen for so many integers. Answer: when each came.
+    /// Listen for so many integers. Answers: [`Listens`], and when each came.
     Listen { count: usize },
-    /// Count integers until there were none for a second. Answer: [`Counted`].
+    /// Count integers until there were none for a second. Answers: [`Listens`] and [`Counted`].
     Count,
     /// Send messages, so many of them under way at once. Answer: [`Sent`].
     Send {
@@ -47,6 +47,10 @@ pub(crate) enum Order {
         at_once: usize,
     },
 }
+
+/// From here on nothing is missed.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Listens;
 
 /// The answer to [`Order::Count`].
 #[derive(Serialize, Deserialize)]
@@ -147,8 +151,8 @@ pub(crate) async fn run(home: &str, name: &str) -> anyhow::Result<()> {
         match serde_json::from_str(&line)? {
             Order::Publish { count } => answer(&publish(&handle, count).await?)?,
             Order::Flood { seconds } => answer(&flood(&handle, seconds).await?)?,
-            Order::Listen { count } => answer(&listen(handle.events(), count).await?)?,
-            Order::Count => answer(&count(handle.events()).await?)?,
+            Order::Listen { count } => answer(&listen(listening(&handle)?, count).await?)?,
+            Order::Count => answer(&count(listening(&handle)?).await?)?,
             Order::Send {
                 to,
                 count,
@@ -158,6 +162,14 @@ pub(crate) async fn run(home: &str, name: &str) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Begins to listen, and says so. Members that are connected have a stream for integers, or one that
+/// is being opened and for which they wait.
+fn listening(handle: &NodeHandle) -> anyhow::Result<broadcast::Receiver<Arc<Event>>> {
+    let events = handle.events();
+    answer(&Listens)?;
+    Ok(events)
 }
 
 fn integers(values: Vec<Value>) -> Command {

@@ -2,12 +2,20 @@
 
 use std::{path::Path, time::Duration};
 
+use anyhow::Context;
 use pimesh_tests::{Pi, World};
 
 use crate::report::{Report, Target};
 
 /// How long an idle node is watched.
 const IDLE: Duration = Duration::from_secs(60);
+
+/// A process that used at most so much in so long has nothing to do: 0.5 %.
+const QUIET: Duration = Duration::from_secs(4);
+const QUIET_TICKS: u64 = 2;
+
+/// Longest wait for that.
+const SETTLING_MAX: Duration = Duration::from_secs(180);
 
 /// Linux counts a process's time in this unit.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -35,9 +43,10 @@ async fn idle(report: &mut Report, peers: usize) -> anyhow::Result<()> {
     for pi in &pis {
         pi.wait_for_peers(peers).await?;
     }
-    // Joining leaves work behind: keys to make and exchange, addresses to tell.
-    tokio::time::sleep(Duration::from_secs(30)).await;
-    let pid = pis[0].child.id().unwrap_or_default();
+    for pi in &pis {
+        settled(pi.child.id().context("it runs")?).await?;
+    }
+    let pid = pis[0].child.id().context("it runs")?;
     let before = cpu_ticks(pid)?;
     tokio::time::sleep(IDLE).await;
     let ticks = cpu_ticks(pid)? - before;
@@ -57,6 +66,25 @@ async fn idle(report: &mut Report, peers: usize) -> anyhow::Result<()> {
     );
     Ok(())
 }
+
+/// Waits until a process has nothing to do. A start and a join leave work behind: keys to make and
+/// exchange, addresses to tell.
+pub(crate) async fn settled(pid: u32) -> anyhow::Result<()> {
+    let waiting = async {
+        let mut before = cpu_ticks(pid)?;
+        loop {
+            tokio::time::sleep(QUIET).await;
+            let now = cpu_ticks(pid)?;
+            if now - before <= QUIET_TICKS {
+                return Ok(());
+            }
+            before = now;
+        }
+    };
+    let waited = tokio::time::timeout(SETTLING_MAX, waiting).await;
+    waited.context("a process stays busy")?
+}
+
 fn cpu_ticks(pid: u32) -> anyhow::Result<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let (_, fields) = stat.rsplit_once(')').unwrap_or_default();

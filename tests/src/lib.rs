@@ -43,10 +43,15 @@ const LOOK: Duration = Duration::from_millis(50);
 
 static PROGRAM: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
 
-/// Takes another program than the one that [`program`] would build. Comes before everything else.
+/// How much a node logs. Tests that fail want to know each decision.
+static VERBOSITY: std::sync::OnceLock<&[&str]> = std::sync::OnceLock::new();
+
+/// Takes another program than the one that [`program`] would build, and runs it as people do: with a
+/// line in the log for what changes, and none for each message. Comes before everything else.
 pub fn use_program(path: PathBuf) {
     // Once it is in use, the program stays the same.
     drop(PROGRAM.set(path));
+    VERBOSITY.get_or_init(|| &[]);
 }
 
 /// Returns the program under test; built once by whichever test comes first.
@@ -190,7 +195,8 @@ impl Pi {
             .args(words)
             .arg("--home")
             .arg(&home)
-            .args(["run", "-v", "--name", name])
+            .args(["run", "--name", name])
+            .args(*VERBOSITY.get_or_init(|| &["-v"]))
             .args(&args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

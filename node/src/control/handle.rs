@@ -26,6 +26,7 @@ use crate::{
         post::{Ask, Told},
         report,
     },
+    store::Batch,
 };
 
 /// Commands that wait for the loop. More askers than this wait their turn.
@@ -36,8 +37,8 @@ pub(crate) type Asked = (Command, oneshot::Sender<Result<Reply, Failure>>);
 
 type ReadHistory = dyn Fn(HistoryQuery) -> Result<Vec<HistoryRow>, Failure> + Send + Sync;
 
-/// Letters with their rows, or why they cannot be read.
-type LettersRead = Result<Vec<(u64, String)>, String>;
+/// Letters, or why they cannot be read.
+type LettersRead = Result<Batch, String>;
 
 pub(crate) type ReadLetters = dyn Fn(&UserId, u64) -> LettersRead + Send + Sync;
 

@@ -8,10 +8,19 @@ use super::{StoreError, schema::number};
 use crate::proto::syft::UserId;
 
 /// Most letters that are read at once.
-const LETTERS_MAX: u32 = 64;
+const LETTERS_MAX: usize = 64;
 
 /// Bytes after which no further letter is read along.
 const BYTES_MAX: usize = 512 * 1024;
+
+/// The next letters of a user, in their order.
+#[derive(Debug)]
+pub struct Batch {
+    /// Their rows and frames.
+    pub letters: Vec<(u64, String)>,
+    /// Whether there may be more on disk behind them.
+    pub is_cut: bool,
+}
 
 /// The letters that are on disk, for reading.
 #[derive(Debug)]
@@ -26,12 +35,12 @@ impl Letters {
         }
     }
 
-    /// Returns the next letters of a user behind a row, with their rows and in their order: those
-    /// for him, and the broadcasts of others. Blocks for the disk.
+    /// Returns the next letters of a user behind a row: those for him, and the broadcasts of others.
+    /// Blocks for the disk.
     ///
     /// # Errors
     /// Returns why the store cannot be read.
-    pub fn read(&self, user: &UserId, after: u64) -> Result<Vec<(u64, String)>, StoreError> {
+    pub fn read(&self, user: &UserId, after: u64) -> Result<Batch, StoreError> {
         let connection = self
             .connection
             .lock()
@@ -44,7 +53,8 @@ impl Letters {
              WHERE user = '' AND row > ?2 AND sender <> ?1 ORDER BY row LIMIT ?3) \
              ORDER BY row LIMIT ?3",
         )?;
-        let mut rows = statement.query(params![user.as_str(), after.cast_signed(), LETTERS_MAX])?;
+        const LIMIT: i64 = LETTERS_MAX as i64;
+        let mut rows = statement.query(params![user.as_str(), after.cast_signed(), LIMIT])?;
         let (mut letters, mut bytes) = (Vec::new(), 0);
         while bytes < BYTES_MAX
             && let Some(row) = rows.next()?
@@ -53,6 +63,7 @@ impl Letters {
             bytes += frame.len();
             letters.push((number(row, 0)?, frame));
         }
-        Ok(letters)
+        let is_cut = bytes >= BYTES_MAX || letters.len() >= LETTERS_MAX;
+        Ok(Batch { letters, is_cut })
     }
 }

@@ -21,11 +21,9 @@ use std::{
     thread::JoinHandle,
 };
 
-use rusqlite::Connection;
-
 pub use self::{
     history::{Direction, History, Query, Row},
-    letters::Letters,
+    letters::{Batch, Letters},
 };
 use crate::state::io::{Loaded, Record, Ticket};
 
@@ -139,7 +137,7 @@ impl Store {
     /// # Errors
     /// Returns why it cannot be read.
     pub fn history(&self) -> Result<History, StoreError> {
-        Ok(History::new(Connection::open(&self.path)?))
+        Ok(History::new(schema::open_reader(&self.path)?))
     }
 
     /// Opens the letters for reading; they may be read from any thread.
@@ -147,7 +145,7 @@ impl Store {
     /// # Errors
     /// Returns why they cannot be read.
     pub fn letters(&self) -> Result<Letters, StoreError> {
-        Ok(Letters::new(Connection::open(&self.path)?))
+        Ok(Letters::new(schema::open_reader(&self.path)?))
     }
 
     /// Writes what still waits, and ends the thread.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use libp2p_identity::PeerId;
-use rusqlite::{Connection, Row};
+use rusqlite::{Connection, Row, config::DbConfig};
 
 use super::StoreError;
 use crate::{
@@ -122,8 +122,23 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     connection.set_prepared_statement_cache_capacity(64);
+    keep_plans(&connection)?;
     migrate(&connection, path)?;
     Ok(connection)
+}
+
+/// Opens the store for reading, beside the writer.
+pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
+    let connection = Connection::open(path)?;
+    keep_plans(&connection)?;
+    Ok(connection)
+}
+
+/// Has a statement planned once and not anew for each value that is bound to it: that takes longer
+/// than to read a letter.
+fn keep_plans(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    Ok(())
 }
 
 fn migrate(connection: &Connection, path: &Path) -> Result<(), StoreError> {

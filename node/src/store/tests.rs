@@ -9,8 +9,12 @@ use crate::{
     proto::{
         iid::Index,
         mesh::{Address, MessageId, peer_of_seed, vouched::Vouched},
+        syft::letter::Fingerprint,
     },
-    state::io::{ClientName, ForClient, Incoming, Invite, Outcome, Outgoing, Party, Via},
+    state::{
+        io::{ClientName, ForClient, Incoming, Invite, Outcome, Outgoing, Party, Via},
+        post::LetterRecord,
+    },
 };
 
 struct Fixture {
@@ -469,4 +473,39 @@ fn a_torn_tail_of_the_log_loses_nothing_that_was_completed_before_it() {
 
         assert_eq!(outbox.first(), Some(&outgoing(1)), "cut at {cut}");
     }
+}
+
+fn letter(row: u64, user: &str) -> Record {
+    Record::Letter(Box::new(LetterRecord {
+        row,
+        id: MessageId(row.to_be_bytes().repeat(2).try_into().expect("16 bytes")),
+        user: (!user.is_empty()).then(|| user.parse().expect("an id")),
+        sender: Some("alice".parse().expect("an id")),
+        from: "alice".to_owned(),
+        door: peer_of_seed(1),
+        at_ms: 1,
+        fingerprint: Fingerprint(row.to_be_bytes().repeat(2).try_into().expect("16 bytes")),
+        bytes: 4,
+        frame: format!("{{{row}}}"),
+    }))
+}
+
+#[test]
+fn a_user_s_letters_are_read_in_order_and_a_batch_says_whether_it_was_cut() {
+    let mut store = Fixture::new();
+    let mut records: Vec<Record> = (1..=64).map(|row| letter(row, "bob")).collect();
+    records.extend([letter(65, "carol"), letter(66, ""), letter(67, "bob")]);
+    assert!(store.write(records));
+    let letters = store.store.letters().expect("letters");
+    let read = |user: &str, after| {
+        let batch = letters.read(&user.parse().expect("an id"), after);
+        let batch = batch.expect("rows");
+        let rows: Vec<u64> = batch.letters.iter().map(|(row, _)| *row).collect();
+        (rows, batch.is_cut)
+    };
+
+    assert_eq!(read("bob", 0), ((1..=64).collect(), true));
+    assert_eq!(read("bob", 64), (vec![66, 67], false));
+    assert_eq!(read("bob", 67), (vec![], false));
+    assert_eq!(read("alice", 0), (vec![], false));
 }

@@ -26,7 +26,10 @@ use futures::{
     SinkExt, StreamExt,
     stream::{FuturesOrdered, SplitSink, SplitStream},
 };
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until, timeout},
+};
 
 use super::{
     Caller, Door,
@@ -95,6 +98,8 @@ struct Session {
     line: Arc<Line>,
     /// The row in the ping that was not answered yet; 0 if there is none.
     asked: AtomicU64,
+    /// It was answered: what was sent since may be asked for.
+    answered: Notify,
 }
 
 /// Serves one client until it goes.
@@ -111,6 +116,7 @@ pub(super) async fn run(door: Arc<Door>, entry: Entry, socket: WebSocket) {
         line: Arc::clone(&line),
         entry,
         asked: AtomicU64::new(0),
+        answered: Notify::new(),
     };
     let (mut sink, mut stream) = socket.split();
     let end = tokio::select! {
@@ -150,7 +156,7 @@ impl Session {
             tokio::select! {
                 biased;
                 Some(result) = posting.next() => self.posted(result),
-                () = tokio::time::sleep(ready_in), if may_post => {
+                () = wait(ready_in), if may_post => {
                     bucket.take(self.door.now());
                     if let Some((bytes, _taken)) = queue.pop_front()
                         && let Some(ask) = self.letter(&bytes)
@@ -281,7 +287,7 @@ impl Session {
             let taken = Ask::Taken { user, row };
             // Nobody waits for it: without it the client would get the letters again.
             drop(self.door.node.begin(taken.into()).await);
-            self.line.wake();
+            self.answered.notify_one();
         }
     }
 
@@ -299,6 +305,7 @@ impl Session {
         let user = &self.entry.user.user;
         let mut row = self.entry.user.taken;
         let mut confirmed_up_to = row;
+        let mut look = true;
         let mut ping_at = Instant::now() + PING_INTERVAL;
         loop {
             while let Some(word) = self.line.next_word() {
@@ -310,18 +317,22 @@ impl Session {
                     return End::Refused(1008, "does_not_read");
                 }
             }
-            let Ok(letters) = self.door.node.letters(user.clone(), row).await else {
-                return End::Closing;
-            };
-            let count = letters.len() as u64;
-            for (next, frame) in letters {
-                let frame = numbered(next, &frame);
-                if send(sink, Message::Text(frame.into())).await.is_err() {
-                    return End::Refused(1008, "does_not_read");
+            if look {
+                let Ok(batch) = self.door.node.letters(user.clone(), row).await else {
+                    return End::Closing;
+                };
+                // What comes behind this batch wakes this loop again.
+                look = batch.is_cut;
+                let count = batch.letters.len() as u64;
+                for (next, frame) in batch.letters {
+                    let frame = numbered(next, &frame);
+                    if send(sink, Message::Text(frame.into())).await.is_err() {
+                        return End::Refused(1008, "does_not_read");
+                    }
+                    row = next;
                 }
-                row = next;
+                self.entry.visit.sent(count);
             }
-            self.entry.visit.sent(count);
             // One ping at a time carries a row; its pong wakes this loop.
             if row > confirmed_up_to
                 && self
@@ -336,11 +347,12 @@ impl Session {
                 }
                 ping_at = Instant::now() + PING_INTERVAL;
             }
-            if count > 0 {
+            if look {
                 continue;
             }
             tokio::select! {
-                () = self.line.woken() => {}
+                () = self.line.woken() => look = true,
+                () = self.answered.notified() => {}
                 () = sleep_until(ping_at) => {
                     ping_at = Instant::now() + PING_INTERVAL;
                     if send(sink, Message::Ping(Vec::new().into())).await.is_err() {
@@ -383,6 +395,13 @@ impl Session {
     }
 }
 
+/// Waits. A sleep of no length would last until the timer's next millisecond.
+async fn wait(time: Duration) {
+    if !time.is_zero() {
+        tokio::time::sleep(time).await;
+    }
+}
+
 /// How long a goodbye may take.
 const CLOSE_TIME: Duration = Duration::from_secs(1);
 
@@ -390,5 +409,18 @@ async fn send(sink: &mut SplitSink<WebSocket, Message>, message: Message) -> Res
     match timeout(WRITE_TIME, sink.send(message)).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) | Err(_) => Err(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_letter_whose_bucket_is_full_waits_for_no_tick_of_the_timer() {
+        assert!(wait(Duration::ZERO).now_or_never().is_some());
+        assert!(wait(Duration::from_millis(20)).now_or_never().is_none());
     }
 }

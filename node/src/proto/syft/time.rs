@@ -71,11 +71,18 @@ impl Timestamp {
         self.python
     }
 
-    /// Returns the numbers that may have been signed, each once.
+    /// Returns the numbers that may have been signed, each once, and the likelier one first: to try
+    /// one costs more than all else that is done for a message. Python writes UTC as `+00:00`, Go
+    /// and JavaScript as `Z`.
     pub fn candidates(&self) -> impl Iterator<Item = i128> + use<> {
         let exact = self.exact.map(i128::from);
-        let python = self.python.filter(|&python| Some(python) != exact);
-        exact.into_iter().chain(python)
+        let [first, second] = if self.text.ends_with("+00:00") {
+            [self.python, exact]
+        } else {
+            [exact, self.python]
+        };
+        let second = second.filter(|_| second != first);
+        first.into_iter().chain(second)
     }
 }
 
@@ -213,6 +220,20 @@ mod tests {
             Timestamp::on_grid(2_147_483_648_999).as_str(),
             "2038-01-19T03:14:08.000Z"
         );
+    }
+
+    #[test]
+    fn the_number_of_the_client_that_writes_so_comes_first() {
+        const EXACT: i128 = 1_747_396_800_123_000_000;
+        const PYTHON: i128 = 1_747_396_800_122_999_808;
+        for (text, expected) in [
+            ("2025-05-16T12:00:00.123000+00:00", [PYTHON, EXACT]),
+            ("2025-05-16T12:00:00.123Z", [EXACT, PYTHON]),
+            ("2025-05-16T14:00:00.123+02:00", [EXACT, PYTHON]),
+        ] {
+            let candidates: Vec<i128> = Timestamp::from_text(text).candidates().collect();
+            assert_eq!(candidates, expected, "{text}");
+        }
     }
 
     #[test]

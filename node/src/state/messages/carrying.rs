@@ -50,14 +50,17 @@ impl State {
         if !self.links.is_open(&peer) {
             return;
         }
+        let is_ready = self.messages.queues.get(&peer).is_some_and(|queue| {
+            let held_back = queue.resend_at.is_some_and(|at| at > now.mono);
+            queue.under_way.is_none() && !queue.waiting.is_empty() && !held_back
+        });
+        if !is_ready {
+            return;
+        }
         let users = self.users_waited_for(peer);
         let Some(queue) = self.messages.queues.get_mut(&peer) else {
             return;
         };
-        let held_back = queue.resend_at.is_some_and(|at| at > now.mono);
-        if queue.under_way.is_some() || queue.waiting.is_empty() || held_back {
-            return;
-        }
         let Some(terms) = self.membership.terms(&peer) else {
             return;
         };

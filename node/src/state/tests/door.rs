@@ -427,3 +427,24 @@ fn the_numbers_of_frames_are_rows() {
     let letter = letter_of("alice", "bob", 1, "alice");
     assert!(numbered(3, &letter.encode()).starts_with(r#"{"id":3,"from":"alice""#));
 }
+
+#[test]
+fn broadcasts_beyond_the_limit_go_and_the_oldest_first() {
+    let mut state = door();
+    for number in 0..1000 {
+        done(&mut state, post("alice", "broadcast", number)).expect("room");
+    }
+    let outputs = ask(&mut state, post("alice", "broadcast", 1000));
+    let ticket = ticket(&outputs).expect("it goes to the disk");
+
+    let outputs = feed(&mut state, Input::Stored(ticket));
+
+    let gone = outputs.iter().find_map(|output| match output {
+        Output::Store(_, records) => match &records[..] {
+            [Record::LettersGone { rows }] => Some(rows.clone()),
+            _ => None,
+        },
+        _ => None,
+    });
+    assert_eq!(gone, Some(vec![1]));
+}
