@@ -54,7 +54,7 @@ impl Fixture {
             gateways: Arc::new(Gateways::new(events.clone())),
             keys: Arc::new(KeyRing::new("/home".into(), None)),
             history: Arc::new(|query| Ok(vec![row(&query)])),
-            letters: Arc::new(|_, _| Ok(Vec::new())),
+            letters: Arc::new(|_, _| Err("no letters here".to_owned())),
             room: crate::net::live::Room::default(),
             clock: crate::clock::Clock::start(),
             rsa: tokio::sync::watch::channel(None).1,

@@ -3,6 +3,7 @@
 use std::sync::mpsc::{Receiver, channel};
 
 use libp2p_identity::PeerId;
+use rusqlite::Connection;
 
 use super::*;
 use crate::{
