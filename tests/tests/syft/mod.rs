@@ -23,6 +23,8 @@
 //! | a burst of 40 (6, 13.9) | `forty_messages_at_once_all_arrive_in_order` |
 //! | pings under throttling (6, 13.2) | `a_flood_waits_and_what_is_beyond_is_told_while_pings_are_answered` |
 //! | wrong lengths never reach a Go client (2, 10) | `letter`: `what_would_harm_a_reader_is_not_relayed`; `a_wrong_signature_an_unknown_recipient_and_a_bad_envelope_are_told` |
+//! | a sixth member ends a Go client (2) | `envelope`: `a_sixth_member_is_refused_however_it_is_written` |
+//! | and so does a frame beyond 1 MiB with its number (6) | `letter`: `no_frame_is_longer_with_its_number_than_readers_take` |
 //! | unknown recipient (6) | the same |
 //! | double slashes (5) | `a_client_whose_url_ends_with_a_slash_gets_in` |
 //! | ids are decoded once (5, 13.3) | `two_users_register_see_each_other_and_write`; `gateway::syft::http`: `a_path_is_decoded_once` |
@@ -36,7 +38,8 @@
 //! | signing what is no challenge (10) | `a_server_gets_no_signature_over_anything_but_a_challenge`; `door`: `a_node_signs_no_challenge_that_might_be_something_else` |
 //! | not the libp2p key (10) | `a_node_writes_and_reads_as_a_user_of_a_foreign_server` |
 //! | keys of servers are pinned (10) | `state`: `the_first_key_that_a_server_names_counts_until_a_person_takes_another` |
-//! | the forward flag (8) | `forward` |
+//! | the forward flag (8) | `forward`; `letter`: `a_broadcast_that_asks_agents_for_something_is_refused` |
+//! | answers and questions that do not belong together (8) | `gateway::syft::forward`: `a_late_answer_is_not_that_of_the_next_request` |
 //! | two candidates, 4 ms grid (3) | `message` and `time`: against the vectors |
 
 mod crowd;

@@ -3,6 +3,16 @@
 //!
 //! Paths are taken apart by hand: double slashes collapse, and the last part is decoded once, as
 //! the old server did. Errors are plain text with a final line feed.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `login` | registering, logging in and logging out |
+//! | `agent` | requests that the user's own agent answers |
+//! | `refusal` | what is refused, and how it is said |
+
+mod agent;
+mod login;
+mod refusal;
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,22 +22,18 @@ use axum::{
     http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
-use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::json;
 
-use super::{Caller, Door, forward::ForwardError, session, tokens::TokenError, unix_ms};
+use self::refusal::{Answer, Refusal, invalid, too_many_failures, unexpected};
+use super::{Caller, Door, session, tokens::TokenError, unix_ms};
 use crate::{
-    identity::random,
     proto::syft::{
         DESCRIPTIONS_BYTES_MAX, Descriptions, FRAME_BYTES_MAX, UserId,
-        door::{
-            ActiveBody, Answered, BODY_BYTES_MAX, Challenge, ChallengeBody, Claims, Login,
-            Registration, TokenBody, TokenId, UserBody,
-        },
+        door::{ActiveBody, BODY_BYTES_MAX, Claims, TokenId, UserBody},
         forward,
     },
     state::{
-        io::{Failure, FailureKind, Gateway},
+        io::{FailureKind, Gateway},
         post::{Admitted, Ask, Found, Told},
     },
 };
@@ -45,67 +51,6 @@ const READ_BUFFER_BYTES: usize = 4 * 1024;
 const WRITE_BUFFER_BYTES_MAX: usize = FRAME_BYTES_MAX + 64 * 1024;
 
 const HOME_PAGE: &str = "This is a pimesh node. Syft agents are welcome.\n";
-
-/// A refusal: status and text.
-struct Refusal(StatusCode, String);
-
-type Answer = Result<Response, Refusal>;
-
-impl Refusal {
-    fn new(status: StatusCode, text: impl Into<String>) -> Self {
-        Self(status, text.into())
-    }
-
-    fn method() -> Self {
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed")
-    }
-
-    fn bad(text: &str) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, text)
-    }
-
-    fn unauthorized(text: impl Into<String>) -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, text)
-    }
-}
-
-impl From<Failure> for Refusal {
-    fn from(failure: Failure) -> Self {
-        let status = match failure.kind {
-            FailureKind::BadRequest => StatusCode::BAD_REQUEST,
-            FailureKind::NotFound => StatusCode::NOT_FOUND,
-            FailureKind::Conflict => StatusCode::CONFLICT,
-            FailureKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-        };
-        Self(status, failure.message)
-    }
-}
-
-impl From<forward::RequestError> for Refusal {
-    fn from(error: forward::RequestError) -> Self {
-        let status = match error {
-            forward::RequestError::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
-            _ => StatusCode::BAD_REQUEST,
-        };
-        Self(status, error.to_string())
-    }
-}
-
-impl From<ForwardError> for Refusal {
-    fn from(error: ForwardError) -> Self {
-        let status = match error {
-            ForwardError::Busy => StatusCode::TOO_MANY_REQUESTS,
-            ForwardError::NotConnected | ForwardError::TimedOut => StatusCode::GATEWAY_TIMEOUT,
-        };
-        Self(status, error.to_string())
-    }
-}
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        (self.0, format!("{}\n", self.1)).into_response()
-    }
-}
 
 /// Answers one request.
 pub(super) async fn answer(
@@ -222,62 +167,6 @@ impl Request {
         }
     }
 
-    async fn register(self) -> Answer {
-        if !self.door.config.open_registration {
-            let text = "Registration is closed: the operator of this node adds users";
-            return Err(Refusal::new(StatusCode::FORBIDDEN, text));
-        }
-        let (door, address) = (Arc::clone(&self.door), self.caller.address.ip());
-        let registration: Registration = self.json("Invalid JSON").await?;
-        let user = registration.check();
-        let user = user.map_err(|error| Refusal::bad(&format!("Registration error: {error}")))?;
-        if !door.registrations.take(address, door.now()) {
-            let text = "Too many registrations from this address";
-            return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, text));
-        }
-        let registered = door.node.ask_door(Ask::Register { user }).await;
-        registered.map_err(|failure| {
-            let Refusal(status, text) = failure.into();
-            Refusal(status, format!("Registration error: {text}"))
-        })?;
-        Ok((StatusCode::CREATED, "User registered successfully").into_response())
-    }
-
-    async fn login(self) -> Answer {
-        let query = self.parts.uri.query().unwrap_or_default();
-        let is_answer = query.split('&').any(|pair| pair == "verify=true");
-        let (door, caller) = (Arc::clone(&self.door), Arc::clone(&self.caller));
-        let login: Login = self.json("Invalid JSON").await?;
-        // The first step says nothing about who exists.
-        let id = login.user_id.parse::<UserId>().ok();
-        if !is_answer {
-            return challenge(&door, id.as_ref());
-        }
-        let address = caller.address.ip();
-        if !door.failures.has(address, door.now()) {
-            return Err(too_many_failures());
-        }
-        let answered = verify(&door, id, login.signature.as_deref()).await;
-        if answered.is_err() {
-            door.count("login", "refused");
-            door.failures.take(address, door.now());
-        }
-        answered
-    }
-
-    /// Ends a token, and the sessions that entered with it.
-    async fn logout(self) -> Answer {
-        let claims = self.claims()?;
-        let token = claims.id().ok_or_else(|| invalid(TokenError::Foreign))?;
-        let until_ms = self.door.tokens.end_ms(&claims);
-        self.door
-            .node
-            .ask_door(Ask::Revoke { token, until_ms })
-            .await?;
-        self.door.hub.end_token(token);
-        Ok("Logged out".into_response())
-    }
-
     async fn user(self, id: &str) -> Answer {
         let found = find(&self.door, id).await?;
         let found = found.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "User not found"))?;
@@ -323,43 +212,6 @@ impl Request {
         let ask = Ask::Describe { name, descriptions };
         door.node.ask_door(ask).await?;
         Ok("Descriptions list updated".into_response())
-    }
-
-    /// Has the user's own agent answer; refusals are JSON here, as they were.
-    async fn ask_agent(self, kind: forward::Kind) -> Response {
-        let answered = self.forward(kind).await;
-        answered.unwrap_or_else(|Refusal(status, text)| {
-            (status, axum::Json(json!({"error": true, "message": text}))).into_response()
-        })
-    }
-
-    async fn forward(self, kind: forward::Kind) -> Answer {
-        if self.parts.method != Method::POST {
-            return Err(Refusal::method());
-        }
-        let claims = self.claims()?;
-        let door = Arc::clone(&self.door);
-        let user = admitted(&door, &claims).await?.user;
-        let name = claims
-            .user_id
-            .parse()
-            .map_err(|_| invalid(TokenError::Foreign))?;
-        // Bodies of many users at once share the room of the frames that wait.
-        let busy = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "The node is busy");
-        let _room = door.frames.take(self.body_bytes_max()).ok_or_else(busy)?;
-        let body = self.bytes(forward::BODY_BYTES_MAX).await?;
-        let request = forward::Request::read(kind, &body)?;
-        let frame = request.frame(&name, unix_ms())?;
-        let asked = door.forwards.ask(Arc::clone(&door.hub), user, frame).await;
-        let content = asked.map_err(|error| {
-            door.count("forward", error.name());
-            Refusal::from(error)
-        })?;
-        let answer = request.answer(&content).map_err(|error| {
-            door.count("forward", "unreadable");
-            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
-        })?;
-        Ok(axum::Json(answer).into_response())
     }
 
     /// Answers for the app marketplace, of which this door keeps nothing: its lists are empty.
@@ -454,13 +306,6 @@ impl Request {
         serde_json::from_slice(&bytes).map_err(|_| Refusal::bad(wrong))
     }
 
-    /// Returns how long the body of a request to an agent can become.
-    fn body_bytes_max(&self) -> usize {
-        let hint = hyper::body::Body::size_hint(&self.body).upper();
-        let hint = hint.and_then(|bytes| usize::try_from(bytes).ok());
-        hint.unwrap_or(usize::MAX).min(forward::BODY_BYTES_MAX)
-    }
-
     async fn bytes(self, max: usize) -> Result<Bytes, Refusal> {
         match tokio::time::timeout(BODY_TIME, to_bytes(self.body, max)).await {
             Ok(Ok(bytes)) => Ok(bytes),
@@ -498,55 +343,6 @@ async fn find(door: &Door, name: &str) -> Result<Option<Found>, Refusal> {
     }
 }
 
-/// Opens a challenge; for a user id that cannot exist one that nobody can answer.
-fn challenge(door: &Door, id: Option<&UserId>) -> Answer {
-    let bytes = random::<32>();
-    let opened = match id {
-        Some(id) => {
-            let mut challenges = door
-                .challenges
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
-            challenges.open(id, bytes, door.now())
-        }
-        None => Some(Challenge::text(&bytes)),
-    };
-    let busy = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "Too many open logins");
-    let challenge = opened.ok_or_else(busy)?;
-    Ok(axum::Json(ChallengeBody { challenge }).into_response())
-}
-
-async fn verify(door: &Door, id: Option<UserId>, signature: Option<&str>) -> Answer {
-    let unknown = || Refusal::unauthorized("User not found");
-    let name = id.ok_or_else(unknown)?;
-    let local = Ask::Local { name: name.clone() };
-    let Told::Found(found) = door.node.ask_door(local).await? else {
-        return Err(unexpected());
-    };
-    let key = found.ok_or_else(unknown)?.key;
-    let signature = STANDARD
-        .decode(signature.unwrap_or_default())
-        .map_err(|_| Refusal::bad("Invalid signature encoding"))?;
-    // A signature of another length answers nothing, and uses a challenge up like any wrong one.
-    let signature: [u8; 64] = signature.try_into().unwrap_or([0; 64]);
-    let answered = {
-        let mut challenges = door
-            .challenges
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        challenges.answer(&name, &key, &signature, door.now())
-    };
-    match answered {
-        Answered::NoChallenge => Err(Refusal::bad("No challenge found")),
-        Answered::Wrong => Err(Refusal::unauthorized("Authentication failed")),
-        Answered::Right => {
-            let token = door.tokens.issue(name.as_str(), &key, unix_ms());
-            let token = token.ok_or_else(unexpected)?;
-            Ok(axum::Json(TokenBody { token }).into_response())
-        }
-    }
-}
-
 /// Asks whether a token may still speak for its user.
 async fn admitted(door: &Door, claims: &Claims) -> Result<Admitted, Refusal> {
     let invalid_user = || Refusal::unauthorized("Invalid user");
@@ -563,21 +359,6 @@ async fn admitted(door: &Door, claims: &Claims) -> Result<Admitted, Refusal> {
         }
         Err(failure) => Err(failure.into()),
     }
-}
-
-fn too_many_failures() -> Refusal {
-    let text = "Too many failed attempts from this address";
-    Refusal::new(StatusCode::TOO_MANY_REQUESTS, text)
-}
-
-fn invalid(error: TokenError) -> Refusal {
-    Refusal::unauthorized(format!("Invalid token: {error}"))
-}
-
-/// The state answers each question with its own answer; any other is a bug there.
-fn unexpected() -> Refusal {
-    let text = "The node gave an answer that does not fit";
-    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, text)
 }
 
 /// Decodes `%41` once. What is no text afterwards names nobody.

@@ -1,0 +1,127 @@
+//! Registering, logging in and logging out (`proto-specs/syft.md`, section 5).
+
+use std::sync::Arc;
+
+use axum::{http::StatusCode, response::IntoResponse};
+use base64::{Engine, engine::general_purpose::STANDARD};
+
+use super::{
+    Request,
+    refusal::{Answer, Refusal, invalid, too_many_failures, unexpected},
+};
+use crate::{
+    gateway::syft::{Door, tokens::TokenError, unix_ms},
+    identity::random,
+    proto::syft::{
+        UserId,
+        door::{Answered, Challenge, ChallengeBody, Login, Registration, TokenBody},
+    },
+    state::post::{Ask, Told},
+};
+
+impl Request {
+    pub(super) async fn register(self) -> Answer {
+        if !self.door.config.open_registration {
+            let text = "Registration is closed: the operator of this node adds users";
+            return Err(Refusal::new(StatusCode::FORBIDDEN, text));
+        }
+        let (door, address) = (Arc::clone(&self.door), self.caller.address.ip());
+        let registration: Registration = self.json("Invalid JSON").await?;
+        let user = registration.check();
+        let user = user.map_err(|error| Refusal::bad(&format!("Registration error: {error}")))?;
+        if !door.registrations.take(address, door.now()) {
+            let text = "Too many registrations from this address";
+            return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, text));
+        }
+        let registered = door.node.ask_door(Ask::Register { user }).await;
+        registered.map_err(|failure| {
+            let Refusal(status, text) = failure.into();
+            Refusal(status, format!("Registration error: {text}"))
+        })?;
+        Ok((StatusCode::CREATED, "User registered successfully").into_response())
+    }
+
+    pub(super) async fn login(self) -> Answer {
+        let query = self.parts.uri.query().unwrap_or_default();
+        let is_answer = query.split('&').any(|pair| pair == "verify=true");
+        let (door, caller) = (Arc::clone(&self.door), Arc::clone(&self.caller));
+        let login: Login = self.json("Invalid JSON").await?;
+        // The first step says nothing about who exists.
+        let id = login.user_id.parse::<UserId>().ok();
+        if !is_answer {
+            return challenge(&door, id.as_ref());
+        }
+        let address = caller.address.ip();
+        if !door.failures.has(address, door.now()) {
+            return Err(too_many_failures());
+        }
+        let answered = verify(&door, id, login.signature.as_deref()).await;
+        if answered.is_err() {
+            door.count("login", "refused");
+            door.failures.take(address, door.now());
+        }
+        answered
+    }
+
+    /// Ends a token, and the sessions that entered with it.
+    pub(super) async fn logout(self) -> Answer {
+        let claims = self.claims()?;
+        let token = claims.id().ok_or_else(|| invalid(TokenError::Foreign))?;
+        let until_ms = self.door.tokens.end_ms(&claims);
+        self.door
+            .node
+            .ask_door(Ask::Revoke { token, until_ms })
+            .await?;
+        self.door.hub.end_token(token);
+        Ok("Logged out".into_response())
+    }
+}
+
+/// Opens a challenge; for a user id that cannot exist one that nobody can answer.
+fn challenge(door: &Door, id: Option<&UserId>) -> Answer {
+    let bytes = random::<32>();
+    let opened = match id {
+        Some(id) => {
+            let mut challenges = door
+                .challenges
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            challenges.open(id, bytes, door.now())
+        }
+        None => Some(Challenge::text(&bytes)),
+    };
+    let busy = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "Too many open logins");
+    let challenge = opened.ok_or_else(busy)?;
+    Ok(axum::Json(ChallengeBody { challenge }).into_response())
+}
+
+async fn verify(door: &Door, id: Option<UserId>, signature: Option<&str>) -> Answer {
+    let unknown = || Refusal::unauthorized("User not found");
+    let name = id.ok_or_else(unknown)?;
+    let local = Ask::Local { name: name.clone() };
+    let Told::Found(found) = door.node.ask_door(local).await? else {
+        return Err(unexpected());
+    };
+    let key = found.ok_or_else(unknown)?.key;
+    let signature = STANDARD
+        .decode(signature.unwrap_or_default())
+        .map_err(|_| Refusal::bad("Invalid signature encoding"))?;
+    // A signature of another length answers nothing, and uses a challenge up like any wrong one.
+    let signature: [u8; 64] = signature.try_into().unwrap_or([0; 64]);
+    let answered = {
+        let mut challenges = door
+            .challenges
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        challenges.answer(&name, &key, &signature, door.now())
+    };
+    match answered {
+        Answered::NoChallenge => Err(Refusal::bad("No challenge found")),
+        Answered::Wrong => Err(Refusal::unauthorized("Authentication failed")),
+        Answered::Right => {
+            let token = door.tokens.issue(name.as_str(), &key, unix_ms());
+            let token = token.ok_or_else(unexpected)?;
+            Ok(axum::Json(TokenBody { token }).into_response())
+        }
+    }
+}
