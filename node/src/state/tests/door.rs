@@ -56,13 +56,38 @@ pub(super) fn done(state: &mut State, what: Ask) -> Result<Told, Failure> {
     told(&outputs).expect("an answer")
 }
 
-pub(super) fn register(state: &mut State, name: &str) -> Result<Told, Failure> {
+fn new_user(name: &str) -> Ask {
     let user = NewUser {
         id: id(name),
         title: String::new(),
         key: *user_key(name).public(),
     };
-    done(state, Ask::Register { user })
+    Ask::Register { user }
+}
+
+pub(super) fn register(state: &mut State, name: &str) -> Result<Told, Failure> {
+    done(state, new_user(name))
+}
+
+/// Returns what happens when a registration is on disk.
+fn registered(state: &mut State, name: &str) -> Vec<Output> {
+    let outputs = ask(state, new_user(name));
+    let ticket = ticket(&outputs).expect("records");
+    feed(state, Input::Stored(ticket))
+}
+
+/// The requests in which members are told of users and of letters that were read.
+fn requests(outputs: &[Output]) -> Vec<(OutboundId, UsersRequest)> {
+    let request = |output: &Output| match output {
+        Output::Net(NetOutput::Request {
+            protocol: Protocol::Users,
+            id,
+            bytes,
+            ..
+        }) => Some((*id, UsersRequest::decode(bytes).expect("a request"))),
+        _ => None,
+    };
+    outputs.iter().filter_map(request).collect()
 }
 
 fn letter_of(from: &str, to: &str, number: u64, signer: &str) -> Letter {
@@ -369,28 +394,9 @@ fn a_letter_that_two_doors_bring_is_kept_once_and_its_mark_moves() {
 fn members_are_told_of_users_one_request_at_a_time() {
     let mut state = state(Settings::default());
     open(&mut state);
-    let requests = |outputs: &[Output]| -> Vec<(OutboundId, UsersRequest)> {
-        let request = |output: &Output| match output {
-            Output::Net(NetOutput::Request {
-                protocol: Protocol::Users,
-                id,
-                bytes,
-                ..
-            }) => Some((*id, UsersRequest::decode(bytes).expect("a request"))),
-            _ => None,
-        };
-        outputs.iter().filter_map(request).collect()
-    };
     let mut all = Vec::new();
     for name in ["alice", "bob", "carol"] {
-        let user = NewUser {
-            id: id(name),
-            title: String::new(),
-            key: *user_key(name).public(),
-        };
-        let outputs = ask(&mut state, Ask::Register { user });
-        let ticket = ticket(&outputs).expect("records");
-        all.extend(feed(&mut state, Input::Stored(ticket)));
+        all.extend(registered(&mut state, name));
     }
     let first = requests(&all);
     assert_eq!(first.len(), 1, "{first:?}");
@@ -404,6 +410,41 @@ fn members_are_told_of_users_one_request_at_a_time() {
     assert_eq!(again.len(), 1);
     let names: Vec<&str> = again[0].1.users.iter().map(|u| u.id.as_str()).collect();
     assert_eq!(names, ["alice", "bob", "carol"]);
+}
+
+#[test]
+fn that_a_letter_was_read_is_noted_where_it_is_from() {
+    let mut state = state(Settings::default());
+    open(&mut state);
+    let under_way = requests(&registered(&mut state, "alice"))[0].0;
+    registered(&mut state, "bob");
+    hear(&mut state, vec![told_user("carol", NOW.unix_ms())]);
+    let brought = bring(&mut state, &letter_of("carol", "bob", 1, "carol"), 1);
+    assert_eq!(brought, Status::Stored);
+    done(&mut state, post("alice", "bob", 2)).expect("room");
+
+    let (user, row) = (id("bob"), 2);
+    let outputs = ask(&mut state, Ask::Taken { user, row });
+
+    let carols = MessageId([9; 16]);
+    let is_alices = |record: &Record| matches!(record, Record::Read { id } if *id != carols);
+    let is_carols = |record: &Record| matches!(record, Record::Read { id } if *id == carols);
+    let records = outputs.iter().find_map(|output| match output {
+        Output::Store(_, records) => Some(records),
+        _ => None,
+    });
+    let records = records.expect("that he has them");
+    assert!(records.iter().any(is_alices) && !records.iter().any(is_carols));
+    // What is under way gets lost, and the next request tells of the other letter, too.
+    let result = Err("lost".to_owned());
+    let lost = NetInput::Response {
+        id: under_way,
+        result,
+    };
+    feed(&mut state, Input::Net(lost));
+    state.handle_timeout(later(Duration::from_millis(500)));
+    let told = requests(&super::outputs(&mut state));
+    assert_eq!(told[0].1.read, [carols]);
 }
 
 #[test]
