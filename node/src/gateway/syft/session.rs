@@ -420,6 +420,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_letter_whose_bucket_is_full_waits_for_no_tick_of_the_timer() {
+        // Between two ticks.
+        tokio::time::advance(Duration::from_micros(500)).await;
         assert!(wait(Duration::ZERO).now_or_never().is_some());
         assert!(wait(Duration::from_millis(20)).now_or_never().is_none());
     }
