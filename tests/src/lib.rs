@@ -62,17 +62,27 @@ pub fn use_program(path: PathBuf) {
 pub fn program() -> &'static Path {
     PROGRAM.get_or_init(|| {
         let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-        let status = std::process::Command::new(cargo)
+        let output = std::process::Command::new(cargo)
             .args(["build", "--quiet", "--workspace", "--bins"])
+            .arg("--message-format=json-render-diagnostics")
             .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-            .status()
+            .stderr(Stdio::inherit())
+            .output()
             .expect("cargo runs");
-        assert!(status.success(), "the program builds");
-        // The test itself runs from TARGET/debug/deps.
-        let own = std::env::current_exe().expect("a path");
-        let folder = own.parent().and_then(Path::parent).expect("TARGET/debug");
-        folder.join("pimesh")
+        assert!(output.status.success(), "the program builds");
+        executable(&output.stdout).expect("cargo names the program that it built")
     })
+}
+
+/// Returns where cargo put the program `pimesh`; it alone knows all settings of its folders.
+fn executable(messages: &[u8]) -> Option<PathBuf> {
+    let messages = String::from_utf8_lossy(messages);
+    let paths = messages.lines().filter_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        Some(PathBuf::from(message.get("executable")?.as_str()?))
+    });
+    let mut programs = paths.filter(|path| path.file_stem() == Some(OsStr::new("pimesh")));
+    programs.next()
 }
 
 /// A folder with the homes of a test's nodes.
