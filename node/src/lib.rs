@@ -43,6 +43,7 @@ pub mod files;
 pub mod gateway;
 #[cfg(feature = "disk")]
 pub mod identity;
+pub mod limits;
 #[cfg(feature = "net")]
 pub mod metrics;
 #[cfg(feature = "net")]
@@ -57,6 +58,7 @@ mod sim;
 pub mod state;
 #[cfg(feature = "disk")]
 pub mod store;
+pub mod text;
 
 pub use config::Config;
 #[cfg(feature = "net")]

@@ -13,17 +13,17 @@
 //! | file | what |
 //! | --- | --- |
 //! | `visit` | one connection of a client, as people see it: listed, counted, kicked |
-//! | `places` | taking connections: how many there may be, in all and from one address |
+//! | `accept` | accepting connections of a listener |
 //! | `tls` | certificates for doors that strangers may reach |
 //! | `p2sn` | P2SN: clients over TCP, and this node as a client |
 //! | `iid` | IID and APIntIO: WebSocket sign-in, UDP |
 //! | `syft` | Syft agents: HTTP and WebSocket |
 
+mod accept;
 mod backoff;
 pub mod iid;
 mod p2sn;
 mod pinned;
-pub mod places;
 pub mod syft;
 pub mod tls;
 pub mod visit;

@@ -74,7 +74,7 @@ where
         door,
         kind,
         visit,
-        _place,
+        _permit,
         unanswered,
     } = arrival;
     let deadline = Instant::now() + door.config.limits.sign_in_time;

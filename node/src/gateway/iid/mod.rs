@@ -28,11 +28,16 @@ use tokio_rustls::TlsAcceptor;
 use self::{hub::Hub, lists::CurrentLists};
 use super::{
     Opened,
-    places::{self, Place, Places},
+    accept::accept_next,
     tls::{self, TlsError},
     visit::Visit,
 };
-use crate::{NodeHandle, config::gateway::Iid as Config, state::io::Gateway};
+use crate::{
+    NodeHandle,
+    config::gateway::Iid as Config,
+    limits::{ConnectionLimit, Permit},
+    state::io::Gateway,
+};
 
 pub use self::lists::ListFileError;
 
@@ -80,9 +85,9 @@ struct Door {
     node: NodeHandle,
     lists: CurrentLists,
     hub: Arc<Hub>,
-    /// Places for all connections, and for those that have not signed in.
-    places: Places,
-    unanswered: Places,
+    /// Limits of all connections, and of those that have not signed in.
+    connections: ConnectionLimit,
+    unanswered: ConnectionLimit,
     tls: Option<TlsAcceptor>,
 }
 
@@ -127,8 +132,11 @@ pub(super) async fn open(config: &Config, node: &NodeHandle) -> Result<Opened, O
     let door = Arc::new(Door {
         lists: CurrentLists::load(files)?,
         hub: Arc::new(Hub::new(config.all_indices, config.limits.budget)),
-        places: Places::new(config.limits.connections_max, config.limits.connections_max),
-        unanswered: Places::new(UNANSWERED_MAX, UNANSWERED_PER_ADDRESS_MAX),
+        connections: ConnectionLimit::new(
+            config.limits.connections_max,
+            config.limits.connections_max,
+        ),
+        unanswered: ConnectionLimit::new(UNANSWERED_MAX, UNANSWERED_PER_ADDRESS_MAX),
         config: config.clone(),
         node: node.clone(),
         tls,
@@ -176,10 +184,11 @@ async fn serve(
 /// its client is then sent away.
 async fn accept(door: Arc<Door>, listener: TcpListener, kind: Kind) {
     loop {
-        let (stream, address) = places::accept(&listener).await;
+        let (stream, address) = accept_next(&listener).await;
         let visit = door.node.gateways().arrive(Gateway::Iid, address);
-        let places = door.places.take(address.ip());
-        let (Some(place), Some(unanswered)) = (places, door.unanswered.take(address.ip())) else {
+        let permit = door.connections.acquire(address.ip());
+        let (Some(permit), Some(unanswered)) = (permit, door.unanswered.acquire(address.ip()))
+        else {
             visit.refuse("no_place");
             continue;
         };
@@ -189,7 +198,7 @@ async fn accept(door: Arc<Door>, listener: TcpListener, kind: Kind) {
             door: Arc::clone(&door),
             kind,
             visit,
-            _place: place,
+            _permit: permit,
             unanswered,
         };
         tokio::spawn(arrival.receive(stream));
@@ -201,8 +210,8 @@ struct Arrival {
     door: Arc<Door>,
     kind: Kind,
     visit: Visit,
-    _place: Place,
-    unanswered: Place,
+    _permit: Permit,
+    unanswered: Permit,
 }
 
 impl Arrival {

@@ -30,13 +30,11 @@ use tokio::{
 
 pub(crate) use self::send::send;
 use self::{client::Client, patience::Patience};
-use super::{
-    Opened,
-    places::{self, Place, Places},
-};
+use super::{Opened, accept::accept_next};
 use crate::{
     NodeHandle,
     config::gateway::P2sn as Config,
+    limits::{ConnectionLimit, Permit},
     p2sn_session::{Steps, Terms},
     proto::p2sn::{KeyPolicy, Limits},
     state::io::Gateway,
@@ -70,7 +68,10 @@ pub(crate) async fn open(config: Config, node: NodeHandle) -> Result<Opened, Ope
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let addresses = vec![listener.local_addr().map_err(failed)?];
     let door = Arc::new(Door {
-        places: Places::new(config.connections_max, config.connections_per_address_max),
+        connections: ConnectionLimit::new(
+            config.connections_max,
+            config.connections_per_address_max,
+        ),
         patience: Patience::default(),
         steps: Steps::at_once(STEPS_AT_ONCE),
         config,
@@ -88,7 +89,7 @@ pub(crate) async fn open(config: Config, node: NodeHandle) -> Result<Opened, Ope
 struct Door {
     config: Config,
     node: NodeHandle,
-    places: Places,
+    connections: ConnectionLimit,
     patience: Patience,
     steps: Steps,
 }
@@ -98,9 +99,9 @@ async fn serve(listener: TcpListener, door: Arc<Door>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            (stream, address) = places::accept(&listener) => {
-                if let Some(place) = door.admit(address) {
-                    connections.spawn(Arc::clone(&door).connection(stream, address, place));
+            (stream, address) = accept_next(&listener) => {
+                if let Some(permit) = door.admit(address) {
+                    connections.spawn(Arc::clone(&door).connection(stream, address, permit));
                 }
             }
             Some(_) = connections.join_next() => {}
@@ -109,21 +110,21 @@ async fn serve(listener: TcpListener, door: Arc<Door>) {
 }
 
 impl Door {
-    /// Finds a place for a connection. Who gets none is not listed, so that a flood of connections
+    /// Takes a permit for a connection. A connection without one is not listed, so that a flood of connections
     /// is no flood of events.
-    fn admit(&self, address: SocketAddr) -> Option<Place> {
+    fn admit(&self, address: SocketAddr) -> Option<Permit> {
         if !self.patience.may_come(address.ip()) {
             self.node.gateways().count("p2sn_failed_too_often");
             return None;
         }
-        let place = self.places.take(address.ip());
-        if place.is_none() {
+        let permit = self.connections.acquire(address.ip());
+        if permit.is_none() {
             self.node.gateways().count("p2sn_no_place");
         }
-        place
+        permit
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream, address: SocketAddr, _place: Place) {
+    async fn connection(self: Arc<Self>, stream: TcpStream, address: SocketAddr, _permit: Permit) {
         // Answers are small and waited for. A socket that refuses this works all the same.
         drop(stream.set_nodelay(true));
         let visit = self.node.gateways().arrive(Gateway::P2sn, address);

@@ -240,7 +240,7 @@ impl Request {
             Ok(entering) => entering,
             Err(refusal) => {
                 door.count("token", "refused");
-                let is_within = door.failures.take(address, door.now());
+                let is_within = door.failures.take(&address.into(), door.now());
                 return Err(if is_within {
                     refusal
                 } else {

@@ -42,12 +42,13 @@ use tokio_rustls::TlsAcceptor;
 use self::{forward::Forwards, hub::Hub, tokens::Tokens};
 use super::{
     Opened,
-    places::{self, Place, Places},
+    accept::accept_next,
     tls::{self, TlsError},
 };
 use crate::{
     NodeHandle,
     config::gateway::{Syft, Tls},
+    limits::{Buckets, ConnectionLimit, Permit, Source},
     proto::syft::door::Challenges,
 };
 
@@ -76,8 +77,8 @@ struct Door {
     challenges: std::sync::Mutex<Challenges>,
     hub: Arc<Hub>,
     forwards: Forwards,
-    failures: rate::Buckets,
-    registrations: rate::Buckets,
+    failures: Buckets<Source>,
+    registrations: Buckets<Source>,
     frames: rate::Room,
     started: std::time::Instant,
 }
@@ -85,7 +86,7 @@ struct Door {
 /// A connection of a client: where it comes from, and its place.
 struct Caller {
     address: SocketAddr,
-    _place: Place,
+    _permit: Permit,
 }
 
 /// Opens the door.
@@ -113,7 +114,7 @@ pub(crate) async fn open(config: Syft, node: NodeHandle) -> Result<Opened, SyftE
     let listener = TcpListener::bind(config.listen).await;
     let listener = listener.map_err(|source| SyftError::Listen(config.listen, source))?;
     let addresses = listener.local_addr().into_iter().collect();
-    let places = Places::new(
+    let connections = ConnectionLimit::new(
         config.limits.connections_max,
         config.limits.connections_per_address_max,
     );
@@ -123,8 +124,8 @@ pub(crate) async fn open(config: Syft, node: NodeHandle) -> Result<Opened, SyftE
         challenges: std::sync::Mutex::default(),
         hub: Arc::clone(&hub),
         forwards: Forwards::default(),
-        failures: rate::Buckets::new(rate::FAILURES),
-        registrations: rate::Buckets::new(rate::REGISTRATIONS),
+        failures: Buckets::new(rate::FAILURES),
+        registrations: Buckets::new(rate::REGISTRATIONS),
         frames: rate::Room::default(),
         started: std::time::Instant::now(),
         config,
@@ -132,7 +133,7 @@ pub(crate) async fn open(config: Syft, node: NodeHandle) -> Result<Opened, SyftE
     });
     let events = node.events();
     let serve = async move {
-        tokio::join!(accept(listener, tls, places, door), hub.follow(events));
+        tokio::join!(accept(listener, tls, connections, door), hub.follow(events));
     };
     Ok(Opened {
         addresses,
@@ -142,16 +143,21 @@ pub(crate) async fn open(config: Syft, node: NodeHandle) -> Result<Opened, SyftE
     })
 }
 
-async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, places: Places, door: Arc<Door>) {
+async fn accept(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    connections: ConnectionLimit,
+    door: Arc<Door>,
+) {
     loop {
-        let (stream, address) = places::accept(&listener).await;
-        let Some(place) = places.take(address.ip()) else {
+        let (stream, address) = accept_next(&listener).await;
+        let Some(permit) = connections.acquire(address.ip()) else {
             door.count("connection", "too_many");
             continue;
         };
         let caller = Caller {
             address,
-            _place: place,
+            _permit: permit,
         };
         // A session outlives the listener, so that it can say goodbye.
         tokio::spawn(greet(stream, caller, tls.clone(), Arc::clone(&door)));

@@ -38,6 +38,7 @@ use super::{
 };
 use crate::{
     gateway::visit::Visit,
+    limits::{Bucket, Rate},
     proto::syft::{
         Message as SyftMessage, UserId,
         door::TokenId,
@@ -137,7 +138,7 @@ impl Session {
     /// Takes frames, and carries them as fast as the client may.
     async fn read(&self, stream: &mut SplitStream<WebSocket>) -> End {
         let limits = &self.door.config.limits;
-        let mut bucket = rate::Bucket::new(rate::Rate {
+        let mut bucket = Bucket::new(Rate {
             per_second: limits.frames_per_second,
             burst: limits.frames_burst,
         });
@@ -147,7 +148,7 @@ impl Session {
         let mut silent_at = Instant::now() + SILENCE_MAX;
         loop {
             let ready_in = bucket
-                .ready_at(self.door.now())
+                .ready_at(1, self.door.now())
                 .saturating_sub(self.door.now());
             // A full queue is the client's fault only if its bucket is empty; if the disk is behind,
             // the client waits for it.

@@ -29,7 +29,7 @@ impl Request {
         let registration: Registration = self.json("Invalid JSON").await?;
         let user = registration.check();
         let user = user.map_err(|error| Refusal::bad(&format!("Registration error: {error}")))?;
-        if !door.registrations.take(address, door.now()) {
+        if !door.registrations.take(&address.into(), door.now()) {
             let text = "Too many registrations from this address";
             return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, text));
         }
@@ -52,13 +52,13 @@ impl Request {
             return challenge(&door, id.as_ref());
         }
         let address = caller.address.ip();
-        if !door.failures.has(address, door.now()) {
+        if !door.failures.has(&address.into(), door.now()) {
             return Err(too_many_failures());
         }
         let answered = verify(&door, id, login.signature.as_deref()).await;
         if answered.is_err() {
             door.count("login", "refused");
-            door.failures.take(address, door.now());
+            door.failures.take(&address.into(), door.now());
         }
         answered
     }
