@@ -4,6 +4,7 @@
 //! ask the running node through its control socket, and nothing else.
 
 mod commands;
+mod log;
 mod output;
 
 use std::process::ExitCode;

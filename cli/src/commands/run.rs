@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::{Global, keys};
-use crate::output;
+use crate::{log::fields, output};
 
 /// Run the node of this machine, in the foreground
 ///
@@ -114,7 +114,7 @@ impl Run {
             .with_env_filter(filter)
             .with_writer(std::io::stderr);
         match format {
-            LogFormat::Text => log.with_target(false).init(),
+            LogFormat::Text => log.with_target(false).fmt_fields(fields()).init(),
             LogFormat::Json => log.json().init(),
         }
     }
