@@ -292,6 +292,12 @@ impl PublicKey {
             .expect("two numbers are DER")
     }
 
+    /// Returns the modulus, as long as a block.
+    #[cfg(test)]
+    pub(super) fn modulus(&self) -> Vec<u8> {
+        self.0.n_bytes().into_vec()
+    }
+
     /// Returns the size of the modulus in bits.
     #[must_use]
     pub fn bits(&self) -> usize {
