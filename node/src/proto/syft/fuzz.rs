@@ -161,9 +161,17 @@ fn a_time_stays_its_text_and_means_at_most_two_numbers() {
 
 #[test]
 fn the_time_we_sign_with_is_one_number_and_not_later() {
-    // From 2023 on, and until seconds are not exact in Python's arithmetic.
-    const EXACT_MS: std::ops::Range<u64> = 1_672_531_200_000..4_611_686_018_000;
-    let times = [1_747_396_800_127, 1 << 41, EXACT_MS.end - 1, u64::MAX];
+    // From 2023 on there is one number; until 2116 it is less than a second earlier.
+    const EXACT_FROM_MS: u64 = 1_672_531_200_000;
+    const EXACT_UNTIL_MS: u64 = 4_611_686_018_000;
+    let times = [
+        1_747_396_800_127,
+        1 << 41,
+        EXACT_UNTIL_MS - 1,
+        // Year 8517.
+        206_622_368_596_000,
+        u64::MAX,
+    ];
     let corpus = times.map(|ms: u64| ms.to_le_bytes().to_vec());
     fuzz(bolero::check!(), &corpus, |bytes| {
         let Some(number) = bytes.first_chunk() else {
@@ -174,8 +182,10 @@ fn the_time_we_sign_with_is_one_number_and_not_later() {
         let numbers: Vec<i128> = time.candidates().collect();
         let nanos = i128::from(ms) * 1_000_000;
         assert!(numbers[0] <= nanos, "{ms}: {time}");
-        if EXACT_MS.contains(&ms) {
+        if ms >= EXACT_FROM_MS {
             assert_eq!(numbers.len(), 1, "{ms}: {time}");
+        }
+        if (EXACT_FROM_MS..EXACT_UNTIL_MS).contains(&ms) {
             assert!(nanos - numbers[0] < 1_000_000_000, "{ms}: {time}");
         }
         true

@@ -18,8 +18,12 @@ pub struct Timestamp {
 }
 
 /// From this Unix second on, a multiple of 4 ms is not exact in Python's arithmetic any more
-/// (2^31 seconds, January 2038); whole seconds are until 2^53 / 5^9 seconds, February 2116.
+/// (2^31 seconds, January 2038).
 const GRID_ENDS_S: u64 = 1 << 31;
+
+/// The last Unix second that is exact in Python's arithmetic, in February 2116. A clock that is
+/// beyond it is wrong or this program very old; what it signs still verifies everywhere.
+const EXACT_ENDS_S: u64 = (1 << 53) / 1_953_125;
 
 impl Timestamp {
     /// Reads a text, whatever it is. A text that is no time has no candidates.
@@ -40,9 +44,11 @@ impl Timestamp {
     }
 
     /// Makes the time that this node signs with: not later than `unix_ms`, and on the grid on
-    /// which Go, Python and JavaScript compute the same number from 2023 on.
+    /// which Go, Python and JavaScript compute the same number from 2023 on. Times beyond 2116
+    /// become the last one on it.
     #[must_use]
     pub fn on_grid(unix_ms: u64) -> Self {
+        let unix_ms = unix_ms.min(EXACT_ENDS_S * 1000);
         let step = if unix_ms / 1000 < GRID_ENDS_S {
             4
         } else {
@@ -220,6 +226,11 @@ mod tests {
             Timestamp::on_grid(2_147_483_648_999).as_str(),
             "2038-01-19T03:14:08.000Z"
         );
+        for beyond in [4_611_686_018_427, 206_622_368_596_000, u64::MAX] {
+            let time = Timestamp::on_grid(beyond);
+            assert_eq!(time.as_str(), "2116-02-20T23:53:38.000Z");
+            assert_eq!(time.candidates().count(), 1);
+        }
     }
 
     #[test]
