@@ -8,6 +8,7 @@ pub mod chance;
 pub mod foreign;
 pub mod iid;
 pub mod lan;
+pub mod server;
 pub mod syft;
 
 use std::{

@@ -14,6 +14,7 @@ use crate::{
         iid::{Index, budget::Limits},
         mesh::NodeName,
         p2sn::KeyPolicy,
+        server::{KeyOf, ServerUrl, key_of, share_a_key},
         syft::UserId,
     },
     state::LetterLimits,
@@ -39,7 +40,7 @@ pub struct Gateways {
 #[serde(deny_unknown_fields)]
 pub struct SyftServer {
     /// Where it is: `http://` or `https://`.
-    pub url: String,
+    pub url: ServerUrl,
     /// The user that this node is there.
     pub user: UserId,
     /// What it is called here: its users are `user@name`.
@@ -47,6 +48,20 @@ pub struct SyftServer {
     /// The certificate that it has; one that this system trusts if `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<CertificateSha256>,
+    /// Which key this node has there; the one of `url` if `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_of: Option<KeyOf>,
+    /// Whether the server's messages to all come into the inbox.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub broadcasts: bool,
+}
+
+impl SyftServer {
+    /// Returns which key this node has there.
+    #[must_use]
+    pub fn key(&self) -> KeyOf {
+        key_of(self.key_of.as_ref(), &self.url)
+    }
 }
 
 /// The door for IID and APIntIO clients.
@@ -89,10 +104,21 @@ pub struct Iid {
 #[serde(deny_unknown_fields)]
 pub struct IidServer {
     /// Where it is: `ws://` or `wss://`.
-    pub url: String,
-    /// The key to sign in with.
+    pub url: ServerUrl,
+    /// The kind of key to sign in with.
     #[serde(default)]
     pub key: KeyKind,
+    /// Which key of that kind; the one of `url` if `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_of: Option<KeyOf>,
+}
+
+impl IidServer {
+    /// Returns which key this node has there.
+    #[must_use]
+    pub fn key_of(&self) -> KeyOf {
+        key_of(self.key_of.as_ref(), &self.url)
+    }
 }
 
 /// A key to sign in to an APIntIO server with.
@@ -382,19 +408,9 @@ impl Default for SyftSection {
 
 impl Section {
     pub(super) fn into_gateways(self) -> Result<Gateways, ConfigError> {
-        let servers = self.iid.servers.clone();
-        let is_url = |url: &str| url.starts_with("ws://") || url.starts_with("wss://");
-        if let Some(server) = servers.iter().find(|server| !is_url(&server.url)) {
-            let expected = "a list of servers, each with a `url` that begins with ws:// or wss://";
-            return Err(value("gateway.iid.servers", expected, &server.url));
-        }
-        if servers.len() > IID_SERVERS_MAX {
-            let found = servers.len();
-            return Err(value("gateway.iid.servers", "16 servers at most", found));
-        }
         Ok(Gateways {
+            iid_servers: self.iid.checked_servers()?,
             iid: self.iid.into_iid()?,
-            iid_servers: servers,
             p2sn: self.p2sn.into_p2sn()?,
             syft_servers: self.syft.checked_servers()?,
             syft: self.syft.into_syft()?,
@@ -403,6 +419,23 @@ impl Section {
 }
 
 impl IidSection {
+    fn checked_servers(&self) -> Result<Vec<IidServer>, ConfigError> {
+        const KEY: &str = "gateway.iid.servers";
+        let is_iid = |url: &ServerUrl| ["ws", "wss"].contains(&url.scheme());
+        if let Some(server) = self.servers.iter().find(|server| !is_iid(&server.url)) {
+            let expected = "a list of servers, each with a `url` that begins with ws:// or wss://";
+            return Err(value(KEY, expected, &server.url));
+        }
+        if self.servers.len() > IID_SERVERS_MAX {
+            return Err(value(KEY, "16 servers at most", self.servers.len()));
+        }
+        for kind in [KeyKind::Ethereum, KeyKind::Rsa] {
+            let servers = self.servers.iter().filter(|server| server.key == kind);
+            check_keys(KEY, servers.map(|server| (&server.url, server.key_of())))?;
+        }
+        Ok(self.servers.clone())
+    }
+
     fn into_iid(self) -> Result<Iid, ConfigError> {
         if !(1024..=8192).contains(&self.rsa_bits_min) {
             let found = self.rsa_bits_min;
@@ -502,13 +535,13 @@ const SYFT_SERVERS_MAX: usize = 16;
 impl SyftSection {
     fn checked_servers(&self) -> Result<Vec<SyftServer>, ConfigError> {
         const KEY: &str = "gateway.syft.servers";
-        let is_url = |url: &str| url.starts_with("http://") || url.starts_with("https://");
-        if let Some(server) = self.servers.iter().find(|server| !is_url(&server.url)) {
+        let is_syft = |url: &ServerUrl| ["http", "https"].contains(&url.scheme());
+        if let Some(server) = self.servers.iter().find(|server| !is_syft(&server.url)) {
             let expected = "a list of servers, each with a `url` that begins with http:// or \
                             https://, a `user` and a `name`";
             return Err(value(KEY, expected, &server.url));
         }
-        let is_plain = |s: &&SyftServer| s.fingerprint.is_some() && s.url.starts_with("http://");
+        let is_plain = |s: &&SyftServer| s.fingerprint.is_some() && !s.url.is_secure();
         if let Some(server) = self.servers.iter().find(is_plain) {
             let expected = "a `fingerprint` only where the `url` begins with https://";
             return Err(value(KEY, expected, &server.url));
@@ -520,6 +553,8 @@ impl SyftSection {
         if let Some(server) = self.servers.iter().find(|s| !names.insert(s.name.as_str())) {
             return Err(value(KEY, "names of which each stands once", &server.name));
         }
+        let keys = self.servers.iter();
+        check_keys(KEY, keys.map(|server| (&server.url, server.key())))?;
         Ok(self.servers.clone())
     }
 
@@ -597,6 +632,25 @@ impl SyftLimitsSection {
             },
         })
     }
+}
+
+/// Refuses two servers that have one key of this node: each could log in at the other with it.
+fn check_keys<'a>(
+    key_name: &'static str,
+    servers: impl Iterator<Item = (&'a ServerUrl, KeyOf)>,
+) -> Result<(), ConfigError> {
+    let servers: Vec<_> = servers.collect();
+    for (at, (url, key)) in servers.iter().enumerate() {
+        let earlier = &servers[..at];
+        let is_same = |(other, its): &&(&ServerUrl, KeyOf)| share_a_key((url, key), (other, its));
+        if let Some((other, _)) = earlier.iter().find(is_same) {
+            let expected = "a list of servers with a key for each, so that none can log in at \
+                            another as this node; one `key_of` stands for one server";
+            let found = format_args!("`key_of = \"{key}\"` for {other} and {url}");
+            return Err(value(key_name, expected, found));
+        }
+    }
+    Ok(())
 }
 
 fn tls_files(

@@ -106,3 +106,39 @@ fn durations_and_sizes_are_read_as_people_write_them() {
     assert_eq!(Size::try_from("4 MiB".to_owned()), Ok(Size(4_194_304)));
     assert!(Size::try_from("4 MB".to_owned()).is_err());
 }
+
+#[test]
+fn two_servers_do_not_have_one_key() {
+    let syft = |keys: [&str; 2]| {
+        let [a, b] = keys;
+        format!(
+            "[gateway.syft]\nservers = [\n\
+             {{ url = \"https://a.example\", user = \"k\", name = \"a\"{a} }},\n\
+             {{ url = \"https://b.example\", user = \"k\", name = \"b\"{b} }}]\n"
+        )
+    };
+    let iid = |keys: [&str; 2]| {
+        let [a, b] = keys;
+        format!(
+            "[gateway.iid]\nservers = [\n\
+             {{ url = \"wss://a.example\"{a} }},\n{{ url = \"wss://b.example\"{b} }}]\n"
+        )
+    };
+    let shared = ", key_of = \"shared\"";
+    let other = ", key_of = \"https://a.example/\"";
+    let other_iid = ", key_of = \"wss://A.example\"";
+    for text in [syft(["", ""]), syft([shared, ""]), iid([shared, ""])] {
+        Config::parse(&text).expect(&text);
+    }
+    for text in [
+        syft([shared, shared]),
+        syft(["", other]),
+        iid([shared, shared]),
+        iid(["", other_iid]),
+    ] {
+        let error = Config::parse(&text).expect_err(&text).to_string();
+        assert!(error.contains("a key for each"), "{error}");
+    }
+    let kinds = iid([", key = \"rsa\", key_of = \"shared\"", shared]);
+    Config::parse(&kinds).expect("an RSA key and an Ethereum key are two");
+}

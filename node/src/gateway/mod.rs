@@ -24,6 +24,7 @@ mod backoff;
 pub mod iid;
 mod p2sn;
 mod pinned;
+mod standing;
 pub mod syft;
 pub mod tls;
 pub mod visit;
@@ -41,6 +42,7 @@ use tokio::{sync::Notify, task::AbortHandle};
 
 use self::{
     iid::upstream::{ServerReport, Upstream},
+    standing::Standing,
     visit::{Visit, Visitors},
 };
 use crate::{
@@ -55,7 +57,7 @@ use crate::{
 const GOODBYE_TIME: Duration = Duration::from_secs(2);
 
 /// Connections to Syft servers, and how each stands.
-type SyftServers = BTreeMap<SyftServer, (AbortHandle, Arc<Mutex<syft::server::ServerReport>>)>;
+type SyftServers = BTreeMap<SyftServer, (AbortHandle, Arc<Standing<syft::server::ServerReport>>)>;
 
 /// All doors, and who is behind them.
 pub struct Gateways {
@@ -78,7 +80,7 @@ struct Door {
 /// A server that the node is a client of.
 struct Upstreamed {
     task: AbortHandle,
-    report: Arc<Mutex<ServerReport>>,
+    standing: Arc<Standing<ServerReport>>,
 }
 
 /// A door, as `pimesh gateway list` shows it.
@@ -153,7 +155,8 @@ impl Gateways {
         *applied = Some(config.clone());
     }
 
-    /// Becomes a client of these Syft servers, and of no others.
+    /// Becomes a client of these Syft servers, and of no others. Where the next attempt is waited
+    /// for, it is made at once.
     fn connect_syft(&self, servers: &[SyftServer], node: &NodeHandle) {
         let mut running = self.syft_servers();
         running.retain(|server, (task, _)| {
@@ -164,33 +167,25 @@ impl Gateways {
             stays
         });
         for server in servers {
-            if running.contains_key(server) {
+            if let Some((_, standing)) = running.get(server) {
+                standing.retry_now();
                 continue;
             }
-            match node.keys().messaging() {
-                Ok(key) => {
-                    let client = syft::server::Server::new(server.clone(), key, node.clone());
-                    let report = client.report();
-                    let task = tokio::spawn(client.run()).abort_handle();
-                    running.insert(server.clone(), (task, report));
-                }
-                Err(error) => {
-                    let error = with_causes(&error);
-                    tracing::warn!(url = %server.url, %error, "cannot be a client of the server");
-                }
-            }
+            let client = syft::server::Server::new(server.clone(), node.clone());
+            let standing = client.standing();
+            let task = tokio::spawn(client.run()).abort_handle();
+            running.insert(server.clone(), (task, standing));
         }
     }
 
     /// Returns how it stands with the Syft servers.
     #[must_use]
     pub fn syft_servers_report(&self) -> Vec<syft::server::ServerReport> {
-        let report = |report: &Mutex<syft::server::ServerReport>| {
-            let report = report.lock().unwrap_or_else(PoisonError::into_inner);
-            report.clone()
-        };
         let running = self.syft_servers();
-        running.values().map(|(_, of)| report(of)).collect()
+        let standings = running.values().map(|(_, standing)| standing);
+        standings
+            .map(|standing| syft::server::report(standing))
+            .collect()
     }
 
     fn syft_servers(&self) -> MutexGuard<'_, SyftServers> {
@@ -198,7 +193,8 @@ impl Gateways {
         servers.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Becomes a client of these servers, and of no others.
+    /// Becomes a client of these servers, and of no others. Where the next attempt is waited for,
+    /// it is made at once.
     async fn connect_iid(&self, servers: &[IidServer], node: &NodeHandle) {
         self.iid_servers().retain(|server, running| {
             let stays = servers.contains(server);
@@ -208,14 +204,15 @@ impl Gateways {
             stays
         });
         for server in servers {
-            if self.iid_servers().contains_key(server) {
+            if let Some(running) = self.iid_servers().get(server) {
+                running.standing.retry_now();
                 continue;
             }
             match Upstream::new(server.clone(), node.clone()).await {
                 Ok(upstream) => {
-                    let report = upstream.report();
+                    let standing = upstream.standing();
                     let task = tokio::spawn(upstream.run()).abort_handle();
-                    let running = Upstreamed { task, report };
+                    let running = Upstreamed { task, standing };
                     self.iid_servers().insert(server.clone(), running);
                 }
                 Err(error) => {
@@ -312,11 +309,11 @@ impl Gateways {
     /// Returns how it stands with the APIntIO servers that this node is a client of.
     #[must_use]
     pub fn iid_servers_report(&self) -> Vec<ServerReport> {
-        let report = |running: &Upstreamed| {
-            let report = running.report.lock();
-            report.unwrap_or_else(PoisonError::into_inner).clone()
-        };
-        self.iid_servers().values().map(report).collect()
+        let running = self.iid_servers();
+        let standings = running.values().map(|running| &running.standing);
+        standings
+            .map(|standing| iid::upstream::report(standing))
+            .collect()
     }
 
     /// Counts something that is not worth an event of its own.

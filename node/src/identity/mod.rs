@@ -3,16 +3,19 @@
 //! | file | key | used for |
 //! | --- | --- | --- |
 //! | `node.key` | Ed25519 | the libp2p peer id; signs nothing else |
-//! | `messaging.key` | Ed25519 | signs and opens direct messages (Syft) |
+//! | `messaging.key` | Ed25519 | signs and opens direct messages; the keys for Syft servers are derived from it |
 //! | `rsa.key` | RSA | P2SN |
 //! | `mesh.key` | Ed25519 | says who is a member; only on nodes that may invite |
-//! | `ethereum.key`, `iid-rsa.key` | secp256k1, RSA | signs in to APIntIO servers; made when first needed |
+//! | `ethereum.key` | secp256k1 | the keys for APIntIO servers are derived from it; made when first needed |
+//! | `iid-rsa-….key` | RSA | signs in to one APIntIO server; made when first needed |
+//! | `iid-rsa.key` | RSA | signs in to the APIntIO server with `key_of = "shared"` |
 //!
 //! Each file is one line that says what it is and one line of base64. With a passphrase the second
 //! line is sealed with AES-256-GCM under a key from Argon2id, with the first line as associated
 //! data, so that no part of it can be changed.
 
 mod file;
+mod server_keys;
 
 use std::{
     fmt, fs,
@@ -25,11 +28,7 @@ use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 use zeroize::Zeroizing;
 
 pub use self::file::{KeyFileError, Kind};
-use crate::proto::{
-    iid::address::{EthereumKey, RsaKey},
-    mesh::certificate::MeshKey,
-    p2sn, syft,
-};
+use crate::proto::{mesh::certificate::MeshKey, p2sn, syft};
 
 /// Opens the key files.
 #[derive(Clone, PartialEq, Eq)]
@@ -275,54 +274,9 @@ impl fmt::Debug for KeyRing {
     }
 }
 
-/// Size of the RSA key for APIntIO servers, in bits: the name of the scheme says so.
-const IID_RSA_BITS: usize = 4096;
-
 impl KeyRing {
     pub(crate) const fn new(home: PathBuf, passphrase: Option<Passphrase>) -> Self {
         Self { home, passphrase }
-    }
-
-    /// Returns the messaging key, which is also this node's key at Syft servers.
-    ///
-    /// # Errors
-    /// Returns what is wrong with the file.
-    pub fn messaging(&self) -> Result<syft::SigningKey, KeyFileError> {
-        let seed = seed_of(&self.home, Kind::Messaging, self.passphrase.as_ref())?;
-        Ok(syft::SigningKey::from_seed(&seed))
-    }
-
-    /// Returns the Ethereum key for APIntIO servers.
-    ///
-    /// # Errors
-    /// Returns what is wrong with the file.
-    pub fn ethereum(&self) -> Result<EthereumKey, KeyFileError> {
-        let seed = seed_of(&self.home, Kind::Ethereum, self.passphrase.as_ref())?;
-        EthereumKey::from_bytes(&seed).map_err(|_| KeyFileError::Torn {
-            path: self.home.join(Kind::Ethereum.file_name()),
-        })
-    }
-
-    /// Returns the RSA key for APIntIO servers. Making it takes seconds, on a small machine many.
-    ///
-    /// # Errors
-    /// Returns what is wrong with the file.
-    pub fn iid_rsa(&self) -> Result<RsaKey, KeyFileError> {
-        let path = self.home.join(Kind::IidRsa.file_name());
-        let phrase = self.passphrase.as_ref();
-        let torn = || KeyFileError::Torn { path: path.clone() };
-        let pem = match file::load(&path, Kind::IidRsa, phrase)? {
-            Some(pem) => pem,
-            None => {
-                let mut rng = ChaCha20Rng::from_seed(random());
-                let key = p2sn::PrivateKey::generate(IID_RSA_BITS, &mut rng).map_err(|_| torn())?;
-                let pem = key.to_pem().map_err(|_| torn())?;
-                file::create(&path, Kind::IidRsa, pem.as_bytes(), phrase)?;
-                Zeroizing::new(pem.as_bytes().to_vec())
-            }
-        };
-        let pem = str::from_utf8(&pem).map_err(|_| torn())?;
-        RsaKey::parse(pem).map_err(|_| torn())
     }
 }
 
@@ -339,8 +293,8 @@ pub fn change_passphrase(
     new: Option<&Passphrase>,
 ) -> Result<usize, KeyFileError> {
     let mut changed = 0;
-    for kind in Kind::ALL {
-        let path = home.join(kind.file_name());
+    for (name, kind) in server_keys::key_files(home)? {
+        let path = home.join(name);
         let loaded = match file::load(&path, kind, old) {
             Err(KeyFileError::WrongPassphrase { .. } | KeyFileError::NeedsPassphrase { .. }) => {
                 file::load(&path, kind, new)?

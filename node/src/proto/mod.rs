@@ -7,4 +7,5 @@
 pub mod iid;
 pub mod mesh;
 pub mod p2sn;
+pub mod server;
 pub mod syft;

@@ -49,5 +49,6 @@ mod hostile;
 mod limits;
 mod mesh;
 mod operator;
+mod relay;
 mod server;
 mod tls;

@@ -11,9 +11,12 @@ use pimesh_node::{
         claims_file, revoked_file,
         upstream::{ServerReport, ServerState},
     },
-    proto::iid::{
-        Index,
-        lists::{self, Claims, Letters},
+    proto::{
+        iid::{
+            Index,
+            lists::{self, Claims, Letters},
+        },
+        server::{KeyOf, ServerUrl},
     },
 };
 use serde::Serialize;
@@ -59,17 +62,26 @@ enum Action {
         coaster: String,
     },
     /// Be a client of an APIntIO server, now and at every start; integers run both ways
+    ///
+    /// This node has a key of its own for each server, which follows from the URL: no server can
+    /// sign in with it at another one. `pimesh gateway iid servers` shows the address; the owner of
+    /// the server has to allow it. A server that moves to another URL knows the node by the earlier
+    /// address: go on with that by `--key-of EARLIER-URL`. A server that was told the address by a
+    /// version of pimesh with one key for all servers: `--key-of shared`, for one server at most.
     Connect {
         /// Where it is, as ws:// or wss://
-        url: String,
-        /// The key to sign in with; it is made if there is none
+        url: ServerUrl,
+        /// The kind of key to sign in with; it is made if there is none
         #[arg(long, value_enum, default_value = "ethereum")]
         key: Key,
+        /// Whose key to sign in with [default: the one for URL]
+        #[arg(long, value_name = "URL|shared")]
+        key_of: Option<KeyOf>,
     },
     /// Be a client of a server no more
     Disconnect {
         /// Where it is
-        url: String,
+        url: ServerUrl,
     },
     /// List the servers that this node is a client of
     Servers,
@@ -130,12 +142,12 @@ impl Iid {
                 reload(&global.client()?).await?;
                 said(global, "the letter is good no more")
             }
-            Action::Connect { url, key } => {
+            Action::Connect { url, key, key_of } => {
                 let key = match key {
                     Key::Ethereum => KeyKind::Ethereum,
                     Key::Rsa => KeyKind::Rsa,
                 };
-                settings::connect(&global.home()?, &IidServer { url, key })?;
+                settings::connect(&global.home()?, &IidServer { url, key, key_of })?;
                 let client = global.client()?;
                 if reload(&client).await? {
                     return show(global, &client.iid_servers().await?);
@@ -224,7 +236,10 @@ fn show(global: &Global, servers: &[ServerReport]) -> anyhow::Result<()> {
         let state = match &server.state {
             ServerState::Connecting => "connecting".to_owned(),
             ServerState::SignedIn { index } => format!("signed in as {index}"),
-            ServerState::Waiting { reason, .. } => format!("waiting: {reason}"),
+            ServerState::Waiting { reason, next_ms } => {
+                let seconds = next_ms.div_ceil(1000);
+                format!("waiting: {reason}; next attempt in {seconds} s")
+            }
         };
         vec![
             server.url.clone(),

@@ -10,6 +10,7 @@ use pimesh_node::{
         read_file,
     },
     files,
+    proto::server::ServerUrl,
 };
 use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, TableLike, Value};
 
@@ -41,23 +42,26 @@ fn enable(
 pub(super) fn connect(home: &Path, server: &IidServer) -> anyhow::Result<()> {
     change(home, |document| {
         let servers = servers(document, "iid")?;
-        remove(servers, "url", &server.url);
+        remove_url(servers, &server.url);
         let mut entry = InlineTable::new();
-        entry.insert("url", server.url.as_str().into());
+        entry.insert("url", server.url.to_string().into());
         let key = match server.key {
             KeyKind::Ethereum => "ethereum",
             KeyKind::Rsa => "rsa",
         };
         entry.insert("key", key.into());
+        if let Some(key_of) = &server.key_of {
+            entry.insert("key_of", key_of.to_string().into());
+        }
         servers.push(entry);
         Ok(())
     })
 }
 
 /// Takes an APIntIO server out of the configuration of a home folder.
-pub(super) fn disconnect(home: &Path, url: &str) -> anyhow::Result<()> {
+pub(super) fn disconnect(home: &Path, url: &ServerUrl) -> anyhow::Result<()> {
     change(home, |document| {
-        let removed = remove(servers(document, "iid")?, "url", url);
+        let removed = remove_url(servers(document, "iid")?, url);
         anyhow::ensure!(removed, "this node is no client of `{url}`");
         Ok(())
     })
@@ -69,11 +73,17 @@ pub(super) fn connect_syft(home: &Path, server: &SyftServer) -> anyhow::Result<(
         let servers = servers(document, "syft")?;
         remove(servers, "name", server.name.as_str());
         let mut entry = InlineTable::new();
-        entry.insert("url", server.url.as_str().into());
+        entry.insert("url", server.url.to_string().into());
         entry.insert("user", server.user.as_str().into());
         entry.insert("name", server.name.as_str().into());
         if let Some(sha256) = &server.fingerprint {
             entry.insert("fingerprint", sha256.to_string().into());
+        }
+        if let Some(key_of) = &server.key_of {
+            entry.insert("key_of", key_of.to_string().into());
+        }
+        if server.broadcasts {
+            entry.insert("broadcasts", true.into());
         }
         servers.push(entry);
         Ok(())
@@ -100,12 +110,21 @@ fn servers<'a>(document: &'a mut DocumentMut, section: &str) -> anyhow::Result<&
 
 /// Takes the servers out in which a key has this value; says whether there was one.
 fn remove(servers: &mut Array, key: &str, value: &str) -> bool {
+    remove_if(servers, key, |found| found == value)
+}
+
+/// Takes a server out, however the file spells its URL; says whether there was one.
+fn remove_url(servers: &mut Array, url: &ServerUrl) -> bool {
+    remove_if(servers, "url", |found| found.parse().as_ref() == Ok(url))
+}
+
+fn remove_if(servers: &mut Array, key: &str, is_it: impl Fn(&str) -> bool) -> bool {
     let before = servers.len();
-    let is_it = |entry: &Value| {
-        let entry = entry.as_inline_table();
-        entry.and_then(|e| e.get(key)).and_then(Value::as_str) == Some(value)
+    let value = |entry: &Value| {
+        let value = entry.as_inline_table()?.get(key)?.as_str()?;
+        Some(is_it(value))
     };
-    servers.retain(|entry| !is_it(entry));
+    servers.retain(|entry| value(entry) != Some(true));
     servers.len() < before
 }
 
@@ -190,8 +209,9 @@ mod tests {
     fn servers_are_added_once_and_removed() {
         let home = tempfile::tempdir().expect("a folder");
         let server = |url: &str, key| IidServer {
-            url: url.to_owned(),
+            url: url.parse().expect("a URL"),
             key,
+            key_of: None,
         };
         for (url, key) in [
             ("ws://a", KeyKind::Ethereum),
@@ -208,8 +228,9 @@ mod tests {
                 server("ws://a", KeyKind::Rsa)
             ]
         );
-        disconnect(home.path(), "ws://b").expect("it is there");
-        assert!(disconnect(home.path(), "ws://b").is_err());
+        let b = server("ws://B:80/", KeyKind::Ethereum).url;
+        disconnect(home.path(), &b).expect("it is there");
+        assert!(disconnect(home.path(), &b).is_err());
         assert!(connect(home.path(), &server("http://c", KeyKind::Rsa)).is_err());
     }
 }

@@ -9,6 +9,7 @@ use pimesh_node::{
     gateway::{syft::server::ServerReport, tls},
     proto::{
         mesh::NodeName,
+        server::{KeyOf, ServerUrl},
         syft::{
             KEY_FILE_BYTES_MAX, KeyFileError, PublicKey, UserId,
             door::{Registration, UserBody},
@@ -43,15 +44,17 @@ pub(super) enum Syft {
         #[arg(long, value_name = "TEXT")]
         title: Option<String>,
     },
-    /// Take a user of this node's door out, with the messages that wait for him
+    /// Take a user of this node's gateway out, with the messages that wait for them; or forget the
+    /// key of a server's user, `USER@SERVER`
     ///
-    /// His name can then be registered with another key. Other nodes refuse that key until somebody
-    /// there trusts it: `pimesh peers trust USER`.
+    /// The name of a user can then be registered with another key. Other nodes refuse that key until
+    /// somebody there trusts it: `pimesh peers trust USER`. The key of a server's user is pinned
+    /// anew when it is next needed.
     Forget {
-        /// The user
+        /// The user, or USER@SERVER
         user: String,
     },
-    /// Become a client of a Syft server: register or log in there with this node's messaging key
+    /// Become a client of a Syft server: register or log in there with a key for that server
     ///
     /// Its messages come into the inbox as `user@server`, and `pimesh send user@server` writes to
     /// its users. The node stays connected, also after a restart.
@@ -59,6 +62,11 @@ pub(super) enum Syft {
     /// The certificate of an https server has to be one that this system trusts. One that a server
     /// made for itself is trusted by its SHA-256; at another pimesh node
     /// `pimesh gateway syft fingerprint` prints it.
+    ///
+    /// The key follows from the messaging key and the URL, so no server can log in with it at
+    /// another one. A server that moves to another URL knows the user by the earlier key: go on
+    /// with that by `--key-of EARLIER-URL`. A user that a version of pimesh registered with the
+    /// messaging key itself: `--key-of shared`, for one server at most.
     #[command(
         after_help = "Example:\n  pimesh gateway syft connect https://syft.example.org --user kitchen\n  \
                             pimesh gateway syft connect https://192.168.1.20:8765 --user kitchen --name pi-2 \\\n    \
@@ -66,7 +74,7 @@ pub(super) enum Syft {
     )]
     Connect {
         /// Where it is: https://…, or http://…
-        url: String,
+        url: ServerUrl,
         /// The user that this node is there
         #[arg(long, value_name = "NAME")]
         user: UserId,
@@ -76,6 +84,12 @@ pub(super) enum Syft {
         /// The SHA-256 of its certificate, if this system does not trust it
         #[arg(long, value_name = "SHA256")]
         fingerprint: Option<CertificateSha256>,
+        /// Whose key to log in with [default: the one for URL]
+        #[arg(long, value_name = "URL|shared")]
+        key_of: Option<KeyOf>,
+        /// Take the server's messages to all, too; without it they are left out
+        #[arg(long)]
+        broadcasts: bool,
     },
     /// List the Syft servers that this node is a client of
     List,
@@ -113,13 +127,15 @@ impl Syft {
             }
             Self::Forget { user } => {
                 global.client()?.forget_user(&user).await?;
-                output::line(format!("{user} is no user of this door any more"))
+                output::line(format!("{user} is forgotten"))
             }
             Self::Connect {
                 url,
                 user,
                 name,
                 fingerprint,
+                key_of,
+                broadcasts,
             } => {
                 let name = match name {
                     Some(name) => name,
@@ -130,6 +146,8 @@ impl Syft {
                     user,
                     name,
                     fingerprint,
+                    key_of,
+                    broadcasts,
                 };
                 settings::connect_syft(&global.home()?, &server)?;
                 reload(&global.client()?).await?;
@@ -191,15 +209,10 @@ impl Key {
 }
 
 /// Returns the host of a URL as a name.
-fn host_of(url: &str) -> anyhow::Result<NodeName> {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let authority = rest.split('/').next().unwrap_or_default();
-    let host = authority
-        .rsplit_once(':')
-        .map_or(authority, |(host, _)| host);
-    host.parse().map_err(|_| {
+fn host_of(url: &ServerUrl) -> anyhow::Result<NodeName> {
+    url.host().parse().map_err(|_| {
         output::hinted(
-            format!("`{host}` cannot be the name of a server"),
+            format!("`{}` cannot be the name of a server", url.host()),
             "name it with `--name`",
         )
     })
@@ -214,12 +227,18 @@ fn show_servers(global: &Global, servers: &[ServerReport]) -> anyhow::Result<()>
             server.name.clone(),
             server.user.clone(),
             server.state.clone(),
+            next(server.next_ms),
             server.url.clone(),
             server.reason.clone().unwrap_or_else(|| "-".to_owned()),
         ]
     };
     let rows: Vec<_> = servers.iter().map(row).collect();
-    output::table(&["NAME", "USER", "STATE", "URL", "REASON"], &rows)
+    output::table(&["NAME", "USER", "STATE", "NEXT", "URL", "REASON"], &rows)
+}
+
+/// Returns the time until the next attempt, in whole seconds.
+fn next(next_ms: Option<u64>) -> String {
+    next_ms.map_or_else(|| "-".to_owned(), |ms| format!("{} s", ms.div_ceil(1000)))
 }
 
 fn show(global: &Global, users: &[User]) -> anyhow::Result<()> {

@@ -27,8 +27,13 @@ use super::recent::Recent;
 use crate::{
     NodeHandle,
     config::gateway::{IidServer, KeyKind},
-    gateway::{backoff::Backoff, tls},
+    gateway::{
+        backoff::Backoff,
+        standing::{Standing, millis},
+        tls,
+    },
     identity::{KeyFileError, random},
+    limits::LogLimit,
     proto::iid::{
         Date, Form, Iid, Index, Value,
         sign_in::client::{ClientHeard, ClientKey, ClientSignIn},
@@ -38,6 +43,7 @@ use crate::{
         io::{ClientId, Command, Event},
         report::Integers,
     },
+    text,
 };
 
 /// How long connecting and signing in may take.
@@ -52,6 +58,9 @@ const SILENCE_MAX: Duration = Duration::from_secs(90);
 
 /// Longest message of a server, in bytes.
 const MESSAGE_BYTES_MAX: usize = 8192;
+
+/// How many characters of what the server says are logged or reported.
+const TEXT_CHARS_MAX: usize = 200;
 
 /// How long what passed is remembered.
 const RECENT_TIME: Duration = Duration::from_secs(60);
@@ -112,22 +121,33 @@ pub(crate) struct Upstream {
     key: ClientKey,
     node: NodeHandle,
     client: ClientId,
-    report: Arc<Mutex<ServerReport>>,
+    standing: Arc<Standing<ServerReport>>,
+    started: Instant,
+    log: Mutex<LogLimit<&'static str>>,
+}
+
+/// Returns the report with the time until the next attempt.
+pub(crate) fn report(standing: &Standing<ServerReport>) -> ServerReport {
+    let (mut report, wait) = standing.report();
+    if let ServerState::Waiting { next_ms, .. } = &mut report.state {
+        *next_ms = wait.map_or(0, millis);
+    }
+    report
 }
 
 impl Upstream {
     /// Loads the key, or makes it; an RSA key takes a while.
     pub(crate) async fn new(server: IidServer, node: NodeHandle) -> Result<Self, UpstreamError> {
         let keys = Arc::clone(node.keys());
-        let kind = server.key;
+        let (kind, key_of) = (server.key, server.key_of());
         let load = move || match kind {
-            KeyKind::Ethereum => keys.ethereum().map(ClientKey::Ethereum),
-            KeyKind::Rsa => keys.iid_rsa().map(ClientKey::Rsa),
+            KeyKind::Ethereum => keys.ethereum(&key_of).map(ClientKey::Ethereum),
+            KeyKind::Rsa => keys.iid_rsa(&key_of).map(ClientKey::Rsa),
         };
         let loaded = tokio::task::spawn_blocking(load).await;
         let key = loaded.map_err(|_| UpstreamError::Stopping)??;
         let report = ServerReport {
-            url: server.url.clone(),
+            url: server.url.to_string(),
             address: key.address().to_string(),
             state: ServerState::Connecting,
             received: 0,
@@ -135,15 +155,17 @@ impl Upstream {
         };
         Ok(Self {
             client: node.gateways().reserve(),
-            report: Arc::new(Mutex::new(report)),
+            standing: Arc::new(Standing::new(report)),
+            started: Instant::now(),
+            log: Mutex::default(),
             server,
             key,
             node,
         })
     }
 
-    pub(crate) fn report(&self) -> Arc<Mutex<ServerReport>> {
-        Arc::clone(&self.report)
+    pub(crate) fn standing(&self) -> Arc<Standing<ServerReport>> {
+        Arc::clone(&self.standing)
     }
 
     /// Stays connected, or tries to, until the task ends.
@@ -157,13 +179,14 @@ impl Upstream {
                 Ok(Err(reason)) => reason,
                 Err(_) => "signing in took too long".to_owned(),
             };
+            let reason = text::visible_start(&reason, TEXT_CHARS_MAX);
             let wait = backoff.next(begun.elapsed(), u64::from_le_bytes(random()));
             tracing::info!(url = %self.server.url, %reason, ?wait, "not connected to the APIntIO server");
             self.set(ServerState::Waiting {
                 reason,
-                next_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+                next_ms: millis(wait),
             });
-            tokio::time::sleep(wait).await;
+            self.standing.wait(wait).await;
         }
     }
 
@@ -172,8 +195,12 @@ impl Upstream {
             .max_message_size(Some(MESSAGE_BYTES_MAX))
             .max_frame_size(Some(MESSAGE_BYTES_MAX));
         let connector = Connector::Rustls(tls::client_config());
-        let connecting =
-            connect_async_tls_with_config(&self.server.url, Some(config), true, Some(connector));
+        let connecting = connect_async_tls_with_config(
+            self.server.url.to_string(),
+            Some(config),
+            true,
+            Some(connector),
+        );
         let (mut socket, _) = connecting.await.map_err(|error| error.to_string())?;
         let mut sign_in = ClientSignIn::new(self.key.clone(), None)
             .expect("without a letter there is nothing to refuse");
@@ -241,7 +268,10 @@ impl Upstream {
                     }
                 }
                 Some(Ok(Message::Text(text))) => {
-                    tracing::debug!(url = %self.server.url, %text, "the server says");
+                    if let Some(suppressed) = self.may_log("text") {
+                        let text = text::visible_start(&text, TEXT_CHARS_MAX);
+                        tracing::debug!(url = %self.server.url, %text, suppressed, "the server says");
+                    }
                 }
                 Some(Ok(Message::Close(_))) | None => {
                     return Err("the server closed the connection".to_owned());
@@ -287,7 +317,9 @@ impl Upstream {
                     }
                 }
                 Err(RecvError::Lagged(lost)) => {
-                    tracing::warn!(lost, "integers came faster than the server takes them");
+                    if let Some(suppressed) = self.may_log("lost") {
+                        tracing::warn!(url = %self.server.url, lost, suppressed, "integers came faster than the server takes them");
+                    }
                 }
                 Err(RecvError::Closed) => return Err("the node is stopping".to_owned()),
             }
@@ -299,18 +331,22 @@ impl Upstream {
         write(socket, messages).await
     }
 
+    /// Says whether a line of this kind is to be logged, with the number of lines since the last
+    /// one that were not.
+    fn may_log(&self, kind: &'static str) -> Option<u64> {
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.admit(kind, self.started.elapsed())
+    }
+
     fn set(&self, state: ServerState) {
-        self.locked().state = state;
+        self.standing.change(|report| report.state = state);
     }
 
     fn count(&self, received: u64, sent: u64) {
-        let mut report = self.locked();
-        report.received += received;
-        report.sent += sent;
-    }
-
-    fn locked(&self) -> std::sync::MutexGuard<'_, ServerReport> {
-        self.report.lock().unwrap_or_else(PoisonError::into_inner)
+        self.standing.change(|report| {
+            report.received += received;
+            report.sent += sent;
+        });
     }
 }
 

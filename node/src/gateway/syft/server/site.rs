@@ -18,7 +18,11 @@ use tokio_tungstenite::{
     tungstenite::{self, protocol::WebSocketConfig},
 };
 
-use crate::{config::gateway::SyftServer, gateway::tls, proto::syft::FRAME_BYTES_MAX};
+use crate::{
+    config::gateway::SyftServer,
+    gateway::tls,
+    proto::{server::ServerUrl, syft::FRAME_BYTES_MAX},
+};
 
 /// How long a request, or a connection, may take.
 const REQUEST_TIME: Duration = Duration::from_secs(20);
@@ -26,12 +30,15 @@ const REQUEST_TIME: Duration = Duration::from_secs(20);
 /// Longest answer of HTTP that is read, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
+/// How much of an answer that says no is handed on, in bytes.
+const ANSWER_BYTES_SHOWN: usize = 200;
+
 /// A connection that ended, or was not to be had.
 #[derive(Debug)]
 pub(super) enum Ended {
-    /// It may be better later.
+    /// It is tried again soon.
     Later(String),
-    /// It will not be better by itself.
+    /// The server does not accept the proof of the key: it is tried again after minutes.
     Refused(String),
 }
 
@@ -43,47 +50,18 @@ pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// A server, with the certificates that are believed at the moment.
 pub(super) struct Site {
-    /// Without a slash at the end.
-    url: String,
-    is_secure: bool,
-    /// What stands between `//` and the next slash.
-    authority: String,
-    host: String,
-    port: u16,
-    /// What comes before all paths; empty, or begins with a slash.
-    prefix: String,
+    url: ServerUrl,
     tls: Arc<ClientConfig>,
 }
 
 impl Site {
-    pub(super) fn new(server: &SyftServer) -> Result<Self, Ended> {
+    pub(super) fn new(server: &SyftServer) -> Self {
         let tls = match server.fingerprint {
             Some(sha256) => tls::pinned_client_config(sha256),
             None => tls::client_config(),
         };
-        Self::at(&server.url, tls).ok_or_else(|| Ended::Refused("the URL is none".to_owned()))
-    }
-
-    fn at(url: &str, tls: Arc<ClientConfig>) -> Option<Self> {
-        let url = url.trim_end_matches('/');
-        let (scheme, rest) = url.split_once("://")?;
-        let is_secure = scheme == "https";
-        let (authority, prefix) = match rest.split_once('/') {
-            Some((authority, prefix)) => (authority, format!("/{prefix}")),
-            None => (rest, String::new()),
-        };
-        let with_port = authority.rsplit_once(':');
-        let with_port = with_port.and_then(|(host, port)| Some((host, port.parse().ok()?)));
-        let (host, port) = with_port.unwrap_or((authority, if is_secure { 443 } else { 80 }));
-        Some(Self {
-            url: url.to_owned(),
-            is_secure,
-            authority: authority.to_owned(),
-            host: host.trim_matches(['[', ']']).to_owned(),
-            port,
-            prefix,
-            tls,
-        })
+        let url = server.url.clone();
+        Self { url, tls }
     }
 
     pub(super) async fn get(&self, path: &str) -> Result<Answered, Ended> {
@@ -98,19 +76,19 @@ impl Site {
     async fn request(&self, method: Method, path: &str, body: Bytes) -> Result<Answered, Ended> {
         let request = Request::builder()
             .method(method)
-            .uri(format!("{}{path}", self.prefix))
-            .header("host", &self.authority)
+            .uri(format!("{}{path}", self.url.prefix()))
+            .header("host", self.url.authority())
             .header("content-type", "application/json")
             .body(Full::new(body))
-            .map_err(|error| Ended::Refused(error.to_string()))?;
+            .map_err(|error| Ended::Later(error.to_string()))?;
         let answering = async {
-            let stream = TcpStream::connect((self.host.as_str(), self.port)).await;
+            let stream = TcpStream::connect((self.url.host(), self.url.port())).await;
             let stream = stream.map_err(|error| Ended::Later(error.to_string()))?;
-            if !self.is_secure {
+            if !self.url.is_secure() {
                 return ask(stream, request).await;
             }
-            let name = ServerName::try_from(self.host.clone());
-            let name = name.map_err(|error| Ended::Refused(error.to_string()))?;
+            let name = ServerName::try_from(self.url.host().to_owned());
+            let name = name.map_err(|error| Ended::Later(error.to_string()))?;
             let connector = tokio_rustls::TlsConnector::from(Arc::clone(&self.tls));
             let stream = connector.connect(name, stream).await;
             ask(stream.map_err(|error| insecure(&error))?, request).await
@@ -124,7 +102,8 @@ impl Site {
         let limits = WebSocketConfig::default()
             .max_message_size(Some(FRAME_BYTES_MAX))
             .max_frame_size(Some(FRAME_BYTES_MAX));
-        let url = format!("{}/ws?token={token}", self.url.replacen("http", "ws", 1));
+        let url = self.url.to_string().replacen("http", "ws", 1);
+        let url = format!("{url}/ws?token={token}");
         let connector = Connector::Rustls(Arc::clone(&self.tls));
         let opening = connect_async_tls_with_config(&url, Some(limits), true, Some(connector));
         match timeout(REQUEST_TIME, opening).await {
@@ -180,19 +159,32 @@ async fn ask(
     Ok((status, body.to_bytes()))
 }
 
-/// Reads an answer. What the server refuses will be refused again; what it cannot do now may work
-/// later.
-pub(super) fn parsed<T: DeserializeOwned>((status, bytes): Answered) -> Result<T, Ended> {
-    if status == StatusCode::OK {
-        let wrong = |_| Ended::Later("the server's answer is not what is expected".to_owned());
-        return serde_json::from_slice(&bytes).map_err(wrong);
+/// Reads an answer. Whatever else came than what is expected, it may come from something in
+/// between, such as the login page of a network, and is no reason to give up.
+pub(super) fn parsed<T: DeserializeOwned>(what: &str, answer: Answered) -> Result<T, Ended> {
+    if answer.0 == StatusCode::OK
+        && let Ok(body) = serde_json::from_slice(&answer.1)
+    {
+        return Ok(body);
     }
-    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(200)]);
-    let text = format!("the login was answered {status}: {}", text.trim());
-    if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS {
-        Err(Ended::Refused(text))
+    Err(Ended::Later(said(what, &answer)))
+}
+
+/// Says what an answer was, with the beginning of its text.
+pub(super) fn said(what: &str, (status, bytes): &Answered) -> String {
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(ANSWER_BYTES_SHOWN)]);
+    let text = text.trim();
+    if status.is_redirection() {
+        format!("{what} was redirected ({status}): a login page of the network may be in between")
+    } else if text.starts_with('<') {
+        format!(
+            "{what} was answered with a web page ({status}): a login page of the network may be \
+             in between, or this is no Syft server"
+        )
+    } else if *status == StatusCode::OK {
+        format!("{what} was answered with something else than a Syft server has")
     } else {
-        Err(Ended::Later(text))
+        format!("{what} was answered {status}: {text}")
     }
 }
 
@@ -221,44 +213,22 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_refuses_is_not_tried_again_and_what_it_cannot_do_is() {
-        let parsed = |status| parsed::<TokenBody>((status, Bytes::new()));
-        for status in [StatusCode::UNAUTHORIZED, StatusCode::BAD_REQUEST] {
-            assert!(matches!(parsed(status), Err(Ended::Refused(_))), "{status}");
-        }
-        for status in [
-            StatusCode::TOO_MANY_REQUESTS,
-            StatusCode::BAD_GATEWAY,
-            StatusCode::OK,
+    fn no_answer_ends_it_for_good_and_each_says_what_it_was() {
+        for (status, body, says) in [
+            (401, "{\"error\":\"who\"}", "401 Unauthorized: {\"error\""),
+            (429, "", "429"),
+            (200, "<!DOCTYPE html><html>", "web page"),
+            (403, " <html>Log in to the hotel", "web page"),
+            (302, "", "redirected"),
+            (511, "{}", "511"),
+            (200, "{\"token\":7}", "something else"),
         ] {
-            assert!(matches!(parsed(status), Err(Ended::Later(_))), "{status}");
+            let status = StatusCode::from_u16(status).expect("a status");
+            let answer = (status, Bytes::from_static(body.as_bytes()));
+            let Err(Ended::Later(reason)) = parsed::<TokenBody>("the login", answer) else {
+                panic!("{status} {body}");
+            };
+            assert!(reason.contains(says), "{reason}");
         }
-    }
-
-    #[test]
-    fn a_url_is_taken_apart() {
-        let tls = tls::client_config();
-        for (url, is_secure, host, port, prefix) in [
-            ("http://a.example", false, "a.example", 80, ""),
-            ("https://a.example/", true, "a.example", 443, ""),
-            ("https://a.example:8443", true, "a.example", 8443, ""),
-            ("https://[::1]:8443/x/y/", true, "::1", 8443, "/x/y"),
-            ("http://[::1]", false, "::1", 80, ""),
-        ] {
-            let site = Site::at(url, Arc::clone(&tls)).expect("a URL");
-            let Site {
-                is_secure: s,
-                host: h,
-                port: p,
-                prefix: x,
-                ..
-            } = site;
-            assert_eq!(
-                (s, h.as_str(), p, x.as_str()),
-                (is_secure, host, port, prefix),
-                "{url}"
-            );
-        }
-        assert!(Site::at("a.example", tls).is_none());
     }
 }
