@@ -76,8 +76,10 @@ impl Registration {
         if self.user_id.contains(['?', '#', '%', '\\']) || [".", ".."].contains(&&*self.user_id) {
             return Err(RegistrationError::Url);
         }
+        let id: UserId = self.user_id.parse()?;
+        id.check_new()?;
         Ok(NewUser {
-            id: self.user_id.parse()?,
+            id,
             title: self.username,
             key: PublicKey::from_base64(&self.public_key)?,
         })
@@ -382,6 +384,12 @@ mod tests {
 
     #[test]
     fn an_id_that_a_client_could_not_ask_for_is_not_registered() {
+        let hidden = Registration {
+            user_id: "al\u{200b}ice".to_owned(),
+            username: String::new(),
+            public_key: key().public().to_base64(),
+        };
+        assert!(matches!(hidden.check(), Err(RegistrationError::Id(_))));
         for id in ["a?b", "a#b", "a%41", "a\\b", ".", ".."] {
             let registration = Registration {
                 user_id: id.to_owned(),

@@ -6,6 +6,9 @@
 use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
+use unicode_script::{Script, UnicodeScript};
+
+use crate::text::is_hidden;
 
 /// Longest user id, in bytes: the longest e-mail address there is (RFC 5321) is one shorter.
 pub const USER_ID_BYTES_MAX: usize = 255;
@@ -21,6 +24,33 @@ pub const DESCRIPTIONS_BYTES_MAX: usize = 8 * 1024;
 
 /// Names that mean something to the old programs.
 const RESERVED: [&str; 3] = ["system", "broadcast", "server"];
+
+/// Scripts that are written together and do not look alike (UTS #39, "highly restrictive").
+const EAST_ASIAN_AND_LATIN: [Script; 6] = [
+    Script::Latin,
+    Script::Han,
+    Script::Hiragana,
+    Script::Katakana,
+    Script::Hangul,
+    Script::Bopomofo,
+];
+
+/// Letters that have a picture of nothing, or of another letter in another style.
+const STYLED: [std::ops::RangeInclusive<char>; 11] = [
+    // Combining grapheme joiner, Hangul fillers, Braille blank, variation selectors.
+    '\u{34f}'..='\u{34f}',
+    '\u{115f}'..='\u{1160}',
+    '\u{2800}'..='\u{2800}',
+    '\u{3164}'..='\u{3164}',
+    '\u{fe00}'..='\u{fe0f}',
+    '\u{e0100}'..='\u{e01ef}',
+    // Letterlike, enclosed, fullwidth and halfwidth, mathematical letters.
+    '\u{2100}'..='\u{214f}',
+    '\u{2460}'..='\u{24ff}',
+    '\u{ff00}'..='\u{ffef}',
+    '\u{1d400}'..='\u{1d7ff}',
+    '\u{1f100}'..='\u{1f1ff}',
+];
 
 /// The name of a user, as clients write it. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -39,6 +69,15 @@ pub enum UserIdError {
     /// It is a word of the protocol.
     #[error("`{0}` means something else")]
     Reserved(String),
+    /// A new id has a character that a reader cannot see or tells from another one badly.
+    #[error(
+        "a new user id has no invisible characters, no blanks but U+0020, and no letters that are \
+         styled forms of others; {0:?} is one"
+    )]
+    Misleading(char),
+    /// A new id has letters of several scripts, of which some look alike.
+    #[error("a new user id has the letters of one script, or Latin ones with those of East Asia")]
+    Scripts,
 }
 
 impl UserId {
@@ -46,6 +85,28 @@ impl UserId {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Says whether a new user may have this id: readers can tell it from others. Users who are
+    /// there already keep their ids.
+    ///
+    /// # Errors
+    /// Returns what could mislead.
+    pub fn check_new(&self) -> Result<(), UserIdError> {
+        if let Some(c) = self.0.chars().find(|&c| is_misleading(c)) {
+            return Err(UserIdError::Misleading(c));
+        }
+        let scripts = self.0.chars().map(|c| c.script());
+        let mut scripts: Vec<Script> = scripts
+            .filter(|script| !matches!(script, Script::Common | Script::Inherited))
+            .collect();
+        scripts.dedup();
+        let all_of = |allowed: &[Script]| scripts.iter().all(|script| allowed.contains(script));
+        let is_one = scripts.first().is_none_or(|first| all_of(&[*first]));
+        if is_one || all_of(&EAST_ASIAN_AND_LATIN) {
+            return Ok(());
+        }
+        Err(UserIdError::Scripts)
     }
 
     /// Splits `user@node` at its last `@`.
@@ -80,6 +141,12 @@ impl std::str::FromStr for UserId {
         }
         Ok(Self(text.into()))
     }
+}
+
+fn is_misleading(c: char) -> bool {
+    is_hidden(c)
+        || (c.is_whitespace() && c != ' ')
+        || STYLED.iter().any(|styled| styled.contains(&c))
 }
 
 impl TryFrom<String> for UserId {
@@ -168,6 +235,49 @@ mod tests {
         assert!("x".repeat(255).parse::<UserId>().is_ok());
         let long = "x".repeat(256).parse::<UserId>();
         assert_eq!(long, Err(UserIdError::Length(256)));
+    }
+
+    #[test]
+    fn a_new_id_is_one_that_readers_tell_from_others() {
+        let check = |id: &str| id.parse::<UserId>().expect(id).check_new();
+        for id in [
+            "alice",
+            "bob+x@example.org",
+            "böb",
+            "a b",
+            "#room",
+            "日本",
+            "Tokyo東京タワー",
+            "алиса",
+            "مطبخ",
+            "küche 🍳",
+            "αλίκη",
+            "김철수2",
+        ] {
+            assert_eq!(check(id), Ok(()), "{id}");
+        }
+        for id in [
+            "al\u{200b}ice",
+            "\u{202e}ecila",
+            "a\u{2066}b",
+            "alice\u{feff}",
+            "a\u{ad}b",
+            "al\u{200d}ice",
+            "a\u{a0}b",
+            "a\u{3000}b",
+            "\u{3164}",
+            "alice\u{fe0f}",
+            "\u{ff41}lice",
+            "\u{1d41a}lice",
+            "\u{e0041}a",
+            "a\u{e000}",
+        ] {
+            let misleading = |result| matches!(result, Err(UserIdError::Misleading(_)));
+            assert!(misleading(check(id)), "{id:?}");
+        }
+        for id in ["\u{430}lice", "al\u{456}ce", "\u{3b1}lice", "алicе"] {
+            assert_eq!(check(id), Err(UserIdError::Scripts), "{id}");
+        }
     }
 
     #[test]
