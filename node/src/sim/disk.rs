@@ -76,6 +76,9 @@ impl Disk {
                     .retain(|u| (&u.id, u.door) != (&user.id, user.door));
                 on.users.push(*user);
             }
+            Record::ForgetPin { user, server } => {
+                on.users.retain(|u| (&u.id, u.door) != (&user, server));
+            }
             Record::ForgetUser { id, door } => {
                 on.users.retain(|u| (&u.id, u.door) != (&id, door));
             }

@@ -155,8 +155,29 @@ pub enum Told {
     Posted(Posted),
     /// Messages for a foreign server, in their order.
     Fetched(Vec<Fetched>),
-    /// The key that counts; `None` if there are too many.
-    Pinned(Option<PublicKey>),
+    /// The key of a server's user that counts, or why there is none.
+    Pinned(Result<PublicKey, NotPinned>),
+}
+
+/// Why the key of a server's user was not pinned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotPinned {
+    /// There are as many pins as this node keeps for the server, and each is of a user who was
+    /// written to here.
+    Full,
+    /// The name could be taken for another one.
+    Name,
+}
+
+impl NotPinned {
+    /// Returns the stable name, for counters and outcomes.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Full => "pins_full",
+            Self::Name => "misleading_name",
+        }
+    }
 }
 
 /// Who is known by a name.
@@ -236,6 +257,8 @@ pub struct UserRecord {
     pub descriptions: Descriptions,
     /// The last row that he has; for users of this door.
     pub taken: u64,
+    /// When a message to a user of a foreign server was last accepted here, Unix ms; 0 if never.
+    pub written_ms: u64,
 }
 
 /// A letter on the disk of the door of its recipient.

@@ -12,7 +12,7 @@ use super::{
     After, State,
     io::{Event, Failure, Incoming, Now, OutgoingKind, Party, Record, Reply, RequestId, Via},
     names::Meant,
-    post::{Fetched, ToServer, Told, UserRecord},
+    post::{Fetched, NotPinned, ToServer, Told, UserRecord},
 };
 use crate::proto::{
     mesh::{MessageId, NodeName},
@@ -22,8 +22,12 @@ use crate::proto::{
 /// Most messages that a server's connection takes at once.
 const FETCH_MAX: usize = 64;
 
-/// Most pinned keys of users of one server.
+/// Most pinned keys of users of one server. At the limit a pin of a user to whom nobody here ever
+/// wrote gives way, so that strangers who write to this node do not keep others out.
 const PINS_MAX: usize = 4096;
+
+/// How exactly the time of the last message to a user is kept: more would be a write for each.
+const WRITTEN_STEP_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// Returns the peer id under which a server goes here: a hash that is none of a key.
 fn peer_of(server: &NodeName) -> PeerId {
@@ -64,7 +68,7 @@ impl State {
                 self.effects.reply(request, Reply::Told(Told::Done));
             }
             ToServer::Pin { server, user, key } => {
-                let pinned = self.pin_user(&server, user, key);
+                let pinned = self.pin_user(&server, user, key, now);
                 self.effects
                     .reply(request, Reply::Told(Told::Pinned(pinned)));
             }
@@ -115,8 +119,14 @@ impl State {
         fetched.collect()
     }
 
-    /// Pins the key of a server's user on first use; says which key counts.
-    fn pin_user(&mut self, server: &NodeName, user: UserId, key: PublicKey) -> Option<PublicKey> {
+    /// Pins the key of a server's user on first use; returns which key counts.
+    fn pin_user(
+        &mut self,
+        server: &NodeName,
+        user: UserId,
+        key: PublicKey,
+        now: Now,
+    ) -> Result<PublicKey, NotPinned> {
         let peer = peer_of(server);
         if let Some(entry) = self.users.get(&user, peer) {
             let pinned = entry.record.key;
@@ -137,25 +147,81 @@ impl State {
                     shown: Box::new(key),
                 });
             }
-            return Some(pinned);
+            return Ok(pinned);
         }
+        user.check_new().map_err(|_| NotPinned::Name)?;
+        let mut records = Vec::new();
         if self.users.of_door(peer).count() >= PINS_MAX {
-            return None;
+            let unused = self.unused_pin(peer).ok_or(NotPinned::Full)?;
+            self.users.remove(&unused, peer);
+            records.push(Record::ForgetPin {
+                user: unused,
+                server: peer,
+            });
         }
+        let is_written_to = self
+            .messages
+            .waiting_for(&peer)
+            .any(|message| is_for(&message.kind, &user));
         let record = UserRecord {
             id: user,
             door: peer,
             title: String::new(),
             key,
             shown: None,
-            registered_ms: 0,
+            registered_ms: now.unix_ms(),
             descriptions: Descriptions::default(),
             taken: 0,
+            written_ms: if is_written_to { now.unix_ms() } else { 0 },
         };
         self.users.insert(record.clone());
-        self.effects
-            .store(vec![Record::User(Box::new(record))], None);
-        Some(key)
+        records.push(Record::User(Box::new(record)));
+        self.effects.store(records, None);
+        Ok(key)
+    }
+
+    /// Returns the user of a server with the oldest pin of those to whom nobody here ever wrote.
+    fn unused_pin(&self, server: PeerId) -> Option<UserId> {
+        let pins = self.users.of_door(server).map(|entry| &entry.record);
+        let unused = pins.filter(|record| record.written_ms == 0);
+        let oldest = unused.min_by_key(|record| record.registered_ms);
+        oldest.map(|record| record.id.clone())
+    }
+
+    /// Notes that a message to a user of a server is accepted; returns what changes on disk.
+    pub(super) fn note_written(
+        &mut self,
+        recipient: &PeerId,
+        kind: &OutgoingKind,
+        now: Now,
+    ) -> Option<Record> {
+        let OutgoingKind::User { user, .. } = kind else {
+            return None;
+        };
+        self.server_name(recipient)?;
+        let entry = self.users.get_mut(user, *recipient)?;
+        let now_ms = now.unix_ms().max(1);
+        if entry.record.written_ms.saturating_add(WRITTEN_STEP_MS) > now_ms {
+            return None;
+        }
+        entry.record.written_ms = now_ms;
+        Some(Record::User(Box::new(entry.record.clone())))
+    }
+
+    /// Forgets the pinned key of `user@server`; returns false if there is none.
+    pub(super) fn forget_pin(&mut self, request: RequestId, text: &str) -> bool {
+        let Some(Meant::User(user, server)) = self.meant_at_server(text) else {
+            return false;
+        };
+        if !self.users.remove(&user, server) {
+            return false;
+        }
+        let reply = Reply::Told(Told::Done);
+        self.effects.store(
+            vec![Record::ForgetPin { user, server }],
+            Some(After::Reply(request, reply)),
+        );
+        true
     }
 
     pub(super) fn server_message_stored(&mut self, received: ServerReceived) {
@@ -181,6 +247,10 @@ impl State {
             self.effects.event(Event::LetterWaits { user: Some(user) });
         }
     }
+}
+
+fn is_for(kind: &OutgoingKind, wanted: &UserId) -> bool {
+    matches!(kind, OutgoingKind::User { user, .. } if user == wanted)
 }
 
 /// A message of a server on its way to the disk.

@@ -62,13 +62,18 @@ impl Users {
         self.entries.get(&(user.clone(), door))
     }
 
-    fn get_mut(&mut self, user: &UserId, door: PeerId) -> Option<&mut Entry> {
+    pub(super) fn get_mut(&mut self, user: &UserId, door: PeerId) -> Option<&mut Entry> {
         self.entries.get_mut(&(user.clone(), door))
     }
 
     pub(super) fn insert(&mut self, record: UserRecord) {
         let key = (record.id.clone(), record.door);
         self.entries.insert(key, Entry::new(record));
+    }
+
+    /// Forgets a user; returns false if there is none.
+    pub(super) fn remove(&mut self, user: &UserId, door: PeerId) -> bool {
+        self.entries.remove(&(user.clone(), door)).is_some()
     }
 
     /// Notes that another key than the pinned one was shown for a user.
@@ -259,6 +264,7 @@ impl State {
             registered_ms: now.unix_ms(),
             descriptions: Descriptions::default(),
             taken: self.letters.last_row(),
+            written_ms: 0,
         };
         self.letters.begin(&record);
         let entry = Entry::new(record.clone());
@@ -304,8 +310,13 @@ impl State {
         let here = self.own.peer;
         let known = id.filter(|id| self.users.get(id, here).is_some());
         let Some(id) = known else {
-            let failure = Failure::not_found(format!("no user of this door is `{text}`"))
-                .with_hint("`pimesh gateway syft users` lists the users");
+            if self.forget_pin(request, text) {
+                return;
+            }
+            let text =
+                format!("no user of this gateway, and no pinned user of a server, is `{text}`");
+            let failure =
+                Failure::not_found(text).with_hint("`pimesh gateway syft users` lists the users");
             return self.effects.fail(request, failure);
         };
         self.users.entries.remove(&(id.clone(), here));

@@ -27,7 +27,7 @@ pub(super) const APPLICATION_ID: i64 = 0x706d_7368;
 const CHECKPOINT_PAGES: i64 = 1024;
 
 /// One step for each version of the format; the number of steps is the newest version.
-pub(super) const MIGRATIONS: [&str; 4] = [
+pub(super) const MIGRATIONS: [&str; 5] = [
     "
     CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
     CREATE TABLE members (peer BLOB PRIMARY KEY, certificate BLOB NOT NULL) STRICT;
@@ -112,6 +112,10 @@ pub(super) const MIGRATIONS: [&str; 4] = [
         row INTEGER PRIMARY KEY AUTOINCREMENT, fingerprint BLOB NOT NULL UNIQUE
     ) STRICT;
     CREATE TABLE revoked_tokens (token BLOB PRIMARY KEY, until_ms INTEGER NOT NULL) STRICT;
+",
+    // When a message to a user of a foreign server was last accepted here.
+    "
+    ALTER TABLE users ADD COLUMN written_ms INTEGER NOT NULL DEFAULT 0;
 ",
 ];
 
@@ -216,7 +220,8 @@ pub(super) fn load(connection: &Connection) -> Result<Loaded, StoreError> {
         )?,
         users: rows(
             connection,
-            "SELECT id, door, title, key, shown, registered_ms, descriptions, taken FROM users",
+            "SELECT id, door, title, key, shown, registered_ms, descriptions, taken, \
+             written_ms FROM users",
             read_user,
         )?,
         letters: rows(
@@ -360,6 +365,7 @@ fn read_user(row: &Row<'_>) -> Result<UserRecord, StoreError> {
         descriptions: serde_json::from_str(&texts)
             .map_err(|e| StoreError::Damaged(e.to_string()))?,
         taken: number(row, 7)?,
+        written_ms: number(row, 8)?,
     })
 }
 

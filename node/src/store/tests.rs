@@ -362,7 +362,7 @@ fn a_newer_and_a_foreign_store_are_refused() {
                 opened,
                 Err(StoreError::Newer {
                     found: 99,
-                    known: 4
+                    known: 5
                 } | StoreError::Foreign(_))
             ),
             "{opened:?}"

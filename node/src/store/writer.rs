@@ -203,6 +203,10 @@ fn write(to: &Savepoint<'_>, record: &Record) -> rusqlite::Result<()> {
             to.prepare_cached("DELETE FROM users WHERE id = ?1 AND door = ?2")?
                 .execute(params![id.as_str(), door.to_bytes()])?;
         }
+        Record::ForgetPin { user, server } => {
+            to.prepare_cached("DELETE FROM users WHERE id = ?1 AND door = ?2")?
+                .execute(params![user.as_str(), server.to_bytes()])?;
+        }
         Record::Letter(letter) => write_letter(to, letter)?,
         Record::Seen(fingerprint) => write_seen(to, *fingerprint)?,
         Record::LettersTaken { user, row } => {
@@ -359,9 +363,10 @@ fn write_user(to: &Savepoint<'_>, user: &UserRecord) -> rusqlite::Result<()> {
     let texts = serde_json::to_string(&user.descriptions).expect("texts are JSON");
     // What a user has already is known better by the table than by a record of his descriptions.
     to.prepare_cached(
-        "INSERT INTO users VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) \
+        "INSERT INTO users (id, door, title, key, shown, registered_ms, descriptions, taken, \
+         written_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) \
          ON CONFLICT (id, door) DO UPDATE SET title = ?3, key = ?4, shown = ?5, \
-         descriptions = ?7",
+         descriptions = ?7, written_ms = ?9",
     )?
     .execute(params![
         user.id.as_str(),
@@ -374,6 +379,7 @@ fn write_user(to: &Savepoint<'_>, user: &UserRecord) -> rusqlite::Result<()> {
         user.registered_ms.cast_signed(),
         texts,
         user.taken.cast_signed(),
+        user.written_ms.cast_signed(),
     ])?;
     Ok(())
 }

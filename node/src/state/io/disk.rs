@@ -113,6 +113,13 @@ pub enum Record {
         /// His door, which is this one.
         door: PeerId,
     },
+    /// The key of a foreign server's user is pinned no more.
+    ForgetPin {
+        /// The user there.
+        user: UserId,
+        /// The server.
+        server: PeerId,
+    },
     /// A letter is for a user of this door, or for all; a repetition of it is known from here on.
     Letter(Box<LetterRecord>),
     /// A letter was carried on; a repetition of it is known.

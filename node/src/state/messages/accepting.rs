@@ -90,6 +90,9 @@ impl State {
         }
         self.messages.reserve(&messages);
         let mut records: Vec<Record> = messages.iter().cloned().map(Record::Outgoing).collect();
+        for message in &messages {
+            records.extend(self.note_written(&message.recipient, &message.kind, now));
+        }
         for (message, letter) in &here {
             self.reserve_letter(letter);
             records.push(Record::Outgoing(message.clone()));

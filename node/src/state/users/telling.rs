@@ -233,6 +233,10 @@ impl State {
                 self.effects.refused(Some(door), "user", "too_many");
                 return None;
             }
+            if told.id.check_new().is_err() {
+                self.effects.refused(Some(door), "user", "misleading_name");
+                return None;
+            }
             let record = UserRecord {
                 id: told.id.clone(),
                 door,
@@ -243,6 +247,7 @@ impl State {
                 // Filled in below, so that there is one way to do it.
                 descriptions: crate::proto::syft::Descriptions::default(),
                 taken: 0,
+                written_ms: 0,
             };
             self.users.entries.insert(key.clone(), Entry::new(record));
             self.tell_conflicts(&told.id);

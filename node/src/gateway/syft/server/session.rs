@@ -35,7 +35,7 @@ use crate::{
     },
     state::{
         io::{Event, Outcome},
-        post::{Ask, Fetched, ToServer, Told},
+        post::{Ask, Fetched, NotPinned, ToServer, Told},
     },
     text,
 };
@@ -72,18 +72,8 @@ pub(super) struct Session<'a> {
     share: &'a mut Share,
     /// A frame that was read and waits until the share allows it.
     held: Option<Frame>,
-    /// Keys of the server's users, asked for once on each connection.
-    known: BTreeMap<UserId, UserKey>,
-}
-
-/// What is known of the key of a server's user.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum UserKey {
-    Known(PublicKey),
-    /// The server does not know the user.
-    Unknown,
-    /// This node has pinned as many keys of the server's users as it keeps.
-    PinsFull,
+    /// The keys that the server names for its users.
+    offered: BTreeMap<UserId, Option<PublicKey>>,
 }
 
 impl<'a> Session<'a> {
@@ -103,7 +93,7 @@ impl<'a> Session<'a> {
             socket,
             share,
             held: None,
-            known: BTreeMap::new(),
+            offered: BTreeMap::new(),
         }
     }
 
@@ -174,9 +164,8 @@ impl<'a> Session<'a> {
             }
             for message in waiting {
                 let outcome = match self.key_of(&message.user).await? {
-                    UserKey::Unknown => Outcome::Refused("unknown_user".to_owned()),
-                    UserKey::PinsFull => Outcome::Refused("pins_full".to_owned()),
-                    UserKey::Known(key) => {
+                    Err(why) => Outcome::Refused(why.to_owned()),
+                    Ok(key) => {
                         let frame = self.sealed(&message, &key);
                         self.write(Message::text(frame)).await?;
                         self.confirmed(&message).await?;
@@ -278,9 +267,8 @@ impl<'a> Session<'a> {
             return Ok(self.refuse("broadcast", letter.from.as_str()));
         }
         let key = match self.key_of(&letter.from).await? {
-            UserKey::Known(key) => key,
-            UserKey::Unknown => return Ok(self.refuse("unknown_user", letter.from.as_str())),
-            UserKey::PinsFull => return Ok(self.refuse("pins_full", letter.from.as_str())),
+            Ok(key) => key,
+            Err(why) => return Ok(self.refuse(why, letter.from.as_str())),
         };
         let own = self.config.user.as_str();
         let received = syft::receive(bytes, own, self.key, |_| Some(key));
@@ -317,9 +305,26 @@ impl<'a> Session<'a> {
         None
     }
 
-    /// Asks the server for a user's key, and the state whether it is the pinned one.
-    async fn key_of(&mut self, user: &UserId) -> Result<UserKey, String> {
-        if let Some(key) = self.known.get(user) {
+    /// Returns which key of a user counts: the server is asked once on each connection, the state,
+    /// which has the pinned ones, each time.
+    async fn key_of(&mut self, user: &UserId) -> Result<Result<PublicKey, &'static str>, String> {
+        let Some(key) = self.offered_key(user).await? else {
+            return Ok(Err("unknown_user"));
+        };
+        let pin = ToServer::Pin {
+            server: self.config.name.clone(),
+            user: user.clone(),
+            key,
+        };
+        match self.node.ask_door(Ask::Server(pin)).await {
+            Ok(Told::Pinned(pinned)) => Ok(pinned.map_err(NotPinned::name)),
+            _ => Err("the node is stopping".to_owned()),
+        }
+    }
+
+    /// Returns the key that the server names for a user.
+    async fn offered_key(&mut self, user: &UserId) -> Result<Option<PublicKey>, String> {
+        if let Some(key) = self.offered.get(user) {
             return Ok(*key);
         }
         let path = format!("/auth/users/{}", encoded(user.as_str()));
@@ -328,24 +333,12 @@ impl<'a> Session<'a> {
             Err(Ended::Later(reason) | Ended::Refused(reason)) => return Err(reason),
         };
         if status != StatusCode::OK {
-            return Ok(UserKey::Unknown);
+            return Ok(None);
         }
         let body = serde_json::from_slice::<UserBody>(&bytes).ok();
         let key = body.and_then(|body| PublicKey::from_base64(&body.public_key).ok());
-        let Some(key) = key else {
-            return Ok(UserKey::Unknown);
-        };
-        let pin = ToServer::Pin {
-            server: self.config.name.clone(),
-            user: user.clone(),
-            key,
-        };
-        let Ok(Told::Pinned(key)) = self.node.ask_door(Ask::Server(pin)).await else {
-            return Err("the node is stopping".to_owned());
-        };
-        let key = key.map_or(UserKey::PinsFull, UserKey::Known);
-        if self.known.len() < KEYS_MAX && key != UserKey::PinsFull {
-            self.known.insert(user.clone(), key);
+        if self.offered.len() < KEYS_MAX {
+            self.offered.insert(user.clone(), key);
         }
         Ok(key)
     }
