@@ -9,16 +9,19 @@
 //! | `source` | the rate-limit key of an address |
 //! | `bucket` | token buckets: how fast |
 //! | `connections` | permits for connections: how many at once |
+//! | `shares` | who gives way when something is full |
 //! | `log` | the first line of a kind per minute; the rest is counted |
 
 mod bucket;
 mod connections;
 mod log;
+mod shares;
 mod source;
 
 pub use self::{
     bucket::{Bucket, Buckets, Rate},
     connections::{ConnectionLimit, Permit},
     log::LogLimit,
+    shares::Shares,
     source::Source,
 };
