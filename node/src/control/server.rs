@@ -15,7 +15,7 @@ use std::{
 };
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     body::{Body, Bytes, HttpBody},
     extract::{
         DefaultBodyLimit, FromRequest, FromRequestParts, Path as UrlPath, Query, Request, State,
@@ -30,7 +30,10 @@ use axum::{
 };
 use futures::{FutureExt, Stream, StreamExt, stream};
 use subtle::ConstantTimeEq;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::OwnedSemaphorePermit,
+};
 use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
 use zeroize::Zeroizing;
 
@@ -40,7 +43,7 @@ use super::{
         NewMessage, StreamQuery, Streamed, Vouch, kind, singles,
     },
     handle::NodeHandle,
-    limit::Limited,
+    limit::{Limited, Streams},
     words::Words,
 };
 use crate::{
@@ -168,6 +171,7 @@ fn router(handle: NodeHandle) -> Router {
             Refused(Failure::bad_request("this path does not take that method"))
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(Extension(Streams::default()))
         .with_state(handle)
 }
 
@@ -400,9 +404,11 @@ async fn publish(
 /// Publishes integers as they come. Those that are there at once go together.
 async fn publish_stream(
     State(node): State<NodeHandle>,
+    Extension(streams): Extension<Streams>,
     Asked(query): Asked<StreamQuery>,
     request: Request,
 ) -> Answer<Streamed> {
+    let _place = streams.take()?;
     let mut body = request.into_body().into_data_stream();
     let mut count = 0;
     match publish_all(&node, query, &mut body, &mut count).await {
@@ -475,14 +481,18 @@ type SseEvent = axum::response::sse::Event;
 
 async fn events(
     State(node): State<NodeHandle>,
+    Extension(streams): Extension<Streams>,
     Asked(query): Asked<EventQuery>,
 ) -> Result<Sse<impl Stream<Item = Result<SseEvent, Infallible>>>, Refused> {
     let wanted = query.wanted()?;
+    let place = streams.take()?;
     let is_wanted = move |event: &Event| match &wanted {
         Some(kinds) => kinds.contains(&kind(event)),
         None => true,
     };
     let events = BroadcastStream::new(node.events()).filter_map(move |event| {
+        // Held as long as the stream lasts.
+        let _: &OwnedSemaphorePermit = &place;
         let body = match event {
             Ok(event) => is_wanted(&event).then(|| EventBody::from(&*event)),
             Err(BroadcastStreamRecvError::Lagged(lost)) => Some(EventBody::Lagged { lost }),
@@ -495,7 +505,11 @@ async fn events(
     Ok(Sse::new(hello.chain(events)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
 }
 
-async fn integer_stream(State(node): State<NodeHandle>) -> Response {
+async fn integer_stream(
+    State(node): State<NodeHandle>,
+    Extension(streams): Extension<Streams>,
+) -> Result<Response, Refused> {
+    let place = streams.take()?;
     let lines = BroadcastStream::new(node.events()).filter_map(|event| async move {
         match event {
             Ok(event) => match &*event {
@@ -506,8 +520,12 @@ async fn integer_stream(State(node): State<NodeHandle>) -> Response {
         }
     });
     let hello = stream::iter([String::from("\n")]);
-    let body = Body::from_stream(hello.chain(lines).map(Ok::<_, Infallible>));
-    ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
+    let body = Body::from_stream(hello.chain(lines).map(move |lines| {
+        // Held as long as the stream lasts.
+        let _: &OwnedSemaphorePermit = &place;
+        Ok::<_, Infallible>(lines)
+    }));
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
 }
 
 /// Writes one JSON object a line.

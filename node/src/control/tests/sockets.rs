@@ -3,7 +3,7 @@
 use std::os::unix::{fs::PermissionsExt, net::UnixListener};
 
 use super::*;
-use crate::control::limit::CONNECTIONS_MAX;
+use crate::control::limit::{CONNECTIONS_MAX, STREAMS_MAX};
 
 #[tokio::test]
 async fn no_socket_a_dead_one_and_a_node_that_stops_are_told_apart() {
@@ -52,18 +52,47 @@ async fn the_socket_is_for_its_owner_and_replaces_no_file() {
 }
 
 #[tokio::test]
-async fn one_connection_too_many_is_told_so_and_a_free_place_is_taken_again() {
+async fn followers_leave_places_for_short_commands_and_one_too_many_is_told_so() {
     let fixture = Fixture::serving(|_| Ok(Reply::Outbox(Vec::new())));
     let mut followers = Vec::new();
-    for _ in 0..CONNECTIONS_MAX {
+    for _ in 0..STREAMS_MAX {
         followers.push(fixture.client.events().await.expect("follows"));
     }
 
-    let refused = failure(fixture.client.outbox().await);
-    assert_eq!(refused.message, "64 control connections are open already");
+    let refused = failure(fixture.client.events().await.map(drop));
+    assert_eq!(
+        refused.message,
+        "48 commands that follow something run already"
+    );
+    assert_eq!(refused.hint.as_deref(), Some("end one of them"));
+    fixture.client.outbox().await.expect("there are places");
 
-    drop(followers);
+    drop(followers.pop());
     // The server notices a hung up connection when its task next runs.
+    while fixture.client.events().await.is_err() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn one_connection_too_many_is_told_so_and_a_free_place_is_taken_again() {
+    let fixture = Fixture::serving(|_| Ok(Reply::Outbox(Vec::new())));
+    let mut open = Vec::new();
+    for _ in 0..CONNECTIONS_MAX {
+        open.push(UnixStream::connect(fixture.socket()).expect("connects"));
+    }
+
+    // Also when the request has come before anybody could read it.
+    for _ in 0..100 {
+        let refused = failure(fixture.client.outbox().await);
+        assert_eq!(refused.message, "64 control connections are open already");
+        assert_eq!(
+            refused.hint.as_deref(),
+            Some("end a command that follows something")
+        );
+    }
+
+    drop(open);
     while fixture.client.outbox().await.is_err() {
         tokio::task::yield_now().await;
     }
