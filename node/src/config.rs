@@ -72,7 +72,7 @@ pub struct Network {
     pub announce: Vec<Address>,
     /// Whether to look for peers on the LAN.
     pub mdns: bool,
-    /// Most connections.
+    /// Most open connections.
     pub connections_max: u32,
     /// Most memory in use, in bytes, at which connections are still taken.
     pub memory_bytes_max: usize,

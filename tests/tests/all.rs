@@ -3,6 +3,7 @@
 mod cable;
 mod clock;
 mod command_line;
+mod crowds;
 mod foreign;
 mod iid;
 mod kill;

@@ -3,17 +3,19 @@
 use std::time::Duration;
 
 use libp2p::{
-    PeerId, StreamProtocol, connection_limits, gossipsub, identify,
+    PeerId, connection_limits, gossipsub, identify,
     identity::Keypair,
     mdns, memory_connection_limits, ping,
-    request_response::{self, ProtocolSupport},
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
-use super::{Config, NetError, frame::Codec, gate::Gate, member::Member};
-use crate::proto::{
-    iid::native::{MESSAGE_BYTES_MAX, TOPIC, message_id_of},
-    mesh::{direct, sync, users},
+use super::{
+    Config, NetError, connections::UNOPENED_MAX, exchange::Exchange, gate::Gate, member,
+    reading::Reading, requests::exchange,
+};
+use crate::{
+    proto::iid::native::{MESSAGE_BYTES_MAX, TOPIC, message_id_of},
+    state::io::Protocol,
 };
 
 /// How often a connection is tried, and how long an answer may take: often enough that a live TCP
@@ -22,11 +24,10 @@ use crate::proto::{
 const PING_INTERVAL: Duration = Duration::from_millis(3500);
 const PING_TIME: Duration = Duration::from_secs(4);
 
-/// How long a request to a member may take: a megabyte over a bad radio link, and a slow disk.
-const REQUEST_TIME: Duration = Duration::from_secs(30);
-
-/// Most connections that are being set up by others at once.
-const PENDING_INBOUND_MAX: u32 = 32;
+/// Connections that libp2p counts although they are not open: those without a handshake, and those
+/// that were closed and whose peers take long to say goodbye. `connections` limits the open ones.
+#[expect(clippy::cast_possible_truncation, reason = "a small constant")]
+const NOT_OPEN_MAX: u32 = 4 * UNOPENED_MAX as u32;
 
 /// Most connections to one peer: one that is open, one fresh one, and the same from its side.
 const PER_PEER_MAX: u32 = 4;
@@ -34,6 +35,10 @@ const PER_PEER_MAX: u32 = 4;
 /// Most gossip messages that wait to be written to one peer. More means that the peer does not
 /// keep up; with live values the later ones are worth more than a longer queue.
 const GOSSIP_QUEUE: usize = 512;
+
+/// Score at which a peer loses its connection: a hundred rejected messages within some seconds,
+/// messages among them whose signature is wrong and of which nothing else tells.
+pub(super) const SCORE_MIN: f64 = -100_000.0;
 
 /// What gossipsub and protobuf put around a message, in bytes.
 const GOSSIP_OVERHEAD: usize = 4 * 1024;
@@ -45,7 +50,7 @@ pub(super) struct Behaviour {
     pub(super) limits: connection_limits::Behaviour,
     pub(super) memory: memory_connection_limits::Behaviour,
     pub(super) gate: Gate<Members>,
-    pub(super) member: Member,
+    pub(super) member: Exchange,
     pub(super) ping: ping::Behaviour,
     pub(super) identify: identify::Behaviour,
     pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
@@ -55,19 +60,22 @@ pub(super) struct Behaviour {
 #[derive(NetworkBehaviour)]
 pub(super) struct Members {
     pub(super) gossip: gossipsub::Behaviour,
-    pub(super) sync: request_response::Behaviour<Codec>,
-    pub(super) direct: request_response::Behaviour<Codec>,
-    pub(super) users: request_response::Behaviour<Codec>,
+    pub(super) sync: Exchange,
+    pub(super) direct: Exchange,
+    pub(super) users: Exchange,
     pub(super) streams: libp2p_stream::Behaviour,
 }
 
 impl Behaviour {
-    pub(super) fn new(config: &Config, keypair: &Keypair) -> Result<Self, NetError> {
+    pub(super) fn new(
+        config: &Config,
+        keypair: &Keypair,
+        reading: &Reading,
+    ) -> Result<Self, NetError> {
         let peer = keypair.public().to_peer_id();
         let limits = connection_limits::ConnectionLimits::default()
-            .with_max_established(Some(config.connections_max))
-            .with_max_established_per_peer(Some(PER_PEER_MAX))
-            .with_max_pending_incoming(Some(PENDING_INBOUND_MAX));
+            .with_max_established(Some(config.connections_max.saturating_add(NOT_OPEN_MAX)))
+            .with_max_established_per_peer(Some(PER_PEER_MAX));
         let identify = identify::Config::new("/pimesh/1".to_owned(), keypair.public())
             .with_agent_version(concat!("pimesh/", env!("CARGO_PKG_VERSION")).to_owned())
             .with_hide_listen_addrs(true);
@@ -77,8 +85,8 @@ impl Behaviour {
         Ok(Self {
             limits: connection_limits::Behaviour::new(limits),
             memory: memory_connection_limits::Behaviour::with_max_bytes(config.memory_bytes_max),
-            gate: Gate::new(Members::new(keypair)?),
-            member: Member::default(),
+            gate: Gate::new(Members::new(keypair, reading)?),
+            member: member::behaviour(),
             ping: ping::Behaviour::new(
                 ping::Config::new()
                     .with_interval(PING_INTERVAL)
@@ -91,34 +99,12 @@ impl Behaviour {
 }
 
 impl Members {
-    fn new(keypair: &Keypair) -> Result<Self, NetError> {
-        let requests = |protocol, request_max, response_max| {
-            request_response::Behaviour::with_codec(
-                Codec {
-                    request_max,
-                    response_max,
-                },
-                [(StreamProtocol::new(protocol), ProtocolSupport::Full)],
-                request_response::Config::default().with_request_timeout(REQUEST_TIME),
-            )
-        };
+    fn new(keypair: &Keypair, reading: &Reading) -> Result<Self, NetError> {
         Ok(Self {
             gossip: gossip(keypair)?,
-            sync: requests(
-                "/pimesh/sync/1",
-                sync::REQUEST_BYTES_MAX,
-                sync::RESPONSE_BYTES_MAX,
-            ),
-            direct: requests(
-                "/pimesh/dm/1",
-                direct::REQUEST_BYTES_MAX,
-                direct::RESPONSE_BYTES_MAX,
-            ),
-            users: requests(
-                "/pimesh/users/1",
-                users::REQUEST_BYTES_MAX,
-                users::RESPONSE_BYTES_MAX,
-            ),
+            sync: exchange(Protocol::Sync, reading),
+            direct: exchange(Protocol::Direct, reading),
+            users: exchange(Protocol::Users, reading),
             streams: libp2p_stream::Behaviour::new(),
         })
     }

@@ -17,9 +17,11 @@ use tokio::time::Instant;
 
 use super::{
     addresses::{transport_of, without_peer},
+    admission::source_of,
     behaviour::Behaviour,
 };
 use crate::{
+    limits::{Shares, Source},
     proto::mesh::Address,
     state::io::{Connection, Direction, NetInput, Opening},
 };
@@ -27,8 +29,12 @@ use crate::{
 /// How long a connection may take from its encryption to being open both ways.
 const OPENING_TIME: Duration = Duration::from_secs(10);
 
-/// Most connections that are not open yet, so that strangers cannot take the places of members.
-const UNOPENED_MAX: usize = 32;
+/// Most connections of others that are not open yet, so that strangers cannot take the places of
+/// members. When there are more, the oldest of the address with most of them is closed.
+pub(super) const UNOPENED_MAX: usize = 64;
+
+/// Why a connection that is not open yet is closed before its time.
+const GAVE_WAY: &str = "too many connections without a handshake";
 
 /// All connections, and the dials that may become one.
 #[derive(Debug)]
@@ -36,6 +42,10 @@ pub(super) struct Connections {
     entries: BTreeMap<Connection, Entry>,
     names: HashMap<ConnectionId, Connection>,
     dials: HashMap<ConnectionId, PeerId>,
+    /// Connections of others that are not open yet.
+    unopened: Shares<Source, Connection>,
+    /// Most connections that are open, or were dialled.
+    open_max: usize,
     next: u64,
     pub(super) opening_time: Duration,
 }
@@ -49,19 +59,19 @@ struct Entry {
     opening_until: Option<Instant>,
 }
 
-impl Default for Connections {
-    fn default() -> Self {
+impl Connections {
+    pub(super) fn new(open_max: usize) -> Self {
         Self {
             entries: BTreeMap::new(),
             names: HashMap::new(),
             dials: HashMap::new(),
+            unopened: Shares::new(UNOPENED_MAX),
+            open_max,
             next: 0,
             opening_time: OPENING_TIME,
         }
     }
-}
 
-impl Connections {
     /// Returns libp2p's name of a connection.
     pub(super) fn id(&self, connection: Connection) -> Option<ConnectionId> {
         self.entries.get(&connection).map(|entry| entry.id)
@@ -110,7 +120,7 @@ impl Connections {
         Some(NetInput::DialFailed { peer, reason })
     }
 
-    /// Takes in that a connection is up; one too many is closed at once.
+    /// Takes in that a connection is up. If too many are not open yet, others give way.
     pub(super) fn established(
         &mut self,
         swarm: &mut Swarm<Behaviour>,
@@ -122,8 +132,6 @@ impl Connections {
         let connection = Connection(self.next);
         self.next += 1;
         let remote = without_peer(endpoint.get_remote_address());
-        let is_unopened = |entry: &&Entry| entry.opening_until.is_some();
-        let unopened = self.entries.values().filter(is_unopened).count();
         let entry = Entry {
             id,
             peer,
@@ -146,9 +154,18 @@ impl Connections {
             address,
             transport: transport_of(&remote),
         }];
-        if unopened >= UNOPENED_MAX && !dialled {
-            let why = "too many connections without a handshake";
-            inputs.extend(self.close(swarm, connection, why));
+        let open = self.entries.len() - self.unopened.used();
+        if !dialled && open > self.open_max {
+            inputs.extend(self.close(swarm, connection, "too many connections"));
+        } else if !dialled {
+            let source = source_of(&remote);
+            for older in self.unopened.add(&source, connection, 1) {
+                inputs.extend(self.close(swarm, older, GAVE_WAY));
+                inputs.push(NetInput::AtLimit {
+                    what: "connection_without_handshake",
+                    times: 1,
+                });
+            }
         }
         inputs
     }
@@ -163,6 +180,7 @@ impl Connections {
         let entry = self.entries.get_mut(&connection)?;
         if opening == Opening::Both {
             entry.opening_until = None;
+            self.unopened.remove(connection);
         }
         swarm.behaviour_mut().gate.open(entry.id, opening);
         Some(entry.peer)
@@ -178,6 +196,7 @@ impl Connections {
     ) -> Option<NetInput> {
         let Entry { id, peer, .. } = self.entries.remove(&connection)?;
         self.names.remove(&id);
+        self.unopened.remove(connection);
         swarm.behaviour_mut().gate.hide(id);
         swarm.close_connection(id);
         Some(NetInput::Disconnected {
@@ -215,6 +234,7 @@ impl Connections {
     ) -> Option<NetInput> {
         let connection = self.names.remove(&id)?;
         self.entries.remove(&connection);
+        self.unopened.remove(connection);
         let reason = cause.map_or_else(|| "the peer closed it".to_owned(), |c| innermost(c));
         Some(NetInput::Disconnected {
             peer,

@@ -3,10 +3,17 @@
 use std::io;
 
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use libp2p::{StreamProtocol, request_response};
 
-/// Reads one message of at most `max` bytes.
-pub(super) async fn read(io: &mut (impl AsyncRead + Unpin), max: usize) -> io::Result<Vec<u8>> {
+/// Memory that is taken before the first byte came.
+const FIRST_BYTES: usize = 4096;
+
+/// Reads one message of at most `max` bytes. Memory grows with what comes, so that a claim of a
+/// length costs nothing; `growing` is told how many bytes are taken next.
+pub(super) async fn read(
+    io: &mut (impl AsyncRead + Unpin),
+    max: usize,
+    growing: impl FnMut(usize),
+) -> io::Result<Vec<u8>> {
     let mut length = [0; 4];
     io.read_exact(&mut length).await?;
     let length = u32::from_be_bytes(length) as usize;
@@ -14,11 +21,23 @@ pub(super) async fn read(io: &mut (impl AsyncRead + Unpin), max: usize) -> io::R
         let text = format!("a message has at most {max} bytes here, got {length}");
         return Err(io::Error::new(io::ErrorKind::InvalidData, text));
     }
-    // Grows with what comes, so that a claim of a length costs nothing.
+    read_body(io, length, growing).await
+}
+
+/// Reads so many bytes, as [`read`] does behind the length.
+pub(super) async fn read_body(
+    io: &mut (impl AsyncRead + Unpin),
+    length: usize,
+    mut growing: impl FnMut(usize),
+) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    io.take(length as u64).read_to_end(&mut bytes).await?;
-    if bytes.len() < length {
-        return Err(io::ErrorKind::UnexpectedEof.into());
+    while bytes.len() < length {
+        let came = bytes.len();
+        let next = (length - came).min(came.max(FIRST_BYTES));
+        growing(next);
+        bytes.reserve_exact(next);
+        bytes.resize(came + next, 0);
+        io.read_exact(&mut bytes[came..]).await?;
     }
     Ok(bytes)
 }
@@ -31,51 +50,28 @@ pub(super) async fn write(io: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> i
     io.close().await
 }
 
-/// The codec of a request-response protocol: opaque bytes both ways.
-#[derive(Clone, Debug)]
-pub(super) struct Codec {
-    /// Longest request, in bytes.
-    pub(super) request_max: usize,
-    /// Longest answer, in bytes.
-    pub(super) response_max: usize,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl request_response::Codec for Codec {
-    type Protocol = StreamProtocol;
-    type Request = Vec<u8>;
-    type Response = Vec<u8>;
+    #[tokio::test]
+    async fn a_message_is_read_as_it_was_written_and_never_more_is_taken_than_twice_what_came() {
+        for length in [0, 1, FIRST_BYTES, 3 * FIRST_BYTES + 1] {
+            let message: Vec<u8> = (0..length).map(|n| (n % 251) as u8).collect();
+            let mut written = futures::io::Cursor::new(Vec::new());
+            write(&mut written, &message).await.expect("memory");
+            written.set_position(0);
+            let mut taken = Vec::new();
 
-    async fn read_request<T: AsyncRead + Unpin + Send>(
-        &mut self,
-        _: &StreamProtocol,
-        io: &mut T,
-    ) -> io::Result<Vec<u8>> {
-        read(io, self.request_max).await
-    }
+            let read = read(&mut written, length, |bytes| taken.push(bytes)).await;
 
-    async fn read_response<T: AsyncRead + Unpin + Send>(
-        &mut self,
-        _: &StreamProtocol,
-        io: &mut T,
-    ) -> io::Result<Vec<u8>> {
-        read(io, self.response_max).await
-    }
-
-    async fn write_request<T: AsyncWrite + Unpin + Send>(
-        &mut self,
-        _: &StreamProtocol,
-        io: &mut T,
-        request: Vec<u8>,
-    ) -> io::Result<()> {
-        write(io, &request).await
-    }
-
-    async fn write_response<T: AsyncWrite + Unpin + Send>(
-        &mut self,
-        _: &StreamProtocol,
-        io: &mut T,
-        response: Vec<u8>,
-    ) -> io::Result<()> {
-        write(io, &response).await
+            assert_eq!(read.expect("whole"), message);
+            assert_eq!(taken.iter().sum::<usize>(), length);
+            let mut came = 0;
+            for next in taken {
+                assert!(next <= came.max(FIRST_BYTES));
+                came += next;
+            }
+        }
     }
 }

@@ -155,6 +155,15 @@ impl<B: NetworkBehaviour> Gate<B> {
         self.shown(peer) > 0
     }
 
+    /// Returns the newest connection to a peer that is open both ways.
+    pub(super) fn open_connection(&self, peer: &PeerId) -> Option<ConnectionId> {
+        let open = self
+            .connections
+            .iter()
+            .filter(|(_, entry)| entry.peer == *peer && entry.opening == Some(Opening::Both));
+        open.map(|(connection, _)| *connection).max()
+    }
+
     /// Counts the connections to a peer for which the inner behaviour has made a handler.
     fn with_handler(&self, peer: &PeerId) -> usize {
         let with_handler = |entry: &&Entry<_>| entry.peer == *peer && entry.opening.is_some();

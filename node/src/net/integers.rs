@@ -174,6 +174,7 @@ impl Integers {
         }
         Some(NetInput::Gossip {
             source,
+            from: propagation_source,
             id,
             bytes: message.data,
         })

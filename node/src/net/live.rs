@@ -21,6 +21,7 @@ use tokio::{
     time::timeout,
 };
 
+use super::frame;
 use crate::{proto::iid::native::MESSAGE_BYTES_MAX, state::io::NetInput};
 
 /// The stream protocol.
@@ -271,9 +272,7 @@ async fn read_message(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Optio
     if length > MESSAGE_BYTES_MAX {
         return Err(io::ErrorKind::InvalidData.into());
     }
-    let mut bytes = vec![0; length];
-    stream.read_exact(&mut bytes).await?;
-    Ok(Some(bytes))
+    frame::read_body(stream, length, |_| {}).await.map(Some)
 }
 
 #[cfg(test)]

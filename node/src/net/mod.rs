@@ -7,19 +7,24 @@
 //! | `behaviour` | the behaviours of the swarm and their settings |
 //! | `gate` | no protocol for members before the state opens a connection |
 //! | `silence` | an end to TCP connections on which nothing is heard |
+//! | `admission` | connections of others that are being set up |
 //! | `addresses` | where this node is reached |
 //! | `interfaces` | notices that a cable is back |
 //! | `connections` | dialled, up, open, gone |
+//! | `exchange` | a protocol that asks and answers, and the places of each peer in it |
 //! | `member` | `/pimesh/member/1`, the one protocol before a connection is open |
 //! | `requests` | the protocols for members that ask and answer |
+//! | `reading` | the bytes that are read of requests |
 //! | `frame` | one message on a stream of these |
 //! | `integers` | integers out and in: on lines and as gossip |
 //! | `live` | `/pimesh/live/1`, the line to a connected member |
 //! | `p2sn` | P2SN sessions on streams |
 
 mod addresses;
+mod admission;
 mod behaviour;
 mod connections;
+mod exchange;
 mod frame;
 mod gate;
 mod integers;
@@ -27,6 +32,7 @@ mod interfaces;
 pub(crate) mod live;
 mod member;
 mod p2sn;
+mod reading;
 mod requests;
 mod silence;
 #[cfg(test)]
@@ -43,7 +49,8 @@ use tokio::{sync::mpsc, time::Instant};
 pub use self::transport::tcp_transport;
 use self::{
     addresses::{Addresses, without_peer},
-    behaviour::{Behaviour, BehaviourEvent, MembersEvent},
+    admission::GivenWay,
+    behaviour::{Behaviour, BehaviourEvent, MembersEvent, SCORE_MIN},
     connections::Connections,
     integers::Integers,
     interfaces::Interfaces,
@@ -106,6 +113,7 @@ pub enum NetError {
 /// The swarm, and what connects it with the state.
 pub struct Net {
     swarm: Swarm<Behaviour>,
+    given_way: GivenWay,
     addresses: Addresses,
     interfaces: Interfaces,
     connections: Connections,
@@ -132,7 +140,8 @@ impl Net {
     /// # Errors
     /// Returns why the network cannot be set up.
     pub fn new(config: &Config, keypair: &Keypair) -> Result<Self, NetError> {
-        let mut swarm = transport::listening_swarm(config, keypair)?;
+        let (reading, given_way) = (requests::reading(), GivenWay::default());
+        let mut swarm = transport::listening_swarm(config, keypair, &reading, &given_way)?;
         let mut streams = swarm.behaviour_mut().gate.inner().streams.new_control();
         let mut accept = |protocol| {
             let twice = |_| NetError::Transport("a protocol is registered twice".to_owned());
@@ -143,9 +152,10 @@ impl Net {
         let (inputs, from_tasks) = mpsc::channel(TASK_INPUTS);
         Ok(Self {
             swarm,
+            given_way,
             addresses: Addresses::new(config.announce.clone()),
             interfaces: Interfaces::new(),
-            connections: Connections::default(),
+            connections: Connections::new(config.connections_max as usize),
             requests: Requests::default(),
             integers: Integers::new(streams.clone(), inputs.clone()),
             sessions: Sessions::new(streams, inputs),
@@ -190,7 +200,8 @@ impl Net {
                     self.queue.push_back(input);
                 }
                 Some((peer, stream)) = self.incoming_sessions.next() => {
-                    self.sessions.serve(peer, stream);
+                    let news = self.sessions.serve(peer, stream);
+                    self.queue.extend(news);
                 }
                 Some((peer, stream)) = self.incoming_lines.next() => {
                     self.integers.read(peer, stream);
@@ -266,7 +277,8 @@ impl Net {
                 None
             }
             NetOutput::Refuse { id } => {
-                self.requests.refuse(id);
+                let gate = &mut self.swarm.behaviour_mut().gate;
+                self.requests.refuse(gate, id);
                 None
             }
             NetOutput::Publish { frame, needs_relay } => {
@@ -336,7 +348,9 @@ impl Net {
                 ..
             } => {
                 tracing::debug!(%error, address = %send_back_addr, "a connection was not taken");
-                None
+                let times = self.given_way.take();
+                let what = "connection_setup";
+                (times > 0).then_some(NetInput::AtLimit { what, times })
             }
             SwarmEvent::NewListenAddr { address, .. } => {
                 tracing::debug!(%address, "listening");
@@ -358,35 +372,55 @@ impl Net {
         self.queue.extend(news);
     }
 
+    fn requested(&mut self, protocol: Protocol, event: exchange::Event) -> NetInput {
+        let gate = &mut self.swarm.behaviour_mut().gate;
+        self.requests.handle(gate, protocol, event)
+    }
+
     fn handle_behaviour(&mut self, event: BehaviourEvent) {
         let news = match event {
             BehaviourEvent::Gate(MembersEvent::Gossip(event)) => self.integers.hear(event),
             BehaviourEvent::Gate(MembersEvent::Sync(event)) => {
-                self.requests.handle(Protocol::Sync, event)
+                Some(self.requested(Protocol::Sync, event))
             }
             BehaviourEvent::Gate(MembersEvent::Direct(event)) => {
-                self.requests.handle(Protocol::Direct, event)
+                Some(self.requested(Protocol::Direct, event))
             }
             BehaviourEvent::Gate(MembersEvent::Users(event)) => {
-                self.requests.handle(Protocol::Users, event)
+                Some(self.requested(Protocol::Users, event))
             }
-            BehaviourEvent::Member(member::Event::Request(on, id, bytes)) => {
-                let connection = self.connections.name(on);
+            BehaviourEvent::Member(exchange::Event::Request {
+                connection,
+                id,
+                bytes,
+                ..
+            }) => {
+                let connection = self.connections.name(connection);
                 connection.map(|connection| NetInput::MemberRequest {
                     connection,
                     id,
                     bytes,
                 })
             }
-            BehaviourEvent::Member(member::Event::Response(id, result)) => {
+            BehaviourEvent::Member(exchange::Event::Response(id, result)) => {
                 Some(NetInput::Response { id, result })
+            }
+            BehaviourEvent::Member(exchange::Event::AtLimit(what)) => {
+                Some(NetInput::AtLimit { what, times: 1 })
             }
             // A ping that fails says little: the transports notice a dead peer by its silence.
             BehaviourEvent::Ping(ping::Event {
                 connection,
+                peer,
                 result: Ok(time),
-                ..
             }) => {
+                let gossip = &self.swarm.behaviour_mut().gate.inner().gossip;
+                if gossip
+                    .peer_score(&peer)
+                    .is_some_and(|score| score < SCORE_MIN)
+                {
+                    self.queue.push_back(NetInput::Flooded { peer });
+                }
                 let connection = self.connections.name(connection);
                 connection.map(|connection| NetInput::RoundTrip { connection, time })
             }

@@ -24,6 +24,9 @@ const SESSIONS_MAX: usize = 64;
 /// P2SN sessions at once that peers opened. Each costs RSA; the rest stays for our own.
 const SESSIONS_INBOUND_MAX: usize = 16;
 
+/// P2SN sessions at once that one peer opened. A member has one exchange and one message under way.
+const SESSIONS_PER_PEER_MAX: usize = 4;
+
 /// How long the opening of a stream to a connected member may take.
 const STREAM_TIME: Duration = Duration::from_secs(10);
 
@@ -49,6 +52,8 @@ pub(super) struct Sessions {
     inputs: mpsc::Sender<NetInput>,
     own: Option<PrivateKey>,
     words: HashMap<SessionId, mpsc::Sender<Word>>,
+    /// The peers that opened a session.
+    theirs: HashMap<SessionId, PeerId>,
     steps: Steps,
     next: u64,
 }
@@ -61,6 +66,7 @@ impl Sessions {
             inputs,
             own: None,
             words: HashMap::new(),
+            theirs: HashMap::new(),
             steps: Steps::at_once(STEPS_AT_ONCE),
             next: 0,
         }
@@ -108,17 +114,20 @@ impl Sessions {
         None
     }
 
-    /// Serves a stream that a member opened.
-    pub(super) fn serve(&mut self, peer: PeerId, stream: Stream) {
-        let is_theirs = |id: &&SessionId| matches!(id, SessionId::Theirs(_));
-        if self.words.keys().filter(is_theirs).count() >= SESSIONS_INBOUND_MAX {
-            return;
+    /// Serves a stream that a member opened, unless it has too many.
+    pub(super) fn serve(&mut self, peer: PeerId, stream: Stream) -> Option<NetInput> {
+        let of_peer = self.theirs.values().filter(|other| **other == peer).count();
+        if self.theirs.len() >= SESSIONS_INBOUND_MAX || of_peer >= SESSIONS_PER_PEER_MAX {
+            let what = "p2sn_sessions_of_members";
+            return Some(NetInput::AtLimit { what, times: 1 });
         }
         let session = SessionId::Theirs(self.next);
         self.next += 1;
         if let Some(task) = self.add(session, peer, None) {
+            self.theirs.insert(session, peer);
             tokio::spawn(task.run(Ok(stream)));
         }
+        None
     }
 
     fn add(&mut self, id: SessionId, peer: PeerId, message: Option<Vec<u8>>) -> Option<Task> {
@@ -150,6 +159,7 @@ impl Sessions {
     /// Forgets a session that has ended.
     pub(super) fn forget(&mut self, session: SessionId) {
         self.words.remove(&session);
+        self.theirs.remove(&session);
     }
 }
 

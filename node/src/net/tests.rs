@@ -3,6 +3,8 @@
 //! What the handshake's messages mean is no matter of `net`; here they are two words. Waiting is
 //! always for something that happens; the one time limit is there so that a failure ends.
 
+mod crowds;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use futures::FutureExt;

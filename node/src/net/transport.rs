@@ -7,10 +7,16 @@ use libp2p::{
     core::{muxing::StreamMuxerBox, transport::Boxed, upgrade},
     identity::Keypair,
     multiaddr::Protocol as Part,
-    noise, tcp, yamux,
+    noise, quic, tcp, yamux,
 };
 
-use super::{Config, NetError, behaviour::Behaviour, silence::Watched};
+use super::{
+    Config, NetError,
+    admission::{Admission, GivenWay},
+    behaviour::Behaviour,
+    reading::Reading,
+    silence::Watched,
+};
 
 /// How long a dial may take, encryption included.
 const DIAL_TIME: Duration = Duration::from_secs(8);
@@ -24,15 +30,22 @@ const SILENCE_MS: u32 = 8_000;
 /// How often QUIC speaks when there is nothing to say.
 const QUIC_KEEP_ALIVE: Duration = Duration::from_millis(3_500);
 
-/// Streams that one peer may have open at once on TCP. Bounds what Yamux buffers for it.
-const STREAMS_MAX: usize = 128;
+/// Streams that one peer may have open at once. Bounds what Yamux buffers for it.
+const STREAMS_MAX: u32 = 128;
 
-/// Builds the swarm, which begins to listen.
+/// Bytes that QUIC takes from a peer before they are read: on one stream, and on all streams of a
+/// connection. Enough for 25 MB/s and more over a LAN, or for 2 MB/s around the world.
+const QUIC_STREAM_BYTES_MAX: u32 = 512 * 1024;
+const QUIC_CONNECTION_BYTES_MAX: u32 = 2 * 1024 * 1024;
+
+/// Builds the swarm, which begins to listen; `given_way` counts what its listeners give up.
 pub(super) fn listening_swarm(
     config: &Config,
     keypair: &Keypair,
+    reading: &Reading,
+    given_way: &GivenWay,
 ) -> Result<Swarm<Behaviour>, NetError> {
-    let mut swarm = build(config, keypair)?;
+    let mut swarm = build(config, keypair, reading, given_way)?;
     for address in &config.listen {
         let multiaddr: Multiaddr = address
             .as_str()
@@ -54,17 +67,21 @@ pub(super) fn listening_swarm(
     Ok(swarm)
 }
 
-fn build(config: &Config, keypair: &Keypair) -> Result<Swarm<Behaviour>, NetError> {
+fn build(
+    config: &Config,
+    keypair: &Keypair,
+    reading: &Reading,
+    given_way: &GivenWay,
+) -> Result<Swarm<Behaviour>, NetError> {
     let failed = |e: &dyn std::fmt::Display| NetError::Transport(e.to_string());
-    let behaviour = Behaviour::new(config, keypair)?;
+    let behaviour = Behaviour::new(config, keypair, reading)?;
     let swarm = libp2p::SwarmBuilder::with_existing_identity(keypair.clone())
         .with_tokio()
-        .with_quic_config(|mut quic| {
-            quic.max_idle_timeout = SILENCE_MS;
-            quic.keep_alive_interval = QUIC_KEEP_ALIVE;
-            quic
+        .with_other_transport(|keypair| Admission::new(quic_transport(keypair), given_way.clone()))
+        .map_err(|e| failed(&e))?
+        .with_other_transport(|keypair| {
+            Ok(Admission::new(tcp_transport(keypair)?, given_way.clone()))
         })
-        .with_other_transport(|keypair| Ok(tcp_transport(keypair)?))
         .map_err(|e| failed(&e))?
         .with_dns()
         .map_err(|e| failed(&e))?
@@ -82,7 +99,7 @@ fn build(config: &Config, keypair: &Keypair) -> Result<Swarm<Behaviour>, NetErro
 /// Fails if the key cannot sign the Noise handshake.
 pub fn tcp_transport(keypair: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
     let mut muxer = yamux::Config::default();
-    muxer.set_max_num_streams(STREAMS_MAX);
+    muxer.set_max_num_streams(usize::try_from(STREAMS_MAX).unwrap_or(usize::MAX));
     let silence = Duration::from_millis(SILENCE_MS.into());
     Ok(
         tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
@@ -93,4 +110,17 @@ pub fn tcp_transport(keypair: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)
             .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
             .boxed(),
     )
+}
+
+/// Makes the QUIC transport of a node.
+fn quic_transport(keypair: &Keypair) -> Boxed<(PeerId, StreamMuxerBox)> {
+    let mut config = quic::Config::new(keypair);
+    config.max_idle_timeout = SILENCE_MS;
+    config.keep_alive_interval = QUIC_KEEP_ALIVE;
+    config.max_concurrent_stream_limit = STREAMS_MAX;
+    config.max_stream_data = QUIC_STREAM_BYTES_MAX;
+    config.max_connection_data = QUIC_CONNECTION_BYTES_MAX;
+    quic::tokio::Transport::new(config)
+        .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)))
+        .boxed()
 }

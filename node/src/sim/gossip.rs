@@ -116,7 +116,12 @@ impl World {
             NetInput::Live { source, bytes }
         } else {
             let id = GossipId(self.next);
-            NetInput::Gossip { source, id, bytes }
+            NetInput::Gossip {
+                source,
+                from: source,
+                id,
+                bytes,
+            }
         };
         self.input(at, Input::Net(input));
         let Some(heard) = self.machines[at].hearing.take() else {

@@ -326,18 +326,30 @@ impl State {
     /// Takes integers that a connected member sent itself. They may have come as gossip before.
     pub(super) fn live(&mut self, source: PeerId, bytes: &[u8], now: Now) {
         match self.receive_integers(source, bytes, now) {
-            Ok(()) | Err(NotTaken::Again) => {}
-            Err(NotTaken::Refused(_, why)) => self.effects.refused(Some(source), "integer", why),
+            Ok(()) => {}
+            Err(NotTaken::Again) => self.useless(source, now),
+            Err(NotTaken::Refused(_, why)) => {
+                self.effects.refused(Some(source), "integer", why);
+                self.useless(source, now);
+            }
         }
     }
 
-    pub(super) fn gossip(&mut self, source: PeerId, id: GossipId, bytes: &[u8], now: Now) {
+    pub(super) fn gossip(
+        &mut self,
+        source: PeerId,
+        from: PeerId,
+        id: GossipId,
+        bytes: &[u8],
+        now: Now,
+    ) {
         let verdict = match self.receive_integers(source, bytes, now) {
             // Gossip has its own memory of what came before. What is new to it and came here
             // already came straight from its author, and others may still wait for it.
             Ok(()) | Err(NotTaken::Again) => Verdict::Accept,
             Err(NotTaken::Refused(verdict, why)) => {
                 self.effects.refused(Some(source), "integer", why);
+                self.useless(from, now);
                 verdict
             }
         };

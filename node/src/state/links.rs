@@ -178,6 +178,9 @@ impl State {
         let peer = link.peer;
         let dialled = link.direction == Direction::Dialled;
         self.links.links.insert(connection, link);
+        if self.floods.rests(&peer, now) {
+            return self.close(connection, "it rests after it flooded this node");
+        }
         if !dialled {
             return;
         }
@@ -232,10 +235,9 @@ impl State {
             self.messages.link_lost(&peer);
             self.users_link_lost(peer);
             self.forget_exchange(&peer);
-            if self.membership.is_known(&peer) {
-                let name = self.name_of(&peer);
-                self.effects.event(Event::PeerDown { peer, name, reason });
-            }
+            // Also of one that was removed: it was told to be up.
+            let name = self.name_of(&peer);
+            self.effects.event(Event::PeerDown { peer, name, reason });
         }
         self.dial_due(now);
     }

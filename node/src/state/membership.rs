@@ -423,6 +423,7 @@ impl State {
             Err(why) => {
                 self.effects.refused(Some(peer), what, why);
                 self.effects.net(NetOutput::Refuse { id });
+                self.useless(peer, now);
                 None
             }
         }

@@ -28,6 +28,7 @@
 //! | `letters` | letters of users: mailboxes, broadcasts, carrying on |
 //! | `servers` | foreign Syft servers: outbox, inbox, pinned keys |
 //! | `integers` | who may speak for an index, budgets, last values |
+//! | `floods` | members that send much of no use |
 //! | `clients` | old P2SN clients and servers: pinned keys, what waits for them |
 //! | `keys` | P2SN between members: pinned RSA keys, key exchange, messages |
 //!
@@ -36,6 +37,7 @@
 
 pub mod clients;
 mod effects;
+mod floods;
 mod integers;
 pub mod io;
 mod keys;
@@ -92,6 +94,7 @@ pub struct State {
     users: users::Users,
     letters: letters::Letters,
     integers: integers::Integers,
+    floods: floods::Floods,
     keys: keys::Keys,
     clients: clients::Clients,
     joining: Option<membership::Joining>,
@@ -137,6 +140,7 @@ impl State {
             keys: keys::Keys::load(loaded.pins),
             clients: clients::Clients::load(loaded.client_pins, loaded.for_clients, now),
             integers: integers::Integers::new(now),
+            floods: floods::Floods::default(),
             links: links::Links::default(),
             sync: sync::Sync::default(),
             joining: None,
@@ -223,6 +227,7 @@ impl State {
             } => {
                 self.disconnected(peer, connection, reason, now);
             }
+            NetInput::AtLimit { what, times } => self.effects.count(what, times),
             NetInput::DialFailed { peer, reason } => self.dial_failed(peer, reason, now),
             NetInput::Discovered { peer, address } => self.discovered(peer, address, now),
             NetInput::InterfacesChanged => self.interfaces_changed(now),
@@ -261,9 +266,16 @@ impl State {
             NetInput::Response { id, result } => self.response(id, result, now),
             NetInput::LiveTooLong { source } => {
                 self.effects.refused(Some(source), "integer", "too_long");
+                self.useless(source, now);
             }
             NetInput::Live { source, bytes } => self.live(source, &bytes, now),
-            NetInput::Gossip { source, id, bytes } => self.gossip(source, id, &bytes, now),
+            NetInput::Gossip {
+                source,
+                from,
+                id,
+                bytes,
+            } => self.gossip(source, from, id, &bytes, now),
+            NetInput::Flooded { peer } => self.flooded(peer, now),
             NetInput::PublishFailed { .. } => self.effects.count("integer_publish_failed", 1),
             NetInput::P2snReady(fingerprint) => self.p2sn_ready(fingerprint),
             NetInput::P2snKey {

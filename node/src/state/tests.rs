@@ -357,7 +357,12 @@ fn hear(state: &mut State, iids: &[Iid], head: Head, now: Now) -> Vec<Output> {
     let (source, id) = (peer_of_seed(2), GossipId(1));
     feed_at(
         state,
-        Input::Net(NetInput::Gossip { source, id, bytes }),
+        Input::Net(NetInput::Gossip {
+            source,
+            from: source,
+            id,
+            bytes,
+        }),
         now,
     )
 }

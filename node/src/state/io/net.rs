@@ -36,6 +36,13 @@ pub enum NetInput {
         /// Why, for people.
         reason: String,
     },
+    /// Something was dropped or ended at a limit, so many times. To be counted.
+    AtLimit {
+        /// What, as the counter names it.
+        what: &'static str,
+        /// How many times.
+        times: u64,
+    },
     /// A dial to this peer led to no connection.
     DialFailed {
         /// The peer that was dialled.
@@ -103,10 +110,17 @@ pub enum NetInput {
     Gossip {
         /// The author.
         source: PeerId,
+        /// The connected member that passed it on, or is the author.
+        from: PeerId,
         /// Name for our verdict.
         id: GossipId,
         /// The message.
         bytes: Vec<u8>,
+    },
+    /// A connected member sends much that is not even worth telling.
+    Flooded {
+        /// The member.
+        peer: PeerId,
     },
     /// A gossip message could not be handed to anybody.
     PublishFailed {

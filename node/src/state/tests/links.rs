@@ -264,3 +264,87 @@ fn keys_are_exchanged_anew_when_a_member_comes_back() {
         feed(&mut state, Input::Net(gone));
     }
 }
+
+/// Says for a peer how often it was told to be up, less how often to be down.
+fn ups(outputs: &[Output]) -> i32 {
+    outputs
+        .iter()
+        .map(|output| match output {
+            Output::Event(Event::PeerUp { .. }) => 1,
+            Output::Event(Event::PeerDown { .. }) => -1,
+            _ => 0,
+        })
+        .sum()
+}
+
+#[test]
+fn a_member_that_is_removed_is_told_to_be_down_as_it_was_told_to_be_up() {
+    let mut state = state(Settings::default());
+    let mut outputs = open(&mut state);
+    assert_eq!(ups(&outputs), 1);
+
+    let peer = "pi-2".to_owned();
+    let removal = Input::Control(RequestId(1), Command::Remove { peer });
+    outputs.extend(feed(&mut state, removal));
+    outputs.extend(feed(&mut state, Input::Net(gone())));
+
+    assert_eq!(ups(&outputs), 0, "{outputs:?}");
+}
+
+fn gone() -> NetInput {
+    NetInput::Disconnected {
+        peer: peer_of_seed(2),
+        connection: Connection(1),
+        reason: "gone".to_owned(),
+    }
+}
+
+fn closes(outputs: &[Output]) -> bool {
+    let close = |o: &Output| matches!(o, Output::Net(NetOutput::Close { .. }));
+    outputs.iter().any(close)
+}
+
+#[test]
+fn a_member_that_floods_loses_its_connection_for_a_while() {
+    let mut state = state(Settings::default());
+    open(&mut state);
+    let source = peer_of_seed(2);
+    let bytes = vec![0xff; 8];
+    let lines = |state: &mut State, count: u32| {
+        let mut outputs = Vec::new();
+        for _ in 0..count {
+            let bytes = bytes.clone();
+            outputs.extend(feed(state, Input::Net(NetInput::Live { source, bytes })));
+        }
+        outputs
+    };
+    assert!(!closes(&lines(&mut state, 5_000)), "within the limit");
+
+    let outputs = lines(&mut state, 1);
+    assert!(closes(&outputs), "{outputs:?}");
+    let told = |o: &Output| {
+        matches!(
+            o,
+            Output::Event(Event::Refused {
+                what: "member",
+                why: "flood",
+                ..
+            })
+        )
+    };
+    assert_eq!(outputs.iter().filter(|o| told(o)).count(), 1);
+    assert!(!lines(&mut state, 100).iter().any(told), "told once");
+    feed(&mut state, Input::Net(gone()));
+
+    let up = |connection| NetInput::Connected {
+        peer: source,
+        connection: Connection(connection),
+        direction: Direction::Accepted,
+        address: Address::new("somewhere").expect("legal"),
+        transport: Transport::Tcp,
+    };
+    let soon = later(Duration::from_secs(59));
+    assert!(closes(&feed_at(&mut state, Input::Net(up(2)), soon)));
+    let later = later(Duration::from_secs(61));
+    assert!(!closes(&feed_at(&mut state, Input::Net(up(3)), later)));
+}

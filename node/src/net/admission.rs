@@ -1,0 +1,238 @@
+//! Connections of others that are being set up: how many at once, and who gives way.
+//!
+//! libp2p sets up a connection before it shows it to anybody, and its own limit refuses newcomers
+//! while a stranger holds all places with connections that say nothing. Here a newcomer always gets
+//! a place, and the oldest attempt of the address with most of them ends for it. An honest attempt
+//! takes some milliseconds, so it is rarely the oldest.
+//!
+//! Each transport has places of its own. The source address of a UDP packet can be forged, and
+//! libp2p-quic offers no way to ask for a proof first (QUIC's Retry, RFC 9000, section 8.1.2), so a
+//! flood of forged packets must not take the places of TCP.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, Ipv4Addr},
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use futures::{
+    FutureExt,
+    future::{AbortHandle, Abortable},
+};
+use libp2p::{
+    Multiaddr, TransportError,
+    core::{
+        Transport,
+        transport::{Boxed, DialOpts, ListenerId, TransportEvent},
+    },
+    multiaddr::Protocol as Part,
+};
+
+use crate::limits::{Shares, Source};
+
+/// Most connections of others that are being set up at once on one transport. More than a mesh
+/// makes at once; each costs a socket and some kilobytes.
+const PENDING_MAX: usize = 64;
+
+/// How many attempts gave way and were not told yet. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(super) struct GivenWay(Arc<AtomicU64>);
+
+impl GivenWay {
+    /// Returns how many there were since the last call.
+    pub(super) fn take(&self) -> u64 {
+        self.0.swap(0, Ordering::Relaxed)
+    }
+}
+
+/// A transport whose listeners set up a limited number of connections at once.
+pub(super) struct Admission<O> {
+    transport: Boxed<O>,
+    pending: Pending,
+    given_way: GivenWay,
+}
+
+impl<O> Admission<O> {
+    pub(super) fn new(transport: Boxed<O>, given_way: GivenWay) -> Self {
+        Self {
+            transport,
+            pending: Pending::default(),
+            given_way,
+        }
+    }
+}
+
+/// The attempts that are under way. Cheap to clone.
+#[derive(Clone, Default)]
+struct Pending(Arc<Mutex<Attempts>>);
+
+struct Attempts {
+    shares: Shares<Source, u64>,
+    handles: BTreeMap<u64, AbortHandle>,
+    next: u64,
+}
+
+impl Default for Attempts {
+    fn default() -> Self {
+        Self {
+            shares: Shares::new(PENDING_MAX),
+            handles: BTreeMap::new(),
+            next: 0,
+        }
+    }
+}
+
+impl Pending {
+    fn lock(&self) -> MutexGuard<'_, Attempts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes an attempt; ends those that give way for it.
+    fn begin(&self, source: Source, handle: AbortHandle) -> Attempt {
+        let mut attempts = self.lock();
+        let key = attempts.next;
+        attempts.next += 1;
+        attempts.handles.insert(key, handle);
+        for older in attempts.shares.add(&source, key, 1) {
+            if let Some(handle) = attempts.handles.remove(&older) {
+                handle.abort();
+            }
+        }
+        Attempt {
+            pending: self.clone(),
+            key,
+        }
+    }
+}
+
+/// An attempt that is under way; over when this is dropped.
+struct Attempt {
+    pending: Pending,
+    key: u64,
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        let mut attempts = self.pending.lock();
+        attempts.shares.remove(self.key);
+        attempts.handles.remove(&self.key);
+    }
+}
+
+impl<O: 'static> Transport for Admission<O> {
+    type Output = O;
+    type Error = io::Error;
+    type ListenerUpgrade = <Boxed<O> as Transport>::ListenerUpgrade;
+    type Dial = <Boxed<O> as Transport>::Dial;
+
+    fn listen_on(
+        &mut self,
+        id: ListenerId,
+        address: Multiaddr,
+    ) -> Result<(), TransportError<Self::Error>> {
+        self.transport.listen_on(id, address)
+    }
+
+    fn remove_listener(&mut self, id: ListenerId) -> bool {
+        self.transport.remove_listener(id)
+    }
+
+    fn dial(
+        &mut self,
+        address: Multiaddr,
+        options: DialOpts,
+    ) -> Result<Self::Dial, TransportError<Self::Error>> {
+        self.transport.dial(address, options)
+    }
+
+    fn poll(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<TransportEvent<Self::ListenerUpgrade, Self::Error>> {
+        let event = std::task::ready!(Pin::new(&mut self.transport).poll(cx));
+        let TransportEvent::Incoming {
+            listener_id,
+            upgrade,
+            local_addr,
+            send_back_addr,
+        } = event
+        else {
+            return Poll::Ready(event);
+        };
+        let (handle, registration) = AbortHandle::new_pair();
+        let attempt = self.pending.begin(source_of(&send_back_addr), handle);
+        let given_way = self.given_way.clone();
+        let upgrade = Abortable::new(upgrade, registration)
+            .map(move |done| {
+                drop(attempt);
+                done.unwrap_or_else(|_| {
+                    given_way.0.fetch_add(1, Ordering::Relaxed);
+                    Err(io::Error::other("gave way to a newer attempt"))
+                })
+            })
+            .boxed();
+        Poll::Ready(TransportEvent::Incoming {
+            listener_id,
+            upgrade,
+            local_addr,
+            send_back_addr,
+        })
+    }
+}
+
+/// Returns the source behind an address. All without an IP address count as one.
+pub(super) fn source_of(address: &Multiaddr) -> Source {
+    let ip = address.iter().find_map(|part| match part {
+        Part::Ip4(ip) => Some(IpAddr::V4(ip)),
+        Part::Ip6(ip) => Some(IpAddr::V6(ip)),
+        _ => None,
+    });
+    Source::from(ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(last: u8) -> Source {
+        IpAddr::from([10, 0, 0, last]).into()
+    }
+
+    #[test]
+    fn an_attempt_from_elsewhere_ends_the_oldest_of_a_crowd_and_a_dropped_one_leaves_its_place() {
+        let pending = Pending::default();
+        let begin = |from| {
+            let (handle, _) = AbortHandle::new_pair();
+            (handle.clone(), pending.begin(source(from), handle))
+        };
+        let mut crowd: Vec<_> = (0..PENDING_MAX).map(|_| begin(1)).collect();
+
+        let (other, _other_attempt) = begin(2);
+
+        let aborted: Vec<bool> = crowd
+            .iter()
+            .map(|(handle, _)| handle.is_aborted())
+            .collect();
+        assert!(aborted[0] && !aborted[1..].contains(&true) && !other.is_aborted());
+        drop(crowd.split_off(PENDING_MAX / 2));
+        let _third = begin(3);
+        assert!(!crowd[1].0.is_aborted(), "there is room again");
+        drop(crowd);
+        assert_eq!(pending.lock().handles.len(), 2, "those from elsewhere");
+    }
+
+    #[test]
+    fn addresses_without_an_ip_address_have_one_source_and_ports_do_not_matter() {
+        let of = |text: &str| source_of(&text.parse().expect("a multiaddr"));
+        assert_eq!(of("/ip4/10.0.0.1/tcp/1"), of("/ip4/10.0.0.1/udp/2/quic-v1"));
+        assert_ne!(of("/ip4/10.0.0.1/tcp/1"), of("/ip4/10.0.0.2/tcp/1"));
+        assert_eq!(of("/ip6/fd00::1/tcp/1"), of("/ip6/fd00::2:1/tcp/1"));
+        assert_eq!(of("/memory/1"), of("/memory/2"));
+    }
+}
