@@ -21,6 +21,7 @@ use super::{
     io::{ClientName, ForClient, Now, Outcome, Party, Reply, RequestId},
     messages::time_left,
     report,
+    work::look,
 };
 use crate::proto::{
     mesh::MessageId,
@@ -115,6 +116,8 @@ pub(super) struct Clients {
     waiting: BTreeMap<ClientName, VecDeque<Waiting>>,
     /// Messages that wait, and those on their way to the disk.
     count: usize,
+    /// No message is to be given up before.
+    earliest: Option<Duration>,
 }
 
 impl Clients {
@@ -140,9 +143,18 @@ impl Clients {
         clients
     }
 
-    pub(super) fn next_deadline(&self) -> Option<Duration> {
+    pub(super) const fn next_deadline(&self) -> Option<Duration> {
+        self.earliest
+    }
+
+    /// Looks at all messages for the one that is to be given up first.
+    fn find_earliest(&mut self) {
         let waiting = self.waiting.values().flatten();
-        waiting.map(|waiting| waiting.deadline).min()
+        let deadlines = waiting.map(|waiting| {
+            look();
+            waiting.deadline
+        });
+        self.earliest = deadlines.min();
     }
 
     pub(super) const fn count(&self) -> usize {
@@ -164,6 +176,10 @@ impl Clients {
 
     fn push(&mut self, message: ForClient, now: Now) {
         let deadline = now.mono + time_left(message.created_ms, message.expires_ms, now);
+        self.earliest = Some(
+            self.earliest
+                .map_or(deadline, |earliest| earliest.min(deadline)),
+        );
         let queue = self.waiting.entry(message.client.clone()).or_default();
         queue.push_back(Waiting {
             message,

@@ -5,7 +5,10 @@
 //! two nodes one open connection is enough: the dialler of a needless one closes it, and of two
 //! handshakes at once the one that the smaller peer id dialled goes on.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use libp2p_identity::PeerId;
 
@@ -13,6 +16,7 @@ use super::{
     Asked, State,
     io::{Connection, Direction, Event, InboundId, NetOutput, Now, Opening, Transport},
     membership::NotAMember,
+    work::look,
 };
 use crate::proto::mesh::{
     Address,
@@ -95,9 +99,38 @@ impl Link {
 #[derive(Default)]
 pub(super) struct Links {
     links: BTreeMap<Connection, Link>,
+    /// The connections of each peer.
+    of_peers: BTreeMap<PeerId, BTreeSet<Connection>>,
+    /// How many connections of a peer are open.
+    open: BTreeMap<PeerId, usize>,
 }
 
 impl Links {
+    fn insert(&mut self, connection: Connection, link: Link) {
+        let of_peer = self.of_peers.entry(link.peer).or_default();
+        of_peer.insert(connection);
+        self.links.insert(connection, link);
+    }
+
+    fn remove(&mut self, connection: Connection) -> Option<Link> {
+        let link = self.links.remove(&connection)?;
+        if let Some(of_peer) = self.of_peers.get_mut(&link.peer) {
+            of_peer.remove(&connection);
+            if of_peer.is_empty() {
+                self.of_peers.remove(&link.peer);
+            }
+        }
+        if link.phase == Phase::Open
+            && let Some(open) = self.open.get_mut(&link.peer)
+        {
+            *open -= 1;
+            if *open == 0 {
+                self.open.remove(&link.peer);
+            }
+        }
+        Some(link)
+    }
+
     pub(super) fn peer(&self, connection: Connection) -> Option<PeerId> {
         self.links.get(&connection).map(|link| link.peer)
     }
@@ -110,7 +143,7 @@ impl Links {
     }
 
     pub(super) fn is_open(&self, peer: &PeerId) -> bool {
-        self.open_link(peer).is_some()
+        self.open.contains_key(peer)
     }
 
     /// Says whether a peer dialled this connection and has not been answered on it.
@@ -125,13 +158,10 @@ impl Links {
     }
 
     pub(super) fn open_peers(&self) -> impl Iterator<Item = PeerId> {
-        let open: std::collections::BTreeSet<PeerId> = self
-            .links
-            .values()
-            .filter(|link| link.phase == Phase::Open)
-            .map(|link| link.peer)
-            .collect();
-        open.into_iter()
+        self.open.keys().map(|peer| {
+            look();
+            *peer
+        })
     }
 
     pub(super) fn round_trip(&mut self, connection: Connection, time: Duration) {
@@ -161,11 +191,11 @@ impl Links {
     }
 
     fn of(&self, peer: &PeerId) -> impl Iterator<Item = (Connection, &Link)> {
-        let peer = *peer;
-        self.links
-            .iter()
-            .filter(move |(_, link)| link.peer == peer)
-            .map(|(connection, link)| (*connection, link))
+        let connections = self.of_peers.get(peer).into_iter().flatten();
+        connections.filter_map(|connection| {
+            look();
+            Some((*connection, self.links.get(connection)?))
+        })
     }
 
     fn connections_of(&self, peer: &PeerId) -> Vec<Connection> {
@@ -177,7 +207,7 @@ impl State {
     pub(super) fn connected(&mut self, link: Link, connection: Connection, now: Now) {
         let peer = link.peer;
         let dialled = link.direction == Direction::Dialled;
-        self.links.links.insert(connection, link);
+        self.links.insert(connection, link);
         if self.floods.rests(&peer, now) {
             return self.close(connection, "it rests after it flooded this node");
         }
@@ -220,7 +250,7 @@ impl State {
         reason: String,
         now: Now,
     ) {
-        let Some(link) = self.links.links.remove(&connection) else {
+        let Some(link) = self.links.remove(connection) else {
             return;
         };
         if link.phase != Phase::Open {
@@ -465,6 +495,9 @@ impl State {
         let Some(link) = self.links.links.get_mut(&connection) else {
             return;
         };
+        if link.phase != Phase::Open {
+            *self.links.open.entry(link.peer).or_default() += 1;
+        }
         link.phase = Phase::Open;
         link.opened_at = Some(now.mono);
         link.opened_ms = now.unix_ms();

@@ -17,20 +17,20 @@
 
 mod accepting;
 mod carrying;
+mod queue;
 mod receiving;
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use libp2p_identity::PeerId;
 
+use self::queue::{Line, Waiting};
 pub(super) use self::{accepting::Accepting, receiving::Receiving};
 use super::{
     CLOCK_SET_MS, Effects, State,
     io::{Now, OutboundId, Outgoing, OutgoingKind, Party},
     report,
+    work::look,
 };
 use crate::proto::mesh::MessageId;
 
@@ -38,19 +38,10 @@ use crate::proto::mesh::MessageId;
 /// recently used is forgotten.
 const EPOCHS_PER_SENDER_MAX: usize = 1000;
 
-/// A message in the outbox.
-#[derive(Debug)]
-struct Waiting {
-    message: Outgoing,
-    /// When to give up, on the clock that never jumps.
-    deadline: Duration,
-    attempts: u32,
-}
-
 /// What waits for one recipient.
 #[derive(Debug, Default)]
 struct Queue {
-    waiting: VecDeque<Waiting>,
+    waiting: Line,
     under_way: Option<UnderWay>,
     failures: u32,
     resend_at: Option<Duration>,
@@ -135,7 +126,8 @@ impl Messages {
     pub(super) fn next_deadline(&self) -> Option<Duration> {
         let of_queue = |queue: &Queue| {
             let overdue = queue.under_way.as_ref().map(|under_way| under_way.overdue);
-            let expiry = queue.waiting.iter().map(|waiting| waiting.deadline).min();
+            look();
+            let expiry = queue.waiting.next_deadline();
             [overdue, queue.resend_at, expiry]
                 .into_iter()
                 .flatten()
@@ -167,11 +159,7 @@ impl Messages {
     fn push(&mut self, message: Outgoing, now: Now) {
         let deadline = now.mono + time_left(message.created_ms, message.expires_ms, now);
         let queue = self.queues.entry(message.recipient).or_default();
-        queue.waiting.push_back(Waiting {
-            message,
-            deadline,
-            attempts: 0,
-        });
+        queue.waiting.push(Waiting::new(message, deadline));
     }
 
     /// Says whether a message of this numbering was received already.

@@ -55,6 +55,7 @@ mod sync;
 #[cfg(test)]
 mod tests;
 mod users;
+mod work;
 
 use std::{fmt, time::Duration};
 

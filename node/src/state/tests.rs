@@ -9,6 +9,7 @@ mod messages;
 mod servers;
 mod vouching;
 mod waiting;
+mod work;
 
 use std::time::Duration;
 

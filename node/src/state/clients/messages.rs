@@ -185,6 +185,13 @@ impl State {
     }
 
     pub(in crate::state) fn clients_due(&mut self, now: Now) {
+        if self
+            .clients
+            .earliest
+            .is_none_or(|earliest| earliest > now.mono)
+        {
+            return;
+        }
         let is_over =
             |waiting: &Waiting| waiting.deadline <= now.mono && waiting.leased <= now.mono;
         self.end_waiting(is_over, &Outcome::Expired, now);
@@ -194,6 +201,7 @@ impl State {
                 waiting.deadline = waiting.leased;
             }
         }
+        self.clients.find_earliest();
     }
 
     /// Takes messages out of the queues, with what became of them.

@@ -67,10 +67,11 @@ impl State {
         let own_name = self.membership.own_terms().name.as_str();
         let mut sealer = None;
         let (mut frames, mut ids, mut bytes) = (Vec::new(), Vec::new(), 0);
-        for waiting in queue.waiting.iter_mut().take(MESSAGES_MAX) {
+        queue.waiting.attempt(|waiting| {
             bytes += waiting.message.text.len();
-            if bytes > BATCH_TEXT_BYTES_MAX && !frames.is_empty() {
-                break;
+            let is_enough = bytes > BATCH_TEXT_BYTES_MAX && !frames.is_empty();
+            if is_enough || frames.len() >= MESSAGES_MAX {
+                return false;
             }
             waiting.attempts += 1;
             ids.push(waiting.message.id);
@@ -112,7 +113,8 @@ impl State {
                 kind,
             };
             frames.push(frame.sign(&self.own.key));
-        }
+            true
+        });
         let id = self.effects.ask(Asked::Direct { peer });
         queue.resend_at = None;
         queue.under_way = Some(UnderWay {
@@ -132,7 +134,7 @@ impl State {
     /// Returns the users of a door for whom texts of this node wait, with how each is addressed.
     fn users_waited_for(&self, door: PeerId) -> BTreeMap<UserId, (UserId, syft::PublicKey)> {
         let queue = self.messages.queues.get(&door);
-        let waiting = queue.iter().flat_map(|queue| &queue.waiting);
+        let waiting = queue.iter().flat_map(|queue| queue.waiting.iter());
         let user = |waiting: &Waiting| match &waiting.message.kind {
             OutgoingKind::User { user, .. } => {
                 let key = self.key_of(&Meant::User(user.clone(), door))?;
@@ -222,14 +224,12 @@ impl State {
             .map(|u| u.ids.as_slice())
             .unwrap_or_default();
         let mut outcomes = Vec::new();
-        for waiting in &mut queue.waiting {
-            if waiting.deadline > now.mono {
-                continue;
-            }
-            if under_way.contains(&waiting.message.id) {
-                waiting.deadline = now.mono + Duration::from_secs(1);
+        for id in queue.waiting.due(now.mono) {
+            if under_way.contains(&id) {
+                let later = now.mono + Duration::from_secs(1);
+                queue.waiting.put_off(id, later);
             } else {
-                outcomes.push((waiting.message.id, Outcome::Expired));
+                outcomes.push((id, Outcome::Expired));
             }
         }
         self.settle(peer, outcomes, now);
@@ -269,10 +269,7 @@ impl State {
             let Some(queue) = self.messages.queues.get_mut(&peer) else {
                 return;
             };
-            let Some(at) = queue.waiting.iter().position(|w| w.message.id == id) else {
-                continue;
-            };
-            let Some(waiting) = queue.waiting.remove(at) else {
+            let Some(waiting) = queue.waiting.remove(id) else {
                 continue;
             };
             self.messages

@@ -1,0 +1,106 @@
+//! What a turn of the loop costs does not grow with what waits.
+
+use super::*;
+use crate::state::{
+    io::{Outgoing, OutgoingKind},
+    work::looks,
+};
+
+/// A node for whose member with seed 2 so many messages wait.
+fn with_waiting(count: u64) -> State {
+    let setup = Setup {
+        peer: peer_of_seed(1),
+        messaging_key: messaging_key(1),
+        mesh_key: Some(mesh_key()),
+        name: "pi-1".parse().expect("a name"),
+        seed: [0; 32],
+        settings: Settings::default(),
+    };
+    let message = |number: u64| {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&number.to_le_bytes());
+        Outgoing {
+            id: MessageId(id),
+            recipient: peer_of_seed(2),
+            epoch: 1,
+            sequence: number,
+            created_ms: NOW.unix_ms(),
+            expires_ms: NOW.unix_ms() + 86_400_000 + number,
+            kind: OutgoingKind::Member,
+            text: String::new(),
+        }
+    };
+    let loaded = Loaded {
+        certificate: Some(certificate(1).encode()),
+        members: vec![certificate(2).encode()],
+        outbox: (0..count).map(message).collect(),
+        ..Loaded::default()
+    };
+    let mut state = State::new(setup, loaded, NOW).expect("a state");
+    outputs(&mut state);
+    looks();
+    state
+}
+
+/// What a hundred turns cost in which nothing happens.
+fn idle_turns(state: &mut State) -> u64 {
+    looks();
+    for turn in 0..100 {
+        assert!(state.poll_timeout().is_some());
+        state.handle_timeout(later(Duration::from_millis(turn)));
+        outputs(state);
+    }
+    looks()
+}
+
+#[test]
+fn a_turn_costs_the_same_with_ten_thousand_messages_in_the_outbox_as_with_ten() {
+    let few = idle_turns(&mut with_waiting(10));
+    let many = idle_turns(&mut with_waiting(10_000));
+
+    assert_eq!(few, many);
+    assert!(many <= 1000, "{many} looks");
+}
+
+#[test]
+fn messages_that_are_given_up_cost_no_look_at_those_that_are_not() {
+    let mut state = with_waiting(10_000);
+    let after_a_day = later(Duration::from_millis(86_400_000 + 9));
+    looks();
+
+    state.handle_timeout(after_a_day);
+
+    let expired = |o: &&Output| matches!(o, Output::Event(Event::Sent(_)));
+    assert_eq!(outputs(&mut state).iter().filter(expired).count(), 10);
+    assert_eq!(state.messages.count(), 9_990);
+    let cost = looks();
+    assert!(cost <= 100, "{cost} looks");
+}
+
+#[test]
+fn integers_cost_the_same_beside_two_hundred_connections_as_beside_none() {
+    let cost = |strangers: u8| {
+        let mut state = state(Settings::default());
+        open(&mut state);
+        for seed in 0..strangers {
+            let up = NetInput::Connected {
+                peer: peer_of_seed(10 + seed),
+                connection: Connection(100 + u64::from(seed)),
+                direction: Direction::Accepted,
+                address: Address::new("somewhere").expect("legal"),
+                transport: Transport::Tcp,
+            };
+            feed(&mut state, Input::Net(up));
+        }
+        looks();
+        let command = Command::Integers {
+            index: None,
+            values: vec![Value(1)],
+            at: None,
+        };
+        feed(&mut state, Input::Control(RequestId(1), command));
+        looks()
+    };
+
+    assert_eq!(cost(200), cost(0));
+}
