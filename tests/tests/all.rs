@@ -5,6 +5,7 @@ mod clock;
 mod command_line;
 mod crowds;
 mod foreign;
+mod gateways;
 mod iid;
 mod kill;
 mod mesh;

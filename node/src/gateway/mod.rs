@@ -13,6 +13,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `visit` | one connection of a client, as people see it: listed, counted, kicked |
+//! | `supervisor` | one gateway: started, tried again, stopped |
 //! | `accept` | accepting connections of a listener |
 //! | `tls` | certificates for doors that strangers may reach |
 //! | `p2sn` | P2SN: clients over TCP, and this node as a client |
@@ -25,6 +26,7 @@ pub mod iid;
 mod p2sn;
 mod pinned;
 mod standing;
+mod supervisor;
 pub mod syft;
 pub mod tls;
 pub mod visit;
@@ -34,15 +36,18 @@ use std::{
     fmt,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use futures::FutureExt;
 use serde::{Deserialize, Serialize};
-use tokio::{sync::Notify, task::AbortHandle};
+use tokio::task::AbortHandle;
 
+pub(crate) use self::supervisor::{Opened, Signals};
 use self::{
     iid::upstream::{ServerReport, Upstream},
     standing::Standing,
+    supervisor::{Open, Supervised},
     visit::{Visit, Visitors},
 };
 use crate::{
@@ -53,6 +58,9 @@ use crate::{
     state::io::{ClientId, Failure, Gateway},
 };
 
+/// Each of them.
+const GATEWAYS: [Gateway; 3] = [Gateway::Iid, Gateway::P2sn, Gateway::Syft];
+
 /// How long a stop waits for clients to hear of it.
 const GOODBYE_TIME: Duration = Duration::from_secs(2);
 
@@ -62,19 +70,11 @@ type SyftServers = BTreeMap<SyftServer, (AbortHandle, Arc<Standing<syft::server:
 /// All doors, and who is behind them.
 pub struct Gateways {
     visitors: Arc<Visitors>,
-    doors: Mutex<BTreeMap<Gateway, Door>>,
+    doors: Mutex<BTreeMap<Gateway, Supervised>>,
     iid_servers: Mutex<BTreeMap<IidServer, Upstreamed>>,
     syft_servers: Mutex<SyftServers>,
     /// What was applied last. Held while doors are opened and closed, so that two calls do not mix.
     applied: tokio::sync::Mutex<Option<Config>>,
-}
-
-/// One door.
-struct Door {
-    addresses: Vec<SocketAddr>,
-    error: Option<String>,
-    task: Option<AbortHandle>,
-    refresh: Option<Arc<Notify>>,
 }
 
 /// A server that the node is a client of.
@@ -92,8 +92,11 @@ pub struct DoorReport {
     pub open: bool,
     /// Where it listens.
     pub addresses: Vec<SocketAddr>,
-    /// Why it could not be opened, if it should be open.
+    /// Why it could not be opened, if it should be open. It is tried again.
     pub error: Option<String>,
+    /// Time until it is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_ms: Option<u64>,
     /// Clients that are signed in.
     pub clients: usize,
     /// Connections that are not signed in yet.
@@ -102,14 +105,6 @@ pub struct DoorReport {
     pub sign_ins: u64,
     /// Connections that were sent away, since start.
     pub kicks: u64,
-}
-
-/// A door that was opened: where it listens, and the task that serves it.
-pub(crate) struct Opened {
-    pub(crate) addresses: Vec<SocketAddr>,
-    /// Told when files beside the configuration may have changed.
-    pub(crate) refresh: Arc<Notify>,
-    pub(crate) serve: futures::future::BoxFuture<'static, ()>,
 }
 
 impl fmt::Debug for Gateways {
@@ -131,26 +126,29 @@ impl Gateways {
 
     /// Opens and closes doors so that they are as configured. A door whose configuration is as it
     /// was stays open, and its clients stay connected.
+    ///
+    /// All that change are closed before any is opened: one may get the port of another. Returns
+    /// when each has opened or is known not to open, which [`Gateways::list`] tells; a door that
+    /// does not open is tried again until it does or is configured otherwise.
     pub async fn apply(&self, config: &Config, node: &NodeHandle) {
         let mut applied = self.applied.lock().await;
-        let earlier = applied.as_ref();
-        if earlier.map(|c| &c.iid) == Some(&config.iid) {
-            self.refresh(Gateway::Iid);
-        } else {
-            let open = config.iid.enabled.then(|| iid::open(&config.iid, node));
-            self.replace(Gateway::Iid, open).await;
+        let changed = changed(applied.as_ref(), config);
+        for gateway in &changed {
+            self.shut(*gateway).await;
         }
+        for gateway in changed {
+            if let Some(open) = opener(gateway, config, node) {
+                let door = Supervised::start(gateway, open);
+                self.doors().insert(gateway, door);
+            }
+        }
+        let settled: Vec<_> = {
+            let doors = self.doors();
+            doors.values().for_each(Supervised::refresh);
+            doors.values().map(Supervised::settled).collect()
+        };
+        futures::future::join_all(settled).await;
         self.connect_iid(&config.iid_servers, node).await;
-        let p2sn = &config.p2sn;
-        if earlier.map(|earlier| &earlier.p2sn) != Some(p2sn) {
-            let open = p2sn.enabled.then(|| p2sn::open(p2sn.clone(), node.clone()));
-            self.replace(Gateway::P2sn, open).await;
-        }
-        if earlier.is_none_or(|earlier| earlier.syft != config.syft) {
-            let open = || syft::open(config.syft.clone(), node.clone());
-            self.replace(Gateway::Syft, config.syft.enabled.then(open))
-                .await;
-        }
         self.connect_syft(&config.syft_servers, node);
         *applied = Some(config.clone());
     }
@@ -223,58 +221,13 @@ impl Gateways {
         }
     }
 
-    /// Closes a door, and opens it again if it is to be open.
-    async fn replace<E: std::error::Error>(
-        &self,
-        gateway: Gateway,
-        open: Option<impl Future<Output = Result<Opened, E>>>,
-    ) {
-        self.shut(gateway);
-        let Some(open) = open else { return };
-        let door = match open.await {
-            Ok(Opened {
-                addresses,
-                refresh,
-                serve,
-            }) => {
-                for address in &addresses {
-                    tracing::info!(gateway = gateway.name(), %address, "gateway open");
-                }
-                Door {
-                    addresses,
-                    error: None,
-                    task: Some(tokio::spawn(serve).abort_handle()),
-                    refresh: Some(refresh),
-                }
-            }
-            Err(error) => {
-                let error = with_causes(&error);
-                tracing::warn!(gateway = gateway.name(), %error, "could not open the gateway");
-                Door {
-                    addresses: Vec::new(),
-                    error: Some(error),
-                    task: None,
-                    refresh: None,
-                }
-            }
-        };
-        self.doors().insert(gateway, door);
-    }
-
-    fn refresh(&self, gateway: Gateway) {
-        let doors = self.doors();
-        if let Some(refresh) = doors.get(&gateway).and_then(|door| door.refresh.as_ref()) {
-            refresh.notify_one();
-        }
-    }
-
-    fn shut(&self, gateway: Gateway) {
+    /// Closes a door. When this returns its ports are free.
+    async fn shut(&self, gateway: Gateway) {
         let door = self.doors().remove(&gateway);
-        if let Some(task) = door.and_then(|door| door.task) {
-            task.abort();
-            self.visitors.kick_all(gateway, "gateway_closed");
-            tracing::info!(gateway = gateway.name(), "gateway closed");
-        }
+        let Some(door) = door else { return };
+        door.stop().await;
+        self.visitors.kick_all(gateway, "gateway_closed");
+        tracing::info!(gateway = gateway.name(), "gateway closed");
     }
 
     /// Closes all doors.
@@ -285,8 +238,9 @@ impl Gateways {
         for (_, running) in std::mem::take(&mut *self.iid_servers()) {
             running.task.abort();
         }
-        for gateway in [Gateway::Iid, Gateway::P2sn, Gateway::Syft] {
-            self.shut(gateway);
+        for (gateway, door) in std::mem::take(&mut *self.doors()) {
+            door.cancel();
+            self.visitors.kick_all(gateway, "gateway_closed");
         }
     }
 
@@ -340,22 +294,25 @@ impl Gateways {
     pub fn list(&self) -> Vec<DoorReport> {
         let doors = self.doors();
         let report = |gateway: Gateway| {
-            let door = doors.get(&gateway);
+            let status = doors.get(&gateway).map(Supervised::status);
+            let status = status.unwrap_or_default();
             let counts = self.visitors.counts(gateway);
             DoorReport {
                 gateway,
-                open: door.is_some_and(|door| door.task.is_some()),
-                addresses: door.map(|door| door.addresses.clone()).unwrap_or_default(),
-                error: door.and_then(|door| door.error.clone()),
+                open: status.open,
+                addresses: status.addresses,
+                error: status.error,
+                next_ms: status.next.map(|next| {
+                    let wait = next.saturating_duration_since(Instant::now());
+                    u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)
+                }),
                 clients: counts.signed_in,
                 signing_in: counts.signing_in,
                 sign_ins: counts.sign_ins,
                 kicks: counts.kicks,
             }
         };
-        [Gateway::Iid, Gateway::P2sn, Gateway::Syft]
-            .map(report)
-            .to_vec()
+        GATEWAYS.map(report).to_vec()
     }
 
     /// Returns who is connected.
@@ -382,9 +339,55 @@ impl Gateways {
         servers.unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn doors(&self) -> MutexGuard<'_, BTreeMap<Gateway, Door>> {
+    fn doors(&self) -> MutexGuard<'_, BTreeMap<Gateway, Supervised>> {
         self.doors.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Returns the gateways whose settings are not as they were.
+fn changed(earlier: Option<&Config>, config: &Config) -> Vec<Gateway> {
+    let is_changed = |gateway: &Gateway| {
+        let Some(earlier) = earlier else { return true };
+        match gateway {
+            Gateway::Iid => earlier.iid != config.iid,
+            Gateway::P2sn => earlier.p2sn != config.p2sn,
+            Gateway::Syft => earlier.syft != config.syft,
+        }
+    };
+    GATEWAYS.into_iter().filter(is_changed).collect()
+}
+
+/// Returns what opens a gateway, if it is to be open.
+fn opener(gateway: Gateway, config: &Config, node: &NodeHandle) -> Option<Open> {
+    let node = node.clone();
+    match gateway {
+        Gateway::Iid if config.iid.enabled => {
+            let config = config.iid.clone();
+            Some(opening(move |signals| {
+                iid::open(config.clone(), node.clone(), signals)
+            }))
+        }
+        Gateway::P2sn if config.p2sn.enabled => {
+            let config = config.p2sn.clone();
+            Some(opening(move |_| p2sn::open(config.clone(), node.clone())))
+        }
+        Gateway::Syft if config.syft.enabled => {
+            let config = config.syft.clone();
+            Some(opening(move |_| syft::open(config.clone(), node.clone())))
+        }
+        Gateway::Iid | Gateway::P2sn | Gateway::Syft => None,
+    }
+}
+
+fn opening<E, F>(open: impl Fn(Signals) -> F + Send + Sync + 'static) -> Open
+where
+    E: std::error::Error,
+    F: Future<Output = Result<Opened, E>> + Send + 'static,
+{
+    Box::new(move |signals| {
+        let opening = open(signals);
+        async move { opening.await.map_err(|error| with_causes(&error)) }.boxed()
+    })
 }
 
 /// Returns an error and what caused it, in one line.

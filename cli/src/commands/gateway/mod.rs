@@ -95,12 +95,12 @@ impl Gateway {
             }
             Action::Enable { name, listen } => {
                 settings::set(&global.home()?, name.section(), true, listen)?;
-                in_force(global, name).await
+                in_force(global, name, true).await
             }
             Action::Syft { action } => action.run(global).await,
             Action::Disable { name } => {
                 settings::set(&global.home()?, name.section(), false, None)?;
-                in_force(global, name).await
+                in_force(global, name, false).await
             }
             Action::Iid(command) => command.run(global).await,
         }
@@ -119,8 +119,8 @@ async fn reload(client: &Client) -> anyhow::Result<bool> {
     }
 }
 
-/// Has a running node take the settings, and shows how the door is.
-async fn in_force(global: &Global, name: Name) -> anyhow::Result<()> {
+/// Has a running node take the settings, and shows how the gateway is.
+async fn in_force(global: &Global, name: Name, enabled: bool) -> anyhow::Result<()> {
     let client = global.client()?;
     if !reload(&client).await? {
         return Ok(());
@@ -129,10 +129,21 @@ async fn in_force(global: &Global, name: Name) -> anyhow::Result<()> {
     let is_it = |door: &&DoorReport| door.gateway.name() == name.section();
     let doors: Vec<DoorReport> = doors.iter().filter(is_it).cloned().collect();
     show_doors(global, &doors)?;
-    match doors.first().and_then(|door| door.error.clone()) {
-        Some(error) => anyhow::bail!("the door could not be opened: {error}"),
-        None => Ok(()),
-    }
+    let section = name.section();
+    let why = match doors.first() {
+        Some(DoorReport {
+            error: Some(error), ..
+        }) => error.clone(),
+        Some(door) if enabled && !door.open => "it takes longer than usual".to_owned(),
+        _ => return Ok(()),
+    };
+    Err(output::hinted(
+        format!("the gateway {section} is not open: {why}"),
+        format!(
+            "the node tries again by itself; `pimesh gateway list` shows whether it is open by \
+             then, `pimesh gateway disable {section}` gives it up"
+        ),
+    ))
 }
 
 fn show_doors(global: &Global, doors: &[DoorReport]) -> anyhow::Result<()> {

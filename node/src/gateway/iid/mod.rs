@@ -19,15 +19,12 @@ pub mod upstream;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Notify,
-};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use self::{hub::Hub, lists::CurrentLists};
 use super::{
-    Opened,
+    Opened, Signals,
     accept::accept_next,
     tls::{self, TlsError},
     visit::Visit,
@@ -101,9 +98,13 @@ enum Kind {
 }
 
 /// Opens the door.
-pub(super) async fn open(config: &Config, node: &NodeHandle) -> Result<Opened, OpenError> {
+pub(super) async fn open(
+    config: Config,
+    node: NodeHandle,
+    signals: Signals,
+) -> Result<Opened, OpenError> {
     let home = node.home();
-    let files = lists::Files::new(config, home);
+    let files = lists::Files::new(&config, home);
     let tls = config.tls.as_ref();
     let tls = tls.map(|files| tls::acceptor(files, home)).transpose()?;
     if let Some(input) = config.udp_in {
@@ -128,7 +129,6 @@ pub(super) async fn open(config: &Config, node: &NodeHandle) -> Result<Opened, O
         Some(address) => Some(udp::Input::open(address, config.udp_in_index).await?),
         None => None,
     };
-    let refresh = Arc::new(Notify::new());
     let door = Arc::new(Door {
         lists: CurrentLists::load(files)?,
         hub: Arc::new(Hub::new(config.all_indices, config.limits.budget)),
@@ -137,15 +137,14 @@ pub(super) async fn open(config: &Config, node: &NodeHandle) -> Result<Opened, O
             config.limits.connections_max,
         ),
         unanswered: ConnectionLimit::new(UNANSWERED_MAX, UNANSWERED_PER_ADDRESS_MAX),
-        config: config.clone(),
-        node: node.clone(),
+        config,
+        node,
         tls,
     });
-    let serve = serve(door, listeners, output, input, Arc::clone(&refresh));
     Ok(Opened {
         addresses,
-        refresh,
-        serve: Box::pin(serve),
+        serve: Box::pin(serve(door, listeners, output, input, signals)),
+        stops_itself: true,
     })
 }
 
@@ -159,9 +158,8 @@ async fn serve(
     listeners: Vec<(TcpListener, Kind)>,
     output: udp::Output,
     input: Option<udp::Input>,
-    refresh: Arc<Notify>,
+    signals: Signals,
 ) {
-    // Dropped when the door closes, and then all of them end.
     let mut tasks = tokio::task::JoinSet::new();
     for (listener, kind) in listeners {
         tasks.spawn(accept(Arc::clone(&door), listener, kind));
@@ -171,13 +169,19 @@ async fn serve(
     if let Some(input) = input {
         tasks.spawn(input.run(door.node.clone()));
     }
+    let refresh = signals.refresh;
     tasks.spawn(async move {
         loop {
             door.lists.changed(&refresh).await;
             door.hub.judge_again(&door.lists.get());
         }
     });
-    while tasks.join_next().await.is_some() {}
+    tokio::select! {
+        () = signals.stop.cancelled() => {}
+        () = async { while tasks.join_next().await.is_some() {} } => {}
+    }
+    // The tasks hold the sockets: these are closed when all have ended.
+    tasks.shutdown().await;
 }
 
 /// Takes connections. Each has a task of its own, which ends by itself when the door closes, for

@@ -79,9 +79,8 @@ pub(crate) async fn open(config: Config, node: NodeHandle) -> Result<Opened, Ope
     });
     Ok(Opened {
         addresses,
-        // The door reads no files.
-        refresh: Arc::default(),
         serve: serve(listener, door).boxed(),
+        stops_itself: false,
     })
 }
 

@@ -137,9 +137,8 @@ pub(crate) async fn open(config: Syft, node: NodeHandle) -> Result<Opened, SyftE
     };
     Ok(Opened {
         addresses,
-        // Certificates are looked at with each handshake; there are no other files.
-        refresh: Arc::default(),
         serve: Box::pin(serve),
+        stops_itself: false,
     })
 }
 

@@ -1,0 +1,126 @@
+//! What holds for all gateways: their settings change while they are open.
+
+use anyhow::{Context, ensure};
+use pimesh_node::gateway::DoorReport;
+use pimesh_tests::{Pi, World, eventually, pimesh};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    process::Command,
+};
+
+/// Rounds of changes. The ports were lost by nearly every change before; a few show it.
+const ROUNDS: usize = 5;
+
+const GATEWAYS: [&str; 3] = ["iid", "p2sn", "syft"];
+
+/// Returns three ports that nobody listens on.
+async fn free_ports() -> anyhow::Result<[u16; 3]> {
+    let mut ports = [0; 3];
+    let mut taken = Vec::new();
+    for port in &mut ports {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        *port = listener.local_addr()?.port();
+        taken.push(listener);
+    }
+    Ok(ports)
+}
+
+/// Writes settings with all gateways at these ports; another number makes each section another.
+fn write_settings(pi: &Pi, ports: [u16; 3], number: usize) -> anyhow::Result<()> {
+    let [iid, p2sn, syft] = ports;
+    let text = format!(
+        "[gateway.iid]\nenabled = true\nlisten = \"127.0.0.1:{iid}\"\nudp_out = []\n\
+         [gateway.iid.limits]\nconnections_max = {number}\n\
+         [gateway.p2sn]\nenabled = true\nlisten = \"127.0.0.1:{p2sn}\"\n\
+         connections_max = {number}\n\
+         [gateway.syft]\nenabled = true\nlisten = \"127.0.0.1:{syft}\"\n\
+         [gateway.syft.limits]\nconnections_max = {number}\n"
+    );
+    Ok(std::fs::write(pi.home.join("pimesh.toml"), text)?)
+}
+
+fn check_open(doors: &[DoorReport], ports: [u16; 3]) -> anyhow::Result<()> {
+    ensure!(doors.len() == 3, "{doors:?}");
+    for (door, port) in doors.iter().zip(ports) {
+        let is_open = door.open && door.error.is_none();
+        ensure!(is_open && door.addresses[0].port() == port, "{door:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn gateways_whose_settings_change_open_again_at_their_ports() -> anyhow::Result<()> {
+    let world = World::new()?;
+    let pi = world.start("pi-1").await?;
+    let ports = free_ports().await?;
+    let pid = pi.child.id().context("it runs")?.to_string();
+    let mut clients = Vec::new();
+    for round in 0..ROUNDS {
+        // The node reads its settings because of a signal,
+        write_settings(&pi, ports, 100 + 2 * round)?;
+        let status = Command::new("kill").args(["-HUP", &pid]).status().await?;
+        ensure!(status.success());
+        let opened = 3 * (4 * round + 1);
+        eventually("gateways that open again", async || {
+            let count = pi.log()?.matches("gateway open").count();
+            ensure!(count >= opened, "{count} of {opened}:\n{}", pi.log()?);
+            check_open(&pi.client.gateways().await?, ports)
+        })
+        .await?;
+        // with clients behind each gateway;
+        for port in ports {
+            clients.push(TcpStream::connect(("127.0.0.1", port)).await?);
+        }
+        // and because of a command, three times, once for each gateway.
+        for (at, name) in GATEWAYS.iter().enumerate() {
+            write_settings(&pi, ports, 1000 + 10 * round + at)?;
+            let (code, out, err) = pimesh(&pi.home, &["gateway", "enable", name]).await?;
+            ensure!(code == 0, "{out}{err}");
+            check_open(&pi.client.gateways().await?, ports)?;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn gateways_may_swap_their_ports() -> anyhow::Result<()> {
+    let world = World::new()?;
+    let pi = world.start("pi-1").await?;
+    let mut ports = free_ports().await?;
+    for round in 0..3 {
+        ports.rotate_left(1);
+        write_settings(&pi, ports, 100 + round)?;
+        pi.client.reload().await?;
+        check_open(&pi.client.gateways().await?, ports)?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_gateway_whose_port_is_taken_opens_once_it_is_free() -> anyhow::Result<()> {
+    let world = World::new()?;
+    let pi = world.start("pi-1").await?;
+    for name in GATEWAYS {
+        let taken = TcpListener::bind("127.0.0.1:0").await?;
+        let address = taken.local_addr()?.to_string();
+        let enable = ["gateway", "enable", name, "--listen", &address];
+        let (code, _, err) = pimesh(&pi.home, &enable).await?;
+        assert_eq!(code, 1, "{err}");
+        assert!(err.contains("in use") && err.contains("hint: "), "{err}");
+        let doors = pi.client.gateways().await?;
+        let failed = doors.iter().find(|door| door.gateway.name() == name);
+        let failed = failed.context("each is listed")?;
+        assert!(!failed.open && failed.error.is_some(), "{failed:?}");
+
+        drop(taken);
+
+        eventually("a gateway that opens by itself", async || {
+            let doors = pi.client.gateways().await?;
+            let door = doors.iter().find(|door| door.gateway.name() == name);
+            ensure!(door.is_some_and(|door| door.open), "{door:?}");
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
+}
