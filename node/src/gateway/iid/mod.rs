@@ -10,10 +10,10 @@
 //! an index hear one order. Judging what clients say at sign-in is `proto::iid::sign_in`.
 
 mod connection;
+mod echo;
 mod hub;
 mod lists;
 mod queue;
-mod recent;
 mod udp;
 pub mod upstream;
 
@@ -126,7 +126,10 @@ pub(super) async fn open(
     let addresses = addresses.collect();
     let output = udp::Output::open(&config.udp_out).await?;
     let input = match config.udp_in {
-        Some(address) => Some(udp::Input::open(address, config.udp_in_index).await?),
+        Some(address) => {
+            let client = node.gateways().reserve();
+            Some(udp::Input::open(address, config.udp_in_index, client).await?)
+        }
         None => None,
     };
     let door = Arc::new(Door {
@@ -165,7 +168,8 @@ async fn serve(
         tasks.spawn(accept(Arc::clone(&door), listener, kind));
     }
     tasks.spawn(Arc::clone(&door.hub).run(door.node.clone()));
-    tasks.spawn(output.run(door.node.clone()));
+    let own_input = input.as_ref().map(udp::Input::client);
+    tasks.spawn(output.run(door.node.clone(), own_input));
     if let Some(input) = input {
         tasks.spawn(input.run(door.node.clone()));
     }

@@ -1,44 +1,40 @@
 //! Integers over UDP: to local programs and from them (`proto-specs/iid.md`, section 6).
 //!
-//! Datagrams carry no mark of where they come from, so what goes out must never come in again.
-//! Three things see to that: ports that meet within one node are refused when the door opens
-//! ([`check_loops`]); outputs announce themselves, and an input refuses whatever comes from an
-//! address that did, be it of another node ([`Announcement`]); and what a client sends back that
-//! was sent out just now is not sent out again ([`Recent`]), for a published client on the same
-//! machine pushes whatever it receives.
+//! A datagram is an integer and nothing else, so nothing in it says where it comes from, and what
+//! goes out must not come in again for ever. Three things see to that (rules UDP-MEET, UDP-OUTPUT
+//! and UDP-RELAY): ports that meet within one node are refused when the door opens
+//! ([`check_loops`]); an input takes nothing from an address that was seen to send what the node
+//! hears anyway; and what a client was seen to push back that was sent out here is not sent out
+//! again, for a published client on the same machine pushes whatever it receives.
 
 use std::{
-    collections::HashMap,
-    io,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use tokio::{net::UdpSocket, sync::broadcast::error::RecvError};
+use tokio::{
+    net::UdpSocket,
+    sync::broadcast::{Receiver, error::RecvError},
+};
 
-use super::{OpenError, recent::Recent};
+use super::{
+    OpenError,
+    echo::{CERTAIN, HINT, Mirrors, is_dated},
+};
 use crate::{
     NodeHandle,
-    identity::random,
-    proto::iid::{Form, IID_BYTES, Index},
+    proto::iid::{Form, IID_BYTES, Iid, Index},
     state::{
         VALUES_MAX,
-        io::{Command, Event},
+        io::{ClientId, Command, Event},
         report::Integers,
     },
 };
 
-/// How often an output says what it is.
-const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(5);
-
-/// How long an input remembers that an address is an output.
-const ANNOUNCED_TIME: Duration = Duration::from_secs(60);
-
-/// Most outputs that an input remembers.
-const ANNOUNCED_MAX: usize = 256;
-
-/// How long an integer that was sent out is remembered.
-const RECENT_TIME: Duration = Duration::from_secs(2);
+/// How long an integer may be on its way back. On one machine it takes a millisecond, over a
+/// network that is busy some hundred.
+const ECHO_TIME: Duration = Duration::from_secs(2);
 
 /// Refuses a target whose datagrams would come in again at this node's own input.
 pub(super) fn check_loops(input: SocketAddr, outputs: &[SocketAddr]) -> Result<(), OpenError> {
@@ -58,7 +54,7 @@ fn meet(input: SocketAddr, output: SocketAddr) -> bool {
         IpAddr::V6(ip) => ip.is_multicast(),
     };
     // An unspecified target is this machine. A subnet's own broadcast address cannot be told from
-    // another address, and it cannot be bound; so it is refused by the announcements.
+    // another address, and it cannot be bound; what comes from there is refused when it comes.
     let all_of_family = input.is_unspecified() && (input.is_ipv6() || output.is_ipv4());
     input == output || to_many || output.is_unspecified() || (all_of_family && is_local(output))
 }
@@ -68,34 +64,13 @@ fn is_local(ip: IpAddr) -> bool {
     ip.is_loopback() || std::net::UdpSocket::bind((ip, 0)).is_ok()
 }
 
-/// What an output sends to each of its targets now and then: 13 bytes, which is no length of an
-/// integer, so every receiver but a pimesh node drops it, and a bridge that forwards it to a
-/// gateway is not sent away for it (at most 16 bytes).
-struct Announcement([u8; Self::BYTES]);
-
-impl Announcement {
-    const BYTES: usize = 13;
-    const MARK: [u8; 5] = *b"pimsh";
-
-    fn new() -> Self {
-        let mut bytes = [0; Self::BYTES];
-        bytes[..5].copy_from_slice(&Self::MARK);
-        bytes[5..].copy_from_slice(&random::<8>());
-        Self(bytes)
-    }
-
-    fn is(bytes: &[u8]) -> bool {
-        bytes.len() == Self::BYTES && bytes.starts_with(&Self::MARK)
-    }
-}
-
 /// Sends integers to local programs.
 pub(super) struct Output {
     targets: Vec<(SocketAddr, usize)>,
     /// One for IPv4, one for IPv6, as needed.
     sockets: Vec<UdpSocket>,
-    announcement: Announcement,
-    recent: Recent,
+    /// Clients that push what they get from here.
+    relays: Mirrors<ClientId>,
 }
 
 impl Output {
@@ -130,47 +105,57 @@ impl Output {
         Ok(Self {
             targets: with_socket,
             sockets,
-            announcement: Announcement::new(),
-            recent: Recent::new(RECENT_TIME),
+            relays: Mirrors::new(ECHO_TIME),
         })
     }
 
-    /// Sends what the node hears and what its own clients send, until the node stops.
-    pub(super) async fn run(mut self, node: NodeHandle) {
+    /// Sends what the node hears and what its own clients send, until the node stops. `own_input`
+    /// is no client.
+    pub(super) async fn run(mut self, node: NodeHandle, own_input: Option<ClientId>) {
         if self.targets.is_empty() {
             return;
         }
         let mut events = node.events();
-        let mut announce = tokio::time::interval(ANNOUNCE_INTERVAL);
         loop {
-            tokio::select! {
-                _ = announce.tick() => self.send(&self.announcement.0).await,
-                event = events.recv() => match event {
-                    Ok(event) => {
-                        if let Event::Integers(integers) = &*event {
-                            self.send_integers(integers).await;
+            match events.recv().await {
+                Ok(event) => {
+                    if let Event::Integers(integers) = &*event
+                        && !integers.last_known
+                    {
+                        let client = integers.client.filter(|client| Some(*client) != own_input);
+                        for iid in &integers.iids {
+                            if self.is_to_go_out(iid, client, Instant::now()) {
+                                self.send(&iid.encode()).await;
+                            }
                         }
                     }
-                    Err(RecvError::Lagged(lost)) => {
-                        tracing::warn!(lost, "integers came faster than they can be sent over UDP");
-                    }
-                    Err(RecvError::Closed) => return,
-                },
+                }
+                Err(RecvError::Lagged(lost)) => {
+                    tracing::warn!(lost, "integers came faster than they can be sent over UDP");
+                }
+                Err(RecvError::Closed) => return,
             }
         }
     }
 
-    async fn send_integers(&mut self, integers: &Integers) {
-        if integers.last_known {
-            return;
-        }
-        let from_client = integers.client.is_some();
-        for iid in &integers.iids {
-            let is_known = self.recent.remember(iid, Instant::now());
-            if !(from_client && is_known) {
-                self.send(&iid.encode()).await;
+    /// Says whether an integer goes out, and notes it if it does: rule UDP-RELAY.
+    fn is_to_go_out(&mut self, iid: &Iid, client: Option<ClientId>, now: Instant) -> bool {
+        if let Some(client) = client {
+            // A client's integers have its own index, whatever index they had when it got them.
+            let counts = is_dated(iid) || self.relays.is_one(client, now);
+            let weigh = |_| if counts { HINT } else { 0 };
+            if self.relays.look(iid, client, weigh, now) {
+                tracing::info!(
+                    client = client.0,
+                    "a client pushes what it gets over UDP; what it pushes back is not sent again"
+                );
+            }
+            if self.relays.is_one(client, now) && self.relays.take_back(iid, client, now) {
+                return false;
             }
         }
+        self.relays.note(iid, client, now);
+        true
     }
 
     async fn send(&self, bytes: &[u8]) {
@@ -185,45 +170,75 @@ impl Output {
 pub(super) struct Input {
     socket: UdpSocket,
     index: Option<Index>,
-    outputs: HashMap<SocketAddr, Instant>,
+    client: ClientId,
+    sources: Sources,
 }
 
+/// Addresses that datagrams come from, and which of them are outputs.
+struct Sources(Mirrors<SocketAddr>);
+
 impl Input {
-    pub(super) async fn open(address: SocketAddr, index: Option<Index>) -> Result<Self, OpenError> {
+    pub(super) async fn open(
+        address: SocketAddr,
+        index: Option<Index>,
+        client: ClientId,
+    ) -> Result<Self, OpenError> {
         Ok(Self {
             socket: bind(address).await?,
             index,
-            outputs: HashMap::new(),
+            client,
+            sources: Sources(Mirrors::new(ECHO_TIME)),
         })
+    }
+
+    /// Returns the name under which it hands integers in.
+    pub(super) const fn client(&self) -> ClientId {
+        self.client
     }
 
     /// Takes datagrams until the node stops.
     pub(super) async fn run(mut self, node: NodeHandle) {
         let mut refusals = 0_u64;
+        let mut events = node.events();
         loop {
-            let Ok((mut form, mut from)) = self.receive().await else {
+            let mut buffer = [0; IID_BYTES + 1];
+            let received = tokio::select! {
+                received = self.socket.recv_from(&mut buffer) => received,
+                event = events.recv() => {
+                    if !self.follow(event) {
+                        return;
+                    }
+                    continue;
+                }
+            };
+            let Ok((mut length, mut from)) = received else {
                 continue;
             };
             let Some(index) = self.index(&node).await else {
                 return;
             };
+            // What the node heard by now is known before what comes here is judged.
+            self.catch_up(&mut events);
             let mut iids = Vec::new();
             // What has come already travels together.
             loop {
-                if let Some(form) = form
-                    && !self.is_output(from)
-                {
-                    iids.push(form.restamp(index, node.date()));
+                if let Ok(form) = Form::decode(&buffer[..length]) {
+                    let iid = form.restamp(index, node.date());
+                    let is_new = self.sources.is_new(form, &iid, from, Instant::now());
+                    iids.extend(is_new.then_some(iid));
                 }
-                match self.try_receive() {
-                    Ok(next) if iids.len() < VALUES_MAX => (form, from) = next,
-                    _ => break,
+                if iids.len() >= VALUES_MAX {
+                    break;
+                }
+                match self.socket.try_recv_from(&mut buffer) {
+                    Ok(next) => (length, from) = next,
+                    Err(_) => break,
                 }
             }
             if iids.is_empty() {
                 continue;
             }
-            let client = None;
+            let client = Some(self.client);
             if let Err(failure) = node.ask(Command::Bridge { client, iids }).await {
                 refusals += 1;
                 if refusals.is_power_of_two() {
@@ -241,40 +256,63 @@ impl Input {
         }
     }
 
-    async fn receive(&mut self) -> io::Result<(Option<Form>, SocketAddr)> {
-        let mut buffer = [0; IID_BYTES + 1];
-        let (length, from) = self.socket.recv_from(&mut buffer).await?;
-        Ok((self.understand(&buffer[..length], from), from))
-    }
-
-    fn try_receive(&mut self) -> io::Result<(Option<Form>, SocketAddr)> {
-        let mut buffer = [0; IID_BYTES + 1];
-        let (length, from) = self.socket.try_recv_from(&mut buffer)?;
-        Ok((self.understand(&buffer[..length], from), from))
-    }
-
-    fn understand(&mut self, bytes: &[u8], from: SocketAddr) -> Option<Form> {
-        if Announcement::is(bytes) {
-            self.note_output(from, Instant::now());
-        }
-        Form::decode(bytes).ok()
-    }
-
-    fn note_output(&mut self, from: SocketAddr, now: Instant) {
-        self.outputs
-            .retain(|_, heard| now.duration_since(*heard) < ANNOUNCED_TIME);
-        if self.outputs.len() < ANNOUNCED_MAX && self.outputs.insert(from, now).is_none() {
-            tracing::error!(
-                %from,
-                "a gateway's `udp_out` meets this gateway's `udp_in`: its integers are refused here, \
-                 or they would run in a circle; give one of them another port"
-            );
+    fn catch_up(&mut self, events: &mut Receiver<Arc<Event>>) {
+        while let Ok(event) = events.try_recv() {
+            self.follow(Ok(event));
         }
     }
 
-    fn is_output(&self, from: SocketAddr) -> bool {
-        let heard = self.outputs.get(&from);
-        heard.is_some_and(|heard| heard.elapsed() < ANNOUNCED_TIME)
+    /// Notes what the node hears; says whether it still runs.
+    fn follow(&mut self, event: Result<Arc<Event>, RecvError>) -> bool {
+        match event {
+            Ok(event) => {
+                if let Event::Integers(integers) = &*event {
+                    self.sources.heard(integers, self.client, Instant::now());
+                }
+                true
+            }
+            // An output is seen a little later then.
+            Err(RecvError::Lagged(_)) => true,
+            Err(RecvError::Closed) => false,
+        }
+    }
+}
+
+impl Sources {
+    /// Notes what the node hears, but for what it heard from this input.
+    fn heard(&mut self, integers: &Integers, input: ClientId, now: Instant) {
+        if integers.last_known || integers.client == Some(input) {
+            return;
+        }
+        for iid in &integers.iids {
+            self.0.note(iid, None, now);
+        }
+    }
+
+    /// Says whether a datagram's integer is taken: rule UDP-OUTPUT. `iid` is what becomes of it.
+    fn is_new(&mut self, form: Form, iid: &Iid, from: SocketAddr, now: Instant) -> bool {
+        // An output sends all three fields, as they are in the mesh.
+        if let Form::IndexIntegerDate(sent) = form {
+            // Under the input's own index a program may send what another one sends, too.
+            let counts = is_dated(&sent) || self.0.is_one(from, now);
+            let weigh = |index| match index == sent.index {
+                true if index != iid.index => CERTAIN,
+                true if counts => HINT,
+                true | false => 0,
+            };
+            if self.0.look(&sent, from, weigh, now) {
+                tracing::error!(
+                    %from,
+                    "a gateway's `udp_out` meets this gateway's `udp_in`: its integers are refused \
+                     here, or they would run in a circle; give one of them another port"
+                );
+            }
+            if self.0.is_one(from, now) {
+                return false;
+            }
+        }
+        self.0.note(iid, Some(from), now);
+        true
     }
 }
 
@@ -286,6 +324,7 @@ async fn bind(address: SocketAddr) -> Result<UdpSocket, OpenError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::iid::{Date, Value};
 
     fn at(text: &str) -> SocketAddr {
         text.parse().expect("an address")
@@ -326,13 +365,86 @@ mod tests {
         }
     }
 
-    #[test]
-    fn an_announcement_is_no_integer_and_no_reason_to_be_sent_away() {
-        let announcement = Announcement::new();
+    fn iid(index: i32, date: u64) -> Iid {
+        Iid {
+            index: Index(index),
+            value: Value(5),
+            date: Date(date),
+        }
+    }
 
-        assert!(Announcement::is(&announcement.0));
-        assert!(Form::decode(&announcement.0).is_err());
-        const { assert!(Announcement::BYTES <= IID_BYTES) };
-        assert!(!Announcement::is(b"pimsh"));
+    const FINE: u64 = 1_700_000_000_123;
+    const SECONDS: u64 = 1_700_000_000;
+
+    async fn output() -> Output {
+        Output::open(&[]).await.expect("nothing to open")
+    }
+
+    #[tokio::test]
+    async fn equal_integers_of_a_client_all_go_out() {
+        for date in [0, SECONDS, FINE] {
+            let (mut output, now) = (output().await, Instant::now());
+            let out = (0..6).filter(|_| output.is_to_go_out(&iid(7, date), Some(ClientId(1)), now));
+            assert_eq!(out.count(), 6, "{date}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_client_pushes_back_goes_out_no_more_and_its_own_integers_do() {
+        let (mut output, now) = (output().await, Instant::now());
+        let mut goes = |iid: &Iid, client| output.is_to_go_out(iid, client, now);
+        let relay = Some(ClientId(1));
+        assert!(goes(&iid(3, FINE), None));
+        // It has the client's index now.
+        assert!(!goes(&iid(7, FINE), relay), "an echo");
+
+        for _ in 0..3 {
+            assert!(goes(&iid(7, SECONDS), relay), "its own");
+            assert!(!goes(&iid(7, SECONDS), relay), "the echo of that");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_pushes_its_own_integers_round_is_stopped() {
+        let (mut output, now) = (output().await, Instant::now());
+        let relay = Some(ClientId(1));
+        // One integer; each time it goes out it comes back.
+        let mut rounds = 0;
+        while output.is_to_go_out(&iid(7, SECONDS), relay, now) {
+            rounds += 1;
+            assert!(rounds <= 32);
+        }
+        assert!(output.is_to_go_out(&iid(7, SECONDS + 1), relay, now));
+        assert!(!output.is_to_go_out(&iid(7, SECONDS + 1), relay, now));
+    }
+
+    #[test]
+    fn equal_datagrams_are_all_taken_and_those_of_outputs_are_not() {
+        let (mut sources, now) = (Sources(Mirrors::new(ECHO_TIME)), Instant::now());
+        let (program, output) = (at("127.0.0.1:1"), at("127.0.0.1:2"));
+        let mut takes = |sent: Iid, from| {
+            let form = Form::IndexIntegerDate(sent);
+            sources.is_new(form, &form.restamp(Index(33), Date(1)), from, now)
+        };
+        for date in [0, SECONDS, FINE] {
+            for _ in 0..6 {
+                assert!(takes(iid(9, date), program), "{date}");
+            }
+        }
+        // What the program sent came into the mesh under 33, and out of it at the output.
+        assert!(!takes(iid(33, FINE), output));
+        assert!(!takes(iid(33, 0), output), "whatever else it sends");
+        assert!(takes(iid(9, FINE), program));
+    }
+
+    #[test]
+    fn a_circle_of_integers_without_a_date_ends() {
+        let (mut sources, now) = (Sources(Mirrors::new(ECHO_TIME)), Instant::now());
+        let form = Form::IndexIntegerDate(iid(33, 0));
+        let mut rounds = 0;
+        while sources.is_new(form, &iid(33, 0), at("127.0.0.1:2"), now) {
+            rounds += 1;
+            assert!(rounds <= 256);
+        }
     }
 }

@@ -1,17 +1,18 @@
 //! The node as a client of an APIntIO server: it signs in with a key of its own, and integers of
 //! that index run both ways (`proto-specs/iid.md`, section 10).
 //!
-//! No circles: the server's echo of what was sent is dropped, what came from the server is never
-//! sent to it, and what passed already in either direction is known by its index, value and date.
-//! Without a date that tells, what entered the mesh through another node's door is not passed on.
+//! No circles (rules SERVER-ECHO and SERVER-FELLOW): the server's echo of what was sent to it is
+//! taken out, once for each that was sent, and what came from the server is not sent to it. What
+//! entered the mesh at another node's door is sent, unless that node is seen to be a client of the
+//! same server, or the date is no time. Equal integers stay apart ([`super::echo`]).
 
 use std::{
-    collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use futures::{FutureExt, SinkExt, StreamExt};
+use libp2p_identity::PeerId;
 use serde::{Deserialize, Serialize};
 use tokio::{
     net::TcpStream,
@@ -23,7 +24,7 @@ use tokio_tungstenite::{
     tungstenite::{Bytes, Message, protocol::WebSocketConfig},
 };
 
-use super::recent::Recent;
+use super::echo::{Mirrors, PROOF, Passed, is_dated};
 use crate::{
     NodeHandle,
     config::gateway::{IidServer, KeyKind},
@@ -35,7 +36,7 @@ use crate::{
     identity::{KeyFileError, random},
     limits::LogLimit,
     proto::iid::{
-        Date, Form, Iid, Index, Value,
+        Form, Iid, Index,
         sign_in::client::{ClientHeard, ClientKey, ClientSignIn},
     },
     state::{
@@ -62,11 +63,11 @@ const MESSAGE_BYTES_MAX: usize = 8192;
 /// How many characters of what the server says are logged or reported.
 const TEXT_CHARS_MAX: usize = 200;
 
-/// How long what passed is remembered.
-const RECENT_TIME: Duration = Duration::from_secs(60);
+/// How long an echo of the server is waited for: a round trip, and what waits on the way.
+const ECHO_TIME: Duration = Duration::from_secs(10);
 
-/// Most kinds of integers whose echo is waited for.
-const ECHOES_MAX: usize = 65_536;
+/// How far apart the same integer may come from the server and from a node that is its client, too.
+const FELLOW_TIME: Duration = Duration::from_secs(60);
 
 /// A server, as `pimesh gateway iid servers` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -226,16 +227,16 @@ impl Upstream {
         tracing::info!(url = %self.server.url, %index, "signed in to the APIntIO server");
         self.set(ServerState::SignedIn { index });
         let mut events = self.node.events();
-        let mut passed = Passed::new(index, self.client);
+        let mut traffic = Traffic::new(index, self.client);
         let mut ping = tokio::time::interval(PING_INTERVAL);
         let mut heard = Instant::now();
         loop {
             let ended = tokio::select! {
                 message = socket.next() => {
                     heard = Instant::now();
-                    self.receive(&mut socket, message, &mut passed).await
+                    self.receive(&mut socket, message, &mut traffic).await
                 }
-                event = events.recv() => self.forward(&mut socket, event, &mut events, &mut passed).await,
+                event = events.recv() => self.forward(&mut socket, event, &mut events, &mut traffic).await,
                 _ = ping.tick() => {
                     if heard.elapsed() > SILENCE_MAX {
                         Err("the server is silent".to_owned())
@@ -254,7 +255,7 @@ impl Upstream {
         &self,
         socket: &mut Socket,
         first: Received,
-        passed: &mut Passed,
+        traffic: &mut Traffic,
     ) -> Result<(), String> {
         let mut iids = Vec::new();
         let mut next = Some(first);
@@ -263,8 +264,9 @@ impl Upstream {
             match message {
                 Some(Ok(Message::Binary(bytes))) => {
                     if let Ok(form) = Form::decode(&bytes) {
-                        let iid = form.restamp(passed.index, self.node.date());
-                        iids.extend(passed.is_news_from_server(&iid).then_some(iid));
+                        let iid = form.restamp(traffic.index, self.node.date());
+                        let is_news = traffic.is_news_from_server(&iid, Instant::now());
+                        iids.extend(is_news.then_some(iid));
                     }
                 }
                 Some(Ok(Message::Text(text))) => {
@@ -297,7 +299,7 @@ impl Upstream {
         socket: &mut Socket,
         first: Result<Arc<Event>, RecvError>,
         events: &mut Receiver<Arc<Event>>,
-        passed: &mut Passed,
+        traffic: &mut Traffic,
     ) -> Result<(), String> {
         let mut messages = Vec::new();
         let mut next = Some(first);
@@ -305,14 +307,10 @@ impl Upstream {
             match event {
                 Ok(event) => {
                     if let Event::Integers(integers) = &*event {
-                        let news = integers
-                            .iids
-                            .iter()
-                            .filter(|iid| passed.is_news_for_server(iid, integers));
-                        let news: Vec<Iid> = news.copied().collect();
-                        for iid in news {
-                            passed.sent(&iid);
-                            messages.push(Message::binary(iid.encode().to_vec()));
+                        for iid in &integers.iids {
+                            if traffic.is_for_server(iid, integers, Instant::now()) {
+                                messages.push(Message::binary(iid.encode().to_vec()));
+                            }
                         }
                     }
                 }
@@ -370,67 +368,73 @@ async fn write(
     }
 }
 
-/// What passed already, in both directions.
-struct Passed {
+/// What runs between the node and the server.
+struct Traffic {
     index: Index,
     client: ClientId,
-    recent: Recent,
-    /// How often the server will send an integer back because it was sent to it.
-    echoes: HashMap<(Value, Date), u32>,
+    /// What was sent to the server, which sends all of it back.
+    sent: Passed<()>,
+    /// What came from the server, and nodes that are its clients, too.
+    fellows: Mirrors<PeerId>,
 }
 
-impl Passed {
+impl Traffic {
     fn new(index: Index, client: ClientId) -> Self {
         Self {
             index,
             client,
-            recent: Recent::new(RECENT_TIME),
-            echoes: HashMap::new(),
+            sent: Passed::new(ECHO_TIME),
+            fellows: Mirrors::new(FELLOW_TIME),
         }
     }
 
-    /// Notes an integer that is sent to the server.
-    fn sent(&mut self, iid: &Iid) {
-        self.recent.remember(iid, Instant::now());
-        // A server that sends nothing back would have it grow for ever.
-        if self.echoes.len() >= ECHOES_MAX {
-            self.echoes.clear();
-        }
-        *self.echoes.entry((iid.value, iid.date)).or_default() += 1;
-    }
-
-    /// Says whether an integer from the server is none that was sent to it, or came before.
-    fn is_news_from_server(&mut self, iid: &Iid) -> bool {
-        let echo = (iid.value, iid.date);
-        if let Some(expected) = self.echoes.get_mut(&echo) {
-            *expected -= 1;
-            if *expected == 0 {
-                self.echoes.remove(&echo);
-            }
+    /// Says whether an integer from the server is not the echo of one that was sent to it.
+    fn is_news_from_server(&mut self, iid: &Iid, now: Instant) -> bool {
+        if self.sent.take_back(iid, (), now) {
             return false;
         }
-        !self.recent.remember(iid, Instant::now())
+        self.fellows.note(iid, None, now);
+        true
     }
 
-    /// Says whether an integer of the node is for the server, and did not come from there.
-    fn is_news_for_server(&self, iid: &Iid, integers: &Integers) -> bool {
+    /// Says whether an integer of the node is for the server, and did not come from there; notes
+    /// that it is sent if so.
+    fn is_for_server(&mut self, iid: &Iid, integers: &Integers, now: Instant) -> bool {
         if iid.index != self.index || integers.last_known || integers.client == Some(self.client) {
             return false;
         }
-        if Recent::is_told_apart(iid) {
-            !self.recent.knows(iid)
-        } else {
-            // Another node's door may stand before the same server.
-            !integers.bridged || integers.client.is_some()
+        let is_of_other_door = integers.bridged && integers.client.is_none();
+        if is_of_other_door && !self.is_of_no_fellow(iid, integers.source, now) {
+            return false;
         }
+        self.sent.note(iid, None, now);
+        true
+    }
+
+    /// Says whether what entered at another node's door does not reach the server through that
+    /// node: rule SERVER-FELLOW.
+    fn is_of_no_fellow(&mut self, iid: &Iid, node: PeerId, now: Instant) -> bool {
+        if !is_dated(iid) {
+            return false;
+        }
+        if self.fellows.look(iid, node, |_| PROOF, now) {
+            tracing::info!(
+                %node,
+                "another node is a client of the same server; what it hands in is not sent there"
+            );
+        }
+        if self.fellows.is_one(node, now) {
+            return false;
+        }
+        self.fellows.note(iid, Some(node), now);
+        true
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use libp2p_identity::PeerId;
-
     use super::*;
+    use crate::proto::iid::{Date, Value};
 
     const OWN: ClientId = ClientId(1);
 
@@ -457,38 +461,63 @@ mod tests {
         }
     }
 
-    const DATE: u64 = 1_700_000_000_000;
+    const SECONDS: u64 = 1_700_000_000;
+    const FINE: u64 = 1_700_000_000_123;
 
     #[test]
-    fn the_echo_of_the_server_is_no_news_and_an_equal_integer_after_it_is() {
-        let mut passed = Passed::new(Index(7), OWN);
-        let undated = iid(7, 0);
-        assert!(passed.is_news_for_server(&undated, &integers(undated, false, None)));
-        passed.sent(&undated);
-
-        assert!(!passed.is_news_from_server(&undated), "the echo");
-        assert!(passed.is_news_from_server(&undated), "another client's");
-        passed.sent(&iid(7, DATE));
-        assert!(!passed.is_news_from_server(&iid(7, DATE)), "the echo");
-        assert!(
-            !passed.is_news_from_server(&iid(7, DATE)),
-            "known by its date"
-        );
+    fn each_echo_of_the_server_is_taken_out_once_and_equal_integers_arrive() {
+        for date in [0, SECONDS, FINE] {
+            let (mut traffic, now) = (Traffic::new(Index(7), OWN), Instant::now());
+            let iid = iid(7, date);
+            for _ in 0..6 {
+                assert!(traffic.is_for_server(&iid, &integers(iid, false, None), now));
+            }
+            let news = (0..12).filter(|_| traffic.is_news_from_server(&iid, now));
+            assert_eq!(news.count(), 6, "{date}: six echoes, six of another client");
+        }
     }
 
     #[test]
     fn what_came_from_the_server_never_goes_back_to_it() {
-        let mut passed = Passed::new(Index(7), OWN);
-        let dated = iid(7, DATE);
-        assert!(passed.is_news_from_server(&dated));
+        let (mut traffic, now) = (Traffic::new(Index(7), OWN), Instant::now());
+        let dated = iid(7, FINE);
+        assert!(traffic.is_news_from_server(&dated, now));
 
-        assert!(!passed.is_news_for_server(&dated, &integers(dated, true, Some(OWN))));
+        assert!(!traffic.is_for_server(&dated, &integers(dated, true, Some(OWN)), now));
         // As another node heard it from the same server.
-        assert!(!passed.is_news_for_server(&dated, &integers(dated, true, None)));
+        let fellow = integers(dated, true, None);
+        assert!(!traffic.is_for_server(&dated, &fellow, now));
+        let later = iid(7, SECONDS);
+        let same_node = Integers {
+            source: fellow.source,
+            ..integers(later, true, None)
+        };
+        assert!(!traffic.is_for_server(&later, &same_node, now), "a fellow");
+        assert!(traffic.is_for_server(&later, &integers(later, true, None), now));
         let undated = iid(7, 0);
-        assert!(!passed.is_news_for_server(&undated, &integers(undated, true, None)));
-        assert!(passed.is_news_for_server(&undated, &integers(undated, true, Some(ClientId(2)))));
-        let other = iid(8, DATE);
-        assert!(!passed.is_news_for_server(&other, &integers(other, false, None)));
+        assert!(!traffic.is_for_server(&undated, &integers(undated, true, None), now));
+        assert!(traffic.is_for_server(&undated, &integers(undated, true, Some(ClientId(2))), now));
+        let other = iid(8, FINE);
+        assert!(!traffic.is_for_server(&other, &integers(other, false, None), now));
+    }
+
+    /// The mesh is faster than the server: a copy by way of another node comes first each time.
+    #[test]
+    fn a_circle_over_a_fellow_that_is_faster_than_the_server_ends() {
+        for date in [SECONDS, FINE] {
+            let (mut traffic, now) = (Traffic::new(Index(7), OWN), Instant::now());
+            let iid = iid(7, date);
+            let fellow = integers(iid, true, None);
+            let mut rounds = 0;
+            // Each that is sent comes to the fellow, and from there again; and here as an echo.
+            traffic.is_for_server(&iid, &fellow, now);
+            traffic.is_news_from_server(&iid, now);
+            traffic.is_news_from_server(&iid, now);
+            while traffic.is_for_server(&iid, &fellow, now) {
+                traffic.is_news_from_server(&iid, now);
+                rounds += 1;
+                assert!(rounds <= 32, "{date}");
+            }
+        }
     }
 }
