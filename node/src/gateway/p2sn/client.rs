@@ -156,7 +156,7 @@ const fn is_failure(ended: &Ended, signed_in: bool) -> bool {
             Reason::IdleTimeout | Reason::KeyRefused | Reason::ReplyTimeout => false,
             Reason::OutOfOrder
             | Reason::TooLong
-            | Reason::BadKey
+            | Reason::BadKey(_)
             | Reason::CheckFailed
             | Reason::BadBlock
             | Reason::ExchangeTimeout => true,

@@ -12,7 +12,7 @@ use crate::{
     config::gateway::P2sn as Config,
     control::api::{NewP2snMessage, P2snReplied},
     p2sn_session::{Ended, Owner, Steps, Terms, run_client},
-    proto::p2sn::{KeyPolicy, Limits, PinAddress, PublicKey, Reason},
+    proto::p2sn::{KeyError, KeyPolicy, Limits, PinAddress, PublicKey, Reason},
     state::{
         clients::{Answer, Question},
         io::{Command, Failure, Reply},
@@ -199,11 +199,18 @@ fn failure(
                 "if that is right, `pimesh p2sn trust {address}` accepts it"
             ))
         }
-        Unsent::Session(Ended::Session(Reason::BadKey)) => {
-            let text = format!("the RSA key of {address} is not usable or too small");
-            Failure::conflict(text).with_hint(
-                "`min_key_bits` in `pimesh.toml`, [gateway.p2sn], says how small it may be",
-            )
+        Unsent::Session(Ended::Session(Reason::BadKey(error))) => {
+            let text = format!("the RSA key of {address} is refused: {error}");
+            let failure = Failure::conflict(text);
+            match error {
+                KeyError::Small { .. } => failure.with_hint(
+                    "`min_key_bits` in `pimesh.toml`, [gateway.p2sn], says how small it may be",
+                ),
+                KeyError::Pem
+                | KeyError::Large { .. }
+                | KeyError::Exponent
+                | KeyError::Unusable => failure,
+            }
         }
         Unsent::Session(Ended::Send(error)) => Failure::bad_request(error.to_string()),
         Unsent::Session(ended) => Failure::unavailable(format!("{address}: {ended}")),

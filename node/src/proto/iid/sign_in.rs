@@ -23,7 +23,7 @@ use std::fmt;
 use self::answer::{Answer, Said};
 use super::{
     Index,
-    address::{Address, EthereumAddress},
+    address::{Address, EthereumAddress, rsa::is_large_enough},
     lists::{Lists, PasswordHash, hash_of, hash_of_digits},
     published::{KNOWN, Published},
 };
@@ -144,8 +144,13 @@ pub enum Refused {
     #[error("the signature is not by that address")]
     Signature,
     /// The RSA key is smaller than this gateway takes.
-    #[error("the RSA key is too small for this gateway")]
-    SmallKey,
+    #[error("an RSA key has at least {min} bits at this gateway, got {bits}")]
+    SmallKey {
+        /// What came.
+        bits: usize,
+        /// The limit.
+        min: usize,
+    },
     /// Nobody gave the address an index.
     #[error("the address is not listed")]
     NotAllowed,
@@ -281,9 +286,12 @@ impl SignIn {
     fn signer(&self, text: &str, policy: &Policy) -> Result<Address, Refused> {
         let signer = Address::parse(text).map_err(|_| Refused::Signature)?;
         if let Address::Rsa(rsa) = &signer
-            && rsa.bits() < policy.rsa_bits_min
+            && !is_large_enough(rsa.bits(), policy.rsa_bits_min)
         {
-            return Err(Refused::SmallKey);
+            return Err(Refused::SmallKey {
+                bits: rsa.bits(),
+                min: policy.rsa_bits_min,
+            });
         }
         if self.published.has_address(&signer) {
             return Err(Refused::Published);
@@ -392,7 +400,7 @@ impl Refused {
             Self::Form => "form",
             Self::Challenge => "challenge",
             Self::Signature => "signature",
-            Self::SmallKey => "small_key",
+            Self::SmallKey { .. } => "small_key",
             Self::NotAllowed => "not_allowed",
             Self::Guest => "guest",
             Self::Password => "password",
@@ -407,9 +415,11 @@ impl Refused {
     #[must_use]
     pub const fn texts(self) -> &'static [&'static str] {
         match self {
-            Self::Form | Self::Challenge | Self::Signature | Self::SmallKey | Self::TooMuch => {
-                &["FAIL TO SIGN"]
-            }
+            Self::Form
+            | Self::Challenge
+            | Self::Signature
+            | Self::SmallKey { .. }
+            | Self::TooMuch => &["FAIL TO SIGN"],
             Self::NotAllowed | Self::LetterRevoked | Self::LetterNotListed | Self::Published => {
                 &["ASK ADMIN FOR A CLAIM TO BE ADDED", RTFM]
             }

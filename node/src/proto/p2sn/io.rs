@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::keys::PublicKey;
+use super::keys::{KeyError, PublicKey};
 
 /// How long a session may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,8 +83,8 @@ pub enum Reason {
     OutOfOrder,
     /// More bytes than a frame has.
     TooLong,
-    /// The peer's key is no key or too small.
-    BadKey,
+    /// The peer's key is no key, too small or too large.
+    BadKey(KeyError),
     /// The owner refused the peer's key.
     KeyRefused,
     /// The peer does not hold our public key, or not its own private one.
@@ -108,7 +108,7 @@ impl Reason {
             Self::PeerRefused => "peer_refused",
             Self::OutOfOrder => "out_of_order",
             Self::TooLong => "too_long",
-            Self::BadKey => "bad_key",
+            Self::BadKey(_) => "bad_key",
             Self::KeyRefused => "key_refused",
             Self::CheckFailed => "check_failed",
             Self::BadBlock => "bad_block",
@@ -121,19 +121,20 @@ impl Reason {
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        let text = match self {
             Self::Ended => "the peer ended the session",
             Self::PeerRefused => "the peer said that a key check failed",
             Self::OutOfOrder => "the peer sent a frame out of order",
             Self::TooLong => "the peer sent a frame that is too long",
-            Self::BadKey => "the peer's RSA key is not usable or too small",
+            Self::BadKey(error) => return write!(f, "the peer's RSA key is refused: {error}"),
             Self::KeyRefused => "the peer's RSA key is not the pinned one",
             Self::CheckFailed => "a key check failed",
             Self::BadBlock => "the peer sent a message that is not one block",
             Self::ExchangeTimeout => "the key exchange took too long",
             Self::ReplyTimeout => "no reply came in time",
             Self::IdleTimeout => "no message came for a long time",
-        })
+        };
+        f.write_str(text)
     }
 }
 

@@ -41,7 +41,8 @@ impl fmt::Debug for Fingerprint {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyPolicy {
     /// Smallest modulus, in bits. P2SN's own floor of 1,024 bits is below what is safe; a door
-    /// has to ask for it.
+    /// has to ask for it. A modulus of as many bytes is large enough: Python's `rsa` package makes
+    /// keys of 2,047 bits where 2,048 are asked for, about three of ten.
     pub bits_min: usize,
 }
 
@@ -76,6 +77,9 @@ pub enum KeyError {
     /// Its public exponent makes it weak or slow.
     #[error("the public exponent of an RSA key is odd, at least 3 and below 2^33")]
     Exponent,
+    /// Nothing can be sealed with it.
+    #[error("the RSA key seals nothing")]
+    Unusable,
 }
 
 /// Why a block does not open. Failed padding is not among the reasons: it gives a synthetic
@@ -102,6 +106,9 @@ pub enum BlockError {
 /// takes seconds on a small machine. The `rsa` crate has the same two.
 const BITS_MIN: usize = RsaPublicKey::MIN_SIZE;
 const BITS_MAX: usize = RsaPublicKey::MAX_SIZE;
+
+/// Least bits of a modulus that has as many bytes as one of [`BITS_MIN`].
+const BITS_LEAST: usize = BITS_MIN - 7;
 
 /// Bytes that PKCS#1 v1.5 takes away from a block (RFC 8017, section 7.2.1).
 const PADDING_BYTES: usize = 11;
@@ -264,9 +271,17 @@ impl PublicKey {
             policy.bits_min.max(BITS_MIN),
         )?;
         check_exponent(parts.public_exponent.as_bytes())?;
-        RsaPublicKey::try_from(parts)
-            .map(Self)
-            .map_err(|_| KeyError::Pem)
+        let number = |bytes: &[u8]| {
+            let bits = u32::try_from(bytes.len() * 8).map_err(|_| KeyError::Pem)?;
+            BoxedUint::from_be_slice(bytes, bits).map_err(|_| KeyError::Pem)
+        };
+        RsaPublicKey::new_with_size_limits(
+            number(parts.modulus.as_bytes())?,
+            number(parts.public_exponent.as_bytes())?,
+            BITS_LEAST..=BITS_MAX,
+        )
+        .map(Self)
+        .map_err(|_| KeyError::Pem)
     }
 
     /// Reads a key as it comes in a frame: PEM, or base64 of it (rule P2SN-KEY-FRAME).
@@ -341,7 +356,7 @@ impl fmt::Debug for PublicKey {
 }
 
 fn check_bits(bits: usize, min: usize) -> Result<(), KeyError> {
-    if bits < min {
+    if bits.div_ceil(8) < min.div_ceil(8) {
         return Err(KeyError::Small { bits, min });
     }
     if bits > BITS_MAX {

@@ -26,7 +26,7 @@ use subtle::ConstantTimeEq;
 use super::{
     frames::{Cut, END, Frames},
     io::{Limits, Output, Reason, SendError},
-    keys::{KeyPolicy, PrivateKey, PublicKey},
+    keys::{KeyError, KeyPolicy, PrivateKey, PublicKey},
 };
 
 const PUBKEY: &[u8] = b"P2SN:PUBKEY";
@@ -124,7 +124,7 @@ impl Session {
         };
         let key = key.clone();
         let Some(check) = key.seal(KEYCHECK, rng) else {
-            return self.close(Reason::BadKey);
+            return self.close(Reason::BadKey(KeyError::Unusable));
         };
         self.write(check.as_bytes());
         match self.role {
@@ -180,7 +180,7 @@ impl Session {
         let key = key.clone();
         let reply = &reply[..reply.len().min(key.message_bytes_max())];
         let Some(block) = key.seal(reply, rng) else {
-            return self.close(Reason::BadKey);
+            return self.close(Reason::BadKey(KeyError::Unusable));
         };
         self.write(block.as_bytes());
         self.phase = Phase::Ready(key);
@@ -266,8 +266,8 @@ impl Session {
     fn frame_for_client(&mut self, frame: &[u8], rng: &mut impl CryptoRng, now: Duration) {
         match std::mem::replace(&mut self.phase, Phase::Closed) {
             Phase::Start => {
-                if !self.judge(frame) {
-                    self.close(Reason::BadKey);
+                if let Err(error) = self.judge(frame) {
+                    self.close(Reason::BadKey(error));
                 }
             }
             Phase::Checked(key) if frame == PUBKEY => {
@@ -316,8 +316,8 @@ impl Session {
                 }
             }
             Phase::Asking => {
-                if !self.judge(frame) {
-                    self.refuse(Reason::BadKey);
+                if let Err(error) = self.judge(frame) {
+                    self.refuse(Reason::BadKey(error));
                 }
             }
             Phase::Ready(key) => match self.own.open(frame, rng) {
@@ -344,13 +344,11 @@ impl Session {
     }
 
     /// Hands a peer's key to the owner, if it is one.
-    fn judge(&mut self, frame: &[u8]) -> bool {
-        let Ok(key) = PublicKey::from_frame(frame, self.policy) else {
-            return false;
-        };
+    fn judge(&mut self, frame: &[u8]) -> Result<(), KeyError> {
+        let key = PublicKey::from_frame(frame, self.policy)?;
         self.outputs.push_back(Output::PeerKey(key.clone()));
         self.phase = Phase::Judging(key);
-        true
+        Ok(())
     }
 
     fn opens_to_keycheck(&self, frame: &[u8], rng: &mut impl CryptoRng) -> bool {

@@ -70,9 +70,9 @@ fn the_size_of_a_key_is_bounded_on_both_sides() {
     let read = |bits| PublicKey::from_pem(&pem(&modulus(bits), &[1, 0, 1]), ANY_SIZE);
 
     assert_eq!(
-        read(1023),
+        read(1016),
         Err(KeyError::Small {
-            bits: 1023,
+            bits: 1016,
             min: 1024
         })
     );
@@ -91,23 +91,37 @@ fn the_size_of_a_key_is_bounded_on_both_sides() {
 fn the_policy_raises_the_smallest_size_and_never_lowers_it() {
     let read = |bits, policy| PublicKey::from_pem(&pem(&modulus(bits), &[3]), policy);
 
-    let default = read(2047, KeyPolicy::default());
+    let default = read(2040, KeyPolicy::default());
     assert_eq!(
         default,
         Err(KeyError::Small {
-            bits: 2047,
+            bits: 2040,
             min: 2048
         })
     );
     assert!(read(2048, KeyPolicy::default()).is_ok());
-    let none = read(1023, KeyPolicy { bits_min: 0 });
+    let none = read(1016, KeyPolicy { bits_min: 0 });
     assert_eq!(
         none,
         Err(KeyError::Small {
-            bits: 1023,
+            bits: 1016,
             min: 1024
         })
     );
+}
+
+/// `rsa.newkeys(2048, accurate=False)` makes them, as the published package does.
+#[test]
+fn a_key_with_as_many_bytes_as_the_smallest_is_large_enough() {
+    let read = |bits, bits_min| {
+        PublicKey::from_pem(&pem(&modulus(bits), &[1, 0, 1]), KeyPolicy { bits_min })
+    };
+
+    for (bits, bits_min) in [(2047, 2048), (2041, 2048), (1023, 1024), (1017, 1024)] {
+        let key = read(bits, bits_min).expect("large enough");
+        assert_eq!(key.bits(), bits);
+        assert_eq!(key.message_bytes_max(), bits_min / 8 - 11);
+    }
 }
 
 #[test]

@@ -54,7 +54,7 @@ fn a_key_that_is_cut_is_never_taken_for_another() {
         ask_again(&mut session);
         let out = feed(&mut session, &frame(&pem[..length]));
         if length < whole_from {
-            assert_eq!(ending(&out), Some(Reason::BadKey), "{length}");
+            assert!(is_bad_key(ending(&out)), "{length}");
         } else {
             assert_eq!(out, [Output::PeerKey(peer.public().clone())], "{length}");
         }
@@ -63,7 +63,7 @@ fn a_key_that_is_cut_is_never_taken_for_another() {
     for length in 0..encoded.len() - 4 {
         ask_again(&mut session);
         let end = ending(&feed(&mut session, &frame(&encoded[..length])));
-        assert_eq!(end, Some(Reason::BadKey), "{length}");
+        assert!(is_bad_key(end), "{length}");
     }
 }
 
@@ -77,10 +77,7 @@ fn a_key_with_any_bit_flipped_ends_in_a_refusal_or_before_the_owner() {
         let out = feed(&mut session, &flipped);
         let judged = matches!(out.last(), Some(Output::PeerKey(_)));
         let waits = out.is_empty();
-        assert!(
-            judged || waits || ending(&out) == Some(Reason::BadKey),
-            "{out:?}"
-        );
+        assert!(judged || waits || is_bad_key(ending(&out)), "{out:?}");
     }
 }
 
@@ -179,4 +176,8 @@ mod fuzz {
             goes_on
         });
     }
+}
+
+fn is_bad_key(ending: Option<Reason>) -> bool {
+    matches!(ending, Some(Reason::BadKey(_)))
 }

@@ -412,12 +412,18 @@ fn small_keys_are_refused_unless_the_door_opted_in() {
 
     let mut session = Session::client(own.clone(), KeyPolicy::default(), limits, NOW);
     outputs(&mut session);
-    assert_eq!(feed(&mut session, &key), [Output::Closed(Reason::BadKey)]);
+    let small = Reason::BadKey(KeyError::Small {
+        bits: 1024,
+        min: 2048,
+    });
+    assert_eq!(feed(&mut session, &key), [Output::Closed(small)]);
+    let text = "the peer's RSA key is refused: an RSA key has at least 2048 bits here, got 1024";
+    assert_eq!(small.to_string(), text);
 
     let mut session = Session::server(own.clone(), KeyPolicy::default(), limits, NOW);
     feed(&mut session, b"P2SN:PUBKEY\x04");
     feed(&mut session, &frame(sealed(&own, KEYCHECK)));
-    let refused = [write("P2SN:ERRORKEY"), Output::Closed(Reason::BadKey)];
+    let refused = [write("P2SN:ERRORKEY"), Output::Closed(small)];
     assert_eq!(feed(&mut session, &key), refused);
 
     assert_eq!(
@@ -511,7 +517,7 @@ fn the_names_of_reasons_are_stable() {
         (Reason::PeerRefused, "peer_refused"),
         (Reason::OutOfOrder, "out_of_order"),
         (Reason::TooLong, "too_long"),
-        (Reason::BadKey, "bad_key"),
+        (Reason::BadKey(KeyError::Pem), "bad_key"),
         (Reason::KeyRefused, "key_refused"),
         (Reason::CheckFailed, "check_failed"),
         (Reason::BadBlock, "bad_block"),
