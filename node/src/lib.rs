@@ -36,6 +36,8 @@ pub mod config;
 #[cfg(feature = "net")]
 pub mod control;
 #[cfg(feature = "net")]
+mod cross_site;
+#[cfg(feature = "net")]
 mod events;
 #[cfg(feature = "disk")]
 pub mod files;

@@ -36,7 +36,7 @@ use crate::{
 /// The limits of the door are not what is measured. A smaller RSA key is made sooner; no figure
 /// here has to do with it.
 const SETTINGS: &str = "[gateway.syft.limits]\nframes_per_second = 1000000\n\
-                        frames_burst = 1000000\n[identity]\nrsa_bits = 2048";
+                        frames_burst = 1000000\nregistrations_burst = 65536\n[identity]\nrsa_bits = 2048";
 
 /// How often each figure is measured at each server, by turns.
 const ROUNDS: usize = 3;

@@ -87,6 +87,8 @@ pub struct Iid {
     pub guests: bool,
     /// Whether each client hears every index, and not its own alone.
     pub all_indices: bool,
+    /// Pages of these origins may connect; `*` stands for all.
+    pub origins: Vec<String>,
     /// Where integers are sent, 16 bytes in a datagram each.
     pub udp_out: Vec<SocketAddr>,
     /// Where datagrams with integers are taken.
@@ -180,6 +182,8 @@ pub struct Syft {
     pub open_registration: bool,
     /// Pages of these origins may call the door; none if empty. `*` stands for all.
     pub cors_origins: Vec<String>,
+    /// Further names under which clients look for the door, if it does not speak TLS.
+    pub hosts: Vec<String>,
     /// What a client may do.
     pub limits: SyftLimits,
 }
@@ -195,6 +199,8 @@ pub struct SyftLimits {
     pub frames_per_second: u32,
     /// Frames that he may send at once.
     pub frames_burst: u32,
+    /// Registrations from one address that are let through at once.
+    pub registrations_burst: u32,
     /// How long a token is good.
     pub token_lifetime: Duration,
     /// How long after that it is still good for `/ws`: clients never log in again by themselves.
@@ -249,6 +255,7 @@ struct IidSection {
     rsa_bits_min: usize,
     guests: bool,
     all_indices: bool,
+    origins: Vec<String>,
     udp_out: Vec<SocketAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     udp_in: Option<SocketAddr>,
@@ -275,6 +282,7 @@ impl Default for IidSection {
             rsa_bits_min: 1024,
             guests: false,
             all_indices: false,
+            origins: vec!["*".to_owned()],
             udp_out: vec![loopback(3615), loopback(4625)],
             udp_in: None,
             udp_in_index: None,
@@ -354,6 +362,7 @@ struct SyftSection {
     tls_key: Option<PathBuf>,
     open_registration: bool,
     cors_origins: Vec<String>,
+    hosts: Vec<String>,
     servers: Vec<SyftServer>,
     limits: SyftLimitsSection,
 }
@@ -365,6 +374,7 @@ struct SyftLimitsSection {
     connections_per_address_max: usize,
     frames_per_second: u32,
     frames_burst: u32,
+    registrations_burst: u32,
     token_lifetime: Span,
     token_grace: Span,
     queue_count_max: usize,
@@ -381,6 +391,7 @@ impl Default for SyftLimitsSection {
             connections_per_address_max: 2048,
             frames_per_second: 50,
             frames_burst: 100,
+            registrations_burst: 64,
             token_lifetime: Span(DAY),
             token_grace: Span(30 * DAY),
             queue_count_max: letters.count_max,
@@ -400,6 +411,7 @@ impl Default for SyftSection {
             tls_key: None,
             open_registration: true,
             cors_origins: Vec::new(),
+            hosts: Vec::new(),
             servers: Vec::new(),
             limits: SyftLimitsSection::default(),
         }
@@ -467,6 +479,7 @@ impl IidSection {
             rsa_bits_min: self.rsa_bits_min,
             guests: self.guests,
             all_indices: self.all_indices,
+            origins: self.origins,
             udp_out: self.udp_out,
             udp_in: self.udp_in,
             udp_in_index: self.udp_in_index.map(Index),
@@ -578,6 +591,7 @@ impl SyftSection {
             tls,
             open_registration: self.open_registration,
             cors_origins: self.cors_origins,
+            hosts: self.hosts,
             limits: self.limits.into_limits()?,
         })
     }
@@ -603,6 +617,10 @@ impl SyftLimitsSection {
             (1, 65_536),
             self.connections_per_address_max,
         )?;
+        if !(1..=65_536).contains(&self.registrations_burst) {
+            let key = "gateway.syft.limits.registrations_burst";
+            return Err(value(key, "1 to 65536", self.registrations_burst));
+        }
         let rates = [self.frames_per_second, self.frames_burst];
         if !rates.iter().all(|rate| (1..=1_000_000).contains(rate)) {
             let found = format_args!("{rates:?}");
@@ -623,6 +641,7 @@ impl SyftLimitsSection {
             connections_per_address_max: self.connections_per_address_max,
             frames_per_second: self.frames_per_second,
             frames_burst: self.frames_burst,
+            registrations_burst: self.registrations_burst,
             token_lifetime,
             token_grace: self.token_grace.0,
             letters: LetterLimits {

@@ -47,6 +47,7 @@ use super::{
     words::Words,
 };
 use crate::{
+    cross_site::{Bodies, Hosts, Policy},
     files,
     gateway::{DoorReport, iid::upstream::ServerReport, visit::ClientReport},
     proto::iid::Value,
@@ -130,10 +131,32 @@ fn serve_listener(
     listener.set_nonblocking(true)?;
     let listener = Limited::new(TcpListener::from_std(listener)?);
     let token = Arc::new(token);
-    let router = router(handle).layer(axum::middleware::from_fn(move |request, next| {
-        let token = token.clone();
-        async move { check_token(&token, request, next).await }
-    }));
+    // The token keeps pages out that cannot know it; these checks come before it, so that no page
+    // learns whether a guess was right. Integers are streamed as plain text.
+    let policy = Policy {
+        origins: Vec::new(),
+        hosts: Hosts::Named(Vec::new()),
+        bodies: Bodies::Any,
+    };
+    let router = router(handle)
+        .layer(axum::middleware::from_fn(move |request, next| {
+            let token = token.clone();
+            async move { check_token(&token, request, next).await }
+        }))
+        .layer(axum::middleware::from_fn(
+            move |request: Request, next: Next| {
+                let checked = policy.check(request.method(), request.headers());
+                async move {
+                    match checked {
+                        Ok(()) => next.run(request).await,
+                        Err(refused) => {
+                            let failure = Failure::bad_request(refused.to_string());
+                            (refused.status(), Json(failure)).into_response()
+                        }
+                    }
+                }
+            },
+        ));
     Ok(async move {
         if let Err(error) = axum::serve(listener, router).await {
             tracing::error!(%error, "the control port failed");

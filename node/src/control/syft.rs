@@ -45,7 +45,7 @@ async fn add(
     let user = registration.check();
     let user = user.map_err(|error| Failure::bad_request(error.to_string()))?;
     let name = user.id.clone();
-    node.ask_door(Ask::Register { user }).await?;
+    node.ask_door(Ask::Register { user, stays: true }).await?;
     let local = Ask::Local { name: name.clone() };
     match node.ask_door(local).await? {
         Told::Found(Some(found)) => Ok(Json(UserBody {

@@ -460,6 +460,7 @@ impl State {
         self.prune_at = now.mono + PRUNE_INTERVAL;
         self.prune_letters(now);
         self.prune_tokens(now);
+        self.prune_users(now);
         if now.unix_ms() < CLOCK_SET_MS {
             return;
         }

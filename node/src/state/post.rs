@@ -23,6 +23,8 @@ pub enum Ask {
     Register {
         /// Who.
         user: NewUser,
+        /// Whether he stays although he does not log in: the operator adds him.
+        stays: bool,
     },
     /// Take a user of this door out, so that his name may be registered with another key.
     Forget {
@@ -259,6 +261,8 @@ pub struct UserRecord {
     pub taken: u64,
     /// When a message to a user of a foreign server was last accepted here, Unix ms; 0 if never.
     pub written_ms: u64,
+    /// Whether he stays: he has logged in, or the operator added him, or he is of another door.
+    pub stays: bool,
 }
 
 /// A letter on the disk of the door of its recipient.

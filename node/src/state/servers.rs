@@ -164,6 +164,7 @@ impl State {
             .waiting_for(&peer)
             .any(|message| is_for(&message.kind, &user));
         let record = UserRecord {
+            stays: true,
             id: user,
             door: peer,
             title: String::new(),

@@ -5,7 +5,7 @@
 
 mod telling;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use libp2p_identity::PeerId;
 
@@ -28,6 +28,9 @@ use crate::proto::{
 /// by itself sooner or later.
 const REVOKED_MAX: usize = 16_384;
 
+/// How long who registered may take to log in, while the node runs. Clients do both at their start.
+const LOGIN_TIME: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// A user.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -36,6 +39,8 @@ pub(super) struct Entry {
     pub(super) clients: u32,
     /// Whether this user was told that his name means somebody else.
     told_conflict: bool,
+    /// When he registered, or this node started, on the clock that never jumps.
+    since: Duration,
 }
 
 /// All users that are known.
@@ -113,6 +118,7 @@ impl Entry {
             record,
             clients: 0,
             told_conflict: false,
+            since: Duration::ZERO,
         }
     }
 
@@ -133,7 +139,7 @@ fn lowest_peer() -> PeerId {
 impl State {
     pub(super) fn asked_by_door(&mut self, request: RequestId, ask: Ask, now: Now) {
         let answer = match ask {
-            Ask::Register { user } => return self.register(request, user, now),
+            Ask::Register { user, stays } => return self.register(request, user, stays, now),
             Ask::Forget { user } => return self.forget(request, &user),
             Ask::Describe { name, descriptions } => {
                 return self.describe(request, &name, descriptions, now);
@@ -147,7 +153,13 @@ impl State {
                 self.found_user(&meant)
             }))),
             Ask::Everybody => Ok(Told::Everybody(self.everybody())),
-            Ask::Admit { name, key, token } => self.admit(&name, &key, token).map(Told::Admitted),
+            Ask::Admit { name, key, token } => {
+                let admitted = self.admit(&name, &key, token);
+                if let Ok(admitted) = &admitted {
+                    self.keep(&admitted.user, now);
+                }
+                admitted.map(Told::Admitted)
+            }
             Ask::Arrived(user) => {
                 self.presence(&user, 1, now);
                 Ok(Told::Done)
@@ -228,10 +240,13 @@ impl State {
         members.chain(users).collect()
     }
 
-    fn register(&mut self, request: RequestId, user: NewUser, now: Now) {
+    fn register(&mut self, request: RequestId, user: NewUser, stays: bool, now: Now) {
         let here = self.own.peer;
         if let Some(entry) = self.users.get(&user.id, here) {
             let answer = if entry.record.key == user.key {
+                if stays {
+                    self.keep(&user.id, now);
+                }
                 Ok(Reply::Told(Told::Registered))
             } else {
                 self.effects.refused(None, "registration", "other_key");
@@ -251,7 +266,7 @@ impl State {
             self.effects.refused(None, "registration", "name_taken");
             return self.effects.fail(request, failure);
         }
-        if self.users.of_door(here).count() >= USERS_PER_DOOR_MAX {
+        if self.users.of_door(here).count() >= USERS_PER_DOOR_MAX && !self.make_room() {
             let text = format!("a door has at most {USERS_PER_DOOR_MAX} users");
             return self.effects.fail(request, Failure::unavailable(text));
         }
@@ -265,9 +280,13 @@ impl State {
             descriptions: Descriptions::default(),
             taken: self.letters.last_row(),
             written_ms: 0,
+            stays,
         };
         self.letters.begin(&record);
-        let entry = Entry::new(record.clone());
+        let entry = Entry {
+            since: now.mono,
+            ..Entry::new(record.clone())
+        };
         self.users.entries.insert((user.id.clone(), here), entry);
         self.effects.store(
             vec![Record::User(Box::new(record))],
@@ -319,14 +338,59 @@ impl State {
                 Failure::not_found(text).with_hint("`pimesh gateway syft users` lists the users");
             return self.effects.fail(request, failure);
         };
-        self.users.entries.remove(&(id.clone(), here));
-        self.letters.end(&id);
         let reply = Reply::Told(Told::Done);
+        self.take_out(id, Some(After::Reply(request, reply)));
+    }
+
+    fn take_out(&mut self, id: UserId, after: Option<After>) {
+        let door = self.own.peer;
+        self.users.entries.remove(&(id.clone(), door));
+        self.letters.end(&id);
         self.effects.event(Event::UserGone { user: id.clone() });
-        self.effects.store(
-            vec![Record::ForgetUser { id, door: here }],
-            Some(After::Reply(request, reply)),
-        );
+        self.effects
+            .store(vec![Record::ForgetUser { id, door }], after);
+    }
+
+    /// Notes that a user of this door is more than a registration.
+    fn keep(&mut self, user: &UserId, now: Now) {
+        let here = self.own.peer;
+        if let Some(entry) = self.users.get_mut(user, here)
+            && !entry.record.stays
+        {
+            entry.record.stays = true;
+            let record = entry.record.clone();
+            self.effects
+                .store(vec![Record::User(Box::new(record))], None);
+            self.tell_of_user(user, now);
+        }
+    }
+
+    /// Takes out the one who has not logged in for the longest time since he registered; says
+    /// whether there was one.
+    fn make_room(&mut self) -> bool {
+        let of_door = self.users.of_door(self.own.peer);
+        let waiting = of_door.filter(|entry| !entry.record.stays);
+        let oldest = waiting.min_by_key(|entry| entry.since);
+        let Some(id) = oldest.map(|entry| entry.record.id.clone()) else {
+            return false;
+        };
+        self.effects.count("user_never_logged_in", 1);
+        self.take_out(id, None);
+        true
+    }
+
+    /// Takes out who registered and did not log in. Anything that can reach the door can register.
+    pub(super) fn prune_users(&mut self, now: Now) {
+        let is_over = |entry: &&Entry| {
+            let waits = now.mono.saturating_sub(entry.since);
+            !entry.record.stays && waits >= LOGIN_TIME
+        };
+        let of_door = self.users.of_door(self.own.peer);
+        let over = of_door.filter(is_over).map(|entry| entry.record.id.clone());
+        for id in over.collect::<Vec<_>>() {
+            self.effects.count("user_never_logged_in", 1);
+            self.take_out(id, None);
+        }
     }
 
     fn describe(

@@ -116,6 +116,8 @@ pub(super) const MIGRATIONS: [&str; 5] = [
     // When a message to a user of a foreign server was last accepted here.
     "
     ALTER TABLE users ADD COLUMN written_ms INTEGER NOT NULL DEFAULT 0;
+    -- Whether a user is more than a registration that nobody has used.
+    ALTER TABLE users ADD COLUMN stays INTEGER NOT NULL DEFAULT 1;
 ",
 ];
 
@@ -221,7 +223,7 @@ pub(super) fn load(connection: &Connection) -> Result<Loaded, StoreError> {
         users: rows(
             connection,
             "SELECT id, door, title, key, shown, registered_ms, descriptions, taken, \
-             written_ms FROM users",
+             written_ms, stays FROM users",
             read_user,
         )?,
         letters: rows(
@@ -366,6 +368,7 @@ fn read_user(row: &Row<'_>) -> Result<UserRecord, StoreError> {
             .map_err(|e| StoreError::Damaged(e.to_string()))?,
         taken: number(row, 7)?,
         written_ms: number(row, 8)?,
+        stays: row.get(9)?,
     })
 }
 

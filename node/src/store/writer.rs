@@ -364,9 +364,9 @@ fn write_user(to: &Savepoint<'_>, user: &UserRecord) -> rusqlite::Result<()> {
     // What a user has already is known better by the table than by a record of his descriptions.
     to.prepare_cached(
         "INSERT INTO users (id, door, title, key, shown, registered_ms, descriptions, taken, \
-         written_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) \
+         written_ms, stays) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) \
          ON CONFLICT (id, door) DO UPDATE SET title = ?3, key = ?4, shown = ?5, \
-         descriptions = ?7, written_ms = ?9",
+         descriptions = ?7, written_ms = ?9, stays = ?10",
     )?
     .execute(params![
         user.id.as_str(),
@@ -380,6 +380,7 @@ fn write_user(to: &Savepoint<'_>, user: &UserRecord) -> rusqlite::Result<()> {
         texts,
         user.taken.cast_signed(),
         user.written_ms.cast_signed(),
+        user.stays,
     ])?;
     Ok(())
 }

@@ -102,8 +102,10 @@ class Client:
 
     async def request(self, method, path, body=None, headers=None):
         data = body if isinstance(body, (str, bytes, type(None))) else json.dumps(body)
+        # As the published clients do; the library would call it plain text.
+        headers = {"Content-Type": "application/json"} | (headers or {})
         async with self.http.request(
-            method, self.url + path, data=data, headers=headers or {}, ssl=self.ssl or False
+            method, self.url + path, data=data, headers=headers, ssl=self.ssl or False
         ) as answer:
             return answer.status, await answer.text()
 

@@ -10,7 +10,9 @@ use serde_json::json;
 async fn a_thousand_connected_users_all_hear_a_broadcast_and_each_other() -> anyhow::Result<()> {
     const COUNT: usize = 1000;
     let world = World::new()?;
-    let (pi, url) = syft::start(&world, "pi-1", "").await?;
+    // All of them are at one address here.
+    let limits = "[gateway.syft.limits]\nregistrations_burst = 2000";
+    let (pi, url) = syft::start(&world, "pi-1", limits).await?;
     let mut agents = Agents::start().await?;
     let crowd = json!({"do": "crowd", "url": url, "count": COUNT, "seed_base": 1000});
     agents.order(crowd, "connected").await?;

@@ -119,8 +119,13 @@ async fn the_port_asks_for_the_token_and_the_token_is_kept_from_others() {
     let ask = |headers: String| async move {
         let talk = move || {
             let mut stream = std::net::TcpStream::connect(address).expect("connects");
+            let host = if headers.contains("host:") {
+                String::new()
+            } else {
+                format!("host: {address}\r\n")
+            };
             let request =
-                format!("GET /v1/outbox HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n");
+                format!("GET /v1/outbox HTTP/1.1\r\n{host}connection: close\r\n{headers}\r\n");
             stream.write_all(request.as_bytes()).expect("sends");
             let mut answer = String::new();
             stream.read_to_string(&mut answer).expect("reads");
@@ -146,6 +151,14 @@ async fn the_port_asks_for_the_token_and_the_token_is_kept_from_others() {
         answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("[]"),
         "{answer}"
     );
+    for page in [
+        "origin: https://evil.example\r\n",
+        "host: evil.example\r\n",
+        "host: evil.example\r\norigin: http://evil.example\r\n",
+    ] {
+        let answer = ask(format!("{}{page}", bearer(&token))).await;
+        assert!(answer.starts_with("HTTP/1.1 403 "), "{page}: {answer}");
+    }
 }
 
 #[tokio::test]

@@ -78,7 +78,7 @@ where
         unanswered,
     } = arrival;
     let deadline = Instant::now() + door.config.limits.sign_in_time;
-    let mut socket = match timeout(HANDSHAKE_TIME, upgrade(stream)).await {
+    let mut socket = match timeout(HANDSHAKE_TIME, upgrade(stream, &door)).await {
         Ok(Ok(socket)) => socket,
         Ok(Err(_)) => return visit.refuse("no_websocket"),
         Err(_) => return visit.refuse("handshake_timeout"),
@@ -102,17 +102,20 @@ where
     finish(socket, visit, end).await;
 }
 
-/// Makes a WebSocket of a connection: path `/`, any origin, no subprotocol, no compression.
+/// Makes a WebSocket of a connection: path `/`, no subprotocol, no compression.
 async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
+    door: &Door,
 ) -> Result<Socket<S>, tokio_tungstenite::tungstenite::Error> {
     #[expect(clippy::result_large_err, reason = "the type is the library's")]
     let check = |request: &Request, response: Response| {
-        if request.uri().path() == "/" {
-            return Ok(response);
-        }
-        let mut refusal = ErrorResponse::new(None);
-        *refusal.status_mut() = StatusCode::NOT_FOUND;
+        let (status, text) = match door.policy.check(request.method(), request.headers()) {
+            Ok(()) if request.uri().path() == "/" => return Ok(response),
+            Ok(()) => (StatusCode::NOT_FOUND, None),
+            Err(refused) => (refused.status(), Some(format!("{refused}\n"))),
+        };
+        let mut refusal = ErrorResponse::new(text);
+        *refusal.status_mut() = status;
         Err(refusal)
     };
     // Small buffers: there may be thousands of connections, and a message has 16 bytes.

@@ -32,6 +32,7 @@ use super::{
 use crate::{
     NodeHandle,
     config::gateway::Iid as Config,
+    cross_site::{Bodies, Hosts, Policy},
     limits::{ConnectionLimit, Permit},
     state::io::Gateway,
 };
@@ -80,6 +81,7 @@ pub enum OpenError {
 struct Door {
     config: Config,
     node: NodeHandle,
+    policy: Policy,
     lists: CurrentLists,
     hub: Arc<Hub>,
     /// Limits of all connections, and of those that have not signed in.
@@ -140,6 +142,13 @@ pub(super) async fn open(
             config.limits.connections_max,
         ),
         unanswered: ConnectionLimit::new(UNANSWERED_MAX, UNANSWERED_PER_ADDRESS_MAX),
+        // Who signs in is known by a key or a password and by nothing that a browser adds by itself,
+        // so a page has no more than any program: the published pages are on sites of their own.
+        policy: Policy {
+            origins: config.origins.clone(),
+            hosts: Hosts::Any,
+            bodies: Bodies::Any,
+        },
         config,
         node,
         tls,

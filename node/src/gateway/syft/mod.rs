@@ -26,7 +26,7 @@ mod tokens;
 use std::{
     convert::Infallible,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -48,6 +48,7 @@ use super::{
 use crate::{
     NodeHandle,
     config::gateway::{Syft, Tls},
+    cross_site::{Bodies, Hosts, Policy},
     limits::{Buckets, ConnectionLimit, Permit, Source},
     proto::syft::door::Challenges,
 };
@@ -69,10 +70,30 @@ pub(crate) enum SyftError {
     Secret(PathBuf, #[source] io::Error),
 }
 
+/// Returns what web pages may ask.
+fn policy(config: &Syft) -> Policy {
+    let hosts = match config.tls {
+        // Without TLS the door is on loopback, and behind whatever name the owner gives it.
+        Tls::Off => {
+            let own = tls::own_names(IpAddr::from([0, 0, 0, 0]));
+            Hosts::Named([own, config.hosts.clone()].concat())
+        }
+        // A stranger's name needs a certificate of that name.
+        Tls::SelfSigned | Tls::Files(_) => Hosts::Any,
+    };
+    Policy {
+        origins: config.cors_origins.clone(),
+        hosts,
+        bodies: Bodies::NoForms,
+    }
+}
+
 /// What all tasks of the door share.
 struct Door {
     node: NodeHandle,
     config: Syft,
+    /// What web pages may ask.
+    policy: Policy,
     tokens: Tokens,
     challenges: std::sync::Mutex<Challenges>,
     hub: Arc<Hub>,
@@ -125,9 +146,10 @@ pub(crate) async fn open(config: Syft, node: NodeHandle) -> Result<Opened, SyftE
         hub: Arc::clone(&hub),
         forwards: Forwards::default(),
         failures: Buckets::new(rate::FAILURES),
-        registrations: Buckets::new(rate::REGISTRATIONS),
+        registrations: Buckets::new(rate::registrations(config.limits.registrations_burst)),
         frames: rate::Room::default(),
         started: std::time::Instant::now(),
+        policy: policy(&config),
         config,
         node: node.clone(),
     });

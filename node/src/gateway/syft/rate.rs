@@ -14,11 +14,17 @@ pub(super) const FAILURES: Rate = Rate {
     burst: 200,
 };
 
-/// Registrations from one address.
-pub(super) const REGISTRATIONS: Rate = Rate {
-    per_second: 5,
-    burst: 2048,
-};
+/// What a registration takes from the bucket of its address, which fills by one each second: four
+/// a minute, after those that are let through at once.
+pub(super) const REGISTRATION_UNITS: u32 = 15;
+
+/// Registrations from one address, of which so many are let through at once.
+pub(super) const fn registrations(at_once: u32) -> Rate {
+    Rate {
+        per_second: 1,
+        burst: at_once.saturating_mul(REGISTRATION_UNITS),
+    }
+}
 
 /// Bytes of frames that wait to be carried, of all clients together: what a Pi can spare.
 const WAITING_BYTES_MAX: usize = 32 * 1024 * 1024;

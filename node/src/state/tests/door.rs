@@ -41,16 +41,21 @@ fn told(outputs: &[Output]) -> Option<Result<Told, Failure>> {
 }
 
 pub(super) fn ticket(outputs: &[Output]) -> Option<Ticket> {
-    outputs.iter().find_map(|output| match output {
+    outputs.iter().find_map(ticket_of)
+}
+
+fn ticket_of(output: &Output) -> Option<Ticket> {
+    match output {
         Output::Store(ticket, _) => Some(*ticket),
         _ => None,
-    })
+    }
 }
 
 /// Asks, and writes to disk what is to be written.
 pub(super) fn done(state: &mut State, what: Ask) -> Result<Told, Failure> {
     let mut outputs = ask(state, what);
-    if let Some(ticket) = ticket(&outputs) {
+    let tickets: Vec<Ticket> = outputs.iter().filter_map(ticket_of).collect();
+    for ticket in tickets {
         outputs.extend(feed(state, Input::Stored(ticket)));
     }
     told(&outputs).expect("an answer")
@@ -62,7 +67,7 @@ fn new_user(name: &str) -> Ask {
         title: String::new(),
         key: *user_key(name).public(),
     };
-    Ask::Register { user }
+    Ask::Register { user, stays: true }
 }
 
 pub(super) fn register(state: &mut State, name: &str) -> Result<Told, Failure> {
@@ -247,7 +252,7 @@ fn a_user_who_registers_again_has_the_same_key_or_is_refused() {
         key: *user_key("xavier").public(),
     };
     assert_eq!(register(&mut state, "alice"), Ok(Told::Registered));
-    let refused = done(&mut state, Ask::Register { user }).map_err(|f| f.kind);
+    let refused = done(&mut state, Ask::Register { user, stays: false }).map_err(|f| f.kind);
     assert_eq!(refused, Err(FailureKind::Conflict));
     let Ok(Told::Found(Some(found))) = done(&mut state, Ask::Find { name: id("alice") }) else {
         panic!("alice is known")
@@ -488,4 +493,69 @@ fn broadcasts_beyond_the_limit_go_and_the_oldest_first() {
         _ => None,
     });
     assert_eq!(gone, Some(vec![1]));
+}
+
+fn only_registers(state: &mut State, name: &str) -> Result<Told, Failure> {
+    let Ask::Register { user, .. } = new_user(name) else {
+        panic!("a registration");
+    };
+    done(state, Ask::Register { user, stays: false })
+}
+
+fn admit(name: &str) -> Ask {
+    Ask::Admit {
+        name: id(name),
+        key: syft::door::key_name(user_key(name).public()),
+        token: syft::door::TokenId([1; 16]),
+    }
+}
+
+fn is_known(state: &mut State, name: &str) -> bool {
+    let found = done(state, Ask::Find { name: id(name) });
+    matches!(found, Ok(Told::Found(Some(_))))
+}
+
+/// Lets so many hours pass, with what is due in each.
+fn hours(state: &mut State, from: u64, to: u64) {
+    const HOUR: Duration = Duration::from_secs(3600);
+    for hour in from..=to {
+        state.handle_timeout(Now {
+            mono: NOW.mono + HOUR * u32::try_from(hour).expect("few"),
+            ..NOW
+        });
+        outputs(state);
+    }
+}
+
+#[test]
+fn users_who_never_log_in_are_forgotten_after_a_day_and_others_stay() {
+    let mut state = state(Settings::default());
+    for name in ["alice", "bob"] {
+        only_registers(&mut state, name).expect("registered");
+    }
+    register(&mut state, "carol").expect("added by the operator");
+    done(&mut state, admit("alice")).expect("logged in");
+
+    hours(&mut state, 1, 23);
+    assert!(is_known(&mut state, "bob"), "not yet");
+    hours(&mut state, 24, 25);
+
+    assert!(!is_known(&mut state, "bob"));
+    assert!(is_known(&mut state, "alice"));
+    assert!(is_known(&mut state, "carol"));
+}
+
+#[test]
+fn whoever_never_logs_in_makes_room_for_others() {
+    let mut state = state(Settings::default());
+    let name = |number: usize| format!("user-{number}");
+    for number in 0..crate::proto::mesh::users::USERS_PER_DOOR_MAX {
+        only_registers(&mut state, &name(number)).expect("registered");
+    }
+    done(&mut state, admit("user-0")).expect("logged in");
+
+    only_registers(&mut state, "alice").expect("there is room");
+
+    assert!(is_known(&mut state, "alice") && is_known(&mut state, "user-0"));
+    assert!(!is_known(&mut state, "user-1"));
 }

@@ -60,6 +60,7 @@ impl State {
         let users: BTreeSet<UserId> = self
             .users
             .of_door(here)
+            .filter(|entry| entry.record.stays)
             .map(|entry| entry.record.id.clone())
             .collect();
         let telling = self.users.telling.entry(peer).or_default();
@@ -94,8 +95,13 @@ impl State {
         }
     }
 
-    /// Something about a user of this door changed.
+    /// Something about a user of this door changed. Members are not told of who has only
+    /// registered: they would keep him after this door has forgotten him.
     pub(super) fn tell_of_user(&mut self, user: &UserId, now: Now) {
+        let entry = self.users.get(user, self.own.peer);
+        if entry.is_none_or(|entry| !entry.record.stays) {
+            return;
+        }
         let peers: Vec<PeerId> = self.links.open_peers().collect();
         for peer in peers {
             let telling = self.users.telling.entry(peer).or_default();
@@ -238,6 +244,7 @@ impl State {
                 return None;
             }
             let record = UserRecord {
+                stays: true,
                 id: told.id.clone(),
                 door,
                 title: told.title.clone(),

@@ -10,7 +10,7 @@ use super::{
     refusal::{Answer, Refusal, invalid, too_many_failures, unexpected},
 };
 use crate::{
-    gateway::syft::{Door, tokens::TokenError, unix_ms},
+    gateway::syft::{Door, rate, tokens::TokenError, unix_ms},
     identity::random,
     proto::syft::{
         UserId,
@@ -29,11 +29,15 @@ impl Request {
         let registration: Registration = self.json("Invalid JSON").await?;
         let user = registration.check();
         let user = user.map_err(|error| Refusal::bad(&format!("Registration error: {error}")))?;
-        if !door.registrations.take(&address.into(), door.now()) {
+        let (units, now) = (rate::REGISTRATION_UNITS, door.now());
+        if !door.registrations.take_units(&address.into(), units, now) {
             let text = "Too many registrations from this address";
             return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, text));
         }
-        let registered = door.node.ask_door(Ask::Register { user }).await;
+        let registered = door
+            .node
+            .ask_door(Ask::Register { user, stays: false })
+            .await;
         registered.map_err(|failure| {
             let Refusal(status, text) = failure.into();
             Refusal(status, format!("Registration error: {text}"))

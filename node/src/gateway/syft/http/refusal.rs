@@ -6,6 +6,7 @@ use axum::{
 };
 
 use crate::{
+    cross_site,
     gateway::syft::{forward::ForwardError, tokens::TokenError},
     proto::syft::forward,
     state::io::{Failure, FailureKind},
@@ -43,6 +44,12 @@ impl From<Failure> for Refusal {
             FailureKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self(status, failure.message)
+    }
+}
+
+impl From<cross_site::Refused> for Refusal {
+    fn from(refused: cross_site::Refused) -> Self {
+        Self(refused.status(), refused.to_string())
     }
 }
 
