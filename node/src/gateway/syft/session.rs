@@ -30,6 +30,7 @@ use tokio::{
     sync::Notify,
     time::{Instant, sleep_until, timeout},
 };
+use tokio_tungstenite::tungstenite;
 
 use super::{
     Caller, Door,
@@ -293,8 +294,10 @@ impl Session {
     }
 
     fn broken(&self, error: &axum::Error) -> End {
-        let text = error.to_string();
-        if text.contains("Space limit exceeded") || text.contains("too long") {
+        // axum and this crate share one version of the library.
+        let cause = std::error::Error::source(error);
+        let cause = cause.and_then(|cause| cause.downcast_ref::<tungstenite::Error>());
+        if let Some(tungstenite::Error::Capacity(_)) = cause {
             self.door.count("frame", "too_large");
             return End::Refused(1009, "frame_too_large");
         }
