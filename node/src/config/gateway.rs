@@ -113,6 +113,9 @@ pub struct IidServer {
     /// Which key of that kind; the one of `url` if `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_of: Option<KeyOf>,
+    /// Whether integers come from there only, and none are sent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub receive_only: bool,
 }
 
 impl IidServer {

@@ -143,3 +143,35 @@ async fn equal_integers_with_equal_dates_all_pass() -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn a_node_that_only_receives_sends_nothing_to_the_server() -> anyhow::Result<()> {
+    let world = World::new()?;
+    let hub = world.start("hub").await?;
+    let pi = world.start("pi-1").await?;
+    let door = connect(&hub, &[&pi]).await?;
+    let url = format!("ws://{door}");
+    let only = ["gateway", "iid", "connect", &url, "--receive-only"];
+    let (code, _, err) = pimesh(&pi.home, &only).await?;
+    assert_eq!(code, 0, "{err}");
+    eventually("a node that only receives", async || {
+        let (_, out, _) = pimesh(&pi.home, &["gateway", "iid", "servers"]).await?;
+        ensure!(out.contains("signed in as 7, receive only"), "{out}");
+        Ok(())
+    })
+    .await?;
+    let own_door = iid_door_beside(&pi, 7, 5).await?;
+    let mut at_hub = Client::sign_in(door, 1).await?;
+    let mut own = Client::sign_in(own_door, 5).await?;
+
+    own.send(integer(7, 1, DATE).encode().to_vec()).await?;
+    assert_eq!(own.integer().await?, integer(7, 1, DATE));
+    let fence = integer(7, 2, DATE);
+    at_hub.send(fence.encode().to_vec()).await?;
+
+    assert_eq!(own.integer().await?, fence);
+    assert_eq!(at_hub.integer().await?, fence, "nothing came before it");
+    let servers = pi.client.iid_servers().await?;
+    assert_eq!((servers[0].received, servers[0].sent), (1, 0));
+    Ok(())
+}

@@ -77,6 +77,9 @@ enum Action {
         /// Whose key to sign in with [default: the one for URL]
         #[arg(long, value_name = "URL|shared")]
         key_of: Option<KeyOf>,
+        /// Take integers from there, and send none
+        #[arg(long)]
+        receive_only: bool,
     },
     /// Be a client of a server no more
     Disconnect {
@@ -142,12 +145,23 @@ impl Iid {
                 reload(&global.client()?).await?;
                 said(global, "the letter is good no more")
             }
-            Action::Connect { url, key, key_of } => {
+            Action::Connect {
+                url,
+                key,
+                key_of,
+                receive_only,
+            } => {
                 let key = match key {
                     Key::Ethereum => KeyKind::Ethereum,
                     Key::Rsa => KeyKind::Rsa,
                 };
-                settings::connect(&global.home()?, &IidServer { url, key, key_of })?;
+                let server = IidServer {
+                    url,
+                    key,
+                    key_of,
+                    receive_only,
+                };
+                settings::connect(&global.home()?, &server)?;
                 let client = global.client()?;
                 if reload(&client).await? {
                     return show(global, &client.iid_servers().await?);
@@ -235,6 +249,9 @@ fn show(global: &Global, servers: &[ServerReport]) -> anyhow::Result<()> {
     let row = |server: &ServerReport| {
         let state = match &server.state {
             ServerState::Connecting => "connecting".to_owned(),
+            ServerState::SignedIn { index } if server.receive_only => {
+                format!("signed in as {index}, receive only")
+            }
             ServerState::SignedIn { index } => format!("signed in as {index}"),
             ServerState::Waiting { reason, next_ms } => {
                 let seconds = next_ms.div_ceil(1000);

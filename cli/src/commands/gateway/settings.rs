@@ -38,7 +38,7 @@ fn enable(
     Ok(())
 }
 
-/// Adds an APIntIO server to the configuration of a home folder, or changes its key.
+/// Adds an APIntIO server to the configuration of a home folder, or changes how it is used.
 pub(super) fn connect(home: &Path, server: &IidServer) -> anyhow::Result<()> {
     change(home, |document| {
         let servers = servers(document, "iid")?;
@@ -52,6 +52,9 @@ pub(super) fn connect(home: &Path, server: &IidServer) -> anyhow::Result<()> {
         entry.insert("key", key.into());
         if let Some(key_of) = &server.key_of {
             entry.insert("key_of", key_of.to_string().into());
+        }
+        if server.receive_only {
+            entry.insert("receive_only", true.into());
         }
         servers.push(entry);
         Ok(())
@@ -212,6 +215,7 @@ mod tests {
             url: url.parse().expect("a URL"),
             key,
             key_of: None,
+            receive_only: url == "ws://a",
         };
         for (url, key) in [
             ("ws://a", KeyKind::Ethereum),

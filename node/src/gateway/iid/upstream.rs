@@ -76,6 +76,9 @@ pub struct ServerReport {
     pub url: String,
     /// The address with which this node signs in there. Its owner has to allow it.
     pub address: String,
+    /// Whether integers come from there only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub receive_only: bool,
     /// How it stands.
     #[serde(flatten)]
     pub state: ServerState,
@@ -150,6 +153,7 @@ impl Upstream {
         let report = ServerReport {
             url: server.url.to_string(),
             address: key.address().to_string(),
+            receive_only: server.receive_only,
             state: ServerState::Connecting,
             received: 0,
             sent: 0,
@@ -307,7 +311,13 @@ impl Upstream {
             match event {
                 Ok(event) => {
                     if let Event::Integers(integers) = &*event {
-                        for iid in &integers.iids {
+                        // What is not sent has no echo.
+                        let iids: &[Iid] = if self.server.receive_only {
+                            &[]
+                        } else {
+                            &integers.iids[..]
+                        };
+                        for iid in iids {
                             if traffic.is_for_server(iid, integers, Instant::now()) {
                                 messages.push(Message::binary(iid.encode().to_vec()));
                             }
