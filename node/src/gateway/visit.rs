@@ -114,6 +114,7 @@ impl Visitors {
         Visit {
             visitors: Arc::clone(self),
             client,
+            address,
             traffic,
             kick,
             reason: Reason::Left("ended"),
@@ -211,6 +212,7 @@ fn report((client, entry): (&ClientId, impl std::ops::Deref<Target = Entry>)) ->
 pub(crate) struct Visit {
     visitors: Arc<Visitors>,
     client: ClientId,
+    address: SocketAddr,
     traffic: Arc<Traffic>,
     kick: CancellationToken,
     reason: Reason,
@@ -226,6 +228,11 @@ impl Visit {
     /// Returns the connection's name.
     pub(crate) const fn id(&self) -> ClientId {
         self.client
+    }
+
+    /// Returns where the connection comes from.
+    pub(crate) const fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Says who it is. Comes once.

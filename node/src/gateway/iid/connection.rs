@@ -84,7 +84,7 @@ where
         Err(_) => return visit.refuse("handshake_timeout"),
     };
     let kicked = visit.kicked();
-    let signing_in = sign_in(&door, kind, &mut socket, deadline);
+    let signing_in = sign_in(&door, kind, &visit, &mut socket, deadline);
     let signed_in = tokio::select! {
         signed_in = signing_in => signed_in,
         () = kicked => Err(End::Kicked),
@@ -131,6 +131,7 @@ async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
 async fn sign_in<S: AsyncRead + AsyncWrite + Unpin>(
     door: &Door,
     kind: Kind,
+    visit: &Visit,
     socket: &mut Socket<S>,
     deadline: Instant,
 ) -> Result<SignedIn, End> {
@@ -160,6 +161,7 @@ async fn sign_in<S: AsyncRead + AsyncWrite + Unpin>(
             Heard::Ignored => {}
             Heard::Accepted(who) => return Ok(who),
             Heard::Refused(refused) => {
+                door.log_refusal(visit.address(), refused);
                 let texts = refused.texts().iter().map(|text| Cow::Borrowed(*text));
                 return Err(End::Refused(texts.collect(), refused.name()));
             }

@@ -17,7 +17,12 @@ mod queue;
 mod udp;
 pub mod upstream;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -33,7 +38,8 @@ use crate::{
     NodeHandle,
     config::gateway::Iid as Config,
     cross_site::{Bodies, Hosts, Policy},
-    limits::{ConnectionLimit, Permit},
+    limits::{ConnectionLimit, LogLimit, Permit, Source},
+    proto::iid::sign_in::Refused,
     state::io::Gateway,
 };
 
@@ -88,6 +94,21 @@ struct Door {
     connections: ConnectionLimit,
     unanswered: ConnectionLimit,
     tls: Option<TlsAcceptor>,
+    started: Instant,
+    /// Refused sign-ins, which a person may have to know of.
+    refusals: Mutex<LogLimit<(Source, &'static str)>>,
+}
+
+impl Door {
+    /// Writes why a client was not let in: the first time in a minute.
+    fn log_refusal(&self, address: SocketAddr, refused: Refused) {
+        let source = Source::from(address.ip());
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        let more = refusals.admit((source, refused.name()), self.started.elapsed());
+        if let Some(more) = more {
+            tracing::info!(%source, reason = %refused, more, "an IID client was not let in");
+        }
+    }
 }
 
 /// Which of the two published servers a listener stands for.
@@ -152,6 +173,8 @@ pub(super) async fn open(
         config,
         node,
         tls,
+        started: Instant::now(),
+        refusals: Mutex::default(),
     });
     Ok(Opened {
         addresses,
@@ -202,13 +225,14 @@ async fn serve(
 async fn accept(door: Arc<Door>, listener: TcpListener, kind: Kind) {
     loop {
         let (stream, address) = accept_next(&listener).await;
-        let visit = door.node.gateways().arrive(Gateway::Iid, address);
         let permit = door.connections.acquire(address.ip());
         let (Some(permit), Some(unanswered)) = (permit, door.unanswered.acquire(address.ip()))
         else {
-            visit.refuse("no_place");
+            // Not listed, so that a flood of connections is no flood of events.
+            door.node.gateways().count("iid_no_place");
             continue;
         };
+        let visit = door.node.gateways().arrive(Gateway::Iid, address);
         // A value is 16 bytes; waiting to fill a packet would cost more than it saves.
         drop(stream.set_nodelay(true));
         let arrival = Arrival {

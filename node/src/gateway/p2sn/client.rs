@@ -8,10 +8,11 @@ use tokio_util::compat::TokioAsyncReadCompatExt;
 use super::Door;
 use crate::{
     gateway::visit::Visit,
+    limits::Source,
     p2sn_session::{Ended, Owner, run_server},
     proto::{
         mesh::MessageId,
-        p2sn::{ACKNOWLEDGEMENT, PinAddress, PublicKey, Reason, UNEXPECTED_ERROR},
+        p2sn::{ACKNOWLEDGEMENT, Fingerprint, PinAddress, PublicKey, Reason, UNEXPECTED_ERROR},
     },
     state::{
         clients::{Answer, Question},
@@ -23,7 +24,9 @@ use crate::{
 pub(super) struct Client<'a> {
     door: &'a Door,
     address: PinAddress,
-    ip: std::net::IpAddr,
+    source: Source,
+    /// The key that it showed.
+    key: Option<Fingerprint>,
     visit: Visit,
     /// Who it is, from the moment its key was accepted, and the size of that key.
     name: Option<(ClientName, usize)>,
@@ -38,7 +41,8 @@ impl<'a> Client<'a> {
         Self {
             door,
             address: PinAddress::client(address.ip()),
-            ip: address.ip(),
+            source: address.ip().into(),
+            key: None,
             visit,
             name: None,
             signed_in: false,
@@ -60,14 +64,20 @@ impl<'a> Client<'a> {
             () = kicked => return,
         };
         if is_failure(&ended, self.signed_in) {
-            self.door.patience.failed(self.ip);
+            self.door.budgets.failed(self.source, self.key);
         }
         match ended {
             Ended::Closed
             | Ended::Broken(_)
             | Ended::Stopping
             | Ended::Session(Reason::Ended | Reason::IdleTimeout) => self.visit.leave(ended.name()),
-            Ended::Session(_) | Ended::NotRead | Ended::Send(_) => self.visit.refuse(ended.name()),
+            Ended::Session(_) | Ended::NotRead | Ended::Send(_) => {
+                if let Some(more) = self.door.budgets.log(self.source, ended.name()) {
+                    let source = self.source;
+                    tracing::info!(%source, reason = %ended, more, "a P2SN client was sent away");
+                }
+                self.visit.refuse(ended.name());
+            }
         }
     }
 
@@ -77,12 +87,11 @@ impl<'a> Client<'a> {
 
     /// Has a message written to disk, here or in the outbox for a member.
     async fn deliver(&self, client: ClientName, bytes: Vec<u8>) -> Result<(), &'static str> {
-        if !self.door.patience.may_send(self.ip) {
+        if !self.door.budgets.may_send(self.source) {
             return Err("p2sn_message_over_budget");
         }
-        let text = String::from_utf8(bytes).map_err(|_| "p2sn_message_not_text")?;
         let to = self.door.config.deliver_to.clone();
-        match self.ask(Question::Deliver { client, to, text }).await {
+        match self.ask(Question::Deliver { client, to, bytes }).await {
             Ok(_) => Ok(()),
             Err(failure) => {
                 tracing::debug!(reason = %failure.message, "a P2SN message was not taken");
@@ -94,6 +103,11 @@ impl<'a> Client<'a> {
 
 impl Owner for Client<'_> {
     async fn judge(&mut self, key: &PublicKey) -> bool {
+        self.key = Some(key.fingerprint());
+        if !self.door.budgets.may_use(self.source, key.fingerprint()) {
+            self.door.node.gateways().count("p2sn_failed_too_often");
+            return false;
+        }
         let question = Question::Judge {
             address: self.address.clone(),
             fingerprint: key.fingerprint(),
@@ -127,9 +141,9 @@ impl Owner for Client<'_> {
             return Some(UNEXPECTED_ERROR.to_vec());
         }
         match self.ask(Question::Take { client }).await {
-            Ok(Reply::P2sn(Answer::Taken(Some((id, text))))) => {
+            Ok(Reply::P2sn(Answer::Taken(Some((id, bytes))))) => {
                 self.handing = Some(id);
-                Some(text.into_bytes())
+                Some(bytes)
             }
             _ => Some(ACKNOWLEDGEMENT.to_vec()),
         }

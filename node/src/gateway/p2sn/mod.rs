@@ -12,12 +12,12 @@
 //!
 //! | file | what |
 //! | --- | --- |
+//! | `budgets` | how many failures and messages a key or an address has |
 //! | `client` | one connection of a client |
-//! | `patience` | how many failures and messages an address has |
 //! | `send` | this node as the client |
 
+mod budgets;
 mod client;
-mod patience;
 mod send;
 
 use std::{net::SocketAddr, sync::Arc};
@@ -29,7 +29,7 @@ use tokio::{
 };
 
 pub(crate) use self::send::send;
-use self::{client::Client, patience::Patience};
+use self::{budgets::Budgets, client::Client};
 use super::{Opened, accept::accept_next};
 use crate::{
     NodeHandle,
@@ -72,7 +72,7 @@ pub(crate) async fn open(config: Config, node: NodeHandle) -> Result<Opened, Ope
             config.connections_max,
             config.connections_per_address_max,
         ),
-        patience: Patience::default(),
+        budgets: Budgets::new(),
         steps: Steps::at_once(STEPS_AT_ONCE),
         config,
         node,
@@ -89,7 +89,7 @@ struct Door {
     config: Config,
     node: NodeHandle,
     connections: ConnectionLimit,
-    patience: Patience,
+    budgets: Budgets,
     steps: Steps,
 }
 
@@ -109,13 +109,9 @@ async fn serve(listener: TcpListener, door: Arc<Door>) {
 }
 
 impl Door {
-    /// Takes a permit for a connection. A connection without one is not listed, so that a flood of connections
-    /// is no flood of events.
+    /// Takes a permit for a connection. A connection without one is not listed, so that a flood of
+    /// connections is no flood of events.
     fn admit(&self, address: SocketAddr) -> Option<Permit> {
-        if !self.patience.may_come(address.ip()) {
-            self.node.gateways().count("p2sn_failed_too_often");
-            return None;
-        }
         let permit = self.connections.acquire(address.ip());
         if permit.is_none() {
             self.node.gateways().count("p2sn_no_place");
@@ -126,6 +122,9 @@ impl Door {
     async fn connection(self: Arc<Self>, stream: TcpStream, address: SocketAddr, _permit: Permit) {
         // Answers are small and waited for. A socket that refuses this works all the same.
         drop(stream.set_nodelay(true));
+        if !self.budgets.may_begin(address.ip().into()).await {
+            return self.node.gateways().count("p2sn_failed_too_often");
+        }
         let visit = self.node.gateways().arrive(Gateway::P2sn, address);
         Client::new(&self, address, visit).run(stream).await;
     }
