@@ -484,6 +484,7 @@ fn reader(
             via: row.via,
             outcome: row.outcome,
             text: row.text,
+            encoding: row.encoding,
         };
         Ok(rows.into_iter().map(row).collect())
     })

@@ -10,6 +10,7 @@ use pimesh_node::{
         api::{EventBody, HistoryQuery, HistoryRow, Way},
         client::Client,
     },
+    state::io::Encoding,
 };
 
 use super::Global;
@@ -112,15 +113,19 @@ fn print(global: &Global, way: Way, row: &HistoryRow) -> anyhow::Result<()> {
     } else {
         format!(" [{}]", row.via)
     };
+    let text = match row.encoding {
+        Encoding::Utf8 => row.text.clone(),
+        Encoding::Hex => format!("(bytes) {}", row.text),
+    };
     match way {
-        Way::Received => output::line(format!("{time}  {}{via}: {}", row.name, row.text)),
+        Way::Received => output::line(format!("{time}  {}{via}: {text}", row.name)),
         Way::Sent => {
             let outcome = if row.outcome.is_empty() {
                 "waiting"
             } else {
                 &row.outcome
             };
-            output::line(format!("{time}  to {} ({outcome}): {}", row.name, row.text))
+            output::line(format!("{time}  to {} ({outcome}): {text}", row.name))
         }
     }
 }

@@ -46,7 +46,7 @@ use crate::{
         mesh::{MessageId, vouched::Vouched},
     },
     state::{
-        io::{At, Failure, Recipients, Via},
+        io::{At, Encoding, Failure, Recipients, Via},
         report,
     },
 };
@@ -297,4 +297,7 @@ pub struct HistoryRow {
     pub outcome: String,
     /// The text.
     pub text: String,
+    /// How it stands for bytes.
+    #[serde(default, skip_serializing_if = "Encoding::is_utf8")]
+    pub encoding: Encoding,
 }

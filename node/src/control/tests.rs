@@ -29,7 +29,7 @@ use crate::{
         mesh::MessageId,
     },
     state::{
-        io::{At, Command, Event, Failure, FailureKind, Reply},
+        io::{At, Command, Encoding, Event, Failure, FailureKind, Reply},
         report,
     },
 };
@@ -119,6 +119,7 @@ fn row(query: &HistoryQuery) -> HistoryRow {
         via: "direct".to_owned(),
         outcome: String::new(),
         text: query.search.clone().unwrap_or_default(),
+        encoding: Encoding::Utf8,
     }
 }
 

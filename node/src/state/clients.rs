@@ -49,7 +49,7 @@ pub enum Question {
         /// The member that gets it; this node's inbox if `None`.
         to: Option<String>,
         /// The message.
-        text: String,
+        bytes: Vec<u8>,
     },
     /// Which message waits longest for this client? It is the asker's for a while.
     Take {
@@ -83,7 +83,7 @@ pub enum Answer {
     /// To [`Question::Deliver`]: the message is on disk.
     Delivered,
     /// To [`Question::Take`].
-    Taken(Option<(MessageId, String)>),
+    Taken(Option<(MessageId, Vec<u8>)>),
     /// To [`Question::Handed`].
     Noted,
     /// To [`Question::Keys`], and to [`Question::Trust`] and [`Question::Forget`] with those that
@@ -240,8 +240,8 @@ impl State {
                 bits,
                 strict,
             } => self.judge_client(request, address, Pin { fingerprint, bits }, strict),
-            Question::Deliver { client, to, text } => {
-                self.bring(request, client, to.as_deref(), text, now);
+            Question::Deliver { client, to, bytes } => {
+                self.bring(request, client, to.as_deref(), bytes, now);
             }
             Question::Take { client } => {
                 let taken = Answer::Taken(self.take(&client, now));

@@ -6,12 +6,14 @@
 //! | `net` | what comes from the network, and what it is asked to do |
 //! | `command` | what is asked through the control socket and by doors, and the answers |
 //! | `disk` | what is to be on disk |
+//! | `encoding` | how the text of a message stands for its bytes |
 //! | `event` | what happened, for people, logs, counters and followers |
 //! | `ids` | names for what is under way |
 //! | `party` | who is at the other end of a message |
 
 mod command;
 mod disk;
+mod encoding;
 mod event;
 mod ids;
 mod net;
@@ -22,6 +24,7 @@ use std::time::Duration;
 pub use self::{
     command::{At, Command, Failure, FailureKind, Recipients, Reply},
     disk::{ForClient, Incoming, Invite, Loaded, Outcome, Outgoing, OutgoingKind, Record},
+    encoding::Encoding,
     event::Event,
     ids::{ClientId, Connection, GossipId, InboundId, OutboundId, RequestId, SessionId, Ticket},
     net::{Direction, NetInput, NetOutput, Opening, Protocol, Transport, Verdict},

@@ -11,7 +11,8 @@ use libp2p_identity::PeerId;
 use super::{
     After, State,
     io::{
-        Event, Failure, Incoming, NetOutput, Now, Party, Record, Reply, RequestId, SessionId, Via,
+        Encoding, Event, Failure, Incoming, NetOutput, Now, Party, Record, Reply, RequestId,
+        SessionId, Via,
     },
     report,
 };
@@ -354,22 +355,21 @@ impl State {
         bytes: Vec<u8>,
         now: Now,
     ) {
-        let text = String::from_utf8(bytes)
-            .ok()
-            .filter(|_| self.membership.is_known(&peer));
-        let Some(text) = text else {
-            self.effects.refused(Some(peer), "p2sn_message", "not_text");
+        if !self.membership.is_known(&peer) {
+            self.effects
+                .refused(Some(peer), "p2sn_message", "no_member");
             let bytes = UNEXPECTED_ERROR.to_vec();
             return self.effects.net(NetOutput::P2snReply { session, bytes });
-        };
-        let message = self.p2sn_incoming(Party::Member(peer), text, now);
+        }
+        let message = self.p2sn_incoming(Party::Member(peer), bytes, now);
         let record = Record::Incoming(message.clone());
         let after = After::P2snReceived(P2snReceiving { session, message });
         self.effects.store(vec![record], Some(after));
     }
 
     /// Makes the record of a P2SN message, which has neither a number nor a date.
-    pub(super) fn p2sn_incoming(&mut self, sender: Party, text: String, now: Now) -> Incoming {
+    pub(super) fn p2sn_incoming(&mut self, sender: Party, bytes: Vec<u8>, now: Now) -> Incoming {
+        let (encoding, text) = Encoding::of(bytes);
         Incoming {
             id: MessageId(self.effects.random()),
             sender,
@@ -379,6 +379,7 @@ impl State {
             received_ms: now.unix_ms(),
             via: Via::P2sn,
             text,
+            encoding,
         }
     }
 

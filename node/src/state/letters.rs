@@ -21,7 +21,7 @@ use libp2p_identity::PeerId;
 pub(super) use self::posting::{Posting, seal_to_user};
 use super::{
     CLOCK_SET_MS, State,
-    io::{Event, Failure, Incoming, Now, Outcome, Party, Record, Via},
+    io::{Encoding, Event, Failure, Incoming, Now, Outcome, Party, Record, Via},
     millis,
     names::Meant,
     post::{LetterNews, LetterRecord, Stage, UserRecord},
@@ -324,6 +324,7 @@ impl State {
             received_ms: now.unix_ms(),
             via: Via::Syft,
             text: text.to_string(),
+            encoding: Encoding::Utf8,
         })
     }
 

@@ -6,7 +6,7 @@
 use libp2p_identity::PeerId;
 use serde::{Deserialize, Serialize};
 
-use super::io::{ClientId, Direction, Outcome, Party, Transport, Via};
+use super::io::{ClientId, Direction, Encoding, Outcome, Party, Transport, Via};
 use crate::proto::{
     iid::{Date, Index, Value},
     mesh::{self, Address, MessageId},
@@ -242,6 +242,9 @@ pub struct Received {
     pub via: Via,
     /// The text.
     pub text: String,
+    /// How it stands for bytes.
+    #[serde(default, skip_serializing_if = "Encoding::is_utf8")]
+    pub encoding: Encoding,
 }
 
 /// A message that left the outbox.

@@ -10,7 +10,9 @@ use sha2::{Digest, Sha256};
 
 use super::{
     After, State,
-    io::{Event, Failure, Incoming, Now, OutgoingKind, Party, Record, Reply, RequestId, Via},
+    io::{
+        Encoding, Event, Failure, Incoming, Now, OutgoingKind, Party, Record, Reply, RequestId, Via,
+    },
     names::Meant,
     post::{Fetched, NotPinned, ToServer, Told, UserRecord},
 };
@@ -89,6 +91,7 @@ impl State {
                     created_ms: now.unix_ms(),
                     received_ms: now.unix_ms(),
                     via: Via::Syft,
+                    encoding: Encoding::Utf8,
                     text,
                 };
                 let records = vec![Record::Incoming(message.clone()), Record::Seen(fingerprint)];

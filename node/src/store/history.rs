@@ -6,9 +6,12 @@ use rusqlite::{Connection, params};
 
 use super::{
     StoreError,
-    schema::{bytes, number, party, party_bytes},
+    schema::{bytes, encoding, number, party, party_bytes},
 };
-use crate::{proto::mesh::MessageId, state::io::Party};
+use crate::{
+    proto::mesh::MessageId,
+    state::io::{Encoding, Party},
+};
 
 /// Most rows of one page.
 const ROWS_MAX: u32 = 1000;
@@ -62,6 +65,8 @@ pub struct Row {
     pub outcome: String,
     /// The text.
     pub text: String,
+    /// How it stands for bytes.
+    pub encoding: Encoding,
 }
 
 /// The history, for reading.
@@ -89,7 +94,8 @@ impl History {
         // Without a cursor the last rows are wanted, and turned round afterwards.
         let order = if query.after.is_some() { "ASC" } else { "DESC" };
         let mut statement = connection.prepare_cached(&format!(
-            "SELECT row, id, peer, created_ms, at_ms, via, outcome, body, user FROM history \
+            "SELECT row, id, peer, created_ms, at_ms, via, outcome, body, user, is_hex \
+             FROM history \
              WHERE direction = ?1 AND (?2 IS NULL OR peer = ?2) AND at_ms >= ?3 AND row > ?4 \
              AND (?5 IS NULL OR body LIKE ?5 ESCAPE '\\') AND (?7 IS NULL OR user = ?7) ORDER BY row {order} LIMIT ?6"
         ))?;
@@ -118,6 +124,7 @@ impl History {
                 outcome: row.get(6)?,
                 text: row.get(7)?,
                 user: row.get(8)?,
+                encoding: encoding(row.get(9)?),
             });
         }
         if query.after.is_none() {

@@ -13,7 +13,7 @@ use crate::{
         syft::{PublicKey, UserId, door::TokenId, letter::Fingerprint},
     },
     state::{
-        io::{ClientName, ForClient, Invite, Loaded, Outgoing, OutgoingKind, Party},
+        io::{ClientName, Encoding, ForClient, Invite, Loaded, Outgoing, OutgoingKind, Party},
         post::{LetterRecord, UserRecord},
     },
 };
@@ -118,6 +118,7 @@ pub(super) const MIGRATIONS: [&str; 5] = [
     ALTER TABLE users ADD COLUMN written_ms INTEGER NOT NULL DEFAULT 0;
     -- Whether a user is more than a registration that nobody has used.
     ALTER TABLE users ADD COLUMN stays INTEGER NOT NULL DEFAULT 1;
+    ALTER TABLE history ADD COLUMN is_hex INTEGER NOT NULL DEFAULT 0;
 ",
 ];
 
@@ -215,7 +216,7 @@ pub(super) fn load(connection: &Connection) -> Result<Loaded, StoreError> {
         )?,
         for_clients: rows(
             connection,
-            "SELECT o.id, o.recipient, o.created_ms, o.expires_ms, h.body \
+            "SELECT o.id, o.recipient, o.created_ms, o.expires_ms, h.body, h.is_hex \
              FROM outbox o JOIN history h ON h.id = o.id AND h.direction = 1 \
              WHERE hex(substr(o.recipient, 1, 1)) NOT IN ('00', '12') ORDER BY o.row",
             read_for_client,
@@ -324,7 +325,16 @@ fn read_for_client(row: &Row<'_>) -> Result<ForClient, StoreError> {
         created_ms: number(row, 2)?,
         expires_ms: number(row, 3)?,
         text: row.get(4)?,
+        encoding: encoding(row.get(5)?),
     })
+}
+
+pub(super) const fn encoding(is_hex: bool) -> Encoding {
+    if is_hex {
+        Encoding::Hex
+    } else {
+        Encoding::Utf8
+    }
 }
 
 /// Reads the other side of a message.

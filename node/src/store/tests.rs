@@ -13,7 +13,7 @@ use crate::{
         syft::letter::Fingerprint,
     },
     state::{
-        io::{ClientName, ForClient, Incoming, Invite, Outcome, Outgoing, Party, Via},
+        io::{ClientName, Encoding, ForClient, Incoming, Invite, Outcome, Outgoing, Party, Via},
         post::LetterRecord,
     },
 };
@@ -110,6 +110,7 @@ fn incoming(number: u8, text: &str) -> Incoming {
         received_ms: 1_001,
         via: Via::Direct,
         text: text.to_owned(),
+        encoding: Encoding::Utf8,
     }
 }
 
@@ -183,7 +184,8 @@ fn what_is_known_of_clients_is_there_after_a_restart() {
         client: client.clone(),
         created_ms: 1_000,
         expires_ms: 2_000,
-        text: format!("answer {number}"),
+        text: format!("{number:02x}ff"),
+        encoding: Encoding::Hex,
     };
     let pin = |address: &str, byte: u8| Record::ClientPin {
         address: address.to_owned(),

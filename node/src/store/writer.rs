@@ -12,7 +12,10 @@ use crate::{
     proto::syft::letter::Fingerprint,
     state::{
         FINGERPRINTS_MAX,
-        io::{ForClient, Incoming, Invite, Outcome, Outgoing, OutgoingKind, Record, Ticket, Via},
+        io::{
+            Encoding, ForClient, Incoming, Invite, Outcome, Outgoing, OutgoingKind, Record, Ticket,
+            Via,
+        },
         post::{LetterRecord, UserRecord},
     },
 };
@@ -305,14 +308,15 @@ fn write_for_client(to: &Savepoint<'_>, message: &ForClient) -> rusqlite::Result
         message.expires_ms.cast_signed(),
     ])?;
     to.prepare_cached(
-        "INSERT INTO history (id, direction, peer, created_ms, at_ms, via, body) \
-         VALUES (?1, 1, ?2, ?3, ?3, 'p2sn', ?4)",
+        "INSERT INTO history (id, direction, peer, created_ms, at_ms, via, body, is_hex) \
+         VALUES (?1, 1, ?2, ?3, ?3, 'p2sn', ?4, ?5)",
     )?
     .execute(params![
         message.id.0,
         client,
         message.created_ms.cast_signed(),
         message.text,
+        message.encoding == Encoding::Hex,
     ])?;
     Ok(())
 }
@@ -325,8 +329,8 @@ fn write_incoming(to: &Savepoint<'_>, message: &Incoming) -> rusqlite::Result<()
         Via::Syft => "syft",
     };
     to.prepare_cached(
-        "INSERT INTO history (id, direction, peer, created_ms, at_ms, via, body, user) \
-         VALUES (?1, 0, ?2, ?3, ?4, ?5, ?6, ?7)",
+        "INSERT INTO history (id, direction, peer, created_ms, at_ms, via, body, user, is_hex) \
+         VALUES (?1, 0, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     )?
     .execute(params![
         message.id.0,
@@ -336,6 +340,7 @@ fn write_incoming(to: &Savepoint<'_>, message: &Incoming) -> rusqlite::Result<()
         via,
         message.text,
         message.user.as_deref().unwrap_or_default(),
+        message.encoding == Encoding::Hex,
     ])?;
     message
         .mark

@@ -9,6 +9,7 @@ Orders come on stdin, one JSON object a line; what happens goes to stdout, one J
        with "check": BYTES or "pem": TEXT    in the place of the right one
        with "from": ADDRESS                  from this address of loopback
     {"do": "ask", "text": TEXT}              one message          {"event": "reply", "text": TEXT}
+    {"do": "ask", "hex": DIGITS}             one of bytes
     {"do": "raw", "hex": BYTES}              bytes as they are    {"event": "raw", "hex": ANSWER}
     {"do": "hang", "to": [HOST, PORT], "count": N}  N connections that never finish
     {"do": "close"}
@@ -81,8 +82,8 @@ class Client:
             return tell("refused", at="server_check", got="")
         tell("connected", fingerprint=fingerprint(self.public), server=fingerprint(self.server))
 
-    def ask(self, text):
-        block = base64.b64encode(rsa.encrypt(text.encode(), self.server))
+    def ask(self, message):
+        block = base64.b64encode(rsa.encrypt(message, self.server))
         try:
             self.socket.sendall(block + self.message_end)
             got = self.receive()
@@ -90,7 +91,8 @@ class Client:
             return tell("broken", why=str(error))
         if not got:
             return tell("broken", why="no reply")
-        tell("reply", text=rsa.decrypt(base64.b64decode(got), self.private).decode())
+        reply = rsa.decrypt(base64.b64decode(got), self.private)
+        tell("reply", text=reply.decode(errors="replace"), hex=reply.hex())
 
     def raw(self, data):
         try:
@@ -190,7 +192,8 @@ def main():
             if what == "connect":
                 client.connect(*order["to"], order.get("check"), order.get("pem"), order.get("from"))
             elif what == "ask":
-                client.ask(order["text"])
+                is_hex = "hex" in order
+                client.ask(bytes.fromhex(order["hex"]) if is_hex else order["text"].encode())
             elif what == "raw":
                 client.raw(bytes.fromhex(order["hex"]))
             elif what == "hang":

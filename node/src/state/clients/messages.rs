@@ -8,8 +8,8 @@ use crate::{
     state::{
         After, State,
         io::{
-            ClientName, Event, Failure, ForClient, Incoming, Now, Outcome, Party, Recipients,
-            Record, Reply, RequestId, Via,
+            ClientName, Encoding, Event, Failure, ForClient, Incoming, Now, Outcome, Party,
+            Recipients, Record, Reply, RequestId, Via,
         },
         millis, report,
     },
@@ -47,16 +47,16 @@ impl State {
         request: RequestId,
         client: ClientName,
         to: Option<&str>,
-        text: String,
+        bytes: Vec<u8>,
         now: Now,
     ) {
         let own_name = self.membership.own_terms().name.as_str();
         if let Some(to) = to.filter(|to| *to != own_name && *to != self.own.peer.to_string()) {
             let to = Recipients::Named(vec![to.to_owned()]);
-            let text = marked(&client, &text);
+            let text = marked(&client, bytes);
             return self.send(request, &to, text, Via::Direct, None, now);
         }
-        let message = self.p2sn_incoming(Party::Client(client), text, now);
+        let message = self.p2sn_incoming(Party::Client(client), bytes, now);
         let record = Record::Incoming(message.clone());
         let after = After::Brought(Bringing { request, message });
         self.effects.store(vec![record], Some(after));
@@ -98,13 +98,18 @@ impl State {
         expiry: Duration,
         now: Now,
     ) -> Result<ForClient, Failure> {
+        let (client, encoding) = encoding_of(client);
         let Some((client, pin)) = self.clients.find(client) else {
             let failure = Failure::not_found(format!("no P2SN client is known as `{client}`"));
             return Err(failure.with_hint("`pimesh p2sn keys` lists the clients"));
         };
+        let Some(bytes) = encoding.bytes(&text) else {
+            let text = format!("what is sent to `{client}{HEX_MARK}` is hexadecimal digits");
+            return Err(Failure::bad_request(text).with_hint("two digits for each byte"));
+        };
         let max = pin.bits.div_ceil(8) - PADDING_BYTES;
-        if text.len() > max {
-            let got = text.len();
+        if bytes.len() > max {
+            let got = bytes.len();
             let text = format!("a message to `{client}` has at most {max} bytes, got {got}");
             return Err(Failure::bad_request(text).with_hint("send it in several"));
         }
@@ -120,6 +125,7 @@ impl State {
             created_ms: now.unix_ms(),
             expires_ms: now.unix_ms() + millis(expiry),
             text,
+            encoding,
         })
     }
 
@@ -149,7 +155,7 @@ impl State {
     pub(in crate::state) fn answer_in(&mut self, text: &str, now: Now) -> Option<ForClient> {
         let (client, text) = text.strip_prefix('[')?.split_once("] ")?;
         // What is in brackets may be anything, and most often it is no client.
-        self.clients.find(client)?;
+        self.clients.find(encoding_of(client).0)?;
         let expiry = self.settings.expiry;
         match self.for_client(client, text.to_owned(), expiry, now) {
             Ok(message) => {
@@ -174,14 +180,18 @@ impl State {
         self.clients.count -= answers.len();
     }
 
-    pub(super) fn take(&mut self, client: &ClientName, now: Now) -> Option<(MessageId, String)> {
+    pub(super) fn take(&mut self, client: &ClientName, now: Now) -> Option<(MessageId, Vec<u8>)> {
         let first = self.clients.waiting.get_mut(client)?.front_mut()?;
         if first.leased > now.mono {
             // Those behind it wait, so that they stay in order.
             return None;
         }
         first.leased = now.mono + LEASE;
-        Some((first.message.id, first.message.text.clone()))
+        let ForClient {
+            id, text, encoding, ..
+        } = &first.message;
+        // What is no hexadecimal digits was never taken for some.
+        Some((*id, encoding.bytes(text).unwrap_or_default()))
     }
 
     pub(in crate::state) fn clients_due(&mut self, now: Now) {
@@ -241,7 +251,21 @@ impl State {
     }
 }
 
+/// What stands behind a client's name where the text is hexadecimal digits: rule P2SN-BYTES.
+const HEX_MARK: &str = " hex";
+
 /// Marks a client's message with whom it came from.
-fn marked(client: &ClientName, text: &str) -> String {
-    format!("[{client}] {text}")
+fn marked(client: &ClientName, bytes: Vec<u8>) -> String {
+    match Encoding::of(bytes) {
+        (Encoding::Utf8, text) => format!("[{client}] {text}"),
+        (Encoding::Hex, text) => format!("[{client}{HEX_MARK}] {text}"),
+    }
+}
+
+/// Takes the mark off a client's name.
+fn encoding_of(client: &str) -> (&str, Encoding) {
+    match client.strip_suffix(HEX_MARK) {
+        Some(client) => (client, Encoding::Hex),
+        None => (client, Encoding::Utf8),
+    }
 }

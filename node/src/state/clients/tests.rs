@@ -4,8 +4,8 @@ use super::*;
 use crate::state::{
     Settings, State,
     io::{
-        Command, Event, Failure, FailureKind, Input, Output, Recipients, Record, RequestId, Ticket,
-        Via,
+        Command, Encoding, Event, Failure, FailureKind, Input, Output, Recipients, Record,
+        RequestId, Ticket, Via,
     },
     tests::{NOW, feed, feed_at, later, message_saying, open, outputs, receive, state},
 };
@@ -99,6 +99,11 @@ fn keep(state: &mut State, text: &str) {
 }
 
 fn take_at(state: &mut State, now: Now) -> Option<(MessageId, String)> {
+    let (id, bytes) = take_bytes(state, now)?;
+    Some((id, String::from_utf8(bytes).expect("a text")))
+}
+
+fn take_bytes(state: &mut State, now: Now) -> Option<(MessageId, Vec<u8>)> {
     let outputs = ask_at(state, Question::Take { client: client(1) }, now);
     match reply(&outputs) {
         Some(Ok(Reply::P2sn(Answer::Taken(taken)))) => taken.clone(),
@@ -202,7 +207,7 @@ fn what_a_client_brings_is_acknowledged_once_it_is_on_disk() {
     let question = Question::Deliver {
         client: client(1),
         to: None,
-        text: "door open".to_owned(),
+        bytes: b"door open".to_vec(),
     };
 
     let asked = ask(&mut state, question);
@@ -226,7 +231,7 @@ fn what_cannot_be_written_is_not_acknowledged() {
     let question = Question::Deliver {
         client: client(1),
         to: None,
-        text: "door open".to_owned(),
+        bytes: b"door open".to_vec(),
     };
     let asked = ask(&mut state, question);
     let ticket = ticket(&asked).expect("something to store");
@@ -242,7 +247,7 @@ fn what_goes_on_to_a_member_is_marked_with_the_client() {
     let question = |to: &str| Question::Deliver {
         client: client(1),
         to: Some(to.to_owned()),
-        text: "door open".to_owned(),
+        bytes: b"door open".to_vec(),
     };
 
     let asked = ask(&mut state, question("pi-2"));
@@ -367,6 +372,52 @@ fn a_member_answers_with_the_mark_that_the_message_had() {
     }
 }
 
+/// P2SN carries bytes, and the history is text: rule P2SN-BYTES.
+#[test]
+fn bytes_that_are_no_text_come_in_go_on_and_are_answered() {
+    const BYTES: [u8; 3] = [0xff, 0, 0x80];
+    let mut state = state_with_client();
+    let question = |to: Option<&str>| Question::Deliver {
+        client: client(1),
+        to: to.map(str::to_owned),
+        bytes: BYTES.to_vec(),
+    };
+
+    let own = ask(&mut state, question(None));
+    let record = own.iter().find_map(|output| match output {
+        Output::Store(_, records) => records.first(),
+        _ => None,
+    });
+    let Some(Record::Incoming(message)) = record else {
+        panic!("a message, got {record:?}");
+    };
+    let kept = (message.text.as_str(), message.encoding);
+    assert_eq!(kept, ("ff0080", Encoding::Hex));
+
+    let on = ask(&mut state, question(Some("pi-2")));
+    let marked = "[p2sn:10.0.0.7/0101010101010101 hex] ff0080";
+    assert!(on.iter().any(|output| matches!(
+        output,
+        Output::Store(_, records)
+            if matches!(&records[0], Record::Outgoing(message) if message.text == marked)
+    )));
+
+    open(&mut state);
+    let (_, ticket) = receive(&mut state, &message_with(marked));
+    feed(&mut state, Input::Stored(ticket.expect("a ticket")));
+    let (id, answer) = take_bytes(&mut state, NOW).expect("it waits");
+    assert_eq!(answer, BYTES);
+    ask(&mut state, Question::Handed { id });
+
+    let named = format!("{} hex", client(1));
+    let outputs = send(&mut state, &named, "00ff");
+    stored(&mut state, &outputs);
+    let answer = take_bytes(&mut state, NOW).map(|(_, bytes)| bytes);
+    assert_eq!(answer, Some(vec![0, 0xff]));
+    let refused = send(&mut state, &named, "door open");
+    assert_eq!(failure(&refused).kind, FailureKind::BadRequest);
+}
+
 fn message_with(text: &str) -> crate::proto::mesh::direct::Request {
     message_saying(text, 2, 1, 2, 1)
 }
@@ -379,6 +430,7 @@ fn what_is_known_of_clients_is_known_after_a_restart() {
         created_ms: NOW.unix_ms(),
         expires_ms: NOW.unix_ms() + 1000,
         text: "come in".to_owned(),
+        encoding: Encoding::Utf8,
     };
     let pins = vec![("10.0.0.7".to_owned(), [1; 32], 2048)];
     let mut state = state(Settings::default());

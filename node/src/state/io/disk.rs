@@ -3,7 +3,7 @@
 use libp2p_identity::PeerId;
 use serde::{Deserialize, Serialize};
 
-use super::{ClientName, Party, Via};
+use super::{ClientName, Encoding, Party, Via};
 use crate::{
     proto::{
         iid::Index,
@@ -224,6 +224,8 @@ pub struct ForClient {
     pub expires_ms: u64,
     /// The plaintext.
     pub text: String,
+    /// How it stands for bytes.
+    pub encoding: Encoding,
 }
 
 /// How a sent message ended.
@@ -257,6 +259,8 @@ pub struct Incoming {
     pub via: Via,
     /// The plaintext.
     pub text: String,
+    /// How it stands for bytes.
+    pub encoding: Encoding,
 }
 
 /// What was on disk when the node started.

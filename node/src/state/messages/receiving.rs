@@ -12,7 +12,7 @@ use crate::{
     },
     state::{
         After, State,
-        io::{Event, ForClient, InboundId, Incoming, NetOutput, Now, Party, Record, Via},
+        io::{Encoding, Event, ForClient, InboundId, Incoming, NetOutput, Now, Party, Record, Via},
         letters::Arrived,
         report,
     },
@@ -169,6 +169,7 @@ impl State {
             received_ms: now.unix_ms(),
             via: Via::Direct,
             text: text.to_string(),
+            encoding: Encoding::Utf8,
         };
         Ok(Judged {
             mark,
@@ -229,6 +230,7 @@ impl State {
             received_ms: message.received_ms,
             via: message.via,
             text: message.text,
+            encoding: message.encoding,
         }));
     }
 
