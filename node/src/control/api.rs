@@ -31,7 +31,9 @@
 //! | `GET /v1/events` | [`EventQuery`] as the query | server-sent events, each an [`EventBody`] |
 //! | `GET /metrics` | | counters as Prometheus reads them |
 //!
-//! An error is answered with its status code and a [`Failure`].
+//! An error is answered with its status code and a [`Failure`]. 429 means that the integers are over
+//! the budget; its field `over_budget` says how many would go out now, and when to try again. The
+//! stream waits by itself. A stream that is quiet sends an empty line (or a comment) each 15 s.
 
 mod events;
 
@@ -230,7 +232,7 @@ pub struct P2snAddress {
 /// The answer to `POST /v1/integers/stream`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Streamed {
-    /// How many integers went out.
+    /// How many integers went out: all of them. It takes as long as the budget needs.
     pub count: usize,
 }
 

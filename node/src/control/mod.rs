@@ -20,4 +20,4 @@ pub mod server;
 mod syft;
 #[cfg(test)]
 mod tests;
-mod words;
+pub mod words;

@@ -214,6 +214,9 @@ impl IntoResponse for Refused {
             FailureKind::NotFound => StatusCode::NOT_FOUND,
             FailureKind::Conflict => StatusCode::CONFLICT,
             FailureKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            FailureKind::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+            FailureKind::Refused => StatusCode::FORBIDDEN,
+            FailureKind::OverBudget => StatusCode::TOO_MANY_REQUESTS,
         };
         (status, Json(self.0)).into_response()
     }
@@ -418,6 +421,7 @@ async fn publish(
     State(node): State<NodeHandle>,
     Posted(NewIntegers { index, values, at }): Posted<NewIntegers>,
 ) -> Answer<report::Published> {
+    node.room().await;
     match node.ask(Command::Integers { index, values, at }).await? {
         Reply::Published(published) => Ok(Json(published)),
         other => Err(unexpected(other)),
@@ -474,15 +478,35 @@ async fn publish_batches(
     values: &mut Vec<Value>,
     count: &mut usize,
 ) -> Result<(), Failure> {
-    for values in values.chunks(VALUES_MAX) {
+    let mut rest = values.as_slice();
+    let mut fits = VALUES_MAX;
+    while !rest.is_empty() {
+        let (batch, behind) = rest.split_at(rest.len().min(fits));
         let command = Command::Integers {
             index: query.index,
-            values: values.to_vec(),
+            values: batch.to_vec(),
             at,
         };
         node.room().await;
-        node.ask(command).await?;
-        *count += values.len();
+        match node.ask(command).await {
+            Ok(_) => {
+                *count += batch.len();
+                rest = behind;
+                fits = VALUES_MAX;
+            }
+            Err(Failure {
+                over_budget: Some(budget),
+                ..
+            }) => {
+                // What fits goes out; the rest waits until the others take more.
+                fits = budget.fits;
+                if fits == 0 {
+                    tokio::time::sleep(Duration::from_millis(budget.retry_ms)).await;
+                    fits = VALUES_MAX;
+                }
+            }
+            Err(failure) => return Err(failure),
+        }
     }
     values.clear();
     Ok(())
@@ -543,12 +567,23 @@ async fn integer_stream(
         }
     });
     let hello = stream::iter([String::from("\n")]);
-    let body = Body::from_stream(hello.chain(lines).map(move |lines| {
+    let body = Body::from_stream(hello.chain(kept_alive(lines)).map(move |lines| {
         // Held as long as the stream lasts.
         let _: &OwnedSemaphorePermit = &place;
         Ok::<_, Infallible>(lines)
     }));
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
+}
+
+/// Adds an empty line where nothing came for a while, so that a reader can tell a quiet stream from a
+/// dead node.
+fn kept_alive(lines: impl Stream<Item = String>) -> impl Stream<Item = String> {
+    stream::unfold(Box::pin(lines), |mut lines| async move {
+        match tokio::time::timeout(KEEP_ALIVE, lines.next()).await {
+            Ok(line) => line.map(|line| (line, lines)),
+            Err(_) => Some((String::from("\n"), lines)),
+        }
+    })
 }
 
 /// Writes one JSON object a line.

@@ -1,6 +1,7 @@
 //! Server and client over real sockets, with a task in the place of a node's loop.
 
 mod events;
+mod silence;
 mod sockets;
 mod streams;
 
@@ -195,11 +196,15 @@ async fn each_kind_of_failure_has_its_status_and_comes_back_whole() {
         (FailureKind::NotFound, "404"),
         (FailureKind::Conflict, "409"),
         (FailureKind::Unavailable, "503"),
+        (FailureKind::TimedOut, "504"),
+        (FailureKind::Refused, "403"),
+        (FailureKind::OverBudget, "429"),
     ] {
         let meant = Failure {
             kind,
             message: "it is so".to_owned(),
             hint: Some("try that".to_owned()),
+            over_budget: None,
         };
         let answer = meant.clone();
         let fixture = Fixture::serving(move |_| Err(answer.clone()));

@@ -7,7 +7,7 @@ const WORD_BYTES_MAX: usize = 32;
 
 /// The beginning of a word whose end has not come.
 #[derive(Debug, Default)]
-pub(super) struct Words {
+pub struct Words {
     begun: Vec<u8>,
 }
 
@@ -16,7 +16,7 @@ impl Words {
     ///
     /// # Errors
     /// Fails at the first word that is no integer; those before it are added.
-    pub(super) fn push(&mut self, piece: &[u8], values: &mut Vec<Value>) -> Result<(), Failure> {
+    pub fn push(&mut self, piece: &[u8], values: &mut Vec<Value>) -> Result<(), Failure> {
         let mut words = piece.split(u8::is_ascii_whitespace);
         // Of n words, n - 1 end in this piece.
         let mut word = words.next().unwrap_or_default();
@@ -35,7 +35,7 @@ impl Words {
     ///
     /// # Errors
     /// See [`Self::push`].
-    pub(super) fn finish(mut self, values: &mut Vec<Value>) -> Result<(), Failure> {
+    pub fn finish(mut self, values: &mut Vec<Value>) -> Result<(), Failure> {
         self.end(&[], values)
     }
 

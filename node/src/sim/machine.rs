@@ -28,11 +28,15 @@ use crate::{
 /// Most messages in an outbox: few, so that a run comes to the limit.
 pub(super) const OUTBOX_MAX: usize = 12;
 
-/// Integers that a sender may send in a second, steadily.
-pub(super) const BUDGET_PER_SECOND: u32 = 5;
-
-/// Integers that a sender may send at once.
-pub(super) const BUDGET_BURST: u32 = 100;
+/// Returns how many integers a machine takes of one sender in a second, and at once. Some take more
+/// than others, and so they send more than those take.
+pub(super) const fn budget_of(at: usize) -> (u32, u32) {
+    if at.is_multiple_of(2) {
+        (5, 100)
+    } else {
+        (20, 200)
+    }
+}
 
 /// What a write takes at least to count as slow.
 const SLOW: Duration = Duration::from_millis(500);
@@ -60,6 +64,8 @@ pub(super) struct Machine {
     own_values: Vec<i32>,
     /// How many of those of its clients it kept to itself, because others would refuse them.
     pub(super) kept: u64,
+    /// Whether it said that the integers asked for last are over the budget.
+    pub(super) over_budget: bool,
     /// What came of the gossip message that it judges.
     pub(super) hearing: Option<Heard>,
     /// Gossip messages that gossipsub would recognise.
@@ -77,6 +83,8 @@ pub(super) enum Asked {
         text: String,
     },
     Last,
+    /// Integers, which may be over the budget.
+    Integers,
     /// Whether it is idle, as it should be when everything has come right.
     Idle,
     Nothing,
@@ -99,6 +107,7 @@ impl Machine {
             unpublished: Vec::new(),
             own_values: Vec::new(),
             kept: 0,
+            over_budget: false,
             hearing: None,
             gossip_seen: BTreeSet::new(),
             last: Vec::new(),
@@ -152,6 +161,7 @@ impl World {
         machine.started = self.now;
         let mut seed = [machine.seed; 32];
         seed[..8].copy_from_slice(&chance.to_le_bytes());
+        let (budget_per_second, budget_burst) = budget_of(at);
         let has_mesh = machine.disk.loaded.certificate.is_some();
         let setup = Setup {
             peer: machine.peer,
@@ -161,8 +171,8 @@ impl World {
             seed,
             settings: Settings {
                 outbox_count_max: OUTBOX_MAX,
-                budget_per_second: BUDGET_PER_SECOND,
-                budget_burst: BUDGET_BURST,
+                budget_per_second,
+                budget_burst,
                 ..Settings::default()
             },
         };
@@ -368,7 +378,10 @@ impl World {
                 let left = (status.outbox_count, status.outbox_bytes);
                 assert_eq!((left, status.connected), ((0, 0), self.machines.len() - 1));
             }
-            (Asked::Nothing, Ok(_)) => {}
+            (Asked::Integers, Err(failure)) if failure.over_budget.is_some() => {
+                self.machines[at].over_budget = true;
+            }
+            (Asked::Nothing | Asked::Integers, Ok(_)) => {}
             (_, result) => panic!("an answer to something else: {result:?}"),
         }
     }

@@ -285,7 +285,11 @@ impl World {
                 at: None,
             }
         };
-        self.ask(from, command, Asked::Nothing);
+        self.ask(from, command, Asked::Integers);
+        if std::mem::take(&mut self.machines[from].over_budget) {
+            self.count("integers_not_sent_over_budget", values.len());
+            return;
+        }
         match std::mem::take(&mut self.machines[from].kept) {
             0 => {
                 let said = self.model.last_said(from);

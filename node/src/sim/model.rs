@@ -8,11 +8,7 @@ use std::{
 
 use libp2p_identity::PeerId;
 
-use super::{
-    disk::Disk,
-    gossip::Gossip,
-    machine::{BUDGET_BURST, BUDGET_PER_SECOND},
-};
+use super::{disk::Disk, gossip::Gossip, machine::budget_of};
 use crate::{
     proto::iid::{native::Message, receiver::WINDOW_SEQUENCES},
     state::io::{Connection, OutboundId, Verdict},
@@ -170,7 +166,10 @@ impl Model {
         said.due.remove(&at);
         let memory = self.memory.entry((at, said.by)).or_default();
         let count = said.values.len();
-        assert!(memory.spend(count, mono), "{count} more than the budget");
+        assert!(
+            memory.spend(at, count, mono),
+            "{count} more than the budget"
+        );
         memory.sequences.extend(&said.sequences);
         if let Some(connection) = straight {
             let before = memory.newest_straight.replace((connection, tale));
@@ -191,7 +190,7 @@ impl Model {
         let highest = memory.sequences.last().copied().unwrap_or_default();
         let is_right = match why {
             "duplicate" => said.sequences.iter().any(|s| memory.sequences.contains(s)),
-            "over_budget" => !memory.spend(said.values.len(), mono),
+            "over_budget" => !memory.spend(at, said.values.len(), mono),
             // It was said by another clock than the one that was compared since.
             "future" | "expired" => {
                 said.at <= last_jump || memory.compared.is_none_or(|at| at <= last_jump)
@@ -276,10 +275,11 @@ impl Model {
 
 impl Memory {
     /// Takes integers out of the budget, if there are as many left.
-    fn spend(&mut self, count: usize, mono: Duration) -> bool {
-        let burst = f64::from(BUDGET_BURST);
-        let (left, at) = self.budget.unwrap_or((burst, mono));
-        let more = (mono - at).as_secs_f64() * f64::from(BUDGET_PER_SECOND);
+    fn spend(&mut self, at: usize, count: usize, mono: Duration) -> bool {
+        let (per_second, burst) = budget_of(at);
+        let burst = f64::from(burst);
+        let (left, filled) = self.budget.unwrap_or((burst, mono));
+        let more = (mono - filled).as_secs_f64() * f64::from(per_second);
         let left = (left + more).min(burst);
         #[expect(clippy::cast_precision_loss, reason = "a few dozen")]
         let cost = count as f64;

@@ -6,7 +6,7 @@ use super::*;
 const SEEDS: u64 = 300;
 
 /// What has to happen in all runs together, each so often, or the simulation tests nothing.
-const AT_LEAST: [(&str, usize); 36] = [
+const AT_LEAST: [(&str, usize); 37] = [
     ("live_cables_cut", 300),
     ("power_cuts", 300),
     ("records_lost_in_a_power_cut", 20),
@@ -28,6 +28,7 @@ const AT_LEAST: [(&str, usize); 36] = [
     ("integers_refused_as_duplicate", 300),
     ("integers_refused_over_budget", 100),
     ("integers_kept_over_budget", 100),
+    ("integers_not_sent_over_budget", 100),
     ("integers_refused_by_the_clock", 20),
     ("integers_refused_too_old", 5),
     ("last_values_handed_over", 300),

@@ -4,10 +4,13 @@
 //! sent again. A message that is refused costs its author in gossipsub's scores only if it says
 //! what its author may not say; one that is merely late, repeated or too much is passed over.
 
-use std::{collections::BTreeMap, time::Duration};
+mod budget;
+
+use std::collections::BTreeMap;
 
 use libp2p_identity::PeerId;
 
+use self::budget::Budgets;
 use super::{
     State,
     io::{At, ClientId, Event, Failure, GossipId, NetOutput, Now, Reply, RequestId, Verdict},
@@ -29,23 +32,12 @@ pub const VALUES_MAX: usize = 60 * FRAME_IIDS_MAX;
 /// Latest time for which an integer may be meant: the longest time to live, less the usual one.
 const AT_AHEAD_MAX_MS: u64 = TTL_MS_MAX as u64 - 10_000;
 
-/// How much of this node's budget its gateways' clients may use. The rest stays for the node, so
-/// that a crowd of clients never silences it.
-const BRIDGED_SHARE: f64 = 0.8;
-
 /// Why integers are not handed out.
 enum NotTaken {
     /// They came before.
     Again,
     /// They are not good, for this reason.
     Refused(Verdict, &'static str),
-}
-
-/// What one sender may still send.
-#[derive(Debug)]
-struct Budget {
-    tokens: f64,
-    filled: Duration,
 }
 
 /// The last integer of an index.
@@ -91,7 +83,7 @@ pub(super) struct Integers {
     receiver: Receiver,
     next_sequence: u64,
     last: BTreeMap<Index, Last>,
-    budgets: BTreeMap<PeerId, Budget>,
+    budgets: Budgets,
     received: u64,
     sent: u64,
 }
@@ -103,7 +95,7 @@ impl Integers {
             // A restart never goes back, and no node sends a frame each microsecond.
             next_sequence: now.unix_us,
             last: BTreeMap::new(),
-            budgets: BTreeMap::new(),
+            budgets: Budgets::default(),
             received: 0,
             sent: 0,
         }
@@ -188,7 +180,7 @@ impl State {
     }
 
     fn check_publish(
-        &self,
+        &mut self,
         index: Index,
         values: &[Value],
         at: Option<At>,
@@ -212,6 +204,8 @@ impl State {
                 "an integer may be meant for 590 s from now at most",
             ));
         }
+        let budgets = &mut self.integers.budgets;
+        budgets.spend_own(values.len(), &self.settings, now.mono)?;
         Ok(Date(date))
     }
 
@@ -240,7 +234,8 @@ impl State {
                 let published = iids.len();
                 // What the other nodes would refuse is not sent; the clients here hear it all the
                 // same. The rest of the budget is this node's own.
-                if self.spend(self.own.peer, published, BRIDGED_SHARE, now) {
+                let budgets = &mut self.integers.budgets;
+                if budgets.spend_bridged(published, &self.settings, now.mono) {
                     self.send_iids(&iids, Entry::Bridged, false, now);
                 } else {
                     let dropped = u64::try_from(published).unwrap_or(u64::MAX);
@@ -390,7 +385,8 @@ impl State {
             .iter()
             .map(|frame| frame.iids().len())
             .sum::<usize>();
-        if !self.spend(source, count, 1.0, now) {
+        let budgets = &mut self.integers.budgets;
+        if !budgets.spend(source, count, &self.settings, now.mono) {
             return Err(NotTaken::Refused(Verdict::Ignore, "over_budget"));
         }
         self.integers
@@ -414,30 +410,6 @@ impl State {
             self.deliver(heard, now);
         }
         Ok(())
-    }
-
-    /// Takes integers out of a share of a sender's budget, if there are as many left.
-    fn spend(&mut self, source: PeerId, count: usize, share: f64, now: Now) -> bool {
-        if self.settings.budget_per_second == 0 {
-            return true;
-        }
-        let rate = f64::from(self.settings.budget_per_second) * share;
-        let burst = (f64::from(self.settings.budget_burst) * share).max(rate);
-        let full = Budget {
-            tokens: burst,
-            filled: now.mono,
-        };
-        let budget = self.integers.budgets.entry(source).or_insert(full);
-        let elapsed = now.mono.saturating_sub(budget.filled).as_secs_f64();
-        budget.tokens = (budget.tokens + elapsed * rate).min(burst);
-        budget.filled = now.mono;
-        #[expect(clippy::cast_precision_loss, reason = "at most a few thousand")]
-        let cost = count as f64;
-        if budget.tokens < cost {
-            return false;
-        }
-        budget.tokens -= cost;
-        true
     }
 
     fn deliver(&mut self, heard: Heard, now: Now) {

@@ -22,7 +22,7 @@ mod party;
 use std::time::Duration;
 
 pub use self::{
-    command::{At, Command, Failure, FailureKind, Recipients, Reply},
+    command::{At, Command, Failure, FailureKind, OverBudget, Recipients, Reply},
     disk::{ForClient, Incoming, Invite, Loaded, Outcome, Outgoing, OutgoingKind, Record},
     encoding::Encoding,
     event::Event,

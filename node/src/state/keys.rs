@@ -318,7 +318,7 @@ impl State {
             self.effects.reply(request, Reply::Accepted(vec![accepted]));
         } else {
             let name = self.name_of(&peer);
-            let failure = Failure::unavailable(format!("`{name}` did not take the message"));
+            let failure = Failure::refused(format!("`{name}` did not take the message"));
             self.effects.fail(request, failure);
         }
     }

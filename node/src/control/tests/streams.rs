@@ -3,7 +3,10 @@
 use futures::{Stream, StreamExt, stream};
 
 use super::*;
-use crate::{control::api::StreamQuery, state::VALUES_MAX};
+use crate::{
+    control::api::StreamQuery,
+    state::{VALUES_MAX, io::OverBudget},
+};
 
 /// Answers integers, and tells how many came with each command.
 fn counting() -> (Fixture, mpsc::UnboundedReceiver<Vec<Value>>) {
@@ -98,4 +101,38 @@ async fn a_stream_ends_at_what_is_no_integer_although_more_is_coming() {
         "{}",
         failure.message
     );
+}
+
+#[tokio::test]
+async fn what_is_over_the_budget_waits_and_is_not_lost() {
+    let (seen, mut batches) = mpsc::unbounded_channel();
+    let mut asked = 0;
+    let fixture = Fixture::serving(move |command| {
+        let Command::Integers { values, .. } = command else {
+            panic!("not integers")
+        };
+        asked += 1;
+        let fits = match asked {
+            1 => 2,
+            3 => 0,
+            _ => values.len(),
+        };
+        if values.len() > fits {
+            let budget = OverBudget { fits, retry_ms: 1 };
+            return Err(Failure::over_budget("too many", budget));
+        }
+        let reply = published(&values);
+        seen.send(values).expect("listens");
+        Ok(reply)
+    });
+
+    let text = pieces(&["1 2 3 4 5"]);
+    let query = StreamQuery::default();
+    let streamed = fixture.client.publish_stream(&query, text).await;
+
+    assert_eq!(streamed.expect("goes well").count, 5);
+    let batch = |values: &[i32]| values.iter().copied().map(Value).collect::<Vec<_>>();
+    assert_eq!(batches.try_recv(), Ok(batch(&[1, 2])));
+    assert_eq!(batches.try_recv(), Ok(batch(&[3, 4])));
+    assert_eq!(batches.try_recv(), Ok(batch(&[5])));
 }

@@ -188,11 +188,11 @@ fn failure(
         }
         Unsent::Late(time) => {
             let text = format!("{address} gave no reply within {} s", time.as_secs());
-            Failure::unavailable(text).with_hint("`--timeout` gives it longer")
+            Failure::timed_out(text).with_hint("`--timeout` gives it longer")
         }
         Unsent::Session(Ended::Session(Reason::KeyRefused)) if is_changed => {
             let shown = key.map(|(fingerprint, _)| fingerprint).unwrap_or_default();
-            Failure::conflict(format!(
+            Failure::refused(format!(
                 "the RSA key of {address} is not the pinned one; it showed {shown}"
             ))
             .with_hint(format!(
@@ -201,7 +201,7 @@ fn failure(
         }
         Unsent::Session(Ended::Session(Reason::BadKey(error))) => {
             let text = format!("the RSA key of {address} is refused: {error}");
-            let failure = Failure::conflict(text);
+            let failure = Failure::refused(text);
             match error {
                 KeyError::Small { .. } => failure.with_hint(
                     "`min_key_bits` in `pimesh.toml`, [gateway.p2sn], says how small it may be",

@@ -164,6 +164,18 @@ pub struct Failure {
     /// What to try.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+    /// When to try again, of [`FailureKind::OverBudget`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub over_budget: Option<OverBudget>,
+}
+
+/// What the budget still allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OverBudget {
+    /// How many integers would go out at this moment.
+    pub fits: usize,
+    /// How long until more do, in milliseconds.
+    pub retry_ms: u64,
 }
 
 /// What the asker can do about a failure.
@@ -178,6 +190,12 @@ pub enum FailureKind {
     Conflict,
     /// It may work later.
     Unavailable,
+    /// It was not done in time; it may work later.
+    TimedOut,
+    /// Another machine refused it.
+    Refused,
+    /// It is more than the budget allows now; [`Failure::over_budget`] says when to try again.
+    OverBudget,
 }
 
 impl Failure {
@@ -205,6 +223,27 @@ impl Failure {
         Self::new(FailureKind::Unavailable, message)
     }
 
+    /// Makes a failure about something that took too long.
+    #[must_use]
+    pub fn timed_out(message: impl Into<String>) -> Self {
+        Self::new(FailureKind::TimedOut, message)
+    }
+
+    /// Makes a failure about a refusal by another machine.
+    #[must_use]
+    pub fn refused(message: impl Into<String>) -> Self {
+        Self::new(FailureKind::Refused, message)
+    }
+
+    /// Makes a failure of integers that the others would not take now.
+    #[must_use]
+    pub fn over_budget(message: impl Into<String>, budget: OverBudget) -> Self {
+        Self {
+            over_budget: Some(budget),
+            ..Self::new(FailureKind::OverBudget, message)
+        }
+    }
+
     /// Makes the failure of a command whose records are not on disk.
     pub(in crate::state) fn not_stored(reason: &str) -> Self {
         Self::unavailable(format!("could not write to disk: {reason}"))
@@ -223,6 +262,7 @@ impl Failure {
             kind,
             message: message.into(),
             hint: None,
+            over_budget: None,
         }
     }
 }

@@ -142,7 +142,7 @@ impl State {
                 .last_error
                 .take()
                 .unwrap_or_else(|| "no answer".to_owned());
-            let failure = Failure::unavailable(format!("could not reach the inviter: {why}"))
+            let failure = Failure::timed_out(format!("could not reach the inviter: {why}"))
                 .with_hint(
                     "is `pimesh run` running there, and are both machines in one network? \
                      `pimesh doctor` on both checks",
@@ -314,17 +314,17 @@ impl State {
 fn explain(refusal: Refusal) -> Failure {
     let another = "make another with `pimesh invite` on a member";
     match refusal {
-        Refusal::TicketExpired => Failure::conflict("the ticket's time is over").with_hint(another),
+        Refusal::TicketExpired => Failure::refused("the ticket's time is over").with_hint(another),
         Refusal::TicketUnknown => {
-            Failure::conflict("the inviter does not know the ticket, or it was used already")
+            Failure::refused("the inviter does not know the ticket, or it was used already")
                 .with_hint(another)
         }
         Refusal::TryAgain => Failure::unavailable("the inviter cannot take a member right now"),
         Refusal::MeshFull => {
-            Failure::conflict(format!("the mesh has its {MEMBERS_MAX} members already"))
+            Failure::refused(format!("the mesh has its {MEMBERS_MAX} members already"))
         }
         Refusal::NotAMember | Refusal::OtherConnection => {
-            Failure::conflict("the inviter refused the ticket").with_hint(another)
+            Failure::refused("the inviter refused the ticket").with_hint(another)
         }
     }
 }

@@ -152,3 +152,56 @@ fn integers_that_were_too_many_at_once_are_counted_against_their_sender() {
     };
     assert!(outputs.iter().any(is_counted), "{outputs:?}");
 }
+
+fn say(state: &mut State, count: i32, now: Now) -> Result<usize, Failure> {
+    let command = Command::Integers {
+        index: None,
+        values: (0..count).map(Value).collect(),
+        at: None,
+    };
+    state.handle(Input::Control(RequestId(1), command), now);
+    let outputs = outputs(state);
+    let sent = outputs
+        .iter()
+        .filter(|output| matches!(output, Output::Net(NetOutput::Publish { .. })));
+    let sent = sent.count();
+    let reply = outputs.into_iter().find_map(|output| match output {
+        Output::Reply(_, result) => Some(result),
+        _ => None,
+    });
+    match reply.expect("an answer") {
+        Ok(Reply::Published(published)) => {
+            assert!(sent > 0, "said to be sent");
+            Ok(published.count)
+        }
+        Ok(other) => panic!("not published: {other:?}"),
+        Err(failure) => {
+            assert_eq!(sent, 0, "not said to be sent");
+            Err(failure)
+        }
+    }
+}
+
+#[test]
+fn a_node_sends_no_more_than_the_others_take_and_says_when_it_can() {
+    let mut state = state(Settings {
+        budget_per_second: 1_000,
+        budget_burst: 2_000,
+        ..Settings::default()
+    });
+    let later = |ms| later(Duration::from_millis(ms));
+
+    // 95 of 100, so that what arrives closer together is still taken.
+    assert_eq!(say(&mut state, 1_900, NOW), Ok(1_900));
+    let over = say(&mut state, 500, NOW).expect_err("over budget");
+
+    // A tenth of a second's worth at a time.
+    let budget = over.over_budget.expect("when to try again");
+    assert_eq!((budget.fits, budget.retry_ms), (0, 100));
+    let over = say(&mut state, 500, later(100)).expect_err("not all");
+    assert_eq!(over.over_budget.map(|budget| budget.fits), Some(95));
+    assert_eq!(say(&mut state, 95, later(100)), Ok(95));
+    let over = say(&mut state, 10, later(101)).expect_err("over budget");
+    assert_eq!(over.over_budget.map(|budget| budget.retry_ms), Some(10));
+    assert_eq!(say(&mut state, 10, later(111)), Ok(10));
+}
