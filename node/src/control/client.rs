@@ -1,6 +1,9 @@
 //! What the command line uses to speak with a running node.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use futures::Stream;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
@@ -25,11 +28,31 @@ use crate::{
         mesh::vouched::Vouched,
         syft::door::{Registration, UserBody},
     },
-    state::{io::Failure, post::User, report},
+    state::{
+        io::{Failure, FailureKind, Via},
+        post::User,
+        report,
+    },
 };
 
 /// Longest line of a stream, in bytes: an event with a message of 1 MiB, escaped.
 const LINE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Longest answer that is no stream, in bytes: several times a page of the history. More would fill
+/// the memory of a small machine.
+const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// How long the node may be silent before it counts as not answering. It says something each 15 s on
+/// a stream (`KEEP_ALIVE` in `server`), and answers a command in far less than this.
+pub const SILENCE_MAX: Duration = Duration::from_secs(30);
+
+/// How much longer than [`SILENCE_MAX`] the node may take for what itself waits for another
+/// machine: each of these ends by its own limit before.
+const OTHERS_TIME: Duration = Duration::from_secs(60);
+
+/// How long reading `pimesh.toml` again may take: gateways close and open, and one may have to make
+/// an RSA key first.
+const RELOAD_TIME: Duration = Duration::from_secs(180);
 
 /// The body of a request.
 type Body = UnsyncBoxBody<Bytes, std::io::Error>;
@@ -58,9 +81,22 @@ pub enum ClientError {
     /// The answer is not what this program expects.
     #[error("the node's answer is not understood; `pimesh doctor` compares versions")]
     NotUnderstood(#[source] serde_json::Error),
-    /// A line of a stream has no end.
-    #[error("the node's answer has a line of more than {LINE_BYTES_MAX} bytes")]
-    LineTooLong,
+    /// The answer, or a line of it, has no end.
+    #[error("the node's answer is too long: more than {} MiB", .0 >> 20)]
+    TooLong(usize),
+    /// Nothing comes, although there is a connection.
+    #[error("the node at `{path}` did not answer: nothing came for {} s", waited.as_secs())]
+    Silent {
+        /// Where it is.
+        path: PathBuf,
+        /// How long nothing came.
+        waited: Duration,
+        /// Whether it may do what was asked all the same.
+        may_act: bool,
+    },
+    /// The node takes no connection.
+    #[error("the node at `{0}` takes no connections: too many wait already")]
+    Busy(PathBuf),
     /// The node says no.
     #[error("{}", .0.message)]
     Failure(Failure),
@@ -76,7 +112,32 @@ impl ClientError {
             }
             Self::Failure(failure) => failure.hint.clone(),
             Self::Io { .. } => Some("does this user own the node's home folder?".to_owned()),
-            Self::Broken(_) | Self::NotUnderstood(_) | Self::LineTooLong => None,
+            Self::Silent { may_act: true, .. } => Some(
+                "the node may be stopped or very busy, and may still do what was asked; look at \
+                 its log, and at `pimesh outbox` or `pimesh status` before trying again"
+                    .to_owned(),
+            ),
+            Self::Silent { may_act: false, .. } | Self::Busy(_) => Some(
+                "the node may be stopped or very busy: look at its log, or restart it".to_owned(),
+            ),
+            Self::TooLong(_) => Some("ask for less, for example with `--limit`".to_owned()),
+            Self::Broken(_) | Self::NotUnderstood(_) => None,
+        }
+    }
+
+    /// Says whether the node is gone or does not answer, so that it may be back later; otherwise it
+    /// gave an answer.
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        match self {
+            Self::NoSocket(_)
+            | Self::Dead(_)
+            | Self::Io { .. }
+            | Self::Broken(_)
+            | Self::Silent { .. }
+            | Self::Busy(_) => true,
+            Self::Failure(failure) => failure.kind == FailureKind::Unavailable,
+            Self::NotUnderstood(_) | Self::TooLong(_) => false,
         }
     }
 }
@@ -85,6 +146,8 @@ impl ClientError {
 #[derive(Clone, Debug)]
 pub struct Client {
     socket: PathBuf,
+    /// How long the node may be silent.
+    silence: Duration,
 }
 
 impl Client {
@@ -93,6 +156,16 @@ impl Client {
     pub fn new(socket: impl Into<PathBuf>) -> Self {
         Self {
             socket: socket.into(),
+            silence: SILENCE_MAX,
+        }
+    }
+
+    /// Lets the node be silent for this long instead of [`SILENCE_MAX`].
+    #[must_use]
+    pub fn patient(&self, silence: Duration) -> Self {
+        Self {
+            silence,
+            ..self.clone()
         }
     }
 
@@ -171,7 +244,9 @@ impl Client {
     /// # Errors
     /// See [`Self::status`].
     pub async fn join(&self, ticket: String) -> Result<report::Joined, ClientError> {
-        self.call(Method::POST, "/v1/join", Some(Join { ticket }))
+        let patient = self.patient(self.silence + OTHERS_TIME);
+        patient
+            .call(Method::POST, "/v1/join", Some(Join { ticket }))
             .await
     }
 
@@ -180,7 +255,13 @@ impl Client {
     /// # Errors
     /// See [`Self::status`].
     pub async fn send(&self, message: &NewMessage) -> Result<Vec<report::Accepted>, ClientError> {
-        self.call(Method::POST, "/v1/messages", Some(message)).await
+        let patient = match message.via {
+            Via::Direct | Via::Syft => self.clone(),
+            Via::P2sn => self.patient(self.silence + OTHERS_TIME),
+        };
+        patient
+            .call(Method::POST, "/v1/messages", Some(message))
+            .await
     }
 
     /// Returns messages that are on disk.
@@ -209,7 +290,7 @@ impl Client {
     }
 
     /// Broadcasts integers that come piece by piece, as text with white space between them; returns
-    /// when the last one is out.
+    /// when the last one is out. That takes as long as the text does, and as the node's budget needs.
     ///
     /// # Errors
     /// See [`Self::status`]. What came before the error is out.
@@ -222,7 +303,7 @@ impl Client {
         let frames = futures::StreamExt::map(text, |piece| piece.map(Frame::data));
         let body = BodyExt::boxed_unsync(StreamBody::new(frames));
         let answer = self.request(Method::POST, &path, body).await?;
-        decode(&collect(answer).await?)
+        decode(&self.collect(answer).await?)
     }
 
     /// Returns the last integer of each index.
@@ -238,7 +319,8 @@ impl Client {
     /// # Errors
     /// See [`Self::status`].
     pub async fn reload(&self) -> Result<(), ClientError> {
-        self.call(Method::POST, "/v1/reload", None::<()>).await
+        let patient = self.patient(self.silence.max(RELOAD_TIME));
+        patient.call(Method::POST, "/v1/reload", None::<()>).await
     }
 
     /// Returns the Syft servers that the node is a client of.
@@ -303,7 +385,10 @@ impl Client {
     /// # Errors
     /// See [`Self::status`].
     pub async fn p2sn_send(&self, message: &NewP2snMessage) -> Result<P2snReplied, ClientError> {
-        self.call(Method::POST, "/v1/p2sn/send", Some(message))
+        let own = message.timeout_s.map(Duration::from_secs);
+        let patient = self.patient(self.silence.saturating_add(own.unwrap_or(OTHERS_TIME)));
+        patient
+            .call(Method::POST, "/v1/p2sn/send", Some(message))
             .await
     }
 
@@ -425,9 +510,13 @@ impl Client {
         method: Method,
         path: &str,
         body: Option<Vec<u8>>,
-    ) -> Result<Bytes, ClientError> {
+    ) -> Result<Vec<u8>, ClientError> {
+        let may_act = method != Method::GET;
         let body = whole(body.unwrap_or_default());
-        collect(self.request(method, path, body).await?).await
+        let answer = self
+            .in_time(may_act, self.request(method, path, body))
+            .await??;
+        self.collect(answer).await
     }
 
     /// Reads the lines of an answer without end. The first line says that it has begun.
@@ -435,28 +524,63 @@ impl Client {
         &self,
         path: &str,
     ) -> Result<impl Stream<Item = Result<String, ClientError>> + use<>, ClientError> {
-        let body = self.request(Method::GET, path, whole(Vec::new())).await?;
-        let start = (body, Lines::default());
+        let answer = self.request(Method::GET, path, whole(Vec::new()));
+        let body = self.in_time(false, answer).await??;
+        let start = (self.clone(), body, Lines::default());
         let mut lines = Box::pin(futures::stream::try_unfold(
             start,
-            |(mut body, mut lines)| async move {
+            |(client, mut body, mut lines)| async move {
                 loop {
                     if let Some(line) = lines.next() {
-                        return Ok(Some((line, (body, lines))));
+                        return Ok(Some((line, (client, body, lines))));
                     }
-                    let Some(frame) = body.frame().await else {
+                    let Some(data) = client.piece(&mut body).await? else {
                         return Ok(None);
                     };
-                    let frame = frame.map_err(ClientError::Broken)?;
-                    if let Ok(data) = frame.into_data() {
-                        lines.push(&data)?;
-                    }
+                    lines.push(&data)?;
                 }
             },
         ));
         // Wait for the first line: from then on the node has this reader on its list.
         futures::StreamExt::next(&mut lines).await.transpose()?;
         Ok(lines)
+    }
+
+    /// Waits for the node no longer than it may be silent.
+    async fn in_time<T>(
+        &self,
+        may_act: bool,
+        answer: impl Future<Output = T>,
+    ) -> Result<T, ClientError> {
+        let answer = tokio::time::timeout(self.silence, answer).await;
+        answer.map_err(|_| ClientError::Silent {
+            path: self.socket.clone(),
+            waited: self.silence,
+            may_act,
+        })
+    }
+
+    /// Reads the next piece of an answer.
+    async fn piece(&self, body: &mut Incoming) -> Result<Option<Bytes>, ClientError> {
+        loop {
+            let Some(frame) = self.in_time(false, body.frame()).await? else {
+                return Ok(None);
+            };
+            if let Ok(data) = frame.map_err(ClientError::Broken)?.into_data() {
+                return Ok(Some(data));
+            }
+        }
+    }
+
+    async fn collect(&self, mut body: Incoming) -> Result<Vec<u8>, ClientError> {
+        let mut bytes = Vec::new();
+        while let Some(piece) = self.piece(&mut body).await? {
+            if bytes.len() + piece.len() > ANSWER_BYTES_MAX {
+                return Err(ClientError::TooLong(ANSWER_BYTES_MAX));
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        Ok(bytes)
     }
 
     async fn request(
@@ -470,6 +594,8 @@ impl Client {
             match source.kind() {
                 std::io::ErrorKind::NotFound => ClientError::NoSocket(path),
                 std::io::ErrorKind::ConnectionRefused => ClientError::Dead(path),
+                // The queue of a unix socket is full: nobody takes connections out of it.
+                std::io::ErrorKind::WouldBlock => ClientError::Busy(path),
                 _ => ClientError::Io { path, source },
             }
         })?;
@@ -494,7 +620,7 @@ impl Client {
         if response.status() == StatusCode::OK {
             return Ok(response.into_body());
         }
-        let bytes = collect(response.into_body()).await?;
+        let bytes = self.collect(response.into_body()).await?;
         let failure = serde_json::from_slice(&bytes).unwrap_or_else(|_| {
             Failure::unavailable(String::from_utf8_lossy(&bytes).trim().to_owned())
         });
@@ -517,7 +643,7 @@ impl Lines {
         self.taken = 0;
         // What is left is the beginning of one line.
         if self.bytes.len() > LINE_BYTES_MAX {
-            return Err(ClientError::LineTooLong);
+            return Err(ClientError::TooLong(LINE_BYTES_MAX));
         }
         self.bytes.extend_from_slice(piece);
         Ok(())
@@ -542,11 +668,6 @@ fn whole(bytes: Vec<u8>) -> Body {
     Full::new(Bytes::from(bytes))
         .map_err(|never| match never {})
         .boxed_unsync()
-}
-
-async fn collect(body: Incoming) -> Result<Bytes, ClientError> {
-    let body = body.collect().await.map_err(ClientError::Broken)?;
-    Ok(body.to_bytes())
 }
 
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ClientError> {
@@ -605,7 +726,7 @@ mod tests {
 
         assert!(lines.push(&piece).is_ok());
         assert!(lines.push(&piece).is_ok() && lines.next().is_none());
-        assert!(matches!(lines.push(&piece), Err(ClientError::LineTooLong)));
+        assert!(matches!(lines.push(&piece), Err(ClientError::TooLong(_))));
     }
 
     #[test]
