@@ -97,7 +97,7 @@ pub enum NetError {
         address: Address,
         /// Why.
         #[source]
-        source: TransportError<io::Error>,
+        source: io::Error,
     },
     /// The LAN discovery cannot be set up.
     #[error("could not set up mDNS; `network.mdns = false` does without it")]
@@ -108,6 +108,53 @@ pub enum NetError {
     /// A transport cannot be set up.
     #[error("could not set up a transport: {0}")]
     Transport(String),
+}
+
+impl NetError {
+    /// Returns what to try.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        let Self::Listen { source, .. } = self else {
+            return None;
+        };
+        let hint = match source.kind() {
+            io::ErrorKind::AddrInUse => {
+                "another program listens there, perhaps another node: end it, or choose another \
+                 port with `--listen` or `network.listen`, for example \
+                 `--listen /ip4/0.0.0.0/udp/4631/quic-v1 --listen /ip4/0.0.0.0/tcp/4631`"
+            }
+            io::ErrorKind::AddrNotAvailable => {
+                "this machine does not have that address: `--listen` or `network.listen` names \
+                 another, and `/ip4/0.0.0.0/…` stands for all"
+            }
+            io::ErrorKind::PermissionDenied => {
+                "ports below 1024 need a privilege: `--listen` or `network.listen` names another"
+            }
+            _ => "`--listen` or `network.listen` names other addresses",
+        };
+        Some(hint.to_owned())
+    }
+}
+
+/// Returns the system's own error out of those that libp2p wraps around it, each of which prints it
+/// again.
+fn innermost(error: TransportError<io::Error>) -> io::Error {
+    let TransportError::Other(error) = error else {
+        return io::Error::new(io::ErrorKind::Unsupported, error.to_string());
+    };
+    let mut cause: &(dyn std::error::Error + 'static) = &error;
+    loop {
+        let code = cause
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::raw_os_error);
+        if let Some(code) = code {
+            return io::Error::from_raw_os_error(code);
+        }
+        match cause.source() {
+            Some(inner) => cause = inner,
+            None => return error,
+        }
+    }
 }
 
 /// The swarm, and what connects it with the state.

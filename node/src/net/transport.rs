@@ -56,10 +56,10 @@ pub(super) fn listening_swarm(
             Ok(_) => {}
             // A machine may have IPv6 switched off; the others still serve.
             Err(error) if is_v6 => tracing::warn!(%address, %error, "cannot listen"),
-            Err(source) => {
+            Err(error) => {
                 return Err(NetError::Listen {
                     address: address.clone(),
-                    source,
+                    source: super::innermost(error),
                 });
             }
         }

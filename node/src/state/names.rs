@@ -49,6 +49,13 @@ impl State {
         {
             return Ok(peer);
         }
+        let own = self.membership.own_terms();
+        if text == own.name.as_str() || text == own.peer.to_string() {
+            return Err(
+                Failure::bad_request(format!("`{text}` is this node itself"))
+                    .with_hint("`pimesh peers` lists the other members"),
+            );
+        }
         let failure = Failure::not_found(format!("no member is named `{text}`"));
         let names = self
             .membership

@@ -118,8 +118,12 @@ impl State {
                 .with_hint("`pimesh join TICKET` enters a mesh again"));
         }
         if text.len() > TEXT_BYTES_MAX {
-            let text = format!("a message has at most 1 MiB, got {} bytes", text.len());
-            return Err(Failure::bad_request(text).with_hint("send it as a file instead"));
+            let text = format!(
+                "a message has at most {TEXT_BYTES_MAX} bytes (1 MiB), got {}",
+                text.len()
+            );
+            return Err(Failure::bad_request(text)
+                .with_hint("send it in parts, or send where it can be found"));
         }
         let recipients = match to {
             Recipients::All => {

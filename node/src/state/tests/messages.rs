@@ -163,3 +163,24 @@ fn forged_and_misdirected_messages_are_refused_with_the_reason() {
         assert_eq!((status, ticket), (Some(expected), None));
     }
 }
+
+#[test]
+fn the_nodes_own_name_is_not_answered_with_a_name_like_it() {
+    let mut state = state(Settings::default());
+    let own = state.membership.own_terms().name.to_string();
+    let command = Command::Send {
+        to: Recipients::Named(vec![own.clone()]),
+        text: "hello".to_owned(),
+        via: Via::Direct,
+        expiry: None,
+    };
+
+    let outputs = feed(&mut state, Input::Control(RequestId(1), command));
+
+    let [Output::Reply(_, Err(failure))] = outputs.as_slice() else {
+        panic!("a failure, not {outputs:?}")
+    };
+    assert_eq!(failure.message, format!("`{own}` is this node itself"));
+    let hint = failure.hint.clone().unwrap_or_default();
+    assert!(!hint.contains("did you mean"), "{hint}");
+}
