@@ -1,78 +1,94 @@
 //! What the commands print: answers to stdout, everything else to stderr.
+//!
+//! Nothing else in this program writes to stdout or stderr. What is printed may come from a
+//! stranger (texts, names, reasons), and a terminal obeys control characters. So [`line`], [`note`],
+//! [`message`], [`table`] and the errors show such characters as escapes, and no text can begin a
+//! line of its own. JSON has escapes of its own. Only [`generated`] prints a text as it is.
+
+mod error;
+mod fold;
+mod json;
+mod table;
+mod units;
 
 use std::{
     fmt::Display,
     io::{self, IsTerminal, Write},
-    time::Duration,
 };
 
-use pimesh_node::control::client::ClientError;
+use pimesh_node::text::{visible, visible_lines};
 use serde::Serialize;
 
-/// An error with something to try.
-#[derive(Debug)]
-struct Hinted {
-    text: String,
-    hint: String,
-}
+use self::fold::{LongWords, fold};
+pub(crate) use self::{
+    error::{Exit, Printed, hinted, print_error, print_usage, with_exit, wrong},
+    table::table,
+    units::{age, bytes, clock_offset, date, local_time, millis, span},
+};
 
-/// Makes an error with something to try.
-pub(crate) fn hinted(text: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
-    anyhow::Error::new(Hinted {
-        text: text.into(),
-        hint: hint.into(),
-    })
-}
+/// What stands in front of the lines of a text but the first. No line of the program's own begins so.
+const INDENT: &str = "    ";
 
-impl Display for Hinted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-impl std::error::Error for Hinted {}
-
-/// Prints the chain of causes once, and what to try.
-#[expect(clippy::print_stderr, reason = "this is where errors are printed")]
-pub(crate) fn print_error(error: &anyhow::Error) {
-    eprintln!("error: {error:#}");
-    let hint = error.chain().find_map(|cause| {
-        let of_client = cause
-            .downcast_ref::<ClientError>()
-            .and_then(ClientError::hint);
-        of_client.or_else(|| cause.downcast_ref::<Hinted>().map(|h| h.hint.clone()))
-    });
-    if let Some(hint) = hint {
-        eprintln!("\nhint: {hint}");
-    }
-}
-
-/// Says whether somebody closed the pipe that we print to, as `head` does.
-pub(crate) fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        cause
-            .downcast_ref::<io::Error>()
-            .is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
-    })
-}
-
-/// Prints a line of the answer.
+/// Prints a line of the answer. A line break in it is shown as `\n`.
 pub(crate) fn line(text: impl Display) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
-    writeln!(out, "{text}")?;
-    out.flush()?;
-    Ok(())
+    let text = visible(&text.to_string()).into_owned();
+    answer(&fold(&text, INDENT, width(&io::stdout()), LongWords::Keep))
 }
 
-/// Prints one JSON object.
+/// Prints a message: its first line behind the head, the others indented.
+pub(crate) fn message(head: &str, text: &str) -> anyhow::Result<()> {
+    let text = format!("{}{}", visible(head), visible_lines(text, INDENT));
+    answer(&fold(&text, INDENT, width(&io::stdout()), LongWords::Break))
+}
+
+/// Prints what this program made itself, such as an example file, as it is.
+pub(crate) fn generated(text: &str) -> anyhow::Result<()> {
+    answer(text.trim_end())
+}
+
+/// Prints one JSON object. It is exact: what a terminal would obey is escaped as JSON does it.
 pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
-    line(serde_json::to_string(value)?)
+    answer(&json::encode(value)?)
 }
 
-/// Prints a line for people, beside the answer.
-#[expect(clippy::print_stderr, reason = "this is where notes are printed")]
+/// Prints a line for people, beside the answer. A line break in it is shown as `\n`.
 pub(crate) fn note(text: impl Display) {
-    eprintln!("{text}");
+    let text = visible(&text.to_string()).into_owned();
+    aside(&fold(&text, INDENT, width(&io::stderr()), LongWords::Keep));
+}
+
+/// Prints a picture made of several lines, beside the answer.
+pub(crate) fn picture(text: &str) {
+    aside(text);
+}
+
+/// Asks a question beside the answer; the cursor stays behind it.
+pub(crate) fn ask(question: &str) {
+    let mut err = io::stderr().lock();
+    drop(write!(err, "{}", visible(question)).and_then(|()| err.flush()));
+}
+
+/// Shows how far a command is, on a terminal only; each call takes the place of the last one.
+pub(crate) fn progress(text: &str) {
+    if io::stderr().is_terminal() {
+        ask_over(text);
+    }
+}
+
+/// Takes the progress away.
+pub(crate) fn progress_ends() {
+    if io::stderr().is_terminal() {
+        ask_over("");
+    }
+}
+
+/// Takes the place of what was printed before on a terminal: so many lines up, and all below gone.
+pub(crate) fn rewind(lines: usize) -> anyhow::Result<()> {
+    if lines > 0 && is_terminal() {
+        let mut out = io::stdout().lock();
+        write!(out, "\x1b[{lines}A\x1b[J").map_err(Printed::from)?;
+    }
+    Ok(())
 }
 
 /// Says whether a person reads stdout.
@@ -80,54 +96,35 @@ pub(crate) fn is_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
-/// Prints aligned columns with a header.
-pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> anyhow::Result<()> {
-    let mut widths: Vec<usize> = header.iter().map(|h| h.chars().count()).collect();
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let header: Vec<String> = header.iter().map(|h| (*h).to_owned()).collect();
-    for row in std::iter::once(&header).chain(rows) {
-        let cells: Vec<String> = row
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:<width$}"))
-            .collect();
-        line(cells.join("  ").trim_end())?;
-    }
-    Ok(())
+/// Returns the rows and columns of the terminal behind stdout, if there is one.
+pub(crate) fn terminal() -> Option<(usize, usize)> {
+    size(&io::stdout())
 }
 
-/// Writes a Unix millisecond as local time.
-pub(crate) fn local_time(unix_ms: u64) -> String {
-    let time = i64::try_from(unix_ms)
-        .ok()
-        .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
-    time.map_or_else(
-        || unix_ms.to_string(),
-        |time| {
-            time.to_zoned(jiff::tz::TimeZone::system())
-                .strftime("%Y-%m-%d %H:%M:%S")
-                .to_string()
-        },
-    )
+fn ask_over(text: &str) {
+    let mut err = io::stderr().lock();
+    drop(write!(err, "\r\x1b[K{}", visible(text)).and_then(|()| err.flush()));
 }
 
-/// Writes a duration in its largest unit or two.
-pub(crate) fn span(duration: Duration) -> String {
-    let s = duration.as_secs();
-    match s {
-        0 => format!("{} ms", duration.as_millis()),
-        1..60 => format!("{s} s"),
-        60..3600 => format!("{} min {} s", s / 60, s % 60),
-        3600..86_400 => format!("{} h {} min", s / 3600, s % 3600 / 60),
-        _ => format!("{} d {} h", s / 86_400, s % 86_400 / 3600),
-    }
+fn answer(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    let written = writeln!(out, "{text}").and_then(|()| out.flush());
+    Ok(written.map_err(Printed::from)?)
 }
 
-/// Writes microseconds as milliseconds.
-pub(crate) fn millis(us: i64) -> String {
-    format!("{}.{:01} ms", us / 1000, (us % 1000).abs() / 100)
+/// What is said beside the answer is lost if nobody takes it: the command goes on.
+fn aside(text: &str) {
+    drop(writeln!(io::stderr().lock(), "{text}"));
+}
+
+fn width(of: &(impl IsTerminal + std::os::fd::AsFd)) -> Option<usize> {
+    size(of).map(|(_, columns)| columns)
+}
+
+fn size(of: &(impl IsTerminal + std::os::fd::AsFd)) -> Option<(usize, usize)> {
+    let (columns, rows) = of
+        .is_terminal()
+        .then(|| terminal_size::terminal_size_of(of))
+        .flatten()?;
+    Some((usize::from(rows.0), usize::from(columns.0)))
 }

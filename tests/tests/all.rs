@@ -13,4 +13,5 @@ mod operate;
 mod p2sn;
 mod stranger;
 mod syft;
+mod terminal;
 mod vouching;

@@ -8,7 +8,7 @@ async fn without_a_node_the_error_says_what_why_and_what_to_try() -> anyhow::Res
 
     let (code, out, err) = pimesh(&world.home("nobody"), &["send", "pi-1", "hello"]).await?;
 
-    assert_eq!((code, out.as_str()), (1, ""));
+    assert_eq!((code, out.as_str()), (3, ""));
     assert!(
         err.starts_with("error: could not reach the node: no socket at `"),
         "{err}"
@@ -34,7 +34,7 @@ async fn a_mistyped_name_is_answered_with_the_nearest_one() -> anyhow::Result<()
 
     let (code, _, err) = pimesh(&a.home, &["send", "garaeg", "hello"]).await?;
 
-    assert_eq!(code, 1);
+    assert_eq!(code, 4);
     assert!(err.contains("no member is named `garaeg`"), "{err}");
     assert!(err.contains("did you mean `garage`?"), "{err}");
     Ok(())
@@ -43,28 +43,72 @@ async fn a_mistyped_name_is_answered_with_the_nearest_one() -> anyhow::Result<()
 #[tokio::test]
 async fn every_command_that_prints_data_prints_json() -> anyhow::Result<()> {
     let world = World::new()?;
-    let [a, b] = world.mesh(["a", "b"]).await?;
+    let [a, mut b] = world.mesh(["a", "b"]).await?;
     let (code, _, err) = pimesh(&b.home, &["send", "a", "hello", "--wait", "--json"]).await?;
     assert_eq!(code, 0, "{err}");
+    b.child.kill().await?;
+    a.wait_for_peers(0).await?;
+    a.send("b", "waits").await?;
 
-    for args in [
-        &["status"][..],
-        &["peers"],
-        &["id"],
-        &["inbox"],
-        &["outbox"],
-        &["invite"],
-        &["doctor"],
-        &["mesh-key", "status"],
-        &["int", "7"],
+    // What each prints, one object a line, and how many at least.
+    for (args, lines) in [
+        (&["status"][..], 1),
+        (&["peers"], 2),
+        (&["id"], 1),
+        (&["inbox"], 1),
+        (&["inbox", "--sent"], 1),
+        (&["outbox"], 1),
+        (&["invite"], 1),
+        (&["doctor"], 5),
+        (&["gateway", "list"], 3),
+        (&["mesh-key", "status"], 1),
+        (&["config", "show"], 1),
+        (&["int", "7"], 1),
     ] {
         let args: Vec<&str> = args.iter().copied().chain(["--json"]).collect();
         let (code, out, err) = pimesh(&a.home, &args).await?;
         assert_eq!(code, 0, "{args:?}: {err}");
+        assert!(out.lines().count() >= lines, "{args:?} printed: {out}");
         for line in out.lines() {
-            serde_json::from_str::<serde_json::Value>(line)
+            serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(line)
                 .map_err(|e| anyhow::anyhow!("{args:?} printed {line}: {e}"))?;
         }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_error_has_its_exit_code_and_is_one_object_under_json() -> anyhow::Result<()> {
+    let world = World::new()?;
+    let [a, mut b] = world.mesh(["a", "b"]).await?;
+    b.child.kill().await?;
+    let nobody = world.home("nobody");
+
+    for (home, args, code, kind) in [
+        (&nobody, &["status"][..], 3, "not_running"),
+        (&nobody, &["stauts"], 2, "wrong_command"),
+        (
+            &nobody,
+            &["send", "b", "hello", "--wiat"],
+            2,
+            "wrong_command",
+        ),
+        (&a.home, &["send", "a", "hello"], 2, "wrong_command"),
+        (&a.home, &["send", "cellar", "hello"], 4, "unknown_name"),
+        (
+            &a.home,
+            &["send", "b", "hello", "--wait", "--timeout", "1s"],
+            5,
+            "timed_out",
+        ),
+        (&a.home, &["invite", "--index", "2"], 1, "failed"),
+    ] {
+        let args: Vec<&str> = args.iter().copied().chain(["--json"]).collect();
+        let (was, _, err) = pimesh(home, &args).await?;
+        assert_eq!(was, code, "{args:?}: {err}");
+        let error: serde_json::Value = serde_json::from_str(&err)?;
+        assert_eq!(error["kind"], kind, "{args:?}: {err}");
+        assert!(error["message"].is_string(), "{args:?}: {err}");
     }
     Ok(())
 }

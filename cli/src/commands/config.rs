@@ -38,7 +38,7 @@ enum Action {
 impl Config {
     pub(super) fn run(self, global: &Global) -> anyhow::Result<()> {
         match self.action {
-            Action::Example => output::line(EXAMPLE.trim_end()),
+            Action::Example => output::generated(EXAMPLE),
             Action::Path => output::line(global.home()?.join(FILE_NAME).display()),
             Action::Show => {
                 let path = global.home()?.join(FILE_NAME);
@@ -51,7 +51,7 @@ impl Config {
                 if global.json {
                     return output::json(&settings);
                 }
-                output::line(settings.to_string().trim_end())
+                output::generated(&settings.to_string())
             }
             Action::Check { file } => {
                 let path = match file {

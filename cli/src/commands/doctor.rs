@@ -246,6 +246,8 @@ async fn node(global: &Global, home: &Path) -> anyhow::Result<Vec<Check>> {
             "this node was removed from its mesh",
             "`pimesh join TICKET` with a new ticket",
         ));
+        // The others do not speak with it any more: whether they run is not the question.
+        return Ok(checks);
     }
     checks.push(if status.listeners.is_empty() {
         Check::fail("listening", "nowhere", "look at `network.listen`")

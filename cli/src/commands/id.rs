@@ -45,7 +45,7 @@ impl Id {
             .unwrap_or_else(|| "being made".to_owned());
         output::line(format!("RSA key        {rsa}"))?;
         if self.qr {
-            output::line(qr_code(&shown.peer_id)?)?;
+            output::generated(&qr_code(&shown.peer_id)?)?;
         }
         Ok(())
     }

@@ -1,15 +1,13 @@
 //! `pimesh inbox`
 
+mod follow;
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use futures::StreamExt;
 use pimesh_node::{
     config::parse_duration,
-    control::{
-        api::{EventBody, HistoryQuery, HistoryRow, Way},
-        client::Client,
-    },
+    control::api::{HistoryQuery, HistoryRow, Way},
     state::io::Encoding,
 };
 
@@ -23,9 +21,12 @@ use crate::output;
                         --search door"
 )]
 pub(super) struct Inbox {
-    /// Go on with messages as they come
+    /// Print messages as they come, from now on, or first those that `--since` or `--last` name
     #[arg(long)]
     follow: bool,
+    /// The last so many; with `--follow`, before those that come
+    #[arg(long, value_name = "COUNT", conflicts_with = "limit")]
+    last: Option<u32>,
     /// Only from (or with `--sent`, to) this member
     #[arg(long, value_name = "PEER")]
     from: Option<String>,
@@ -46,60 +47,35 @@ pub(super) struct Inbox {
 impl Inbox {
     pub(super) async fn run(self, global: &Global) -> anyhow::Result<()> {
         let client = global.client()?;
-        let mut query = HistoryQuery {
-            way: if self.sent { Way::Sent } else { Way::Received },
+        let way = if self.sent { Way::Sent } else { Way::Received };
+        let query = HistoryQuery {
+            way,
             peer: self.from,
             since_ms: self.since,
             after: None,
             search: self.search,
-            limit: Some(self.limit),
+            limit: Some(self.last.unwrap_or(self.limit)),
         };
-        // Followed before the first reading, so that nothing falls in between.
-        let events = if self.follow {
-            Some(client.events().await?)
+        if self.follow && self.since.is_some() && self.last.is_none() {
+            return follow::go_on(global, &client, query, 0).await;
+        }
+        // Known before anything is printed, so that nothing falls in between.
+        let end = if self.follow {
+            Some(follow::end(&client, way).await?)
         } else {
             None
         };
-        let mut last = show(global, &client, &query, 0).await?;
-        let Some(mut events) = events else {
-            return Ok(());
-        };
-        query.limit = None;
-        while let Some(event) = events.next().await {
-            let concerns = match event? {
-                EventBody::Received(_) => !self.sent,
-                EventBody::Sent(_) => self.sent,
-                EventBody::Lagged { .. } => true,
-                _ => false,
-            };
-            if concerns {
-                query.after = Some(last);
-                last = show(global, &client, &query, last).await?;
+        let mut printed = end;
+        if self.last != Some(0) && (!self.follow || self.last.is_some()) {
+            for row in client.history(&query).await? {
+                print(global, way, &row)?;
+                printed = printed.max(Some(row.row));
             }
         }
-        Ok(())
-    }
-}
-
-/// Prints what a query finds; returns the last row.
-async fn show(
-    global: &Global,
-    client: &Client,
-    query: &HistoryQuery,
-    mut last: i64,
-) -> anyhow::Result<i64> {
-    let mut query = query.clone();
-    loop {
-        let rows = client.history(&query).await?;
-        for row in &rows {
-            print(global, query.way, row)?;
-            last = last.max(row.row);
+        match printed.filter(|_| self.follow) {
+            Some(after) => follow::go_on(global, &client, query, after).await,
+            None => Ok(()),
         }
-        // While following, a page may be full.
-        if query.after.is_none() || rows.is_empty() {
-            return Ok(last);
-        }
-        query.after = Some(last);
     }
 }
 
@@ -118,14 +94,14 @@ fn print(global: &Global, way: Way, row: &HistoryRow) -> anyhow::Result<()> {
         Encoding::Hex => format!("(bytes) {}", row.text),
     };
     match way {
-        Way::Received => output::line(format!("{time}  {}{via}: {text}", row.name)),
+        Way::Received => output::message(&format!("{time}  {}{via}: ", row.name), &text),
         Way::Sent => {
             let outcome = if row.outcome.is_empty() {
                 "waiting"
             } else {
                 &row.outcome
             };
-            output::line(format!("{time}  to {} ({outcome}): {text}", row.name))
+            output::message(&format!("{time}  to {} ({outcome}): ", row.name), &text)
         }
     }
 }

@@ -53,17 +53,46 @@ impl Invite {
         if global.json {
             return output::json(&invite);
         }
-        output::line(&invite.ticket)?;
-        if self.qr || output::is_terminal() {
-            output::note(qr_code(&invite.ticket)?);
-            output::note(format!(
-                "good once, until {}; on the other machine:\n  pimesh run\n  pimesh join {}",
-                output::local_time(invite.expires_ms),
-                invite.ticket
-            ));
+        let is_read = output::is_terminal();
+        if self.qr || is_read {
+            draw(&invite.ticket, self.qr)?;
         }
-        Ok(())
+        if is_read {
+            output::note(format!(
+                "good once, until {}; on the other machine run `pimesh run`, and then:",
+                output::local_time(invite.expires_ms)
+            ));
+            // Once, and so that it can be copied.
+            return output::line(format!("pimesh join {}", invite.ticket));
+        }
+        output::line(&invite.ticket)
     }
+}
+
+/// Lines below the QR code that have to fit beside it: what is said, the ticket, the prompt.
+const LINES_BELOW: usize = 8;
+
+/// Draws a ticket as a QR code. One that does not fit on the screen is of no use, so it is drawn only
+/// if it was asked for.
+fn draw(ticket: &str, is_wanted: bool) -> anyhow::Result<()> {
+    let code = qr_code(ticket)?;
+    let (rows, columns) = (
+        code.lines().count(),
+        code.lines().map(|line| line.chars().count()).max(),
+    );
+    let fits = output::terminal().is_none_or(|(height, width)| {
+        rows + LINES_BELOW <= height && columns.unwrap_or(0) <= width
+    });
+    if fits || is_wanted {
+        output::picture(&code);
+    } else {
+        output::note(format!(
+            "its QR code needs {} rows and {} columns: `--qr` draws it all the same",
+            rows + LINES_BELOW,
+            columns.unwrap_or(0)
+        ));
+    }
+    Ok(())
 }
 
 /// Draws a QR code with half blocks, dark on light.

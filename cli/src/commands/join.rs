@@ -1,11 +1,8 @@
 //! `pimesh join`
 
-use std::io::Read;
-
-use anyhow::Context;
 use clap::Args;
 
-use super::Global;
+use super::{Global, input::read_text};
 use crate::output;
 
 /// Enter the mesh of the machine that printed the ticket
@@ -16,15 +13,13 @@ pub(super) struct Join {
     ticket: String,
 }
 
+/// Longest ticket on standard input, in bytes: several times the longest one, for white space in it.
+const TICKET_BYTES_MAX: usize = 16 * 1024;
+
 impl Join {
     pub(super) async fn run(self, global: &Global) -> anyhow::Result<()> {
         let ticket = if self.ticket == "-" {
-            let mut text = String::new();
-            std::io::stdin()
-                .take(16 * 1024)
-                .read_to_string(&mut text)
-                .context("read the ticket")?;
-            text
+            read_text("the ticket", TICKET_BYTES_MAX)?
         } else {
             self.ticket
         };

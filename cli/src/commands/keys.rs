@@ -1,9 +1,6 @@
 //! `pimesh mesh-key` and `pimesh passphrase`
 
-use std::{
-    io::{self, IsTerminal, Read},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
@@ -13,7 +10,10 @@ use pimesh_node::{
 };
 use serde::Serialize;
 
-use super::Global;
+use super::{
+    Global,
+    input::{is_typed, read_line},
+};
 use crate::output;
 
 /// Back up the mesh key, or bring it to another node so that it can invite, too
@@ -132,20 +132,18 @@ pub(super) fn passphrase_for(home: &Path, config: &Config) -> anyhow::Result<Opt
         return Ok(Some(Passphrase::from_file(file)?));
     }
     match identity::is_sealed(home) {
-        Ok(true) if io::stdin().is_terminal() => Ok(Some(ask("passphrase of the key files")?)),
+        Ok(true) if is_typed() => Ok(Some(ask("passphrase of the key files")?)),
         Ok(_) | Err(KeyFileError::Missing { .. }) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
 
+/// Longest passphrase on standard input, in bytes.
+const PASSPHRASE_BYTES_MAX: usize = 4096;
+
 fn ask(prompt: &str) -> anyhow::Result<Passphrase> {
-    if !io::stdin().is_terminal() {
-        let mut text = String::new();
-        io::stdin()
-            .take(4096)
-            .read_to_string(&mut text)
-            .context("read the passphrase")?;
-        let line = text.lines().next().unwrap_or_default().to_owned();
+    if !is_typed() {
+        let line = read_line("the passphrase", PASSPHRASE_BYTES_MAX)?;
         return Ok(Passphrase::new(line.into()));
     }
     let text = rpassword::prompt_password(format!("{prompt}: ")).context("read the passphrase")?;
@@ -153,15 +151,22 @@ fn ask(prompt: &str) -> anyhow::Result<Passphrase> {
 }
 
 fn ask_new(prompt: &str) -> anyhow::Result<Passphrase> {
-    let first = ask(prompt)?;
-    if io::stdin().is_terminal() {
-        let second = ask("once more")?;
-        anyhow::ensure!(first == second, "the two passphrases differ");
+    let least = Passphrase::BYTES_MIN;
+    let first = ask(&format!("{prompt} (at least {least} characters)"))?;
+    if !first.is_long_enough() {
+        return Err(output::wrong(
+            format!("the passphrase is too short: it has to have at least {least} characters"),
+            "several words are easy to remember; nothing was changed",
+        ));
     }
-    anyhow::ensure!(
-        first.is_long_enough(),
-        "a passphrase has at least {} characters",
-        Passphrase::BYTES_MIN
-    );
+    if is_typed() {
+        let second = ask("once more")?;
+        if first != second {
+            return Err(output::wrong(
+                "the two passphrases differ",
+                "try again; nothing was changed",
+            ));
+        }
+    }
     Ok(first)
 }

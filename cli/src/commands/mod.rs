@@ -3,9 +3,11 @@
 mod config;
 mod demo;
 mod doctor;
+mod follow;
 mod gateway;
 mod id;
 mod inbox;
+mod input;
 mod int;
 mod invite;
 mod join;
@@ -17,6 +19,7 @@ mod run;
 mod send;
 mod shell;
 mod status;
+mod texts;
 
 use std::path::PathBuf;
 
@@ -39,7 +42,15 @@ use pimesh_node::{config::parse_duration, control::client::Client};
                   pi-2$ pimesh send pi-1 \"door open\"\n  \
                   pi-1$ pimesh inbox --follow\n  \
                   pi-1$ pimesh int 42\n\n\
-                  Exit codes: 0 done, 1 could not be done, 2 the command was wrong"
+                  Exit codes:\n  \
+                  0  done\n  \
+                  1  could not be done\n  \
+                  2  the command, or what it was given, is wrong\n  \
+                  3  no node is running here\n  \
+                  4  what was named is not known: a member, a user, a client\n  \
+                  5  not done in time: no answer, or a message's time ran out\n  \
+                  6  refused by the other side\n\n\
+                  With --json an error is one object on stderr: kind, message, hint."
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -60,6 +71,13 @@ pub(crate) struct Global {
     /// Print JSON: one object, or one object a line
     #[arg(long, global = true)]
     json: bool,
+}
+
+impl Cli {
+    /// Says whether the answer, and an error, are JSON.
+    pub(crate) const fn json(&self) -> bool {
+        self.global.json
+    }
 }
 
 impl Global {
@@ -114,6 +132,8 @@ enum Command {
     Man(shell::Man),
 }
 
+pub(crate) use self::texts::mark;
+
 /// Runs a command.
 pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
     let Cli { global, command } = cli;
@@ -131,7 +151,8 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("start the runtime")?;
-    runtime.block_on(async {
+    let is_node = matches!(command, Command::Run(_));
+    let done = runtime.block_on(async {
         match command {
             Command::Run(command) => command.run(&global).await,
             Command::Demo(command) => command.run(&global).await,
@@ -153,7 +174,12 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
             | Command::Completions(_)
             | Command::Man(_) => Ok(()),
         }
-    })
+    });
+    if !is_node {
+        // A read of standard input that still waits must not hold the program.
+        runtime.shutdown_background();
+    }
+    done
 }
 
 /// Reads a duration such as `30s`, `15min` or `7d`.
@@ -183,13 +209,31 @@ mod tests {
         assert_eq!(int.index, Some(-3));
     }
 
+    fn send(words: &[&str]) -> send::Send {
+        let words = ["pimesh", "send"].iter().chain(words).map(Into::into);
+        let cli = Cli::try_parse_from(mark(words));
+        match cli.expect("parses").command {
+            Command::Send(send) => send,
+            _ => panic!("not `send`"),
+        }
+    }
+
     #[test]
     fn the_last_word_of_send_is_the_text() {
-        let cli = Cli::try_parse_from(["pimesh", "send", "pi-1", "pi-2", "door open"]);
+        let sent = send(&["pi-1", "pi-2", "door open"]);
+        assert_eq!(sent.words, ["pi-1", "pi-2", "door open"]);
+    }
 
-        let Command::Send(send) = cli.expect("parses").command else {
-            panic!("not `send`")
-        };
-        assert_eq!(send.words, ["pi-1", "pi-2", "door open"]);
+    #[test]
+    fn a_text_that_begins_with_a_minus_is_a_text_and_options_stay_options() {
+        let cold = send(&["pi-1", "-5 degrees", "--all"]);
+        assert_eq!(cold.words, ["pi-1", "-5 degrees"]);
+        assert!(cold.all);
+        let sent = send(&["pi-1", "--", "--all"]);
+        assert_eq!(
+            (sent.words, sent.text),
+            (vec!["pi-1".into()], Some("--all".into()))
+        );
+        assert!(!sent.all);
     }
 }

@@ -8,7 +8,7 @@ use pimesh_node::{
     state::report::P2snKey,
 };
 
-use super::{Global, duration, send::read_text};
+use super::{Global, duration, send::read_message, texts};
 use crate::output;
 
 /// Old P2SN programs: send to their servers, see and accept their keys
@@ -33,6 +33,7 @@ enum Action {
         #[arg(value_name = "HOST:PORT")]
         to: String,
         /// The text, or `-` to read it from standard input
+        #[arg(value_parser = texts::text)]
         text: String,
         /// How long to wait for the reply [default: 20s]
         #[arg(long, value_name = "DURATION", value_parser = duration)]
@@ -84,7 +85,10 @@ async fn send(
     text: String,
     timeout: Option<Duration>,
 ) -> anyhow::Result<()> {
-    let text = if text == "-" { read_text()? } else { text };
+    let text = match text.as_str() {
+        "-" => read_message()?,
+        _ => text,
+    };
     let message = NewP2snMessage {
         to,
         text,
@@ -94,7 +98,7 @@ async fn send(
     if global.json {
         return output::json(&replied);
     }
-    output::line(replied.reply)
+    output::message("", &replied.reply)
 }
 
 fn show(global: &Global, keys: &[P2snKey]) -> anyhow::Result<()> {
@@ -128,7 +132,8 @@ fn show(global: &Global, keys: &[P2snKey]) -> anyhow::Result<()> {
         "WAITING",
         "FINGERPRINT",
     ];
-    output::table(&header, &rows)
+    output::table(&header, &rows)?;
+    Ok(())
 }
 
 fn tell(global: &Global, what: &str, keys: &[P2snKey]) -> anyhow::Result<()> {

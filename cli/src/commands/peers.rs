@@ -1,29 +1,25 @@
 //! `pimesh peers`
 
-use std::{
-    io::{IsTerminal, Write},
-    time::Duration,
-};
+mod list;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use futures::StreamExt;
-use pimesh_node::{
-    control::{api::EventBody, client::Client},
-    proto::mesh::vouched::Vouched,
-    state::report::{Peer, PeerState},
-};
+use pimesh_node::{control::client::Client, proto::mesh::vouched::Vouched};
 
-use super::Global;
+use super::{Global, input::is_typed};
 use crate::output;
 
-/// List the members of the mesh: state, address, round trip, next dial
+/// List the members of the mesh: state, last seen, round trip, clock, address, next dial
+///
+/// ROUND TRIP and CLOCK are those of the connection; CLOCK is how far the clock there is ahead (+)
+/// or behind (-). OUTBOX counts the messages that wait for the member. `--json` has all addresses,
+/// keys and times.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  pimesh peers\n  pimesh peers remove kitchen\n  pimesh peers vouch kitchen 100..199"
 )]
 pub(super) struct Peers {
-    /// Print the list again whenever it changes
+    /// Go on: on a terminal the list is kept up to date, elsewhere it is printed at each change
     #[arg(long)]
     follow: bool,
     #[command(subcommand)]
@@ -79,21 +75,21 @@ impl Peers {
                 }
                 output::line(format!("{} vouches for {}", vouched.name, vouched.vouched))
             }
-            None if self.follow => follow(global, &client).await,
-            None => show(global, &client.peers().await?),
+            None if self.follow => list::follow_list(global, &client).await,
+            None => list::show(global, &client.peers().await?).map(drop),
         }
     }
 }
 
 async fn remove(global: &Global, client: &Client, peer: &str, yes: bool) -> anyhow::Result<()> {
     if !yes {
-        anyhow::ensure!(
-            std::io::stdin().is_terminal(),
-            "removing a member needs `--yes` here"
-        );
-        let mut err = std::io::stderr().lock();
-        write!(err, "take `{peer}` out of the mesh? [y/N] ").context("ask")?;
-        drop(err);
+        if !is_typed() {
+            return Err(output::wrong(
+                "removing a member asks first, and there is nobody to ask",
+                "`--yes` answers",
+            ));
+        }
+        output::ask(&format!("take `{peer}` out of the mesh? [y/N] "));
         let mut answer = String::new();
         std::io::stdin()
             .read_line(&mut answer)
@@ -108,87 +104,4 @@ async fn remove(global: &Global, client: &Client, peer: &str, yes: bool) -> anyh
         return output::json(&removed);
     }
     output::line(format!("removed {} ({})", removed.name, removed.peer_id))
-}
-
-async fn follow(global: &Global, client: &Client) -> anyhow::Result<()> {
-    let mut events = client.events().await?;
-    show(global, &client.peers().await?)?;
-    while let Some(event) = events.next().await {
-        let concerns_peers = matches!(
-            event?,
-            EventBody::PeerUp { .. }
-                | EventBody::PeerDown { .. }
-                | EventBody::MemberAdded { .. }
-                | EventBody::MemberRemoved { .. }
-                | EventBody::Lagged { .. }
-        );
-        if concerns_peers {
-            show(global, &client.peers().await?)?;
-        }
-    }
-    Ok(())
-}
-
-fn show(global: &Global, peers: &[Peer]) -> anyhow::Result<()> {
-    if global.json {
-        return peers.iter().try_for_each(output::json);
-    }
-    let rows: Vec<Vec<String>> = peers.iter().map(row).collect();
-    output::table(
-        &[
-            "NAME",
-            "INDEX",
-            "VOUCHES FOR",
-            "STATE",
-            "TRANSPORT",
-            "ROUND TRIP",
-            "CLOCK",
-            "WAITING",
-            "ADDRESS",
-        ],
-        &rows,
-    )
-}
-
-fn row(peer: &Peer) -> Vec<String> {
-    let dash = || "-".to_owned();
-    let state = match peer.state {
-        PeerState::Own => "this node".to_owned(),
-        PeerState::Up => "up".to_owned(),
-        PeerState::Connecting => "connecting".to_owned(),
-        PeerState::Down => "down".to_owned(),
-    };
-    let place = match (&peer.address, peer.next_dial_ms) {
-        (Some(address), _) => address.to_string(),
-        (None, Some(ms)) => {
-            let why = peer.last_error.as_deref().unwrap_or("not tried yet");
-            format!("dial in {}: {why}", output::span(Duration::from_millis(ms)))
-        }
-        (None, None) if peer.state == PeerState::Down => "no address is known".to_owned(),
-        (None, None) => dash(),
-    };
-    vec![
-        peer.name.clone(),
-        peer.index.to_string(),
-        peer.vouched.to_string(),
-        state,
-        peer.transport
-            .map_or_else(dash, |t| format!("{t:?}").to_lowercase()),
-        peer.round_trip_us.map_or_else(dash, |us| {
-            output::millis(i64::try_from(us).unwrap_or(i64::MAX))
-        }),
-        peer.clock_offset_us.map_or_else(dash, |us| {
-            format!(
-                "{}{}",
-                if us < 0 { "-" } else { "+" },
-                output::millis(us.saturating_abs())
-            )
-        }),
-        if peer.state == PeerState::Own {
-            dash()
-        } else {
-            peer.outbox_count.to_string()
-        },
-        place,
-    ]
 }

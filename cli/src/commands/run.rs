@@ -144,11 +144,16 @@ fn say_ready(global: &Global, node: &Node) -> anyhow::Result<()> {
     }
     output::line(format!("ready {peer_id} {}", addresses.join(" ")))?;
     if output::is_terminal() {
-        output::note(
-            "\nleave it running, and go on in another terminal:\n  \
-             pimesh status    how it is\n  pimesh invite    a ticket for another machine\n  \
-             pimesh join …    enter another machine's mesh\n",
-        );
+        for line in [
+            "",
+            "leave it running, and go on in another terminal:",
+            "  pimesh status    how it is",
+            "  pimesh invite    a ticket for another machine",
+            "  pimesh join …    enter another machine's mesh",
+            "",
+        ] {
+            output::note(line);
+        }
     }
     Ok(())
 }

@@ -1,38 +1,46 @@
 //! `pimesh send`
 
-use std::{collections::BTreeMap, io::Read, time::Duration};
+mod wait;
+mod words;
 
-use anyhow::Context;
+use std::time::Duration;
+
 use clap::{Args, ValueEnum};
-use futures::StreamExt;
 use pimesh_node::{
-    control::api::{EventBody, NewMessage},
-    proto::mesh::{MessageId, direct::TEXT_BYTES_MAX},
-    state::{
-        io::{Outcome, Recipients, Via},
-        report::Accepted,
-    },
+    control::api::NewMessage,
+    proto::mesh::direct::TEXT_BYTES_MAX,
+    state::{io::Via, report::Accepted},
 };
 
-use super::{Global, duration};
+use self::{wait::Waiting, words::Split};
+use super::{Global, duration, input::read_text, texts::text};
 use crate::output;
 
 /// Send an encrypted message to one member, to several, or to all
 ///
 /// Returns once the message is on this node's disk; it is kept and tried until the other node has
 /// it on its disk, or its time is over.
+///
+/// The last word is the text. Put a text of several words into quotes. With several members, a text
+/// of one word stands behind `--`, so that a forgotten quote sends nothing to a member whose name is
+/// one of the words.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  pimesh send pi-1 \"door open\"\n  \
                         pimesh send pi-1 pi-2 \"door open\" --wait\n  \
+                        pimesh send pi-1 pi-2 -- hello\n  \
+                        pimesh send pi-1 \"-5 degrees\"\n  \
                         date | pimesh send --all -")]
 pub(super) struct Send {
     /// Members (or a P2SN client by its name, such as `p2sn:127.0.0.1/5d41402abc4b2a76`), and at the
     /// end the text, or `-` to read it from standard input
-    #[arg(required = true, value_names = ["PEER", "TEXT"], num_args = 1..)]
+    #[arg(value_names = ["PEER", "TEXT"], num_args = 1.., value_parser = text)]
     pub(super) words: Vec<String>,
+    /// The text, whatever it looks like
+    #[arg(last = true, value_name = "TEXT")]
+    pub(super) text: Option<String>,
     /// Send to every member
     #[arg(long)]
-    all: bool,
+    pub(super) all: bool,
     /// Wait until every recipient has it on disk
     #[arg(long)]
     wait: bool,
@@ -55,122 +63,90 @@ enum Protocol {
 
 impl Send {
     pub(super) async fn run(self, global: &Global) -> anyhow::Result<()> {
-        let (to, text) = self.split()?;
+        let (wait, timeout, via) = (self.wait, self.timeout, self.via);
+        let expiry_s = self.expires.map(|d| d.as_secs().max(1));
+        let Split { to, text } = words::split(self.words, self.text, self.all)?;
+        let text = checked(match text {
+            Some(text) => text,
+            None => read_message()?,
+        })?;
         let client = global.client()?;
         // Followed before sending, so that a fast delivery is not missed.
-        let events = if self.wait {
-            Some(client.events().await?)
+        let waiting = if wait && via == Protocol::Direct {
+            Some(Waiting::begin(&client).await?)
         } else {
             None
         };
         let message = NewMessage {
             to,
             text,
-            via: match self.via {
+            via: match via {
                 Protocol::Direct => Via::Direct,
                 Protocol::P2sn => Via::P2sn,
             },
-            expiry_s: self.expires.map(|d| d.as_secs().max(1)),
+            expiry_s,
         };
         let accepted = client.send(&message).await?;
-        if global.json {
-            accepted.iter().try_for_each(output::json)?;
-        } else {
-            for accepted in &accepted {
-                let what = if accepted.via == Via::P2sn && accepted.peer_id.member().is_some() {
-                    "delivered"
-                } else {
-                    "accepted"
-                };
-                output::line(format!("{what} {} for {}", accepted.id, accepted.to))?;
-            }
-        }
-        match events {
-            Some(events) if self.via == Protocol::Direct => {
-                let waiting = wait_for(global, accepted, events);
-                match self.timeout {
-                    Some(time) => tokio::time::timeout(time, waiting).await.map_err(|_| {
-                        output::hinted(
-                            format!("not delivered within {}", output::span(time)),
-                            "the message is kept and tried on; `pimesh outbox` shows it",
-                        )
-                    })?,
-                    None => waiting.await,
-                }
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn split(&self) -> anyhow::Result<(Recipients, String)> {
-        let (text, peers) = self.words.split_last().context("there is no text")?;
-        let to = match (self.all, peers) {
-            (true, []) => Recipients::All,
-            (true, _) => anyhow::bail!("name members or say `--all`, not both"),
-            (false, []) => {
-                return Err(output::hinted(
-                    "there is no text, or nobody to send it to",
-                    "write `pimesh send PEER TEXT`; `pimesh peers` lists the members",
-                ));
-            }
-            (false, peers) => Recipients::Named(peers.to_vec()),
+        let shown = show(global, &accepted);
+        let Some(waiting) = waiting else {
+            return shown.map_err(|error| error.context("the message was accepted"));
         };
-        let text = if text == "-" {
-            read_text()?
-        } else {
-            text.clone()
-        };
-        if text.len() > TEXT_BYTES_MAX {
-            return Err(output::hinted(
-                format!("a message has at most 1 MiB, got {} bytes", text.len()),
-                "larger things go as files",
-            ));
+        // What cannot be printed is waited for all the same.
+        let delivered = waiting.until_delivered(global, accepted);
+        match timeout {
+            None => delivered.await?,
+            Some(time) => match tokio::time::timeout(time, delivered).await {
+                Ok(delivered) => delivered?,
+                Err(_) => return Err(too_late(time)),
+            },
         }
-        Ok((to, text))
+        shown.map_err(|error| error.context("the message was delivered"))
     }
 }
 
-pub(super) fn read_text() -> anyhow::Result<String> {
-    let mut bytes = Vec::new();
-    let limit = TEXT_BYTES_MAX as u64 + 1;
-    std::io::stdin()
-        .take(limit)
-        .read_to_end(&mut bytes)
-        .context("read standard input")?;
-    let text = String::from_utf8(bytes).context("a message is text in UTF-8")?;
-    Ok(text
-        .strip_suffix('\n')
-        .map_or_else(|| text.clone(), str::to_owned))
+fn too_late(time: Duration) -> anyhow::Error {
+    output::with_exit(
+        output::Exit::TimedOut,
+        format!("not delivered within {}", output::span(time)),
+        Some("the message is kept and tried on; `pimesh outbox` shows it".to_owned()),
+    )
 }
 
-async fn wait_for(
-    global: &Global,
-    accepted: Vec<Accepted>,
-    mut events: impl futures::Stream<
-        Item = Result<EventBody, pimesh_node::control::client::ClientError>,
-    > + Unpin,
-) -> anyhow::Result<()> {
-    let mut waiting: BTreeMap<MessageId, String> =
-        accepted.into_iter().map(|a| (a.id, a.to)).collect();
-    let mut failed = Vec::new();
-    while !waiting.is_empty() {
-        let event = events.next().await.context("the node stopped")??;
-        let EventBody::Sent(sent) = event else {
-            continue;
-        };
-        let Some(to) = waiting.remove(&sent.id) else {
-            continue;
-        };
-        if global.json {
-            output::json(&sent)?;
-        }
-        match &sent.outcome {
-            Outcome::Delivered if global.json => {}
-            Outcome::Delivered => output::line(format!("delivered {} to {to}", sent.id))?,
-            Outcome::Expired => failed.push(format!("{to}: its time ran out")),
-            Outcome::Refused(why) => failed.push(format!("{to}: refused ({why})")),
-        }
+fn show(global: &Global, accepted: &[Accepted]) -> anyhow::Result<()> {
+    if global.json {
+        return accepted.iter().try_for_each(output::json);
     }
-    anyhow::ensure!(failed.is_empty(), "not delivered to {}", failed.join(", "));
-    Ok(())
+    accepted.iter().try_for_each(|accepted| {
+        let what = if accepted.via == Via::P2sn && accepted.peer_id.member().is_some() {
+            "delivered"
+        } else {
+            "accepted"
+        };
+        output::line(format!("{what} {} for {}", accepted.id, accepted.to))
+    })
+}
+
+/// Reads the text of a message from standard input; an empty one is hardly meant.
+pub(super) fn read_message() -> anyhow::Result<String> {
+    let text = read_text("the message", TEXT_BYTES_MAX)?;
+    if text.is_empty() {
+        return Err(output::wrong(
+            "standard input is empty: nothing was sent",
+            "to send an empty message, write `\"\"` in the place of `-`",
+        ));
+    }
+    Ok(text)
+}
+
+fn checked(text: String) -> anyhow::Result<String> {
+    if text.len() <= TEXT_BYTES_MAX {
+        return Ok(text);
+    }
+    Err(output::wrong(
+        format!(
+            "a message has at most {TEXT_BYTES_MAX} bytes (1 MiB), got {}",
+            text.len()
+        ),
+        "nothing was sent; send it in parts, or send where it can be found",
+    ))
 }

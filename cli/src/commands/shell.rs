@@ -1,12 +1,13 @@
 //! `pimesh completions` and `pimesh man`
 
-use std::{io, path::PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
 use super::Cli;
+use crate::output;
 
 /// Print completions for a shell
 #[derive(Clone, Copy, Debug, Args)]
@@ -21,7 +22,7 @@ impl Completions {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let mut text = Vec::new();
         clap_complete::generate(self.shell, &mut Cli::command(), "pimesh", &mut text);
-        crate::output::line(String::from_utf8_lossy(&text).trim_end())
+        output::generated(&String::from_utf8_lossy(&text))
     }
 }
 
@@ -39,9 +40,13 @@ impl Man {
                 std::fs::create_dir_all(&folder).context("make the folder")?;
                 clap_mangen::generate_to(Cli::command(), folder).context("write the man pages")
             }
-            None => clap_mangen::Man::new(Cli::command())
-                .render(&mut io::stdout())
-                .context("write the man page"),
+            None => {
+                let mut text = Vec::new();
+                clap_mangen::Man::new(Cli::command())
+                    .render(&mut text)
+                    .context("write the man page")?;
+                output::generated(&String::from_utf8_lossy(&text))
+            }
         }
     }
 }

@@ -62,7 +62,6 @@ impl Status {
                     output::millis(i64::try_from(node.clock_spread_us).unwrap_or(i64::MAX))
                 ),
             ),
-            ("listening", status.listeners.join("\n                ")),
             (
                 "up for",
                 output::span(Duration::from_millis(node.uptime_ms)),
@@ -70,6 +69,8 @@ impl Status {
             ("version", status.version.clone()),
             ("home", status.home.clone()),
         ];
+        let listeners = status.listeners.iter();
+        lines.extend(listeners.map(|address| ("listening", address.clone())));
         for door in status
             .gateways
             .iter()

@@ -226,7 +226,7 @@ async fn clients_are_listed_counted_told_of_and_sent_away() -> anyhow::Result<()
         assert!(metrics.contains(line), "{metrics}");
     }
     let (code, _, err) = pimesh(&pi.home, &["gateway", "kick", "7"]).await?;
-    assert_eq!(code, 1);
+    assert_eq!(code, 4);
     assert!(err.contains("no client is `7`"), "{err}");
     Ok(())
 }

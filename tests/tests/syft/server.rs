@@ -81,7 +81,7 @@ async fn a_node_writes_and_reads_as_a_user_of_a_foreign_server() -> anyhow::Resu
 
     // Nobody of that name: the message ends, and that is told.
     let (code, _, err) = pimesh(&pi.home, &["send", "nobody@hub", "x", "--wait"]).await?;
-    assert_eq!(code, 1);
+    assert_eq!(code, 6);
     assert!(err.contains("unknown_user"), "{err}");
 
     // The server goes away; what is sent meanwhile waits, also over a restart of the node.

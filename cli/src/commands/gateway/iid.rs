@@ -137,7 +137,10 @@ impl Iid {
                 let line = format!("{master}>{coaster}\n");
                 let (_, skipped) = Letters::parse(&line);
                 if let Some(skipped) = skipped.first() {
-                    anyhow::bail!("this is no letter: {}", skipped.why);
+                    return Err(output::wrong(
+                        format!("this is no letter: {}", skipped.why),
+                        "nothing was changed; a letter is named by two addresses",
+                    ));
                 }
                 text.push_str(&line);
                 settings::write(&path, &text)
@@ -239,7 +242,8 @@ fn list(global: &Global) -> anyhow::Result<()> {
     }
     let row = |(index, address): &(Index, &str)| vec![index.to_string(), (*address).to_owned()];
     let rows: Vec<_> = claims.iter().map(row).collect();
-    output::table(&["INDEX", "ADDRESS"], &rows)
+    output::table(&["INDEX", "ADDRESS"], &rows)?;
+    Ok(())
 }
 
 fn show(global: &Global, servers: &[ServerReport]) -> anyhow::Result<()> {
@@ -270,5 +274,6 @@ fn show(global: &Global, servers: &[ServerReport]) -> anyhow::Result<()> {
     output::table(
         &["SERVER", "STATE", "RECEIVED", "SENT", "OWN ADDRESS"],
         &rows,
-    )
+    )?;
+    Ok(())
 }

@@ -184,7 +184,8 @@ fn show_doors(global: &Global, doors: &[DoorReport]) -> anyhow::Result<()> {
             "ADDRESS",
         ],
         &rows,
-    )
+    )?;
+    Ok(())
 }
 
 fn show_clients(global: &Global, clients: &[ClientReport]) -> anyhow::Result<()> {
@@ -211,5 +212,6 @@ fn show_clients(global: &Global, clients: &[ClientReport]) -> anyhow::Result<()>
             "NUMBER", "GATEWAY", "NAME", "ADDRESS", "RECEIVED", "SENT", "DETAIL",
         ],
         &rows,
-    )
+    )?;
+    Ok(())
 }

@@ -233,7 +233,8 @@ fn show_servers(global: &Global, servers: &[ServerReport]) -> anyhow::Result<()>
         ]
     };
     let rows: Vec<_> = servers.iter().map(row).collect();
-    output::table(&["NAME", "USER", "STATE", "NEXT", "URL", "REASON"], &rows)
+    output::table(&["NAME", "USER", "STATE", "NEXT", "URL", "REASON"], &rows)?;
+    Ok(())
 }
 
 /// Returns the time until the next attempt, in whole seconds.
@@ -262,5 +263,6 @@ fn show(global: &Global, users: &[User]) -> anyhow::Result<()> {
         ]
     };
     let rows: Vec<_> = users.iter().map(row).collect();
-    output::table(&["NAME", "KIND", "NODE", "STATE", "WAITING", "KEY"], &rows)
+    output::table(&["NAME", "KIND", "NODE", "STATE", "WAITING", "KEY"], &rows)?;
+    Ok(())
 }
