@@ -41,6 +41,9 @@ enum Action {
         client: String,
     },
     /// Open a door, now and at every start
+    ///
+    /// If it cannot open, for example because its port is taken, the command says why and ends with
+    /// exit code 1, and the node tries again until it can.
     Enable {
         /// Which
         name: Name,

@@ -23,8 +23,9 @@ use crate::proto::iid::{Date, Iid, Index, Value};
 /// (`proto-specs/iid.md`, section 2.3).
 const MS_MIN: u64 = 100_000_000_000;
 
-/// Most integers that are remembered at once: 60 s of a thousand a second.
-const PASSED_MAX: usize = 65_536;
+/// Most integers that are remembered at once: 60 s of what two indices may send, and 2 s of far more
+/// than a node sends. Each takes some hundred bytes.
+const PASSED_MAX: usize = 16_384;
 
 /// Most equal ones of them; more say nothing more.
 const EQUAL_MAX: usize = 256;
