@@ -24,6 +24,7 @@ mod accept;
 mod backoff;
 pub mod iid;
 mod p2sn;
+mod paced;
 mod pinned;
 mod standing;
 mod supervisor;

@@ -15,12 +15,11 @@ use futures::{FutureExt, SinkExt, StreamExt};
 use libp2p_identity::PeerId;
 use serde::{Deserialize, Serialize};
 use tokio::{
-    net::TcpStream,
     sync::broadcast::{Receiver, error::RecvError},
     time::timeout,
 };
 use tokio_tungstenite::{
-    Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
+    Connector,
     tungstenite::{Bytes, Message, protocol::WebSocketConfig},
 };
 
@@ -30,11 +29,12 @@ use crate::{
     config::gateway::{IidServer, KeyKind},
     gateway::{
         backoff::Backoff,
+        paced::{PacedSocket, web_socket},
         standing::{Standing, millis},
         tls,
     },
     identity::{KeyFileError, random},
-    limits::LogLimit,
+    limits::{LogLimit, Rate},
     proto::iid::{
         Form, Iid, Index,
         sign_in::client::{ClientHeard, ClientKey, ClientSignIn},
@@ -65,6 +65,13 @@ const TEXT_CHARS_MAX: usize = 200;
 
 /// How long an echo of the server is waited for: a round trip, and what waits on the way.
 const ECHO_TIME: Duration = Duration::from_secs(10);
+
+/// How much is read of a server: some 3,000 integers a second, more than the other nodes take from
+/// this one. What is more waits at the server.
+const READ_RATE: Rate = Rate {
+    per_second: 64 * 1024,
+    burst: 256 * 1024,
+};
 
 /// How far apart the same integer may come from the server and from a node that is its client, too.
 const FELLOW_TIME: Duration = Duration::from_secs(60);
@@ -200,13 +207,9 @@ impl Upstream {
             .max_message_size(Some(MESSAGE_BYTES_MAX))
             .max_frame_size(Some(MESSAGE_BYTES_MAX));
         let connector = Connector::Rustls(tls::client_config());
-        let connecting = connect_async_tls_with_config(
-            self.server.url.to_string(),
-            Some(config),
-            true,
-            Some(connector),
-        );
-        let (mut socket, _) = connecting.await.map_err(|error| error.to_string())?;
+        let url = &self.server.url;
+        let socket = web_socket(&url.to_string(), url, READ_RATE, config, connector).await;
+        let mut socket = socket.map_err(|error| error.to_string())?;
         let mut sign_in = ClientSignIn::new(self.key.clone(), None)
             .expect("without a letter there is nothing to refuse");
         while let Some(message) = socket.next().await {
@@ -358,7 +361,7 @@ impl Upstream {
     }
 }
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+type Socket = PacedSocket;
 type Received = Option<Result<Message, tokio_tungstenite::tungstenite::Error>>;
 
 async fn write(

@@ -10,22 +10,32 @@ use rustls::{CertificateError, ClientConfig, pki_types::ServerName};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
     time::timeout,
 };
 use tokio_tungstenite::{
-    Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
+    Connector,
     tungstenite::{self, protocol::WebSocketConfig},
 };
 
 use crate::{
     config::gateway::SyftServer,
-    gateway::tls,
+    gateway::{
+        paced::{self, PacedSocket},
+        tls,
+    },
+    limits::Rate,
     proto::{server::ServerUrl, syft::FRAME_BYTES_MAX},
 };
 
 /// How long a request, or a connection, may take.
 const REQUEST_TIME: Duration = Duration::from_secs(20);
+
+/// How much is read of a server, whatever it is: interim answers and empty frames too. A message of
+/// the greatest length needs some seconds; `share` says how many there may be.
+const READ_RATE: Rate = Rate {
+    per_second: 512 * 1024,
+    burst: 4 * 1024 * 1024,
+};
 
 /// Longest answer of HTTP that is read, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
@@ -46,7 +56,7 @@ pub(super) enum Ended {
 pub(super) type Answered = (StatusCode, Bytes);
 
 /// A connection for messages.
-pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+pub(super) type Socket = PacedSocket;
 
 /// A server, with the certificates that are believed at the moment.
 pub(super) struct Site {
@@ -82,7 +92,7 @@ impl Site {
             .body(Full::new(body))
             .map_err(|error| Ended::Later(error.to_string()))?;
         let answering = async {
-            let stream = TcpStream::connect((self.url.host(), self.url.port())).await;
+            let stream = paced::connect(&self.url, READ_RATE).await;
             let stream = stream.map_err(|error| Ended::Later(error.to_string()))?;
             if !self.url.is_secure() {
                 return ask(stream, request).await;
@@ -105,9 +115,9 @@ impl Site {
         let url = self.url.to_string().replacen("http", "ws", 1);
         let url = format!("{url}/ws?token={token}");
         let connector = Connector::Rustls(Arc::clone(&self.tls));
-        let opening = connect_async_tls_with_config(&url, Some(limits), true, Some(connector));
+        let opening = paced::web_socket(&url, &self.url, READ_RATE, limits, connector);
         match timeout(REQUEST_TIME, opening).await {
-            Ok(Ok((socket, _))) => Ok(socket),
+            Ok(Ok(socket)) => Ok(socket),
             // With a new login the next attempt may be taken. The error must not show the URL.
             Ok(Err(tungstenite::Error::Http(answer))) => {
                 Err(Ended::Later(format!("/ws answered {}", answer.status())))
