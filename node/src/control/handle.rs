@@ -164,8 +164,8 @@ impl NodeHandle {
 
     /// Returns the index that this node owns, unless the node is stopping.
     pub(crate) async fn index(&self) -> Option<Index> {
-        match self.ask(Command::Status).await {
-            Ok(Reply::Status(status)) => Some(status.index),
+        match self.ask(Command::OwnIndex).await {
+            Ok(Reply::OwnIndex(index)) => Some(index),
             _ => None,
         }
     }

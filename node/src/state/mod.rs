@@ -366,6 +366,10 @@ impl State {
                 self.publish(request, index, &values, at, now);
             }
             Command::Bridge { client, iids } => self.bridge(request, client, iids, now),
+            Command::OwnIndex => {
+                let index = self.membership.own_terms().index;
+                self.effects.reply(request, Reply::OwnIndex(index));
+            }
             Command::LastIntegers => {
                 let last = Reply::LastIntegers(self.report_last());
                 self.effects.reply(request, last);

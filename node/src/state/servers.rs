@@ -154,7 +154,7 @@ impl State {
         }
         user.check_new().map_err(|_| NotPinned::Name)?;
         let mut records = Vec::new();
-        if self.users.of_door(peer).count() >= PINS_MAX {
+        if self.users.count_of(peer) >= PINS_MAX {
             let unused = self.unused_pin(peer).ok_or(NotPinned::Full)?;
             self.users.remove(&unused, peer);
             records.push(Record::ForgetPin {

@@ -3,12 +3,14 @@
 //! Keys are pinned on first use. Whom a name means is in `names`, what doors tell each other in
 //! `telling`.
 
+mod entries;
 mod telling;
 
 use std::{collections::BTreeMap, time::Duration};
 
 use libp2p_identity::PeerId;
 
+use self::entries::Entries;
 pub(super) use self::telling::Telling;
 use super::{
     After, CLOCK_SET_MS, State,
@@ -45,7 +47,7 @@ pub(super) struct Entry {
 
 /// All users that are known.
 pub(super) struct Users {
-    entries: BTreeMap<(UserId, PeerId), Entry>,
+    entries: Entries,
     revoked: BTreeMap<TokenId, u64>,
     pub(super) telling: BTreeMap<PeerId, Telling>,
 }
@@ -102,13 +104,17 @@ impl Users {
     }
 
     pub(super) fn of_door(&self, door: PeerId) -> impl Iterator<Item = &Entry> {
-        let all = self.entries.values();
-        all.filter(move |entry| entry.record.door == door)
+        self.entries.of_gateway(door)
+    }
+
+    /// Returns how many users of this door are known.
+    pub(super) fn count_of(&self, door: PeerId) -> usize {
+        self.entries.count_of(door)
     }
 
     /// Says whether any user of this door is known: then it is one.
     pub(super) fn is_door(&self, peer: PeerId) -> bool {
-        self.of_door(peer).next().is_some()
+        self.count_of(peer) > 0
     }
 }
 

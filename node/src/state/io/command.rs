@@ -90,6 +90,8 @@ pub enum Command {
     },
     /// The last integer of each index.
     LastIntegers,
+    /// Which index is this node's own? Gateways ask again and again, so it is only that.
+    OwnIndex,
     /// Something that a door for Syft agents asks.
     Door(Box<Ask>),
     /// Replace the settings that the state uses.
@@ -148,6 +150,8 @@ pub enum Reply {
     },
     /// To [`Command::LastIntegers`].
     LastIntegers(Vec<report::Integer>),
+    /// To [`Command::OwnIndex`].
+    OwnIndex(Index),
     /// To [`Command::Door`].
     Told(Told),
     /// To [`Command::Configure`].

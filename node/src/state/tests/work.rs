@@ -1,9 +1,12 @@
 //! What a turn of the loop costs does not grow with what waits.
 
 use super::*;
-use crate::state::{
-    io::{Outgoing, OutgoingKind},
-    work::looks,
+use crate::{
+    proto::mesh::users::{Request as UsersRequest, ToldUser},
+    state::{
+        io::{Outgoing, OutgoingKind},
+        work::looks,
+    },
 };
 
 /// A node for whose member with seed 2 so many messages wait.
@@ -103,4 +106,42 @@ fn integers_cost_the_same_beside_two_hundred_connections_as_beside_none() {
     };
 
     assert_eq!(cost(200), cost(0));
+}
+
+#[test]
+fn a_member_s_user_costs_the_same_beside_two_thousand_users_as_beside_ten() {
+    let hear = |state: &mut State, numbers: std::ops::Range<u32>| {
+        let told = |number| ToldUser {
+            id: super::door::id(&format!("user-{number}")),
+            title: String::new(),
+            key: *messaging_key(1).public(),
+            registered_ms: NOW.unix_ms(),
+            descriptions: syft::Descriptions::default(),
+            online: false,
+        };
+        let request = UsersRequest {
+            users: numbers.map(told).collect(),
+            ..UsersRequest::default()
+        };
+        let request = NetInput::Request {
+            peer: peer_of_seed(2),
+            protocol: Protocol::Users,
+            id: InboundId(50),
+            bytes: request.encode(),
+        };
+        feed(state, Input::Net(request));
+    };
+    let cost = |known: u32| {
+        let mut state = state(Settings::default());
+        open(&mut state);
+        for first in (0..known).step_by(10) {
+            hear(&mut state, first..first + 10);
+        }
+        assert_eq!(state.users.count_of(peer_of_seed(2)), known as usize);
+        looks();
+        hear(&mut state, known..known + 1);
+        looks()
+    };
+
+    assert_eq!(cost(2_000), cost(10));
 }

@@ -235,7 +235,7 @@ impl State {
     fn hear_of_user(&mut self, door: PeerId, told: ToldUser) -> Option<Record> {
         let key = (told.id.clone(), door);
         if !self.users.entries.contains_key(&key) {
-            if self.users.of_door(door).count() >= USERS_PER_DOOR_MAX {
+            if self.users.count_of(door) >= USERS_PER_DOOR_MAX {
                 self.effects.refused(Some(door), "user", "too_many");
                 return None;
             }
