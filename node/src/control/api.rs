@@ -116,12 +116,13 @@ impl std::fmt::Debug for Join {
 }
 
 /// The body of `POST /v1/messages`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, derive_more::Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewMessage {
     /// To whom: `"all"`, or `{"named": ["pi-1"]}`.
     pub to: Recipients,
     /// The text.
+    #[debug("{} bytes", text.len())]
     pub text: String,
     /// The protocol.
     #[serde(default)]
@@ -193,12 +194,13 @@ impl StreamQuery {
 }
 
 /// The body of `POST /v1/p2sn/send`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, derive_more::Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewP2snMessage {
     /// The server: `HOST` or `HOST:PORT`.
     pub to: String,
     /// The text.
+    #[debug("{} bytes", text.len())]
     pub text: String,
     /// How long all of it may take, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -206,7 +208,7 @@ pub struct NewP2snMessage {
 }
 
 /// The answer to `POST /v1/p2sn/send`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, derive_more::Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct P2snReplied {
     /// The server, with its port.
     pub address: String,
@@ -215,9 +217,11 @@ pub struct P2snReplied {
     /// Size of its key.
     pub bits: usize,
     /// What it replied, as text.
+    #[debug("{} bytes", reply.len())]
     pub reply: String,
     /// What it replied, in hexadecimal, if it was no text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[debug("{:?} bytes", reply_hex.as_ref().map(|hidden| hidden.len()))]
     pub reply_hex: Option<String>,
 }
 
@@ -279,7 +283,7 @@ pub struct HistoryQuery {
 }
 
 /// One message of the history.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, derive_more::Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HistoryRow {
     /// Its place; rows grow in the order in which messages came.
     pub row: i64,
@@ -298,6 +302,7 @@ pub struct HistoryRow {
     /// How sending ended; empty while it waits, and for received ones.
     pub outcome: String,
     /// The text.
+    #[debug("{} bytes", text.len())]
     pub text: String,
     /// How it stands for bytes.
     #[serde(default, skip_serializing_if = "Encoding::is_utf8")]

@@ -1,6 +1,7 @@
 //! Server and client over real sockets, with a task in the place of a node's loop.
 
 mod events;
+mod redaction;
 mod silence;
 mod sockets;
 mod streams;

@@ -56,7 +56,7 @@ pub(super) struct Terms {
 }
 
 /// What happened on a connection.
-#[derive(Debug)]
+#[derive(derive_more::Debug)]
 pub(super) enum Event {
     /// The peer asks.
     Request {
@@ -64,9 +64,11 @@ pub(super) enum Event {
         peer: PeerId,
         /// The request's name on this connection.
         id: InboundId,
+        #[debug("{} bytes", bytes.len())]
         bytes: Vec<u8>,
     },
     /// The peer answered, or not.
+    #[debug("Response({_0:?}, {:?} bytes)", _1.as_ref().map(Vec::len))]
     Response(OutboundId, Result<Vec<u8>, String>),
     /// A request of the peer was dropped at a limit.
     AtLimit(&'static str),
@@ -96,17 +98,21 @@ struct Places {
 }
 
 /// What a connection's handler is told.
-#[derive(Debug)]
+#[derive(derive_more::Debug)]
 pub(super) enum Command {
+    #[debug("Ask({_0:?}, {} bytes)", _1.len())]
     Ask(OutboundId, Vec<u8>),
+    #[debug("Answer({_0:?}, {} bytes)", _1.len())]
     Answer(InboundId, Vec<u8>),
     Refuse(InboundId),
 }
 
 /// What a connection's handler tells.
-#[derive(Debug)]
+#[derive(derive_more::Debug)]
 pub(super) enum Told {
+    #[debug("Request({_0:?}, {} bytes)", _1.len())]
     Request(InboundId, Vec<u8>),
+    #[debug("Response({_0:?}, {:?} bytes)", _1.as_ref().map(Vec::len))]
     Response(OutboundId, Result<Vec<u8>, String>),
     AtLimit(&'static str),
 }

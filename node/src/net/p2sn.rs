@@ -38,11 +38,12 @@ const WORDS: usize = 4;
 const STEPS_AT_ONCE: usize = 4;
 
 /// What the state says to a session.
-#[derive(Debug)]
+#[derive(derive_more::Debug)]
 pub(super) enum Word {
     /// Go on with the peer's key, or end.
     Verdict(bool),
     /// Answer the peer's message.
+    #[debug("Reply({} bytes)", _0.len())]
     Reply(Vec<u8>),
 }
 

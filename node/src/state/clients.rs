@@ -29,7 +29,7 @@ use crate::proto::{
 };
 
 /// What is asked about clients.
-#[derive(Clone, Debug)]
+#[derive(Clone, derive_more::Debug)]
 pub enum Question {
     /// May a session go on with this key? The first one of an address is pinned.
     Judge {
@@ -49,6 +49,7 @@ pub enum Question {
         /// The member that gets it; this node's inbox if `None`.
         to: Option<String>,
         /// The message.
+        #[debug("{} bytes", bytes.len())]
         bytes: Vec<u8>,
     },
     /// Which message waits longest for this client? It is the asker's for a while.
@@ -76,13 +77,14 @@ pub enum Question {
 }
 
 /// What is answered.
-#[derive(Clone, Debug)]
+#[derive(Clone, derive_more::Debug)]
 pub enum Answer {
     /// To [`Question::Judge`]: whether it may; if so, the key is on disk.
     Judged(bool),
     /// To [`Question::Deliver`]: the message is on disk.
     Delivered,
     /// To [`Question::Take`].
+    #[debug("Taken({:?})", _0.as_ref().map(|(id, _)| id))]
     Taken(Option<(MessageId, Vec<u8>)>),
     /// To [`Question::Handed`].
     Noted,

@@ -89,7 +89,7 @@ pub enum Ask {
 }
 
 /// What the connection to a foreign server asks.
-#[derive(Clone, Debug)]
+#[derive(Clone, derive_more::Debug)]
 pub enum ToServer {
     /// What is to be sent there?
     Fetch {
@@ -121,6 +121,7 @@ pub enum ToServer {
         /// The sender.
         from: UserId,
         /// The text.
+        #[debug("{} bytes", text.len())]
         text: String,
         /// What a repetition would have in common with it.
         fingerprint: Fingerprint,
@@ -128,13 +129,14 @@ pub enum ToServer {
 }
 
 /// A message that waits for a foreign server.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, derive_more::Debug, PartialEq, Eq)]
 pub struct Fetched {
     /// Its name.
     pub id: MessageId,
     /// For whom.
     pub user: UserId,
     /// What.
+    #[debug("{} bytes", text.len())]
     pub text: String,
     /// When it was accepted, Unix ms.
     pub created_ms: u64,
@@ -266,7 +268,7 @@ pub struct UserRecord {
 }
 
 /// A letter on the disk of the door of its recipient.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, derive_more::Debug, PartialEq, Eq)]
 pub struct LetterRecord {
     /// Its place; grows.
     pub row: u64,
@@ -285,6 +287,7 @@ pub struct LetterRecord {
     /// What a repetition would have in common with it.
     pub fingerprint: Fingerprint,
     /// The frame without an id; empty when it was loaded, for it stays on disk.
+    #[debug("{} bytes", frame.len())]
     pub frame: String,
     /// Its length in bytes.
     pub bytes: usize,

@@ -226,7 +226,7 @@ pub struct Pending {
 }
 
 /// A message that came in.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, derive_more::Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Received {
     /// Its id.
     pub id: MessageId,
@@ -241,6 +241,7 @@ pub struct Received {
     /// Through which protocol.
     pub via: Via,
     /// The text.
+    #[debug("{} bytes", text.len())]
     pub text: String,
     /// How it stands for bytes.
     #[serde(default, skip_serializing_if = "Encoding::is_utf8")]

@@ -6,6 +6,7 @@ mod integers;
 mod links;
 mod members;
 mod messages;
+mod redaction;
 mod servers;
 mod vouching;
 mod waiting;

@@ -45,7 +45,7 @@ pub struct Query {
 }
 
 /// One message.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, derive_more::Debug, PartialEq, Eq)]
 pub struct Row {
     /// Its place in the history.
     pub row: i64,
@@ -64,6 +64,7 @@ pub struct Row {
     /// How sending ended; empty while it waits, and for received ones.
     pub outcome: String,
     /// The text.
+    #[debug("{} bytes", text.len())]
     pub text: String,
     /// How it stands for bytes.
     pub encoding: Encoding,

@@ -14,9 +14,10 @@ const LETTERS_MAX: usize = 64;
 const BYTES_MAX: usize = 512 * 1024;
 
 /// The next letters of a user, in their order.
-#[derive(Debug)]
+#[derive(derive_more::Debug)]
 pub struct Batch {
     /// Their rows and frames.
+    #[debug("{} letters", letters.len())]
     pub letters: Vec<(u64, String)>,
     /// Whether there may be more on disk behind them.
     pub is_cut: bool,

@@ -14,7 +14,7 @@ use super::{
 pub const FRAME_BYTES_MAX: usize = 1_048_576;
 
 /// A message, as its JSON says it; nothing in it is believed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, derive_more::Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// Number given by a server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -27,6 +27,7 @@ pub struct Message {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timestamp: Option<String>,
     /// An envelope, or plain text for broadcasts and system messages.
+    #[debug("{} bytes", content.len())]
     pub content: String,
     /// What a server says of it. A receiver pays no attention to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -152,11 +153,12 @@ impl Trust {
 }
 
 /// What a receiver makes of a message.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, derive_more::Debug, PartialEq, Eq)]
 pub struct Received {
     /// How far it is to be trusted.
     pub trust: Trust,
     /// The text: what the envelope held, or the content as it came.
+    #[debug("{} bytes", content.len())]
     pub content: String,
 }
 

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// What is asked through the control socket.
-#[derive(Clone, Debug)]
+#[derive(Clone, derive_more::Debug)]
 pub enum Command {
     /// What is this node, and how is it?
     Status,
@@ -38,6 +38,7 @@ pub enum Command {
     /// Enter a mesh.
     Join {
         /// The ticket, as `invite` printed it.
+        #[debug("{} bytes", ticket.len())]
         ticket: String,
     },
     /// Take a member out of the mesh.
@@ -62,6 +63,7 @@ pub enum Command {
         /// To whom.
         to: Recipients,
         /// What.
+        #[debug("{} bytes", text.len())]
         text: String,
         /// How.
         via: Via,

@@ -175,7 +175,7 @@ pub struct Invite {
 }
 
 /// A message on its way out.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, derive_more::Debug, PartialEq, Eq)]
 pub struct Outgoing {
     /// Its name in the whole mesh.
     pub id: MessageId,
@@ -192,6 +192,7 @@ pub struct Outgoing {
     /// What it is.
     pub kind: OutgoingKind,
     /// The plaintext; of a letter the frame as its client wrote it.
+    #[debug("{} bytes", text.len())]
     pub text: String,
 }
 
@@ -212,7 +213,7 @@ pub enum OutgoingKind {
 }
 
 /// A message that waits for a client.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, derive_more::Debug, PartialEq, Eq)]
 pub struct ForClient {
     /// Its id.
     pub id: MessageId,
@@ -223,6 +224,7 @@ pub struct ForClient {
     /// When to give up, Unix ms.
     pub expires_ms: u64,
     /// The plaintext.
+    #[debug("{} bytes", text.len())]
     pub text: String,
     /// How it stands for bytes.
     pub encoding: Encoding,
@@ -241,7 +243,7 @@ pub enum Outcome {
 }
 
 /// A message that came in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, derive_more::Debug, PartialEq, Eq)]
 pub struct Incoming {
     /// Its name in the whole mesh; made up by us for P2SN messages.
     pub id: MessageId,
@@ -258,6 +260,7 @@ pub struct Incoming {
     /// The protocol it came through.
     pub via: Via,
     /// The plaintext.
+    #[debug("{} bytes", text.len())]
     pub text: String,
     /// How it stands for bytes.
     pub encoding: Encoding,

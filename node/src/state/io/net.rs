@@ -9,7 +9,7 @@ use super::{Connection, GossipId, InboundId, OutboundId, SessionId};
 use crate::proto::{mesh::Address, p2sn};
 
 /// What comes from the network.
-#[derive(Debug)]
+#[derive(derive_more::Debug)]
 pub enum NetInput {
     /// The addresses under which others may reach this node; replaces the earlier set.
     OwnAddresses(BTreeSet<Address>),
@@ -73,6 +73,7 @@ pub enum NetInput {
         /// Name to answer by.
         id: InboundId,
         /// The encoded request.
+        #[debug("{} bytes", bytes.len())]
         bytes: Vec<u8>,
     },
     /// A member asks on a request-response protocol.
@@ -84,6 +85,7 @@ pub enum NetInput {
         /// Name to answer by.
         id: InboundId,
         /// The encoded request.
+        #[debug("{} bytes", bytes.len())]
         bytes: Vec<u8>,
     },
     /// The answer to a request of ours, on any protocol; or why there is none. After an error the
@@ -92,6 +94,7 @@ pub enum NetInput {
         /// The name of our request.
         id: OutboundId,
         /// The encoded answer.
+        #[debug("{:?} bytes", result.as_ref().map(Vec::len))]
         result: Result<Vec<u8>, String>,
     },
     /// A connected member sent integers itself, more at once than may be; its stream is ended.
@@ -154,6 +157,7 @@ pub enum NetInput {
         /// The peer.
         peer: PeerId,
         /// The decrypted message.
+        #[debug("{} bytes", bytes.len())]
         bytes: Vec<u8>,
     },
     /// The peer's reply to our P2SN message.
@@ -161,6 +165,7 @@ pub enum NetInput {
         /// The session.
         session: SessionId,
         /// The decrypted reply.
+        #[debug("{} bytes", bytes.len())]
         bytes: Vec<u8>,
     },
     /// A P2SN session ended. Comes once for each session.
@@ -175,7 +180,7 @@ pub enum NetInput {
 }
 
 /// What the network is asked to do.
-#[derive(Debug)]
+#[derive(derive_more::Debug)]
 pub enum NetOutput {
     /// Dial this peer at these addresses; ends in `Connected` or `DialFailed`.
     Dial {
@@ -207,6 +212,7 @@ pub enum NetOutput {
         /// Name for the answer.
         id: OutboundId,
         /// The encoded request.
+        #[debug("{} bytes", bytes.len())]
         bytes: Vec<u8>,
     },
     /// Answer a request on `/pimesh/member/1`.
@@ -216,6 +222,7 @@ pub enum NetOutput {
         /// The name of the request.
         id: InboundId,
         /// The encoded answer.
+        #[debug("{} bytes", bytes.len())]
         bytes: Vec<u8>,
     },
     /// Ask a member, on any of its open connections.
@@ -227,6 +234,7 @@ pub enum NetOutput {
         /// Name for the answer.
         id: OutboundId,
         /// The encoded request.
+        #[debug("{} bytes", bytes.len())]
         bytes: Vec<u8>,
     },
     /// Answer a member's request.
@@ -234,6 +242,7 @@ pub enum NetOutput {
         /// The name of the request.
         id: InboundId,
         /// The encoded answer.
+        #[debug("{} bytes", bytes.len())]
         bytes: Vec<u8>,
     },
     /// End a member's request without an answer.
@@ -265,6 +274,7 @@ pub enum NetOutput {
         /// The member.
         peer: PeerId,
         /// What to send after the exchange.
+        #[debug("{:?} bytes", message.as_ref().map(|hidden| hidden.len()))]
         message: Option<Vec<u8>>,
     },
     /// Go on with this key, or close the session.
@@ -279,6 +289,7 @@ pub enum NetOutput {
         /// The session.
         session: SessionId,
         /// The reply's plaintext.
+        #[debug("{} bytes", bytes.len())]
         bytes: Vec<u8>,
     },
 }
