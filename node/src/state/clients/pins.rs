@@ -2,6 +2,7 @@
 
 use super::{Answer, Pin};
 use crate::{
+    limits::Source,
     proto::p2sn::PinAddress,
     state::{
         After, State,
@@ -13,6 +14,10 @@ use crate::{
 /// Most addresses with pinned keys. A stranger who could make room by coming from many addresses
 /// could have the pins of others forgotten, so further addresses are refused instead.
 const ADDRESSES_MAX: usize = 4096;
+
+/// Most addresses with pinned keys in one IPv6 network of 64 bits: one machine has all addresses of
+/// its network, and would fill the places of all others.
+const ADDRESSES_PER_NETWORK_MAX: usize = 1024;
 
 /// Most keys of clients at one address: programs of one machine, or machines behind one router.
 const KEYS_PER_ADDRESS_MAX: usize = 16;
@@ -59,11 +64,31 @@ impl State {
                     .refused(None, "p2sn_client_key", "too_many_addresses");
                 self.judged(request, false);
             }
+            None if self.pins_of_network(&address) >= ADDRESSES_PER_NETWORK_MAX => {
+                self.effects
+                    .refused(None, "p2sn_client_key", "too_many_addresses_of_network");
+                self.judged(request, false);
+            }
             Some(_) | None => {
                 let after = After::Reply(request, Reply::P2sn(Answer::Judged(true)));
                 self.pin_client(address, shown, after);
             }
         }
+    }
+
+    /// Returns how many addresses with pinned keys are in the network of a client.
+    fn pins_of_network(&self, address: &PinAddress) -> usize {
+        let source = |address: &PinAddress| match address {
+            PinAddress::Client(ip) => Some(Source::from(*ip)),
+            PinAddress::Server { .. } => None,
+        };
+        let Some(network) = source(address) else {
+            return 0;
+        };
+        let pinned = self.clients.pins.keys();
+        pinned
+            .filter(|&other| source(other) == Some(network))
+            .count()
     }
 
     fn judged(&mut self, request: RequestId, may: bool) {

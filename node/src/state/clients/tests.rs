@@ -190,6 +190,24 @@ fn without_pinning_each_key_of_a_client_is_taken_and_the_oldest_forgotten() {
 }
 
 #[test]
+fn one_network_does_not_take_the_places_of_all_others() {
+    let mut state = state_with_client();
+    for host in 0..1024 {
+        let address = format!("2001:db8::{host:x}");
+        assert_eq!(show(&mut state, &address, 1, true), Some(true), "{address}");
+    }
+    assert_eq!(show(&mut state, "2001:db8::ffff", 1, true), Some(false));
+    assert_eq!(
+        show(&mut state, "2001:db8::1", 1, true),
+        Some(true),
+        "known"
+    );
+    for address in ["2001:db8:0:1::1", "10.0.0.9"] {
+        assert_eq!(show(&mut state, address, 1, true), Some(true), "{address}");
+    }
+}
+
+#[test]
 fn a_forgotten_address_takes_the_next_key() {
     let mut state = state_with_client();
     let address = "10.0.0.7".to_owned();
