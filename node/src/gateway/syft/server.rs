@@ -69,7 +69,7 @@ pub struct ServerReport {
     /// `connecting`, `connected`, `waiting` for the next attempt, or `refused`: the server does not
     /// accept the key for this user; that is tried again, too, after minutes.
     pub state: String,
-    /// Why it is not connected.
+    /// Why it is not connected, or why the last attempt failed.
     pub reason: Option<String>,
     /// Time until the next attempt, if one is waited for.
     #[serde(default)]
@@ -119,7 +119,9 @@ impl Server {
         let mut share = Share::new();
         let mut key = None;
         loop {
-            self.set("connecting", None);
+            // The reason of the last attempt stays to be seen until this one has come to an end.
+            self.standing
+                .change(|report| "connecting".clone_into(&mut report.state));
             let begun = Instant::now();
             let ended = self.attempt(&mut key, &mut share).await;
             let chance = u64::from_le_bytes(random());
