@@ -384,7 +384,7 @@ impl Node {
         self.handle.gateways().emptied().await;
         // The next start replaces a socket that could not be removed.
         drop(std::fs::remove_file(&self.socket));
-        drop(self.net);
+        self.net.goodbye().await;
         self.completions.close();
         self.store.close();
     }

@@ -118,6 +118,25 @@ impl Machine<'_> {
         Pi::launch(world.home(name), name, launcher, args).await
     }
 
+    /// Starts a node on it while the system names no nameserver.
+    ///
+    /// # Errors
+    /// Fails if the node does not get ready.
+    pub async fn start_without_nameserver(
+        &self,
+        world: &World,
+        name: &str,
+        args: &[&str],
+    ) -> anyhow::Result<Pi> {
+        let hide = "[ ! -e /etc/resolv.conf ] || mount --bind /dev/null /etc/resolv.conf || exit 1; \
+                    exec \"$0\" \"$@\"";
+        let mut launcher = self.launcher()?;
+        let words = ["unshare", "--mount", "sh", "-c", hide];
+        launcher.extend(words.map(str::to_owned));
+        let args = args.iter().map(|&arg| arg.to_owned()).collect();
+        Pi::launch(world.home(name), name, launcher, args).await
+    }
+
     /// Returns the words before a command that run it on this machine.
     ///
     /// # Errors

@@ -151,6 +151,21 @@ async fn nodes_on_ipv6_alone_form_a_mesh() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Two machines on one cable: nobody tells them of a nameserver.
+#[tokio::test]
+async fn nodes_without_a_nameserver_start_and_form_a_mesh() -> anyhow::Result<()> {
+    let (world, lan) = (World::new()?, Lan::new().await?);
+    let (one, two) = (lan.add().await?, lan.add().await?);
+    let a = one.start_without_nameserver(&world, "pi-1", &[]).await?;
+    let b = two.start_without_nameserver(&world, "pi-2", &[]).await?;
+
+    b.join(&a).await?;
+    a.wait_for_peers(1).await?;
+
+    send(&a, "pi-2", 0..3).await?;
+    check(&b, &["pi-1"], 3).await
+}
+
 /// Without mDNS a node with a new address finds the others by theirs, and tells them.
 #[tokio::test]
 async fn a_node_whose_address_changes_comes_back_by_itself() -> anyhow::Result<()> {

@@ -321,3 +321,48 @@ async fn a_message_that_expires_is_told_to_its_sender() -> anyhow::Result<()> {
     assert_eq!(b.wait_for_inbox(1).await?, ["later"]);
     Ok(())
 }
+
+/// The others need not wait until they notice a silence.
+#[tokio::test]
+async fn a_node_that_stops_says_goodbye_on_either_transport() -> anyhow::Result<()> {
+    for listen in ["/ip4/127.0.0.1/udp/0/quic-v1", "/ip4/127.0.0.1/tcp/0"] {
+        let world = World::new()?;
+        let a = world.start_on("a", &[listen]).await?;
+        let mut b = world.start_on("b", &[listen]).await?;
+        b.join(&a).await?;
+        a.wait_for_peers(1).await?;
+        let mut events = a.client.events().await?;
+
+        signal(&b.child, "TERM").await?;
+        let status = b.child.wait().await?;
+        let reason = Pi::wait_for_event(&mut events, |event| match event {
+            EventBody::PeerDown { reason, .. } => Some(reason),
+            _ => None,
+        })
+        .await?;
+
+        ensure!(status.success(), "{status}");
+        let silence = ["timed out", "nothing was heard"];
+        let is_goodbye = !silence.iter().any(|silence| reason.contains(silence));
+        ensure!(is_goodbye, "{listen}: {reason}");
+    }
+    Ok(())
+}
+
+/// libp2p shares TCP ports, so that two nodes at one port would each get some of the connections.
+#[tokio::test]
+async fn a_second_node_on_one_port_does_not_start_and_says_what_to_do() -> anyhow::Result<()> {
+    for listen in ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"] {
+        let world = World::new()?;
+        let first = world.start_on("first", &[listen]).await?;
+        let taken = first.ready.split(' ').nth(2).context("an address")?;
+
+        let args = ["run", "--no-mdns", "--listen", taken];
+        let (code, out, err) = pimesh(&world.home("second"), &args).await?;
+
+        ensure!(code == 1, "{code}: {out} {err}");
+        ensure!(err.contains("--listen"), "{err}");
+        ensure!(err.matches("in use").count() == 1, "said once: {err}");
+    }
+    Ok(())
+}

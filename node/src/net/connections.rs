@@ -263,7 +263,7 @@ fn explain_dial(error: &DialError) -> String {
 }
 
 /// Returns the last cause in a chain of errors, which is the one a person understands.
-fn innermost(error: &dyn std::error::Error) -> String {
+pub(super) fn innermost(error: &dyn std::error::Error) -> String {
     let mut last = error;
     while let Some(source) = last.source() {
         last = source;

@@ -4,6 +4,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `transport` | how the swarm is built: TCP and QUIC |
+//! | `resolver` | names in addresses |
 //! | `behaviour` | the behaviours of the swarm and their settings |
 //! | `gate` | no protocol for members before the state opens a connection |
 //! | `silence` | an end to TCP connections on which nothing is heard |
@@ -34,15 +35,16 @@ mod member;
 mod p2sn;
 mod reading;
 mod requests;
+mod resolver;
 mod silence;
 #[cfg(test)]
 mod tests;
 mod transport;
 
-use std::{collections::VecDeque, io};
+use std::{collections::VecDeque, io, time::Duration};
 
 use futures::StreamExt;
-use libp2p::{Swarm, TransportError, identity::Keypair, mdns, ping, swarm::SwarmEvent};
+use libp2p::{PeerId, Swarm, identity::Keypair, mdns, ping, swarm::SwarmEvent};
 use libp2p_stream::IncomingStreams;
 use tokio::{sync::mpsc, time::Instant};
 
@@ -65,6 +67,13 @@ use crate::{
 
 /// Inputs that tasks have read from streams and that wait for the loop.
 const TASK_INPUTS: usize = 64;
+
+/// How long a goodbye to all peers may take. One that does not answer notices by the silence.
+const GOODBYE_TIME: Duration = Duration::from_secs(1);
+
+/// How long the network goes on after the last connection is closed: QUIC's last packet is sent by
+/// a task of its own.
+const LAST_PACKET_TIME: Duration = Duration::from_millis(100);
 
 /// Why something that needs an open connection was not done.
 const NOT_OPEN: &str = "no connection to the peer is open";
@@ -355,6 +364,29 @@ impl Net {
             }
         };
         self.queue.extend(news);
+    }
+
+    /// Says goodbye to every peer, so that none has to wait until it notices a silence.
+    pub async fn goodbye(mut self) {
+        let peers: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
+        if peers.is_empty() {
+            return;
+        }
+        for peer in peers {
+            // One that is gone already needs no goodbye.
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+        let closing = async {
+            while self.swarm.connected_peers().next().is_some() {
+                let event = self.swarm.select_next_some().await;
+                if let SwarmEvent::ConnectionEstablished { connection_id, .. } = event {
+                    self.swarm.close_connection(connection_id);
+                }
+            }
+        };
+        // Whoever does not answer in time notices by the silence.
+        drop(tokio::time::timeout(GOODBYE_TIME, closing).await);
+        tokio::time::sleep(LAST_PACKET_TIME).await;
     }
 
     /// Publishes the frames that came since the last call, joined into as few messages as they fit.

@@ -1,9 +1,13 @@
 //! How the swarm is built: TCP and QUIC, their encryption and their limits.
 
-use std::time::Duration;
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use libp2p::{
-    Multiaddr, PeerId, Swarm, Transport as _,
+    Multiaddr, PeerId, Swarm, Transport as _, TransportError,
     core::{muxing::StreamMuxerBox, transport::Boxed, upgrade},
     identity::Keypair,
     multiaddr::Protocol as Part,
@@ -15,6 +19,7 @@ use super::{
     admission::{Admission, GivenWay},
     behaviour::Behaviour,
     reading::Reading,
+    resolver::Resolving,
     silence::Watched,
 };
 
@@ -52,7 +57,10 @@ pub(super) fn listening_swarm(
             .parse()
             .map_err(|_| NetError::Address(address.clone()))?;
         let is_v6 = matches!(multiaddr.iter().next(), Some(Part::Ip6(_)));
-        match swarm.listen_on(multiaddr) {
+        let listening = free_for_listening(&multiaddr)
+            .map_err(TransportError::Other)
+            .and_then(|()| swarm.listen_on(multiaddr));
+        match listening {
             Ok(_) => {}
             // A machine may have IPv6 switched off; the others still serve.
             Err(error) if is_v6 => tracing::warn!(%address, %error, "cannot listen"),
@@ -67,6 +75,29 @@ pub(super) fn listening_swarm(
     Ok(swarm)
 }
 
+/// Refuses a TCP port that another program listens on. libp2p shares its ports (`SO_REUSEPORT`), so
+/// two nodes with one configuration would both start, and each connection would reach either.
+fn free_for_listening(address: &Multiaddr) -> io::Result<()> {
+    let mut parts = address.iter();
+    let ip: IpAddr = match parts.next() {
+        Some(Part::Ip4(ip)) => ip.into(),
+        Some(Part::Ip6(ip)) => ip.into(),
+        _ => return Ok(()),
+    };
+    let Some(Part::Tcp(port @ 1..)) = parts.next() else {
+        return Ok(());
+    };
+    let at = SocketAddr::new(ip, port);
+    let (domain, tcp) = (socket2::Domain::for_address(at), socket2::Protocol::TCP);
+    let probe = socket2::Socket::new(domain, socket2::Type::STREAM, Some(tcp))?;
+    if ip.is_ipv6() {
+        probe.set_only_v6(true)?;
+    }
+    // Connections of an earlier run that are still ending do not count.
+    probe.set_reuse_address(true)?;
+    probe.bind(&at.into())
+}
+
 fn build(
     config: &Config,
     keypair: &Keypair,
@@ -77,13 +108,12 @@ fn build(
     let behaviour = Behaviour::new(config, keypair, reading)?;
     let swarm = libp2p::SwarmBuilder::with_existing_identity(keypair.clone())
         .with_tokio()
-        .with_other_transport(|keypair| Admission::new(quic_transport(keypair), given_way.clone()))
-        .map_err(|e| failed(&e))?
         .with_other_transport(|keypair| {
-            Ok(Admission::new(tcp_transport(keypair)?, given_way.clone()))
+            let tcp = Admission::new(tcp_transport(keypair)?, given_way.clone());
+            let quic = Admission::new(quic_transport(keypair), given_way.clone());
+            let both = tcp.or_transport(quic).map(|either, _| either.into_inner());
+            Ok(Resolving::new(both.boxed()))
         })
-        .map_err(|e| failed(&e))?
-        .with_dns()
         .map_err(|e| failed(&e))?
         .with_behaviour(|_| behaviour)
         .map_err(|e| failed(&e))?
