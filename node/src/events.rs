@@ -5,7 +5,10 @@ use std::sync::Arc;
 use libp2p_identity::PeerId;
 use tokio::sync::broadcast;
 
-use crate::{metrics::Metrics, state::io::Event};
+use crate::{
+    metrics::Metrics,
+    state::{io::Event, report::COPIED_HINT},
+};
 
 /// Events that a slow reader may be behind; then it loses the oldest.
 const EVENTS: usize = 4096;
@@ -61,6 +64,20 @@ fn log(event: &Event) {
         Event::MemberRemoved { name, .. } => tracing::info!(member = %name, "member removed"),
         Event::Joined { name, .. } => tracing::info!(%name, "joined a mesh"),
         Event::Revoked => tracing::warn!("this node was removed from its mesh"),
+        Event::Copied {
+            name, own, told_by, ..
+        } => {
+            let told_by = told_by.as_deref().unwrap_or("this node");
+            let hint = COPIED_HINT;
+            if *own {
+                tracing::error!(%name, %told_by, hint, "ANOTHER MACHINE RUNS WITH THE IDENTITY OF THIS NODE");
+            } else {
+                tracing::error!(%name, %told_by, hint, "TWO MACHINES RUN WITH THE IDENTITY OF ONE MEMBER");
+            }
+        }
+        Event::CopyGone { name, .. } => {
+            tracing::info!(%name, "two machines with one identity were not seen any more");
+        }
         Event::Received(received) => {
             tracing::debug!(peer = %received.from, id = %received.id, "message received");
         }

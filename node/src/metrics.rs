@@ -177,6 +177,8 @@ impl Metrics {
             | Event::MemberRemoved { .. }
             | Event::Joined { .. }
             | Event::Revoked
+            | Event::Copied { .. }
+            | Event::CopyGone { .. }
             | Event::KeyChanged { .. }
             | Event::ClientKeyChanged { .. }
             | Event::KeyExchanged { .. }

@@ -11,7 +11,10 @@ use std::{
 use clap::Args;
 use pimesh_node::{
     control::client::ClientError,
-    state::{CLOCK_SET_MS, report::PeerState},
+    state::{
+        CLOCK_SET_MS,
+        report::{COPIED_HINT, PeerState},
+    },
 };
 use serde::Serialize;
 
@@ -255,6 +258,10 @@ async fn node(global: &Global, home: &Path) -> anyhow::Result<Vec<Check>> {
         Check::ok("listening", status.listeners.join(" "))
     });
     for peer in client.peers().await? {
+        if peer.copied {
+            let found = format!("two machines run with the identity of {}", peer.name);
+            checks.push(Check::fail("copies", found, COPIED_HINT));
+        }
         checks.push(match peer.state {
             PeerState::Own => continue,
             PeerState::Up => Check::ok("peer", format!("{} is up", peer.name)),

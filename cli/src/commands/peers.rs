@@ -76,7 +76,13 @@ impl Peers {
                 output::line(format!("{} vouches for {}", vouched.name, vouched.vouched))
             }
             None if self.follow => list::follow_list(global, &client).await,
-            None => list::show(global, &client.peers().await?).map(drop),
+            None => {
+                let peers = client.peers().await?;
+                if !global.json {
+                    list::warn_of_copies(&peers);
+                }
+                list::show(global, &peers).map(drop)
+            }
         }
     }
 }

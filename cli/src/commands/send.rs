@@ -3,7 +3,7 @@
 mod wait;
 mod words;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use clap::{Args, ValueEnum};
 use pimesh_node::{
@@ -87,6 +87,11 @@ impl Send {
             expiry_s,
         };
         let accepted = client.send(&message).await?;
+        let warnings: BTreeSet<&String> =
+            accepted.iter().filter_map(|a| a.warning.as_ref()).collect();
+        for warning in warnings {
+            output::note(format!("warning: {warning}"));
+        }
         let shown = show(global, &accepted);
         let Some(waiting) = waiting else {
             return shown.map_err(|error| error.context("the message was accepted"));

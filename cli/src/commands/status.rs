@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use pimesh_node::{clock, gateway::DoorReport};
+use pimesh_node::{clock, gateway::DoorReport, state::report::COPIED_HINT};
 
 use super::Global;
 use crate::output;
@@ -80,6 +80,14 @@ impl Status {
         }
         if node.revoked {
             lines.push(("WARNING", "this node was removed from its mesh".to_owned()));
+        }
+        if node.own_copied {
+            let text = "another machine runs with the identity of this node";
+            lines.push(("WARNING", format!("{text}; {COPIED_HINT}")));
+        }
+        for name in node.copied.iter().filter(|name| **name != node.name) {
+            let text = format!("two machines run with the identity of {name}; {COPIED_HINT}");
+            lines.push(("WARNING", text));
         }
         if let Some(error) = &status.clock.error {
             lines.push(("WARNING", format!("no NTP server answers ({error})")));

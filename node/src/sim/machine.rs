@@ -71,6 +71,10 @@ pub(super) struct Machine {
     /// Gossip messages that gossipsub would recognise.
     pub(super) gossip_seen: BTreeSet<usize>,
     pub(super) last: Vec<report::Integer>,
+    /// Whether it warns of two machines with one identity.
+    pub(super) warns_of_copies: bool,
+    /// What it told the sender of the last message.
+    pub(super) warned: Option<String>,
 }
 
 /// What a command was about.
@@ -111,6 +115,8 @@ impl Machine {
             hearing: None,
             gossip_seen: BTreeSet::new(),
             last: Vec::new(),
+            warns_of_copies: false,
+            warned: None,
         }
     }
 
@@ -192,6 +198,7 @@ impl World {
         machine.timer = None;
         machine.requests.clear();
         machine.gossip_seen.clear();
+        machine.warns_of_copies = false;
         // What was not yet written is gone; some of it may have reached the disk unsaid.
         let writing = std::mem::take(&mut machine.writing);
         let kept = usize::try_from(self.chance(writing.len() as u64 + 1)).expect("small");
@@ -331,12 +338,17 @@ impl World {
                 times,
             } => self.machines[at].kept = *times,
             Event::Sent(sent) if sent.outcome == Outcome::Delivered => {
-                let to = self
-                    .place(&sent.peer_id.member().expect("a member"))
-                    .expect("a machine");
-                let has = self.machines[to].disk.received(sent.id);
-                assert!(has, "delivered, and not on the disk of {to}");
+                let to = self.places(&sent.peer_id.member().expect("a member"));
+                let mut disks = to.iter().map(|to| &self.machines[*to].disk);
+                let has = disks.any(|disk| disk.received(sent.id));
+                assert!(has, "delivered, and not on the disk of {to:?}");
             }
+            Event::Copied { name, .. } => {
+                let is_true = self.has_copies();
+                assert!(is_true, "{at} takes a restart of {name} for a copy");
+                self.machines[at].warns_of_copies = true;
+            }
+            Event::CopyGone { .. } => self.machines[at].warns_of_copies = false,
             Event::Received(received) => {
                 let has = self.machines[at].disk.received(received.id);
                 assert!(has, "received, and not on the disk of {at}");
@@ -365,6 +377,7 @@ impl World {
                 let sent = &self.machines[at].disk.sent;
                 let stored = accepted.iter().all(|accepted| sent.contains(&accepted.id));
                 assert!(stored, "accepted, and not on disk");
+                self.machines[at].warned = accepted.into_iter().find_map(|a| a.warning);
                 self.model.accepted(self.machines[at].peer, to, text);
             }
             (Asked::Send { .. }, Err(failure)) => {

@@ -9,6 +9,7 @@
 //! | `machine` | a machine: state, clocks, power switch; checks what the node says against its disk |
 //! | `disk` | a disk |
 //! | `network` | links, the gate at each end, loss and duplicates |
+//! | `copied` | a machine with the identity of another one |
 //! | `gossip` | gossipsub: who passes integers on to whom, again or on a detour |
 //! | `p2sn` | P2SN sessions, as far as the state sees them |
 //! | `strangers` | who must not get in, and members who lie |
@@ -19,6 +20,7 @@
 //! each integer came to everybody who was connected, once, in order; and all know the same last
 //! values and certificates.
 
+mod copied;
 mod disk;
 mod gossip;
 mod machine;
@@ -126,12 +128,21 @@ struct World {
 
 impl World {
     fn new(seed: u64) -> Self {
+        let mut world = Self::of(seed, (1..=MACHINES).map(machine).collect());
+        for at in 0..world.machines.len() {
+            world.power_on(at);
+        }
+        world
+    }
+
+    /// Makes a world in which the first machine has a mesh, and all are off.
+    fn of(seed: u64, machines: Vec<Machine>) -> Self {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
         let mut world = Self {
             rng: ChaCha20Rng::from_seed(bytes),
             now: Duration::from_secs(1),
-            machines: (1..=MACHINES).map(machine).collect(),
+            machines,
             strangers: Vec::new(),
             agenda: BTreeMap::new(),
             next: 0,
@@ -151,9 +162,6 @@ impl World {
             trace: Vec::new(),
         };
         world.begin_mesh();
-        for at in 0..world.machines.len() {
-            world.power_on(at);
-        }
         world
     }
 
@@ -209,6 +217,21 @@ impl World {
         let machines = self.machines.iter().map(|m| m.peer);
         let mut all = machines.chain(self.strangers.iter().map(|s| s.peer));
         all.position(|known| known == *peer)
+    }
+
+    /// Returns every place with the identity of a peer; of copied ones there are two.
+    fn places(&self, peer: &PeerId) -> Vec<usize> {
+        let machines = self.machines.iter().map(|m| m.peer);
+        let all = machines.chain(self.strangers.iter().map(|s| s.peer));
+        let places = all.enumerate().filter(|(_, known)| known == peer);
+        places.map(|(place, _)| place).collect()
+    }
+
+    /// Returns the place with the identity of a peer that a machine is connected with, or might be.
+    fn other_end(&self, at: usize, peer: &PeerId) -> usize {
+        let places = self.places(peer);
+        let connected = places.iter().find(|other| self.way(at, **other).is_some());
+        *connected.or(places.first()).expect("somebody")
     }
 
     fn peer(&self, place: usize) -> PeerId {
@@ -316,7 +339,7 @@ impl World {
     }
 
     fn run(&mut self) {
-        self.join_all();
+        self.join_all(self.machines.len());
         let began = self.now;
         self.trouble = true;
         for _ in 0..16 {
@@ -345,8 +368,8 @@ impl World {
     }
 
     /// Joining goes without faults; a second machine follows when the first is in.
-    fn join_all(&mut self) {
-        for joiner in 1..self.machines.len() {
+    fn join_all(&mut self, count: usize) {
+        for joiner in 1..count {
             let command = Command::Invite {
                 name: None,
                 index: None,

@@ -276,7 +276,7 @@ impl World {
         id: OutboundId,
         bytes: Vec<u8>,
     ) {
-        let other = self.place(peer).expect("somebody");
+        let other = self.other_end(at, peer);
         let Some(connection) = self.way(at, other) else {
             return self.fail(at, id, Duration::from_millis(1), "not open");
         };
@@ -477,8 +477,17 @@ impl World {
 
     /// A dial ends; a stranger may be at either end.
     pub(super) fn dialled(&mut self, from: usize, to: &PeerId) -> Option<Connection> {
-        let other = self.place(to).expect("somebody");
         let is_off = |w: &Self, at: usize| w.machines.get(at).is_some_and(|m| m.state.is_none());
+        let mut others = self.places(to);
+        if others.len() > 1 {
+            others.retain(|other| !is_off(self, *other) && !self.is_cut(from, *other));
+        }
+        // Copies have the same addresses; which one answers is chance.
+        let other = match others.len() {
+            0 => self.place(to).expect("somebody"),
+            1 => others[0],
+            count => others[usize::try_from(self.chance(count as u64)).expect("small")],
+        };
         // The stranger whom members dial is mostly not at home.
         let is_out = other >= self.machines.len() && self.chance(6) > 0;
         if self.is_cut(from, other) || is_off(self, other) || is_off(self, from) || is_out {

@@ -34,7 +34,7 @@ impl World {
     }
 
     pub(super) fn open_session(&mut self, at: usize, session: SessionId, peer: &PeerId) {
-        let other = self.place(peer).expect("somebody");
+        let other = self.other_end(at, peer);
         self.close_session(at, session, other, SESSION_TIME);
         if let Some(connection) = self.way(at, other) {
             let latency = self.latency();

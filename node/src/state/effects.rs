@@ -121,6 +121,11 @@ impl Effects {
         id
     }
 
+    /// Returns the number of the next request.
+    pub(super) const fn next_number(&self) -> u64 {
+        self.next_outbound
+    }
+
     /// Returns what the records of this ticket set free.
     pub(super) fn completed(&mut self, ticket: Ticket) -> Option<After> {
         self.waiting.remove(&ticket)

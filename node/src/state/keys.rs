@@ -314,6 +314,7 @@ impl State {
                 peer_id: Party::Member(peer),
                 expires_ms: now.unix_ms(),
                 via: Via::P2sn,
+                warning: self.copy_warning(&peer),
             };
             self.effects.reply(request, Reply::Accepted(vec![accepted]));
         } else {

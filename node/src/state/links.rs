@@ -263,6 +263,7 @@ impl State {
             self.peers
                 .went_down(&peer, up_for, reason.clone(), &mut self.effects, now);
             self.messages.link_lost(&peer);
+            self.copies.link_changed(&peer);
             self.users_link_lost(peer);
             self.forget_exchange(&peer);
             // Also of one that was removed: it was told to be up.
@@ -524,6 +525,7 @@ impl State {
         }
         // What was under way on an older connection is sent again on this one.
         self.messages.link_lost(&peer);
+        self.copies.link_changed(&peer);
         let away = self.peers.came_up(&peer, now);
         if !was_open {
             let name = self.name_of(&peer);

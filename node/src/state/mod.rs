@@ -21,6 +21,7 @@
 //! | `membership` | who is a member: certificates, revocations, invites, joining |
 //! | `links` | which connections are opened, kept and closed |
 //! | `peers` | whom to dial, where and when |
+//! | `copies` | two machines with one identity |
 //! | `sync` | what members tell each other about the mesh, and their clocks |
 //! | `messages` | direct messages: outbox, sending, receiving |
 //! | `post` | nothing: what doors for Syft agents ask and are told |
@@ -36,6 +37,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod clients;
+mod copies;
 mod effects;
 mod floods;
 mod integers;
@@ -91,6 +93,7 @@ pub struct State {
     links: links::Links,
     peers: peers::Peers,
     sync: sync::Sync,
+    copies: copies::Copies,
     messages: messages::Messages,
     users: users::Users,
     letters: letters::Letters,
@@ -142,6 +145,7 @@ impl State {
             clients: clients::Clients::load(loaded.client_pins, loaded.for_clients, now),
             integers: integers::Integers::new(now),
             floods: floods::Floods::default(),
+            copies: copies::Copies::new(&mut effects),
             links: links::Links::default(),
             sync: sync::Sync::default(),
             joining: None,
@@ -181,6 +185,7 @@ impl State {
             self.messages.next_deadline(),
             self.next_telling(),
             self.sync.next_round(),
+            self.copies.next_deadline(),
             self.keys.next_retry(),
             self.clients.next_deadline(),
             self.joining.as_ref().map(membership::Joining::deadline),
@@ -199,6 +204,7 @@ impl State {
         self.clients_due(now);
         self.telling_due(now);
         self.sync_due(now);
+        self.copies_due(now);
         self.exchanges_due(now);
         if self.prune_at <= now.mono {
             self.prune(now);
@@ -315,7 +321,7 @@ impl State {
                 peer,
                 sent_us,
                 news,
-            }) => self.sync_answered(peer, sent_us, news, result, now),
+            }) => self.sync_answered(peer, id, (sent_us, news), result, now),
             Some(Asked::Direct { peer }) => self.direct_answered(peer, id, result, now),
             Some(Asked::Users { peer }) => self.users_answered(peer, id, result.is_ok(), now),
             None => {}
@@ -447,6 +453,8 @@ impl State {
             uptime_ms: millis(now.mono.saturating_sub(self.started.mono)),
             clock_set: now.unix_ms() >= CLOCK_SET_MS,
             clock_spread_us: self.clock_spread_us(),
+            copied: self.copied_names(),
+            own_copied: self.copies.is_copied(&self.own.peer),
         }
     }
 

@@ -350,6 +350,7 @@ impl State {
             rsa_fingerprint: self.keys.own_fingerprint().map(|f| f.to_string()),
             rsa_changed: None,
             certificate_expires_ms: own.expires_ms,
+            copied: self.copies.is_copied(&self.own.peer),
         }];
         let members = self.membership.members();
         peers.extend(members.map(|(peer, terms)| {
@@ -387,6 +388,7 @@ impl State {
                 rsa_fingerprint: self.keys.pinned(&peer).map(|f| f.to_string()),
                 rsa_changed: self.keys.changed(&peer).map(|f| f.to_string()),
                 certificate_expires_ms: terms.expires_ms,
+                copied: self.copies.is_copied(&peer),
             }
         }));
         peers

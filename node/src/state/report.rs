@@ -12,6 +12,11 @@ use crate::proto::{
     mesh::{self, Address, MessageId},
 };
 
+/// What to do about two machines with one identity.
+pub const COPIED_HINT: &str = "stop one of them; if both are needed, delete the home folder of the \
+                               copy (`pimesh status` on it names the folder) and let it join again \
+                               with a new ticket";
+
 /// The node, as `pimesh status` shows it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -58,6 +63,12 @@ pub struct Status {
     /// How far the clocks of this node and of the connected members are apart, in microseconds, as
     /// far as they were compared.
     pub clock_spread_us: u64,
+    /// Members whose identity two machines have at the same time, this node included.
+    #[serde(default)]
+    pub copied: Vec<String>,
+    /// Whether this node is one of two machines with one identity.
+    #[serde(default)]
+    pub own_copied: bool,
 }
 
 /// How it stands with a member.
@@ -115,6 +126,9 @@ pub struct Peer {
     pub rsa_changed: Option<String>,
     /// When its certificate ends.
     pub certificate_expires_ms: u64,
+    /// Whether two machines have its identity at the same time.
+    #[serde(default)]
+    pub copied: bool,
 }
 
 /// A ticket, as `pimesh invite` prints it. Whoever has it can enter the mesh once.
@@ -204,6 +218,9 @@ pub struct Accepted {
     pub expires_ms: u64,
     /// Through which protocol.
     pub via: Via,
+    /// What the sender has to know about the recipient.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
 }
 
 /// A message in the outbox.
@@ -264,6 +281,9 @@ pub struct Sent {
     pub at_ms: u64,
     /// Whether it had been sent at least once before it ended.
     pub attempted: bool,
+    /// What the sender has to know about the recipient.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
 }
 
 /// Integers of one node that arrived together.

@@ -3,7 +3,7 @@
 //! When a connection opens, each side tells everything: certificates, revocations, addresses, last
 //! integers. What is new afterwards is told to everybody at once and passed on by whoever did not
 //! know it, so it spreads and stops. News that got lost are made up for by telling everything again.
-//! Once a minute an empty request compares clocks, and at once when integers of a member seem to be
+//! Once a minute a request compares clocks and says whose start is new (`copies`), and at once when integers of a member seem to be
 //! of another time.
 
 use std::{
@@ -15,7 +15,7 @@ use libp2p_identity::PeerId;
 
 use super::{
     Asked, State,
-    io::{InboundId, NetOutput, Now, Protocol},
+    io::{InboundId, NetOutput, Now, OutboundId, Protocol},
 };
 use crate::proto::mesh::{
     Address,
@@ -101,10 +101,7 @@ impl State {
             addresses,
             ..Request::default()
         };
-        let peers: Vec<PeerId> = self.links.open_peers().collect();
-        for peer in peers {
-            self.tell(peer, &request, now);
-        }
+        self.tell_all(&request, now);
     }
 
     /// Tells a peer everything that this node knows of the mesh.
@@ -116,11 +113,15 @@ impl State {
             .filter(|(_, addresses)| !addresses.is_empty())
             .collect();
         addresses.push((self.own.peer, self.own.addresses.clone()));
+        let (sightings, copied) = self.all_sightings(now);
         let request = Request {
             certificates: self.membership.certificates(),
             revocations: self.membership.revocations(),
             addresses,
             last: self.integers.last_values(),
+            sightings,
+            copied,
+            ..Request::default()
         };
         self.sync.untold.remove(&peer);
         self.tell(peer, &request, now);
@@ -154,9 +155,14 @@ impl State {
             revocations,
             ..Request::default()
         };
+        self.tell_all(&request, now);
+    }
+
+    /// Tells every connected member this.
+    pub(super) fn tell_all(&mut self, request: &Request, now: Now) {
         let peers: Vec<PeerId> = self.links.open_peers().collect();
         for peer in peers {
-            self.tell(peer, &request, now);
+            self.tell(peer, request, now);
         }
     }
 
@@ -164,8 +170,12 @@ impl State {
         let id = self.effects.ask(Asked::Sync {
             peer,
             sent_us: now.unix_us,
-            news: *request != Request::default(),
+            news: request.has_news(),
         });
+        let request = Request {
+            boot: Some(self.copies.own()),
+            ..request.clone()
+        };
         let bytes = request.encode();
         self.effects.net(NetOutput::Request {
             peer,
@@ -183,9 +193,11 @@ impl State {
         let answer = Response {
             received_us: now.unix_us,
             sent_us: now.unix_us,
+            boot: Some(self.copies.own()),
         }
         .encode();
         self.effects.net(NetOutput::Respond { id, bytes: answer });
+        self.boot_heard(peer, request.boot, None, now);
         let (certificates, revocations) =
             self.learn_statements(request.certificates, request.revocations, now);
         if !certificates.is_empty() || !revocations.is_empty() {
@@ -198,6 +210,7 @@ impl State {
                 self.learn_addresses(of, addresses);
             }
         }
+        self.copies_told(peer, &request.sightings, &request.copied, now);
         self.learn_last_values(request.last, now);
         self.dial_due(now);
     }
@@ -205,8 +218,8 @@ impl State {
     pub(super) fn sync_answered(
         &mut self,
         peer: PeerId,
-        sent_us: u64,
-        news: bool,
+        id: OutboundId,
+        (sent_us, news): (u64, bool),
         result: Result<Vec<u8>, String>,
         now: Now,
     ) {
@@ -220,6 +233,7 @@ impl State {
         else {
             return;
         };
+        self.boot_heard(peer, response.boot, Some(id.0), now);
         let signed = |us: u64| i64::try_from(us).unwrap_or(i64::MAX);
         let (t0, t3) = (signed(sent_us), signed(now.unix_us));
         let (t1, t2) = (signed(response.received_us), signed(response.sent_us));
@@ -241,11 +255,12 @@ impl State {
         }
         let peers: Vec<PeerId> = self.links.open_peers().collect();
         self.sync.next_round = (!peers.is_empty()).then(|| now.mono + CLOCK_INTERVAL);
+        let round = self.round_of_sync(now);
         for peer in peers {
             if self.sync.untold.contains(&peer) {
                 self.tell_everything(peer, now);
             } else {
-                self.tell(peer, &Request::default(), now);
+                self.tell(peer, &round, now);
             }
         }
     }

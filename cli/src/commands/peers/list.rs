@@ -7,7 +7,7 @@ use futures::StreamExt;
 use pimesh_node::{
     control::client::Client,
     proto::mesh::vouched::Vouched,
-    state::report::{Peer, PeerState},
+    state::report::{COPIED_HINT, Peer, PeerState},
 };
 
 use crate::{
@@ -19,7 +19,14 @@ use crate::{
 };
 
 /// Events that change the list.
-const CHANGES: [&str; 4] = ["peer_up", "peer_down", "member_added", "member_removed"];
+const CHANGES: [&str; 6] = [
+    "peer_up",
+    "peer_down",
+    "member_added",
+    "member_removed",
+    "copied",
+    "copy_gone",
+];
 
 /// How often a list on a terminal is drawn anew: ages and round trips change without an event.
 const REDRAW: Duration = Duration::from_secs(2);
@@ -45,6 +52,16 @@ pub(super) async fn follow_list(global: &Global, client: &Client) -> anyhow::Res
             }
             () = tokio::time::sleep(REDRAW), if is_drawn => {}
         }
+    }
+}
+
+/// Says which members there are twice, and what to do about it.
+pub(super) fn warn_of_copies(peers: &[Peer]) {
+    for peer in peers.iter().filter(|peer| peer.copied) {
+        output::note(format!(
+            "warning: two machines run with the identity of {}; {COPIED_HINT}",
+            peer.name
+        ));
     }
 }
 
@@ -89,7 +106,8 @@ fn row(peer: &Peer, now_ms: u64) -> Vec<String> {
             PeerState::Connecting => "dialling",
             PeerState::Down => "down",
         }
-        .to_owned(),
+        .to_owned()
+            + if peer.copied { ", TWICE" } else { "" },
         match (peer.state, peer.since_ms) {
             (PeerState::Own, _) => dash(),
             (PeerState::Up, _) => "now".to_owned(),

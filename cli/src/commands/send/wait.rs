@@ -50,6 +50,8 @@ impl<'a> Waiting<'a> {
         global: &Global,
         accepted: Vec<Accepted>,
     ) -> anyhow::Result<()> {
+        let warned = accepted.iter().filter(|a| a.warning.is_some());
+        let warned: BTreeSet<MessageId> = warned.map(|a| a.id).collect();
         let mut open: Open = accepted.into_iter().map(|a| (a.id, a.to)).collect();
         let mut failed = Failed::default();
         while !open.is_empty() {
@@ -60,6 +62,11 @@ impl<'a> Waiting<'a> {
                     };
                     if global.json {
                         drop(output::json(&sent));
+                    }
+                    if let Some(warning) = &sent.warning
+                        && !warned.contains(&sent.id)
+                    {
+                        output::note(format!("warning: {warning}"));
                     }
                     match &sent.outcome {
                         Outcome::Delivered => told(global, sent.id, &to),

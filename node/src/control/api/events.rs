@@ -93,6 +93,24 @@ pub enum EventBody {
     },
     /// This node was taken out of its mesh.
     Revoked,
+    /// Two machines have the identity of one member at the same time.
+    Copied {
+        /// Its name.
+        name: String,
+        /// Its peer id.
+        peer_id: String,
+        /// Whether it is this node.
+        own: bool,
+        /// The member that told so, if this node did not find out by itself.
+        told_by: Option<String>,
+    },
+    /// Two machines with the identity of one member were not seen for a while.
+    CopyGone {
+        /// Its name.
+        name: String,
+        /// Its peer id.
+        peer_id: String,
+    },
     /// A message came and is on disk.
     Received(report::Received),
     /// A message left the outbox.
@@ -272,6 +290,21 @@ impl From<&Event> for EventBody {
             },
             Event::Joined { mesh, name } => Self::Joined { mesh, name },
             Event::Revoked => Self::Revoked,
+            Event::Copied {
+                peer,
+                name,
+                own,
+                told_by,
+            } => Self::Copied {
+                name,
+                peer_id: peer.to_string(),
+                own,
+                told_by,
+            },
+            Event::CopyGone { peer, name } => Self::CopyGone {
+                name,
+                peer_id: peer.to_string(),
+            },
             Event::Received(received) => Self::Received(received),
             Event::Sent(sent) => Self::Sent(sent),
             Event::Integers(integers) => Self::Integers {
@@ -381,13 +414,15 @@ impl From<&Event> for EventBody {
 }
 
 /// What the field `event` of an [`EventBody`] says, for each kind of event.
-pub const KINDS: [&str; 25] = [
+pub const KINDS: [&str; 27] = [
     "peer_up",
     "peer_down",
     "member_added",
     "member_removed",
     "joined",
     "revoked",
+    "copied",
+    "copy_gone",
     "received",
     "sent",
     "integers",
@@ -419,6 +454,8 @@ pub const fn kind(event: &Event) -> &'static str {
         Event::MemberRemoved { .. } => "member_removed",
         Event::Joined { .. } => "joined",
         Event::Revoked => "revoked",
+        Event::Copied { .. } => "copied",
+        Event::CopyGone { .. } => "copy_gone",
         Event::Received(_) => "received",
         Event::Sent(_) => "sent",
         Event::Integers(_) => "integers",

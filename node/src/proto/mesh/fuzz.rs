@@ -309,11 +309,23 @@ fn a_sync_request_says_the_same_again_and_keeps_its_limits() {
         source: peer_of_seed(5),
         sent_ms: 5,
     };
+    let sighting = sync::Sighting {
+        peer: peer_of_seed(5),
+        boot: sync::BootId::new(2),
+        outlived: vec![sync::BootId::new(3); sync::BOOTS_PER_PEER_MAX],
+    };
+    let copied = sync::Copied {
+        peer: peer_of_seed(5),
+        age_ms: 1,
+    };
     let request = sync::Request {
         certificates: certificates().iter().map(Certificate::encode).collect(),
         revocations: revocations().iter().map(Revocation::encode).collect(),
         addresses: vec![(peer_of_seed(5), addresses(sync::ADDRESSES_PER_PEER_MAX + 1))],
         last: vec![last; 3],
+        boot: Some(sync::BootId::new(1)),
+        sightings: vec![sighting; 2],
+        copied: vec![copied; 2],
     };
     let full = sync::Request {
         certificates: vec![vec![]; sync::MEMBERS_MAX],
@@ -328,6 +340,8 @@ fn a_sync_request_says_the_same_again_and_keeps_its_limits() {
         assert!(read.certificates.len() <= 256 && read.revocations.len() <= 1024);
         assert!(read.addresses.len() <= 256 && read.last.len() <= 4096);
         assert!(read.addresses.iter().all(|(_, listed)| listed.len() <= 16));
+        assert!(read.sightings.len() <= 256 && read.copied.len() <= 256);
+        assert!(read.sightings.iter().all(|seen| seen.outlived.len() <= 8));
         true
     });
 }
@@ -337,6 +351,7 @@ fn a_sync_answer_says_the_same_again() {
     let answer = sync::Response {
         received_us: 1,
         sent_us: u64::MAX,
+        boot: Some(sync::BootId::new(4)),
     };
     let corpus = [1, sync::RESPONSE_BYTES_MAX].map(|times| answer.encode().repeat(times));
     fuzz(bolero::check!(), &corpus, |bytes| {

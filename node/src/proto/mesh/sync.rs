@@ -2,7 +2,8 @@
 //!
 //! Sent by both sides once a connection is open, again when something is new, and once a minute
 //! with nothing in it to compare clocks. Certificates and revocations are believed only for their
-//! signatures, so it does not matter through whom they come; addresses are hints.
+//! signatures, so it does not matter through whom they come; addresses are hints. Each side names
+//! its start, so that two machines with one identity are noticed.
 
 use libp2p_identity::PeerId;
 
@@ -27,6 +28,48 @@ pub const ADDRESSES_PER_PEER_MAX: usize = 16;
 /// Most last values that are handed over.
 pub const LAST_INTEGERS_MAX: usize = 4096;
 
+/// Most further starts of its peer that a [`Sighting`] names, and that are remembered of a peer: a
+/// peer that is started more often than that within minutes has other troubles.
+pub const BOOTS_PER_PEER_MAX: usize = 8;
+
+/// One start of a node: a random number that it draws then, never 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BootId(std::num::NonZeroU64);
+
+impl BootId {
+    /// Makes the id of a start from a random number.
+    #[must_use]
+    pub fn new(random: u64) -> Self {
+        Self(std::num::NonZeroU64::new(random).unwrap_or(std::num::NonZeroU64::MIN))
+    }
+
+    /// Reads a field that is 0 if it is absent.
+    fn read(field: u64) -> Option<Self> {
+        std::num::NonZeroU64::new(field).map(Self)
+    }
+}
+
+/// Which start of a member the teller is connected with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sighting {
+    /// The member.
+    pub peer: PeerId,
+    /// Its start.
+    pub boot: BootId,
+    /// Other starts of the member of which the teller knew already when it asked this one
+    /// something that it then answered.
+    pub outlived: Vec<BootId>,
+}
+
+/// Two machines had the identity of one member at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Copied {
+    /// The member.
+    pub peer: PeerId,
+    /// How long ago that was proven.
+    pub age_ms: u64,
+}
+
 /// Something one member tells another.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
@@ -38,6 +81,12 @@ pub struct Request {
     pub addresses: Vec<(PeerId, Vec<Address>)>,
     /// The last integer of each index.
     pub last: Vec<LastInteger>,
+    /// The start of the teller.
+    pub boot: Option<BootId>,
+    /// Which start of each member the teller is connected with.
+    pub sightings: Vec<Sighting>,
+    /// Members whose identity two machines have.
+    pub copied: Vec<Copied>,
 }
 
 /// The last integer that was heard for an index.
@@ -58,9 +107,30 @@ pub struct Response {
     pub received_us: u64,
     /// When the answer left, in microseconds since 1970.
     pub sent_us: u64,
+    /// The start of the teller.
+    pub boot: Option<BootId>,
 }
 
 impl Request {
+    /// Says whether it tells anything that is told once only.
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        let Self {
+            certificates,
+            revocations,
+            addresses,
+            last,
+            boot: _,
+            sightings: _,
+            copied,
+        } = self;
+        !(certificates.is_empty()
+            && revocations.is_empty()
+            && addresses.is_empty()
+            && last.is_empty()
+            && copied.is_empty())
+    }
+
     /// Encodes what is told.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -86,6 +156,24 @@ impl Request {
                     sent_ms: last.sent_ms,
                 })
                 .collect(),
+            boot: field(self.boot),
+            sightings: self
+                .sightings
+                .iter()
+                .map(|sighting| WireSighting {
+                    peer: sighting.peer.to_bytes(),
+                    boot: field(Some(sighting.boot)),
+                    outlived: sighting.outlived.iter().map(|b| field(Some(*b))).collect(),
+                })
+                .collect(),
+            copied: self
+                .copied
+                .iter()
+                .map(|copied| WireCopied {
+                    peer: copied.peer.to_bytes(),
+                    age_ms: copied.age_ms,
+                })
+                .collect(),
         };
         prost::Message::encode_to_vec(&wire)
     }
@@ -102,6 +190,8 @@ impl Request {
         super::at_most(WHAT, "revocations", wire.revocations.len(), REVOCATIONS_MAX)?;
         super::at_most(WHAT, "peers", wire.addresses.len(), MEMBERS_MAX)?;
         super::at_most(WHAT, "last integers", wire.last.len(), LAST_INTEGERS_MAX)?;
+        super::at_most(WHAT, "sightings", wire.sightings.len(), MEMBERS_MAX)?;
+        super::at_most(WHAT, "copied members", wire.copied.len(), MEMBERS_MAX)?;
         let addresses = wire.addresses.into_iter().map(|of| {
             let listed = of.addresses.into_iter().take(ADDRESSES_PER_PEER_MAX);
             Ok((
@@ -120,11 +210,31 @@ impl Request {
                 sent_ms: last.sent_ms,
             })
         });
+        let sightings = wire.sightings.into_iter().map(|sighting| {
+            let outlived = sighting.outlived.into_iter().take(BOOTS_PER_PEER_MAX);
+            Ok(Sighting {
+                peer: peer(WHAT, "peer", &sighting.peer)?,
+                boot: BootId::read(sighting.boot).ok_or(DecodeError::Field {
+                    what: WHAT,
+                    field: "boot",
+                })?,
+                outlived: outlived.filter_map(BootId::read).collect(),
+            })
+        });
+        let copied = wire.copied.into_iter().map(|copied| {
+            Ok(Copied {
+                peer: peer(WHAT, "peer", &copied.peer)?,
+                age_ms: copied.age_ms,
+            })
+        });
         Ok(Self {
             certificates: wire.certificates,
             revocations: wire.revocations,
             addresses: addresses.collect::<Result<_, DecodeError>>()?,
             last: last.collect::<Result<_, DecodeError>>()?,
+            boot: BootId::read(wire.boot),
+            sightings: sightings.collect::<Result<_, DecodeError>>()?,
+            copied: copied.collect::<Result<_, DecodeError>>()?,
         })
     }
 }
@@ -136,6 +246,7 @@ impl Response {
         let wire = WireResponse {
             received_us: self.received_us,
             sent_us: self.sent_us,
+            boot: field(self.boot),
         };
         prost::Message::encode_to_vec(&wire)
     }
@@ -150,12 +261,18 @@ impl Response {
         let WireResponse {
             received_us,
             sent_us,
+            boot,
         } = decode(WHAT, bytes)?;
         Ok(Self {
             received_us,
             sent_us,
+            boot: BootId::read(boot),
         })
     }
+}
+
+fn field(boot: Option<BootId>) -> u64 {
+    boot.map_or(0, |boot| boot.0.get())
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -168,6 +285,30 @@ struct WireRequest {
     addresses: Vec<WireAddresses>,
     #[prost(message, repeated, tag = "4")]
     last: Vec<WireLast>,
+    #[prost(fixed64, tag = "5")]
+    boot: u64,
+    #[prost(message, repeated, tag = "6")]
+    sightings: Vec<WireSighting>,
+    #[prost(message, repeated, tag = "7")]
+    copied: Vec<WireCopied>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct WireSighting {
+    #[prost(bytes = "vec", tag = "1")]
+    peer: Vec<u8>,
+    #[prost(fixed64, tag = "2")]
+    boot: u64,
+    #[prost(fixed64, repeated, tag = "3")]
+    outlived: Vec<u64>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct WireCopied {
+    #[prost(bytes = "vec", tag = "1")]
+    peer: Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    age_ms: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -198,6 +339,8 @@ struct WireResponse {
     received_us: u64,
     #[prost(uint64, tag = "2")]
     sent_us: u64,
+    #[prost(fixed64, tag = "3")]
+    boot: u64,
 }
 
 #[cfg(test)]
@@ -223,10 +366,18 @@ mod tests {
                 source: peer,
                 sent_ms: 5,
             }],
+            boot: Some(BootId::new(7)),
+            sightings: vec![Sighting {
+                peer,
+                boot: BootId::new(u64::MAX),
+                outlived: vec![BootId::new(8), BootId::new(9)],
+            }],
+            copied: vec![Copied { peer, age_ms: 10 }],
         };
         let response = Response {
             received_us: 1,
             sent_us: 2,
+            boot: Some(BootId::new(3)),
         };
 
         assert_eq!(Request::decode(&request.encode()), Ok(request));
@@ -240,6 +391,11 @@ mod tests {
             iid: Iid::decode(&[0; 16]),
             source: peer,
             sent_ms: 0,
+        };
+        let sighting = Sighting {
+            peer,
+            boot: BootId::new(1),
+            outlived: vec![],
         };
         let request = |more: usize| {
             [
@@ -257,6 +413,14 @@ mod tests {
                 },
                 Request {
                     last: vec![last.clone(); 4096 + more],
+                    ..Request::default()
+                },
+                Request {
+                    sightings: vec![sighting.clone(); 256 + more],
+                    ..Request::default()
+                },
+                Request {
+                    copied: vec![Copied { peer, age_ms: 0 }; 256 + more],
                     ..Request::default()
                 },
             ]

@@ -140,6 +140,7 @@ impl State {
             peer_id: Party::Client(message.client.clone()),
             expires_ms: message.expires_ms,
             via: Via::P2sn,
+            warning: None,
         };
         self.clients.push(message, now);
         self.effects.reply(request, Reply::Accepted(vec![accepted]));
@@ -241,6 +242,7 @@ impl State {
                     outcome: outcome.clone(),
                     at_ms,
                     attempted: *outcome == Outcome::Delivered,
+                    warning: None,
                 }));
             }
         }

@@ -67,6 +67,24 @@ pub enum Event {
     },
     /// This node was taken out of its mesh.
     Revoked,
+    /// Two machines have the identity of one member at the same time.
+    Copied {
+        /// The member.
+        peer: PeerId,
+        /// Its name.
+        name: String,
+        /// Whether it is this node.
+        own: bool,
+        /// The member that told so, if this node did not find out by itself.
+        told_by: Option<String>,
+    },
+    /// Two machines with the identity of one member were not seen for a while.
+    CopyGone {
+        /// The member.
+        peer: PeerId,
+        /// Its name.
+        name: String,
+    },
     /// A message came and is on disk.
     Received(report::Received),
     /// A message left the outbox.

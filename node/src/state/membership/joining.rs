@@ -80,8 +80,15 @@ impl State {
         }
         if ticket.inviter == self.own.peer {
             return Err(
-                Failure::bad_request("this ticket was made by this very node")
-                    .with_hint("use it on the machine that is to join"),
+                Failure::bad_request(
+                    "this ticket was made by this very node, or this machine is a copy of it: a \
+                     cloned SD card or image has the same keys",
+                )
+                .with_hint(
+                    "use the ticket on the machine that is to join. On a copy: stop the node, \
+                     delete its home folder (`pimesh status` names it), start it and join; make \
+                     images of machines on which `pimesh run` never ran",
+                ),
             );
         }
         let others = self.membership.members().count();

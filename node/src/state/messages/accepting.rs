@@ -228,6 +228,7 @@ impl State {
                 outcome: Outcome::Delivered,
                 at_ms: now.unix_ms(),
                 attempted: true,
+                warning: None,
             }));
         }
     }
@@ -239,6 +240,7 @@ impl State {
             peer_id: Party::Member(message.recipient),
             expires_ms: message.expires_ms,
             via: Via::Direct,
+            warning: self.copy_warning(&message.recipient),
         }
     }
 

@@ -292,6 +292,7 @@ impl State {
                 outcome,
                 at_ms,
                 attempted,
+                warning: self.copy_warning(&peer),
             }));
         }
         if self

@@ -1,0 +1,512 @@
+//! Two machines with one identity: a copied SD card, a golden image, a restored backup.
+//!
+//! Both have the same peer id, so nobody can tell them apart by that; each message reaches one of
+//! them. But each start of a node draws a random [`BootId`], which `sync` carries. A start that
+//! gives way to another one is a restart; two that are alive at the same time are copies. Clocks and
+//! the order in which things arrive prove nothing, so what counts are answers:
+//!
+//! > A start has *outlived* another one if it answered a request that was sent by a node which knew
+//! > of the other one already. Two starts that outlived each other were alive at the same time.
+//!
+//! After a restart the new start outlives the old one, and never the other way round. A member that
+//! is connected with one copy now and with the other one then sees that by itself. Members that are
+//! connected with one copy each tell each other of their sightings, and ask anew where these
+//! disagree. What is proven is told to everybody, to the copies as well, and stands for a time.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use libp2p_identity::PeerId;
+
+use super::{
+    Effects, State,
+    io::{Event, Now},
+    millis, report,
+};
+use crate::proto::mesh::sync::{BOOTS_PER_PEER_MAX, BootId, Copied, Request, Sighting};
+
+/// How long a warning stands after the last proof. As long as both copies run there is a new one
+/// each minute or two.
+pub(super) const COPY_MEMORY: Duration = Duration::from_secs(5 * 60);
+
+/// By how much a proof has to be later than the known one to be news; more than passing it on takes.
+const PROOF_STEP: Duration = Duration::from_secs(30);
+
+/// How long a start that is new here is told to others: two rounds of comparing clocks.
+const RECENT: Duration = Duration::from_secs(130);
+
+/// One start of a peer.
+struct Boot {
+    id: BootId,
+    /// Requests of ours from this number on were sent when this start was known already.
+    known_from: u64,
+    outlived: Vec<BootId>,
+}
+
+/// What is known of the starts of one peer.
+#[derive(Default)]
+struct Known {
+    /// The earliest that was learned first.
+    boots: Vec<Boot>,
+    /// The start at the other end of the open connection, and since when.
+    current: Option<(BootId, Duration)>,
+    /// Somebody is connected with another start: the answer to this request of ours, or to a later
+    /// one, says that the current one is alive nevertheless.
+    disputed_from: Option<u64>,
+    disputed_at: Option<Duration>,
+    /// How long the warning stands that there are two.
+    copied_until: Option<Duration>,
+}
+
+/// Shortest time between two looks into sightings of one peer that disagree, so that two members
+/// which tell each other of theirs do not go on doing so.
+const DISPUTE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What is known of the starts of all peers.
+pub(super) struct Copies {
+    own: BootId,
+    peers: BTreeMap<PeerId, Known>,
+}
+
+impl Known {
+    fn learn(&mut self, id: BootId, next_request: u64) -> &mut Boot {
+        if let Some(at) = self.boots.iter().position(|boot| boot.id == id) {
+            return &mut self.boots[at];
+        }
+        if self.boots.len() >= BOOTS_PER_PEER_MAX {
+            let current = self.current.map(|(id, _)| id);
+            let oldest = self.boots.iter().position(|boot| Some(boot.id) != current);
+            self.boots.remove(oldest.unwrap_or_default());
+        }
+        self.boots.push(Boot {
+            id,
+            known_from: next_request,
+            outlived: Vec::new(),
+        });
+        let last = self.boots.len() - 1;
+        &mut self.boots[last]
+    }
+
+    /// Takes the proof that two were alive at the same time, if there is one; the next one has to be
+    /// new from the ground up.
+    fn take_proof(&mut self, next_request: u64) -> bool {
+        let outlived = |a: &Boot, b: &Boot| a.outlived.contains(&b.id);
+        let mut pairs = self
+            .boots
+            .iter()
+            .flat_map(|a| self.boots.iter().map(move |b| (a, b)));
+        let proven = pairs.any(|(a, b)| a.id != b.id && outlived(a, b) && outlived(b, a));
+        if proven {
+            for boot in &mut self.boots {
+                boot.outlived.clear();
+                boot.known_from = next_request;
+            }
+        }
+        proven
+    }
+}
+
+impl Copies {
+    pub(super) fn new(effects: &mut Effects) -> Self {
+        Self {
+            own: BootId::new(u64::from_le_bytes(effects.random())),
+            peers: BTreeMap::new(),
+        }
+    }
+
+    /// Returns the start of this node.
+    pub(super) const fn own(&self) -> BootId {
+        self.own
+    }
+
+    /// Takes in that a peer spoke by itself, or answered our request of this number; says whether
+    /// that proves that there are two.
+    fn heard(
+        &mut self,
+        peer: PeerId,
+        boot: BootId,
+        answered: Option<u64>,
+        next_request: u64,
+        now: Now,
+    ) -> bool {
+        let known = self.peers.entry(peer).or_default();
+        known.learn(boot, next_request);
+        if known.current.is_none_or(|(current, _)| current != boot) {
+            known.current = Some((boot, now.mono));
+        }
+        let others = known.boots.iter().filter(|other| {
+            let was_known = answered.is_some_and(|request| other.known_from <= request);
+            was_known && other.id != boot
+        });
+        let others: Vec<BootId> = others.map(|other| other.id).collect();
+        let outlived = &mut known.learn(boot, next_request).outlived;
+        outlived.extend(others);
+        outlived.sort_unstable();
+        outlived.dedup();
+        known.take_proof(next_request)
+    }
+
+    /// Takes in with which start of a peer somebody else is connected; says whether that proves
+    /// that there are two.
+    fn sighted(&mut self, sighting: &Sighting, next_request: u64, now: Now) -> bool {
+        let known = self.peers.entry(sighting.peer).or_default();
+        for other in &sighting.outlived {
+            known.learn(*other, next_request);
+        }
+        let outlived = &mut known.learn(sighting.boot, next_request).outlived;
+        outlived.extend(sighting.outlived.iter().filter(|id| **id != sighting.boot));
+        outlived.sort_unstable();
+        outlived.dedup();
+        outlived.truncate(BOOTS_PER_PEER_MAX);
+        let differs = known.current.is_some_and(|(id, _)| id != sighting.boot);
+        let was_looked_into = known
+            .disputed_at
+            .is_some_and(|at| now.mono < at + DISPUTE_INTERVAL);
+        if differs && !was_looked_into {
+            known.disputed_from = Some(next_request);
+            known.disputed_at = Some(now.mono);
+        }
+        known.take_proof(next_request)
+    }
+
+    /// Says whether the answer to this request settles that others see another start than we do.
+    fn settles(&mut self, peer: &PeerId, request: u64) -> bool {
+        let known = self.peers.get_mut(peer);
+        known.is_some_and(|known| {
+            known
+                .disputed_from
+                .take_if(|from| *from <= request)
+                .is_some()
+        })
+    }
+
+    fn is_disputed(&self, peer: &PeerId) -> bool {
+        let known = self.peers.get(peer);
+        known.is_some_and(|known| known.disputed_from.is_some())
+    }
+
+    /// The connection with a peer is gone, or is a new one.
+    pub(super) fn link_changed(&mut self, peer: &PeerId) {
+        if let Some(known) = self.peers.get_mut(peer) {
+            known.current = None;
+        }
+    }
+
+    fn sighting_of(&self, peer: PeerId) -> Option<Sighting> {
+        let known = self.peers.get(&peer)?;
+        let (current, _) = known.current?;
+        let boot = known.boots.iter().find(|boot| boot.id == current)?;
+        Some(Sighting {
+            peer,
+            boot: current,
+            outlived: boot.outlived.clone(),
+        })
+    }
+
+    /// Says whether others should hear again with which start of a peer this node is connected.
+    fn is_of_interest(&self, peer: &PeerId, now: Now) -> bool {
+        self.peers.get(peer).is_some_and(|known| {
+            let is_recent = known
+                .current
+                .is_some_and(|(_, since)| now.mono < since + RECENT);
+            is_recent || known.copied_until.is_some()
+        })
+    }
+
+    pub(super) fn is_copied(&self, peer: &PeerId) -> bool {
+        let known = self.peers.get(peer);
+        known.is_some_and(|known| known.copied_until.is_some())
+    }
+
+    fn copied(&self, now: Now) -> Vec<Copied> {
+        let copied = self.peers.iter().filter_map(|(peer, known)| {
+            let left = known.copied_until?.saturating_sub(now.mono);
+            Some(Copied {
+                peer: *peer,
+                age_ms: millis(COPY_MEMORY.saturating_sub(left)),
+            })
+        });
+        copied.collect()
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Duration> {
+        self.peers.values().filter_map(|k| k.copied_until).min()
+    }
+}
+
+impl State {
+    /// Adds what others should know of the starts of members to what is told to everybody each
+    /// minute.
+    pub(super) fn round_of_sync(&self, now: Now) -> Request {
+        let open = self.links.open_peers();
+        let told = open.filter(|peer| self.copies.is_of_interest(peer, now));
+        Request {
+            sightings: told.filter_map(|p| self.copies.sighting_of(p)).collect(),
+            ..Request::default()
+        }
+    }
+
+    /// Returns all that is known of the starts of members.
+    pub(super) fn all_sightings(&self, now: Now) -> (Vec<Sighting>, Vec<Copied>) {
+        let open = self.links.open_peers();
+        let sightings = open.filter_map(|peer| self.copies.sighting_of(peer));
+        (sightings.collect(), self.copies.copied(now))
+    }
+
+    /// Takes in which start of a member speaks, or answers our request of this number.
+    pub(super) fn boot_heard(
+        &mut self,
+        peer: PeerId,
+        boot: Option<BootId>,
+        answered: Option<u64>,
+        now: Now,
+    ) {
+        let Some(boot) = boot.filter(|_| self.links.is_open(&peer)) else {
+            return;
+        };
+        let next = self.effects.next_number();
+        if self.copies.heard(peer, boot, answered, next, now) {
+            self.copy_proven(peer, COPY_MEMORY, None, now);
+        }
+        if answered.is_some_and(|request| self.copies.settles(&peer, request))
+            && let Some(sighting) = self.copies.sighting_of(peer)
+        {
+            let request = Request {
+                sightings: vec![sighting],
+                ..Request::default()
+            };
+            self.tell_all(&request, now);
+        }
+    }
+
+    /// Takes in what a member tells of the starts of others.
+    pub(super) fn copies_told(
+        &mut self,
+        teller: PeerId,
+        sightings: &[Sighting],
+        copied: &[Copied],
+        now: Now,
+    ) {
+        for sighting in sightings {
+            let peer = sighting.peer;
+            if peer == teller || !self.membership.is_known(&peer) {
+                continue;
+            }
+            let next = self.effects.next_number();
+            if self.copies.sighted(sighting, next, now) {
+                self.copy_proven(peer, COPY_MEMORY, Some(teller), now);
+            }
+            if self.copies.is_disputed(&peer) {
+                self.compare_clocks(peer, now);
+            }
+        }
+        for told in copied {
+            let is_known = told.peer == self.own.peer || self.membership.is_known(&told.peer);
+            let left = COPY_MEMORY.saturating_sub(Duration::from_millis(told.age_ms));
+            if is_known && !left.is_zero() {
+                self.copy_proven(told.peer, left, Some(teller), now);
+            }
+        }
+    }
+
+    /// There are two, and the warning stands for so long; a member that told so is named.
+    fn copy_proven(&mut self, peer: PeerId, left: Duration, teller: Option<PeerId>, now: Now) {
+        let known = self.copies.peers.entry(peer).or_default();
+        let until = now.mono + left;
+        if known
+            .copied_until
+            .is_some_and(|known| until <= known + PROOF_STEP)
+        {
+            return;
+        }
+        if known.copied_until.replace(until).is_none() {
+            self.effects.event(Event::Copied {
+                peer,
+                name: self.copied_name(&peer),
+                own: peer == self.own.peer,
+                told_by: teller.map(|teller| self.name_of(&teller)),
+            });
+        }
+        let request = Request {
+            copied: vec![Copied {
+                peer,
+                age_ms: millis(COPY_MEMORY.saturating_sub(left)),
+            }],
+            ..Request::default()
+        };
+        self.tell_all(&request, now);
+    }
+
+    /// Lets warnings go whose time is over.
+    pub(super) fn copies_due(&mut self, now: Now) {
+        let peers = self.copies.peers.iter_mut();
+        let over = peers.filter_map(|(peer, known)| {
+            known.copied_until.take_if(|until| *until <= now.mono)?;
+            Some(*peer)
+        });
+        for peer in over.collect::<Vec<_>>() {
+            let name = self.copied_name(&peer);
+            self.effects.event(Event::CopyGone { peer, name });
+        }
+        let membership = &self.membership;
+        let own = self.own.peer;
+        self.copies
+            .peers
+            .retain(|peer, _| *peer == own || membership.is_known(peer));
+    }
+
+    /// Returns what the sender of a message has to know, if two machines have the recipient's
+    /// identity, or this node's own.
+    pub(super) fn copy_warning(&self, recipient: &PeerId) -> Option<String> {
+        let of = |peer: &PeerId| self.copies.is_copied(peer).then(|| self.copied_name(peer));
+        let text = if let Some(name) = of(recipient) {
+            format!(
+                "two machines run with the identity of `{name}`, and the message reaches only one \
+                 of them"
+            )
+        } else {
+            of(&self.own.peer)?;
+            "another machine runs with the identity of this node, and answers may reach only that \
+             one"
+            .to_owned()
+        };
+        Some(format!("{text}; {}", report::COPIED_HINT))
+    }
+
+    /// Returns the members whose identity two machines have, this node included.
+    pub(super) fn copied_names(&self) -> Vec<String> {
+        let peers = self.copies.peers.keys();
+        let copied = peers.filter(|peer| self.copies.is_copied(peer));
+        copied.map(|peer| self.copied_name(peer)).collect()
+    }
+
+    fn copied_name(&self, peer: &PeerId) -> String {
+        if *peer == self.own.peer {
+            return self.membership.own_terms().name.to_string();
+        }
+        self.name_of(peer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::mesh::peer_of_seed;
+
+    const NOW: Now = Now {
+        mono: Duration::from_secs(10),
+        unix_us: 0,
+    };
+
+    struct Observer {
+        copies: Copies,
+        next: u64,
+    }
+
+    impl Observer {
+        fn new() -> Self {
+            let copies = Copies::new(&mut Effects::new([1; 32]));
+            Self { copies, next: 0 }
+        }
+
+        /// Sends a request; returns its number.
+        fn ask(&mut self) -> u64 {
+            self.next += 1;
+            self.next - 1
+        }
+
+        /// The peer answers; says whether there are two.
+        fn answer(&mut self, boot: u64, request: Option<u64>) -> bool {
+            let (peer, boot) = (peer_of_seed(2), BootId::new(boot));
+            self.copies.heard(peer, boot, request, self.next, NOW)
+        }
+
+        /// A start connects: it is asked, speaks, and answers.
+        fn connects(&mut self, boot: u64) -> bool {
+            let request = self.ask();
+            self.answer(boot, None) | self.answer(boot, Some(request))
+        }
+
+        fn is_told(&mut self, boot: u64, outlived: &[u64]) -> bool {
+            let sighting = Sighting {
+                peer: peer_of_seed(2),
+                boot: BootId::new(boot),
+                outlived: outlived.iter().copied().map(BootId::new).collect(),
+            };
+            self.copies.sighted(&sighting, self.next, NOW)
+        }
+    }
+
+    #[test]
+    fn restarts_are_no_copies_however_quick_and_many() {
+        let mut observer = Observer::new();
+
+        for boot in 1..100 {
+            assert!(!observer.connects(boot));
+            assert!(!observer.connects(boot), "it comes back without a restart");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_was_on_the_way_when_another_start_spoke_proves_nothing() {
+        let mut observer = Observer::new();
+        observer.connects(1);
+        let request = observer.ask();
+
+        assert!(!observer.connects(2));
+        assert!(!observer.answer(1, Some(request)), "it was asked before");
+        assert!(!observer.answer(1, None), "nobody knows when it said that");
+    }
+
+    #[test]
+    fn two_that_come_and_go_in_turns_are_copies() {
+        let mut observer = Observer::new();
+
+        assert!(!observer.connects(1));
+        assert!(!observer.connects(2));
+        assert!(observer.connects(1));
+        // Each proof stands for itself.
+        assert!(!observer.connects(1));
+        assert!(!observer.connects(1));
+        assert!(observer.connects(2));
+    }
+
+    #[test]
+    fn a_sighting_of_a_dead_start_proves_nothing() {
+        let mut observer = Observer::new();
+        observer.connects(1);
+        observer.connects(2);
+
+        // Somebody has not yet noticed that the first one is gone.
+        assert!(!observer.is_told(1, &[]));
+        assert!(!observer.connects(2));
+        assert!(!observer.is_told(2, &[1]));
+    }
+
+    #[test]
+    fn two_members_with_one_copy_each_find_out_together() {
+        let (mut one, mut other) = (Observer::new(), Observer::new());
+        one.connects(1);
+        other.connects(2);
+
+        assert!(!one.is_told(2, &[]));
+        assert!(!one.connects(1), "it outlived the other one here");
+        assert!(!other.is_told(1, &[2]));
+
+        assert!(other.connects(2), "and this one as well");
+    }
+
+    #[test]
+    fn what_is_remembered_of_a_peer_is_bounded() {
+        let mut observer = Observer::new();
+        observer.connects(1);
+
+        for boot in 2..1000 {
+            observer.is_told(boot, &[boot + 1000; 8]);
+        }
+
+        let known = &observer.copies.peers[&peer_of_seed(2)];
+        assert_eq!(known.boots.len(), 8);
+        assert!(known.boots.iter().any(|boot| boot.id == BootId::new(1)));
+        assert!(known.boots.iter().all(|boot| boot.outlived.len() <= 8));
+    }
+}
