@@ -62,6 +62,12 @@ fn log(event: &Event) {
             tracing::info!(member = %name, %index, "member added");
         }
         Event::MemberRemoved { name, .. } => tracing::info!(member = %name, "member removed"),
+        Event::JoinTries { addresses, .. } => {
+            tracing::info!(addresses = addresses.len(), "joining a mesh");
+        }
+        Event::JoinTried { address, reason } => {
+            tracing::info!(%address, %reason, "the inviter was not reached here");
+        }
         Event::Joined { name, .. } => tracing::info!(%name, "joined a mesh"),
         Event::Revoked => tracing::warn!("this node was removed from its mesh"),
         Event::Copied {

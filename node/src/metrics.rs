@@ -178,6 +178,8 @@ impl Metrics {
             | Event::Joined { .. }
             | Event::Revoked
             | Event::Copied { .. }
+            | Event::JoinTries { .. }
+            | Event::JoinTried { .. }
             | Event::CopyGone { .. }
             | Event::KeyChanged { .. }
             | Event::ClientKeyChanged { .. }

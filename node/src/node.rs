@@ -279,7 +279,7 @@ impl Node {
     }
 
     fn feed(&mut self, input: Input) {
-        if matches!(input, Input::Net(NetInput::OwnAddresses(_))) {
+        if matches!(input, Input::Net(NetInput::OwnAddresses { .. })) {
             let mut listeners = self
                 .listeners
                 .lock()

@@ -203,6 +203,25 @@ impl Machine<'_> {
             .await
     }
 
+    /// Gives it bridges as container programs make them, each with an address of its own that
+    /// every other machine has as well.
+    ///
+    /// # Errors
+    /// Fails if the system does not do it.
+    pub async fn add_bridges(&self, count: usize) -> anyhow::Result<()> {
+        let n = self.number;
+        let script: Vec<String> = (0..count)
+            .map(|bridge| {
+                format!(
+                    "ip -n pi{n} link add br-{bridge} type bridge && \
+                     ip -n pi{n} addr add 10.1.{bridge}.1/24 dev br-{bridge} && \
+                     ip -n pi{n} link set br-{bridge} up"
+                )
+            })
+            .collect();
+        self.lan.run(&script.join(" && ")).await
+    }
+
     /// Takes its IPv4 addresses away.
     ///
     /// # Errors

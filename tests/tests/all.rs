@@ -3,6 +3,7 @@
 mod cable;
 mod clock;
 mod command_line;
+mod copies;
 mod crowds;
 mod foreign;
 mod gateways;

@@ -6,6 +6,7 @@ use anyhow::ensure;
 use futures::{FutureExt, StreamExt};
 use pimesh_node::{
     control::api::NewInvite,
+    proto::mesh::ticket::Ticket,
     state::{io::Transport, report::Integer},
 };
 use pimesh_tests::{
@@ -164,6 +165,39 @@ async fn nodes_without_a_nameserver_start_and_form_a_mesh() -> anyhow::Result<()
 
     send(&a, "pi-2", 0..3).await?;
     check(&b, &["pi-1"], 3).await
+}
+
+/// The addresses of the bridges come first in any order of texts, and lead to the node itself.
+#[tokio::test]
+async fn machines_with_eight_container_bridges_form_a_mesh_and_find_each_other_again()
+-> anyhow::Result<()> {
+    let (world, lan) = (World::new()?, Lan::new().await?);
+    let machines = machines(&lan, 2).await?;
+    for machine in &machines {
+        machine.add_bridges(8).await?;
+    }
+
+    let pis = mesh(&world, &machines, &[]).await?;
+    let [a, b] = &pis[..] else {
+        unreachable!("two machines")
+    };
+    let invite = a.client.invite(&NewInvite::default()).await?;
+    let ticket = Ticket::from_text(&invite.ticket)?;
+    for machine in &machines {
+        machine.pull().await?;
+    }
+    a.wait_for_peers(0).await?;
+    send(a, "pi-2", 0..3).await?;
+    for machine in &machines {
+        machine.address(machine.number + 60).await?;
+        machine.plug().await?;
+    }
+
+    check(b, &["pi-1"], 3).await?;
+    let first = ticket.addresses[0].as_str();
+    assert!(first.contains("/10.9.0.1/"), "{:?}", ticket.addresses);
+    assert_eq!(invite.warning, None);
+    Ok(())
 }
 
 /// Without mDNS a node with a new address finds the others by theirs, and tells them.

@@ -5,7 +5,7 @@ use std::{os::unix::net::UnixDatagram, path::Path, process::Stdio, time::Duratio
 
 use anyhow::{Context, ensure};
 use pimesh_node::{control::api::EventBody, state::report::Integer};
-use pimesh_tests::{PATIENCE, Pi, World, eventually, pimesh, program};
+use pimesh_tests::{PATIENCE, Pi, World, eventually, lan::Lan, pimesh, program};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
     net::UdpSocket,
@@ -360,9 +360,44 @@ async fn a_second_node_on_one_port_does_not_start_and_says_what_to_do() -> anyho
         let args = ["run", "--no-mdns", "--listen", taken];
         let (code, out, err) = pimesh(&world.home("second"), &args).await?;
 
-        ensure!(code == 1, "{code}: {out} {err}");
+        ensure!(code != 0, "{code}: {out} {err}");
         ensure!(err.contains("--listen"), "{err}");
         ensure!(err.matches("in use").count() == 1, "said once: {err}");
+    }
+    Ok(())
+}
+
+/// A clock that is behind, no network when the ticket was made: what a person sees.
+#[tokio::test]
+async fn a_ticket_of_a_machine_without_a_network_is_warned_of_and_fails_at_once_elsewhere()
+-> anyhow::Result<()> {
+    let (world, lan) = (World::new()?, Lan::new().await?);
+    let (one, two) = (lan.add().await?, lan.add().await?);
+    let loopback = ["--no-mdns", "--listen", "/ip4/127.0.0.1/tcp/3615"];
+    let a = one.start(&world, "pi-1", &loopback).await?;
+    let b = two.start(&world, "pi-2", &loopback).await?;
+    let c = two
+        .start(
+            &world,
+            "pi-3",
+            &["--no-mdns", "--listen", "/ip4/0.0.0.0/tcp/0"],
+        )
+        .await?;
+
+    let (code, ticket, warning) = pimesh(&a.home, &["invite"]).await?;
+    ensure!(
+        code == 0 && warning.contains("warning: the ticket names only"),
+        "{warning}"
+    );
+    for elsewhere in [&b, &c] {
+        let (code, _, err) = pimesh(&elsewhere.home, &["join", ticket.trim()]).await?;
+
+        ensure!(code != 0, "{code}: {err}");
+        ensure!(err.contains("/ip4/127.0.0.1/tcp/3615: "), "{err}");
+        ensure!(
+            err.contains("do not lead to the inviter"),
+            "not after 20 s: {err}"
+        );
     }
     Ok(())
 }

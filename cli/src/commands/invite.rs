@@ -50,6 +50,9 @@ impl Invite {
             lifetime_s: self.expires.map(|d| d.as_secs().max(1)),
         };
         let invite = global.client()?.invite(&invite).await?;
+        if let Some(warning) = &invite.warning {
+            output::note(format!("warning: {warning}"));
+        }
         if global.json {
             return output::json(&invite);
         }

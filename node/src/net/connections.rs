@@ -2,11 +2,12 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    io,
     time::Duration,
 };
 
 use libp2p::{
-    Multiaddr, PeerId, Swarm,
+    Multiaddr, PeerId, Swarm, TransportError,
     core::ConnectedPoint,
     swarm::{
         ConnectionError, ConnectionId, DialError,
@@ -19,15 +20,20 @@ use super::{
     addresses::{transport_of, without_peer},
     admission::source_of,
     behaviour::Behaviour,
+    dialling::WRONG_PEER,
+    ranking::ip_of,
 };
 use crate::{
     limits::{Shares, Source},
     proto::mesh::Address,
-    state::io::{Connection, Direction, NetInput, Opening},
+    state::io::{Connection, Direction, NetInput, Opening, Tried},
 };
 
 /// How long a connection may take from its encryption to being open both ways.
 const OPENING_TIME: Duration = Duration::from_secs(10);
+
+/// Why an address is not dialled at which this node listens.
+const OWN_ADDRESS: &str = "this node itself listens at that address";
 
 /// Most connections of others that are not open yet, so that strangers cannot take the places of
 /// members. When there are more, the oldest of the address with most of them is closed.
@@ -41,7 +47,8 @@ const GAVE_WAY: &str = "too many connections without a handshake";
 pub(super) struct Connections {
     entries: BTreeMap<Connection, Entry>,
     names: HashMap<ConnectionId, Connection>,
-    dials: HashMap<ConnectionId, PeerId>,
+    /// With the addresses that are not dialled, because this node listens there itself.
+    dials: HashMap<ConnectionId, (PeerId, Vec<Address>)>,
     /// Connections of others that are not open yet.
     unopened: Shares<Source, Connection>,
     /// Most connections that are open, or were dialled.
@@ -87,13 +94,9 @@ impl Connections {
         &mut self,
         swarm: &mut Swarm<Behaviour>,
         peer: PeerId,
-        addresses: &[Address],
+        (addresses, own): (Vec<Multiaddr>, Vec<Address>),
         fresh: bool,
     ) -> Option<NetInput> {
-        let addresses: Vec<Multiaddr> = addresses
-            .iter()
-            .filter_map(|a| a.as_str().parse().ok())
-            .collect();
         // The state knows which connections it counts; libp2p may still know a dead one.
         let condition = if fresh {
             PeerCondition::Always
@@ -106,18 +109,16 @@ impl Connections {
             .build();
         let id = options.connection_id();
         if let Err(error) = swarm.dial(options) {
-            let reason = explain_dial(&error);
-            return Some(NetInput::DialFailed { peer, reason });
+            return Some(dial_failed(peer, &error, own));
         }
-        self.dials.insert(id, peer);
+        self.dials.insert(id, (peer, own));
         None
     }
 
     /// Takes in that a dial led to no connection.
     pub(super) fn dial_failed(&mut self, id: ConnectionId, error: &DialError) -> Option<NetInput> {
-        let peer = self.dials.remove(&id)?;
-        let reason = explain_dial(error);
-        Some(NetInput::DialFailed { peer, reason })
+        let (peer, own) = self.dials.remove(&id)?;
+        Some(dial_failed(peer, error, own))
     }
 
     /// Takes in that a connection is up. If too many are not open yet, others give way.
@@ -244,13 +245,79 @@ impl Connections {
     }
 }
 
+/// Says what came of a dial, address by address; of this node's own as well.
+fn dial_failed(peer: PeerId, error: &DialError, own: Vec<Address>) -> NetInput {
+    let own = own.into_iter().map(|address| Tried {
+        address,
+        reason: OWN_ADDRESS.to_owned(),
+        is_final: true,
+    });
+    let dialled = match error {
+        DialError::Transport(tried) => &tried[..],
+        _ => &[],
+    };
+    let dialled = dialled.iter().filter_map(|(address, error)| {
+        let address = without_peer(address);
+        let (reason, is_final) = explain_address(&address, error);
+        Some(Tried {
+            address: Address::new(address.to_string())?,
+            reason,
+            is_final,
+        })
+    });
+    let tried: Vec<Tried> = dialled.chain(own).collect();
+    let reason = match error {
+        DialError::NoAddresses if !tried.is_empty() => OWN_ADDRESS.to_owned(),
+        _ => explain_dial(error),
+    };
+    NetInput::DialFailed {
+        peer,
+        reason,
+        tried,
+    }
+}
+
+/// Says why an address led nowhere, and whether trying it again is of no use.
+fn explain_address(address: &Multiaddr, error: &TransportError<io::Error>) -> (String, bool) {
+    let why = innermost(error);
+    let is_loopback = ip_of(address).is_some_and(|ip| ip.is_loopback());
+    let is_final = match error {
+        TransportError::MultiaddrNotSupported(_) => true,
+        TransportError::Other(error) => why == WRONG_PEER || (is_loopback && is_refused(error)),
+    };
+    if is_loopback {
+        return (
+            format!("{why} (an address of this machine itself)"),
+            is_final,
+        );
+    }
+    (why, is_final)
+}
+
+/// Says whether the machine answered that nobody listens there.
+fn is_refused(error: &io::Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        let io = error.downcast_ref::<io::Error>();
+        if io.is_some_and(|io| io.kind() == io::ErrorKind::ConnectionRefused) {
+            return true;
+        }
+        let inner = io.and_then(io::Error::get_ref);
+        cause = match inner {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    false
+}
+
 /// Says in one line why a dial led nowhere.
 fn explain_dial(error: &DialError) -> String {
     match error {
         DialError::NoAddresses => "no address is known".to_owned(),
         DialError::DialPeerConditionFalse(_) => "a dial is under way already".to_owned(),
         DialError::LocalPeerId { .. } => "the address is this node's own".to_owned(),
-        DialError::WrongPeerId { .. } => "another node answered at that address".to_owned(),
+        DialError::WrongPeerId { .. } => WRONG_PEER.to_owned(),
         DialError::Transport(tried) => {
             let mut reasons: Vec<String> =
                 tried.iter().map(|(_, error)| innermost(error)).collect();
@@ -263,7 +330,7 @@ fn explain_dial(error: &DialError) -> String {
 }
 
 /// Returns the last cause in a chain of errors, which is the one a person understands.
-pub(super) fn innermost(error: &dyn std::error::Error) -> String {
+fn innermost(error: &dyn std::error::Error) -> String {
     let mut last = error;
     while let Some(source) = last.source() {
         last = source;

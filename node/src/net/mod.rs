@@ -4,12 +4,13 @@
 //! | file | what |
 //! | --- | --- |
 //! | `transport` | how the swarm is built: TCP and QUIC |
-//! | `resolver` | names in addresses |
+//! | `dialling` | names in addresses, and that the right peer answers at them |
 //! | `behaviour` | the behaviours of the swarm and their settings |
 //! | `gate` | no protocol for members before the state opens a connection |
 //! | `silence` | an end to TCP connections on which nothing is heard |
 //! | `admission` | connections of others that are being set up |
 //! | `addresses` | where this node is reached |
+//! | `ranking` | which addresses are good for others, and which of theirs are near |
 //! | `interfaces` | notices that a cable is back |
 //! | `connections` | dialled, up, open, gone |
 //! | `exchange` | a protocol that asks and answers, and the places of each peer in it |
@@ -25,6 +26,7 @@ mod addresses;
 mod admission;
 mod behaviour;
 mod connections;
+mod dialling;
 mod exchange;
 mod frame;
 mod gate;
@@ -33,9 +35,9 @@ mod interfaces;
 pub(crate) mod live;
 mod member;
 mod p2sn;
+mod ranking;
 mod reading;
 mod requests;
-mod resolver;
 mod silence;
 #[cfg(test)]
 mod tests;
@@ -263,7 +265,11 @@ impl Net {
                     self.integers.read(peer, stream);
                 }
                 () = self.interfaces.changed() => {
+                    self.queue.extend(self.addresses.interfaces_changed());
                     self.queue.push_back(NetInput::InterfacesChanged);
+                }
+                () = sleep_until(self.addresses.deadline()) => {
+                    self.queue.extend(self.addresses.look_again());
                 }
                 () = sleep_until(self.connections.deadline()) => {
                     self.queue.extend(self.connections.close_unopened(&mut self.swarm));
@@ -279,9 +285,11 @@ impl Net {
                 peer,
                 addresses,
                 fresh,
-            } => self
-                .connections
-                .dial(&mut self.swarm, peer, &addresses, fresh),
+            } => {
+                let (others, own) = self.addresses.for_dialling(&addresses);
+                self.connections
+                    .dial(&mut self.swarm, peer, (others, own), fresh)
+            }
             NetOutput::Close { connection, reason } => {
                 self.connections.close(&mut self.swarm, connection, reason)
             }
@@ -510,8 +518,15 @@ impl Net {
                 });
                 return self.queue.extend(discovered);
             }
+            // That the peer is gone is for its connection to say; its address is.
+            BehaviourEvent::Mdns(mdns::Event::Expired(expired)) => {
+                let vanished = expired.into_iter().filter_map(|(peer, address)| {
+                    let address = Address::new(without_peer(&address).to_string())?;
+                    Some(NetInput::Vanished { peer, address })
+                });
+                return self.queue.extend(vanished);
+            }
             // What identify says of a peer's addresses is its own guess; members tell them.
-            // An expired mDNS record does not mean that the peer is gone.
             _ => None,
         };
         self.queue.extend(news);

@@ -583,7 +583,7 @@ async fn a_dial_ends_in_one_connected_or_dial_failed() {
             fresh: false,
         });
         let reason = drive(pis, |_, event| match event {
-            Some((1, NetInput::DialFailed { peer, reason })) if peer == nobody => Some(reason),
+            Some((1, NetInput::DialFailed { peer, reason, .. })) if peer == nobody => Some(reason),
             Some((1, NetInput::Connected { .. })) => panic!("there is nobody"),
             _ => None,
         })
@@ -607,6 +607,72 @@ async fn a_dial_ends_in_one_connected_or_dial_failed() {
     })
     .await;
     assert_eq!(endings, ["a dial is under way already", "connected"]);
+}
+
+/// An address that another member has by now, or a lie, answers faster than the right one.
+#[tokio::test]
+async fn a_peer_is_reached_although_others_answer_at_some_of_its_addresses() {
+    for listen in [TCP, QUIC] {
+        let mut a = Pi::start(listen, Plays::Nothing).await;
+        let mut others = Vec::new();
+        for _ in 0..6 {
+            others.push(Pi::start(listen, Plays::Nothing).await);
+        }
+        let mut dialler = Pi::start(listen, Plays::Nothing).await;
+        let own = dialler.address();
+        let wrong = others.iter().map(Pi::address).chain([own]);
+        let mut addresses: Vec<Address> = wrong.collect();
+        addresses.push(a.address());
+        let (peer, at) = (a.peer, a.address());
+        let mut pis: Vec<&mut Pi> = vec![&mut dialler, &mut a];
+        pis.extend(&mut others);
+
+        pis[0].net.act(NetOutput::Dial {
+            peer,
+            addresses,
+            fresh: false,
+        });
+        let reached = drive(&mut pis, |_, event| match event {
+            Some((0, NetInput::Connected { peer, address, .. })) => Some((peer, address)),
+            Some((0, NetInput::DialFailed { tried, .. })) => panic!("{tried:?}"),
+            _ => None,
+        })
+        .await;
+
+        assert_eq!(reached, (peer, at));
+    }
+}
+
+#[tokio::test]
+async fn a_dial_that_failed_says_of_each_address_why_and_whether_that_is_final() {
+    let mut a = Pi::start(TCP, Plays::Nothing).await;
+    let mut b = Pi::start(TCP, Plays::Nothing).await;
+    let nobody = Keypair::generate_ed25519().public().to_peer_id();
+    let (of_a, own) = (a.address(), b.address());
+    let no_route = address("/ip4/127.0.0.1/sctp/1");
+    let pis = &mut [&mut a, &mut b];
+
+    pis[1].net.act(NetOutput::Dial {
+        peer: nobody,
+        addresses: vec![of_a.clone(), own.clone(), no_route.clone()],
+        fresh: false,
+    });
+    let mut tried = drive(pis, |_, event| match event {
+        Some((1, NetInput::DialFailed { tried, .. })) => Some(tried),
+        _ => None,
+    })
+    .await;
+
+    tried.sort_by_key(|tried| tried.address != of_a);
+    assert!(tried.iter().all(|tried| tried.is_final), "{tried:?}");
+    assert_eq!(tried.len(), 3, "{tried:?}");
+    assert!(
+        tried[0].reason.starts_with("another node answered"),
+        "{tried:?}"
+    );
+    let of_own = tried.iter().find(|tried| tried.address == own);
+    let of_own = of_own.map(|tried| tried.reason.as_str());
+    assert_eq!(of_own, Some("this node itself listens at that address"));
 }
 
 /// Publishes frames `from..=to` at the first of two nodes, and waits until the second has the last

@@ -18,8 +18,8 @@ use super::{
     Config, NetError,
     admission::{Admission, GivenWay},
     behaviour::Behaviour,
+    dialling::Dialling,
     reading::Reading,
-    resolver::Resolving,
     silence::Watched,
 };
 
@@ -57,13 +57,17 @@ pub(super) fn listening_swarm(
             .parse()
             .map_err(|_| NetError::Address(address.clone()))?;
         let is_v6 = matches!(multiaddr.iter().next(), Some(Part::Ip6(_)));
-        let listening = free_for_listening(&multiaddr)
+        let free = free_for_listening(&multiaddr);
+        let is_taken = matches!(&free, Err(error) if error.kind() == io::ErrorKind::AddrInUse);
+        let listening = free
             .map_err(TransportError::Other)
             .and_then(|()| swarm.listen_on(multiaddr));
         match listening {
             Ok(_) => {}
             // A machine may have IPv6 switched off; the others still serve.
-            Err(error) if is_v6 => tracing::warn!(%address, %error, "cannot listen"),
+            Err(error) if is_v6 && !is_taken => {
+                tracing::warn!(%address, %error, "cannot listen");
+            }
             Err(error) => {
                 return Err(NetError::Listen {
                     address: address.clone(),
@@ -112,7 +116,7 @@ fn build(
             let tcp = Admission::new(tcp_transport(keypair)?, given_way.clone());
             let quic = Admission::new(quic_transport(keypair), given_way.clone());
             let both = tcp.or_transport(quic).map(|either, _| either.into_inner());
-            Ok(Resolving::new(both.boxed()))
+            Ok(Dialling::new(both.boxed()))
         })
         .map_err(|e| failed(&e))?
         .with_behaviour(|_| behaviour)

@@ -10,16 +10,11 @@ use rand_core::Rng;
 
 use super::{Happening, Trace, World, disk::Disk, model::Heard};
 use crate::{
-    proto::{
-        iid::Index,
-        mesh::{Address, certificate::MeshKey},
-        syft,
-    },
+    proto::{iid::Index, mesh::certificate::MeshKey, syft},
     state::{
         Settings, Setup, State,
         io::{
-            Command, Event, Failure, Input, NetInput, Now, Outcome, Output, Record, Reply,
-            RequestId, Ticket,
+            Command, Event, Failure, Input, Now, Outcome, Output, Record, Reply, RequestId, Ticket,
         },
         report,
     },
@@ -73,6 +68,8 @@ pub(super) struct Machine {
     pub(super) last: Vec<report::Integer>,
     /// Whether it warns of two machines with one identity.
     pub(super) warns_of_copies: bool,
+    /// How often it has moved: its address says so.
+    pub(super) moves: u32,
     /// What it told the sender of the last message.
     pub(super) warned: Option<String>,
 }
@@ -116,6 +113,7 @@ impl Machine {
             gossip_seen: BTreeSet::new(),
             last: Vec::new(),
             warns_of_copies: false,
+            moves: 0,
             warned: None,
         }
     }
@@ -142,10 +140,6 @@ pub(super) fn messaging_key(seed: u8) -> syft::SigningKey {
 /// Returns the mesh key that the node with this seed is born with.
 pub(super) fn mesh_key(seed: u8) -> MeshKey {
     MeshKey::from_seed(&[seed + 50; 32])
-}
-
-pub(super) fn address(place: usize) -> Address {
-    Address::new(format!("sim/{place}")).expect("legal")
 }
 
 impl World {
@@ -186,7 +180,7 @@ impl World {
         let now = self.clocks(at);
         let state = State::new(setup, loaded, now).expect("the disk is good");
         self.machines[at].state = Some(state);
-        self.input(at, Input::Net(NetInput::OwnAddresses([address(at)].into())));
+        self.tell_own_address(at);
         self.make_rsa_key(at);
     }
 

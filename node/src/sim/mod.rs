@@ -10,6 +10,7 @@
 //! | `disk` | a disk |
 //! | `network` | links, the gate at each end, loss and duplicates |
 //! | `copied` | a machine with the identity of another one |
+//! | `places` | machines that move, the LAN that says where they are, and lies about that |
 //! | `gossip` | gossipsub: who passes integers on to whom, again or on a detour |
 //! | `p2sn` | P2SN sessions, as far as the state sees them |
 //! | `strangers` | who must not get in, and members who lie |
@@ -27,6 +28,7 @@ mod machine;
 mod model;
 mod network;
 mod p2sn;
+mod places;
 mod strangers;
 mod vouching;
 
@@ -41,16 +43,17 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 
 use self::{
-    machine::{Asked, Machine, address, mesh_key, messaging_key},
+    machine::{Asked, Machine, mesh_key, messaging_key},
     model::Model,
     network::{Asker, Link, Parcel},
     p2sn::Session,
+    places::address,
     strangers::{PAPERS, Stranger},
 };
 use crate::{
     proto::{
         iid::{Date, Iid, Index, Value},
-        mesh::{certificate::Terms, vouched::Vouched},
+        mesh::{Address, certificate::Terms, vouched::Vouched},
     },
     state::io::{Command, Connection, Event, InboundId, Input, Recipients, Via},
 };
@@ -79,7 +82,8 @@ enum Happening {
     Input(usize, u32, Input),
     Written(usize, u32),
     Timeout(usize, u32),
-    Dialled(usize, u32, PeerId),
+    Dialled(usize, u32, PeerId, Vec<Address>),
+    Lan,
     Arrives(Connection, Parcel),
     Gone(usize, Connection),
     Unopened(Connection),
@@ -243,7 +247,9 @@ impl World {
 
     fn fault(&mut self) {
         let (a, b) = (self.any_machine(), self.any_machine());
-        match self.chance(4) {
+        match self.chance(6) {
+            4 => self.move_machine(a),
+            5 if a != b => self.lie_about_places(a, b),
             0 if a != b => {
                 self.cut.insert((a.min(b), a.max(b)));
                 let links = self.break_between(a, b);
@@ -341,6 +347,7 @@ impl World {
     fn run(&mut self) {
         self.join_all(self.machines.len());
         let began = self.now;
+        self.at(Duration::ZERO, Happening::Lan);
         self.trouble = true;
         for _ in 0..16 {
             self.some_time(Happening::Fault);
@@ -442,9 +449,10 @@ impl World {
             Happening::Input(at, life, input) if self.is_alive(at, life) => self.input(at, input),
             Happening::Written(at, life) if self.is_alive(at, life) => self.written(at),
             Happening::Timeout(at, life) if self.is_alive(at, life) => self.timeout(at),
-            Happening::Dialled(at, life, to) if self.is_alive(at, life) => {
-                self.dialled(at, &to);
+            Happening::Dialled(at, life, to, addresses) if self.is_alive(at, life) => {
+                self.dialled(at, &to, Some(&addresses));
             }
+            Happening::Lan => self.lan_speaks(),
             Happening::PowerFails(at, life) if self.is_alive(at, life) => self.power_fails(at),
             Happening::Greet(at, life) if self.is_alive(at, life) => self.send_integers(at, 1),
             Happening::Input(..)

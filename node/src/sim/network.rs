@@ -9,13 +9,19 @@ use std::time::Duration;
 use libp2p_identity::PeerId;
 
 use super::{Happening, World, gossip::Gossip};
-use crate::state::io::{
-    Connection, Direction, InboundId, Input, NetInput, NetOutput, Opening, OutboundId, Protocol,
-    SessionId, Transport,
+use crate::{
+    proto::mesh::Address,
+    state::io::{
+        Connection, Direction, InboundId, Input, NetInput, NetOutput, Opening, OutboundId,
+        Protocol, SessionId, Transport, Tried,
+    },
 };
 
 /// How long `net` gives a connection to get open both ways.
 const OPENING_TIME: Duration = Duration::from_secs(10);
+
+/// Addresses of one dial that are tried in time: two rounds of those that `net` tries at once.
+const DIALLED_MAX: usize = 16;
 
 /// How long `net` waits for an answer to a member's request.
 const REQUEST_TIME: Duration = Duration::from_secs(30);
@@ -155,9 +161,14 @@ impl World {
 
     pub(super) fn act(&mut self, at: usize, output: NetOutput) {
         match output {
-            NetOutput::Dial { peer, .. } => {
+            NetOutput::Dial {
+                peer,
+                mut addresses,
+                ..
+            } => {
                 let (latency, life) = (self.latency(), self.machines[at].life);
-                self.at(latency, Happening::Dialled(at, life, peer));
+                addresses.truncate(DIALLED_MAX);
+                self.at(latency, Happening::Dialled(at, life, peer, addresses));
             }
             NetOutput::Close { connection, .. } => self.close(connection),
             NetOutput::Open {
@@ -476,11 +487,20 @@ impl World {
     }
 
     /// A dial ends; a stranger may be at either end.
-    pub(super) fn dialled(&mut self, from: usize, to: &PeerId) -> Option<Connection> {
+    pub(super) fn dialled(
+        &mut self,
+        from: usize,
+        to: &PeerId,
+        addresses: Option<&[Address]>,
+    ) -> Option<Connection> {
         let is_off = |w: &Self, at: usize| w.machines.get(at).is_some_and(|m| m.state.is_none());
         let mut others = self.places(to);
         if others.len() > 1 {
-            others.retain(|other| !is_off(self, *other) && !self.is_cut(from, *other));
+            others.retain(|other| {
+                let is_there =
+                    addresses.is_none_or(|tried| tried.contains(&self.address_of(*other)));
+                is_there && !is_off(self, *other) && !self.is_cut(from, *other)
+            });
         }
         // Copies have the same addresses; which one answers is chance.
         let other = match others.len() {
@@ -488,15 +508,26 @@ impl World {
             1 => others[0],
             count => others[usize::try_from(self.chance(count as u64)).expect("small")],
         };
+        let is_elsewhere = addresses.is_some_and(|tried| !tried.contains(&self.address_of(other)));
         // The stranger whom members dial is mostly not at home.
         let is_out = other >= self.machines.len() && self.chance(6) > 0;
-        if self.is_cut(from, other) || is_off(self, other) || is_off(self, from) || is_out {
-            let reason = "no route".to_owned();
-            self.later(
-                from,
-                Duration::ZERO,
-                NetInput::DialFailed { peer: *to, reason },
-            );
+        if self.is_cut(from, other)
+            || is_off(self, other)
+            || is_off(self, from)
+            || is_out
+            || is_elsewhere
+        {
+            let tried = addresses.unwrap_or_default().iter().map(|address| Tried {
+                address: address.clone(),
+                reason: "no route".to_owned(),
+                is_final: false,
+            });
+            let failed = NetInput::DialFailed {
+                peer: *to,
+                reason: "no route".to_owned(),
+                tried: tried.collect(),
+            };
+            self.later(from, Duration::ZERO, failed);
             return None;
         }
         let ends = [from, other].map(|at| {
@@ -527,7 +558,7 @@ impl World {
             peer: self.peer(to),
             connection,
             direction,
-            address: super::machine::address(to),
+            address: self.address_of(to),
             transport: Transport::Other,
         };
         self.input(at, Input::Net(up));

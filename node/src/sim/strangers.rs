@@ -157,7 +157,7 @@ impl World {
         let at = usize::try_from(self.chance(self.machines.len() as u64)).expect("small");
         let place = self.machines.len() + stranger;
         let to = self.machines[at].peer;
-        let Some(connection) = self.dialled(place, &to) else {
+        let Some(connection) = self.dialled(place, &to, None) else {
             return;
         };
         for bytes in self.first_words(place) {

@@ -6,13 +6,15 @@ use super::*;
 const SEEDS: u64 = 300;
 
 /// What has to happen in all runs together, each so often, or the simulation tests nothing.
-const AT_LEAST: [(&str, usize); 37] = [
+const AT_LEAST: [(&str, usize); 39] = [
     ("live_cables_cut", 300),
     ("power_cuts", 300),
     ("records_lost_in_a_power_cut", 20),
     ("records_kept_in_a_power_cut", 20),
     ("slow_writes", 300),
     ("clock_jumps", 300),
+    ("machines_moved", 300),
+    ("addresses_forged", 3_000),
     ("requests_lost", 300),
     ("answers_lost", 300),
     ("handshakes_lost", 100),

@@ -27,7 +27,7 @@ pub use self::{
     encoding::Encoding,
     event::Event,
     ids::{ClientId, Connection, GossipId, InboundId, OutboundId, RequestId, SessionId, Ticket},
-    net::{Direction, NetInput, NetOutput, Opening, Protocol, Transport, Verdict},
+    net::{Direction, NetInput, NetOutput, Opening, OwnReach, Protocol, Transport, Tried, Verdict},
     party::{ClientName, Gateway, NoParty, Party, Via},
 };
 

@@ -254,7 +254,7 @@ impl State {
             return;
         };
         if link.phase != Phase::Open {
-            if link.direction == Direction::Dialled && !self.join_dial_failed(&peer, &reason) {
+            if link.direction == Direction::Dialled && !self.join_dial_failed(&peer, &reason, &[]) {
                 self.peers
                     .handshake_failed(&peer, reason, &mut self.effects, now);
             }

@@ -20,6 +20,7 @@
 //! | `names` | whom a name means |
 //! | `membership` | who is a member: certificates, revocations, invites, joining |
 //! | `links` | which connections are opened, kept and closed |
+//! | `addresses` | where a peer may be, by whose word |
 //! | `peers` | whom to dial, where and when |
 //! | `copies` | two machines with one identity |
 //! | `sync` | what members tell each other about the mesh, and their clocks |
@@ -36,6 +37,7 @@
 //! "Accepted" and acks wait for `Stored`: nobody hears of a record before it is on disk.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod addresses;
 pub mod clients;
 mod copies;
 mod effects;
@@ -66,8 +68,8 @@ use libp2p_identity::PeerId;
 use self::{
     effects::{After, Asked, Effects},
     io::{
-        Command, Event, Failure, Input, Loaded, NetInput, Now, OutboundId, Output, Protocol,
-        Record, Reply, RequestId, Ticket,
+        Command, Event, Failure, Input, Loaded, NetInput, Now, OutboundId, Output, OwnReach,
+        Protocol, Record, Reply, RequestId, Ticket,
     },
 };
 pub use self::{
@@ -113,6 +115,7 @@ struct Own {
     key: syft::SigningKey,
     name: NodeName,
     addresses: Vec<Address>,
+    reach: OwnReach,
 }
 
 /// How often history is pruned.
@@ -132,6 +135,7 @@ impl State {
             key: setup.messaging_key,
             name: setup.name,
             addresses: Vec::new(),
+            reach: OwnReach::Nowhere,
         };
         let membership =
             membership::Membership::load(&own, setup.mesh_key, &loaded, &mut effects, now)?;
@@ -213,7 +217,9 @@ impl State {
 
     fn handle_net(&mut self, input: NetInput, now: Now) {
         match input {
-            NetInput::OwnAddresses(addresses) => self.own_addresses(addresses, now),
+            NetInput::OwnAddresses { addresses, reach } => {
+                self.own_addresses(addresses, reach, now);
+            }
             NetInput::Connected {
                 peer,
                 connection,
@@ -235,8 +241,13 @@ impl State {
                 self.disconnected(peer, connection, reason, now);
             }
             NetInput::AtLimit { what, times } => self.effects.count(what, times),
-            NetInput::DialFailed { peer, reason } => self.dial_failed(peer, reason, now),
+            NetInput::DialFailed {
+                peer,
+                reason,
+                tried,
+            } => self.dial_failed(peer, reason, tried, now),
             NetInput::Discovered { peer, address } => self.discovered(peer, address, now),
+            NetInput::Vanished { peer, address } => self.peers.vanished(&peer, &address),
             NetInput::InterfacesChanged => self.interfaces_changed(now),
             NetInput::RoundTrip { connection, time } => self.links.round_trip(connection, time),
             NetInput::MemberRequest {

@@ -3,7 +3,8 @@
 //! A member that is not connected is dialled with exponential backoff and full jitter: before
 //! attempt n the wait is anywhere between nothing and min(2^(n-1), 60) seconds. The count starts
 //! anew after a connection that lasted a minute. A hint that the peer is there (mDNS, an interface
-//! that came back) makes the dial due at once.
+//! that came back) makes the dial due at once. Where a peer may be, and by whose word, is
+//! `addresses`.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -11,10 +12,11 @@ use libp2p_identity::PeerId;
 
 use super::{
     Effects, State,
-    io::{NetOutput, Now, Record},
+    addresses::Addresses,
+    io::{NetOutput, Now, Record, Tried},
     micros, millis, report,
 };
-use crate::proto::mesh::{Address, sync::ADDRESSES_PER_PEER_MAX};
+use crate::proto::mesh::Address;
 
 /// Longest wait between two dials.
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
@@ -43,7 +45,7 @@ enum Reach {
 /// One member that is not this node.
 #[derive(Debug)]
 struct Peer {
-    addresses: Vec<Address>,
+    addresses: Addresses,
     reach: Reach,
     attempts: u32,
     last_dial: Option<Duration>,
@@ -53,9 +55,9 @@ struct Peer {
 }
 
 impl Peer {
-    const fn new(due: Duration) -> Self {
+    const fn new(addresses: Addresses, due: Duration) -> Self {
         Self {
-            addresses: Vec::new(),
+            addresses,
             reach: Reach::Due(due),
             attempts: 0,
             last_dial: None,
@@ -84,42 +86,75 @@ fn ceiling(failed: u32) -> Duration {
 pub(super) struct Peers {
     peers: BTreeMap<PeerId, Peer>,
     /// Addresses of peers that are not known as members (yet).
-    addresses: BTreeMap<PeerId, Vec<Address>>,
+    addresses: BTreeMap<PeerId, Addresses>,
 }
 
 impl Peers {
     pub(super) fn load(addresses: Vec<(PeerId, Vec<Address>)>) -> Self {
+        let stored = addresses.into_iter();
         Self {
             peers: BTreeMap::new(),
-            addresses: addresses.into_iter().collect(),
+            addresses: stored
+                .map(|(peer, stored)| (peer, Addresses::load(stored)))
+                .collect(),
         }
     }
 
     pub(super) fn add(&mut self, peer: PeerId, now: Now) {
-        let addresses = self.addresses.remove(&peer).unwrap_or_default();
-        let entry = self
-            .peers
-            .entry(peer)
-            .or_insert_with(|| Peer::new(now.mono));
-        merge(&mut entry.addresses, addresses);
+        if !self.peers.contains_key(&peer) {
+            let addresses = self.addresses.remove(&peer).unwrap_or_default();
+            self.peers.insert(peer, Peer::new(addresses, now.mono));
+        }
     }
 
     pub(super) fn forget(&mut self, peer: &PeerId) {
         self.peers.remove(peer);
     }
 
+    /// Returns where to dial a peer, in this order.
     pub(super) fn addresses(&self, peer: &PeerId) -> Vec<Address> {
-        self.peers
-            .get(peer)
-            .map(|p| p.addresses.clone())
-            .unwrap_or_default()
+        let known = self.peers.get(peer);
+        known.map(|p| p.addresses.to_dial()).unwrap_or_default()
     }
 
-    /// Adds addresses behind the known ones; returns whether any was new.
-    pub(super) fn add_addresses(&mut self, peer: &PeerId, addresses: Vec<Address>) -> bool {
-        match self.peers.get_mut(peer) {
-            Some(entry) => merge(&mut entry.addresses, addresses),
-            None => false,
+    /// Returns what other members are told of where a peer is.
+    pub(super) fn addresses_to_tell(&self, peer: &PeerId) -> Vec<Address> {
+        let known = self.peers.get(peer);
+        known.map(|p| p.addresses.to_keep()).unwrap_or_default()
+    }
+
+    /// Takes the addresses in a ticket, which its inviter made.
+    pub(super) fn add_inviter(&mut self, peer: &PeerId, addresses: Vec<Address>) {
+        if let Some(entry) = self.peers.get_mut(peer) {
+            entry.addresses.told_by_itself(addresses, None);
+        }
+    }
+
+    /// Takes what a member says of where another one is.
+    pub(super) fn hinted(&mut self, teller: PeerId, of: &PeerId, addresses: &[Address]) {
+        if let Some(entry) = self.peers.get_mut(of) {
+            entry.addresses.hinted(teller, addresses);
+        }
+    }
+
+    pub(super) fn vanished(&mut self, peer: &PeerId, address: &Address) {
+        if let Some(entry) = self.peers.get_mut(peer) {
+            entry.addresses.vanished(address);
+        }
+    }
+
+    /// Takes the configured addresses in the place of the earlier ones.
+    fn configure(&mut self, configured: Vec<(PeerId, Address)>) {
+        let members = self.peers.values_mut().map(|entry| &mut entry.addresses);
+        for addresses in members.chain(self.addresses.values_mut()) {
+            addresses.forget_configured();
+        }
+        for (peer, address) in configured {
+            let addresses = match self.peers.get_mut(&peer) {
+                Some(entry) => &mut entry.addresses,
+                None => self.addresses.entry(peer).or_default(),
+            };
+            addresses.configured(address);
         }
     }
 
@@ -212,28 +247,13 @@ impl Peers {
     }
 }
 
-/// Adds addresses that are not there yet, up to the limit; returns whether any was added.
-fn merge(known: &mut Vec<Address>, more: Vec<Address>) -> bool {
-    let before = known.len();
-    for address in more {
-        if known.len() < ADDRESSES_PER_PEER_MAX && !known.contains(&address) {
-            known.push(address);
-        }
-    }
-    known.len() > before
-}
-
 impl State {
     pub(super) fn add_configured_addresses(&mut self) {
         let members: Vec<PeerId> = self.membership.members().map(|(peer, _)| peer).collect();
         for peer in members {
             self.peers.add(peer, self.started);
         }
-        for (peer, address) in self.settings.peers.clone() {
-            if !self.peers.add_addresses(&peer, vec![address.clone()]) {
-                self.peers.addresses.entry(peer).or_default().push(address);
-            }
-        }
+        self.peers.configure(self.settings.peers.clone());
     }
 
     pub(super) fn dial_due(&mut self, now: Now) {
@@ -249,7 +269,7 @@ impl State {
             if due && !entry.addresses.is_empty() && !self.links.any_with(peer) {
                 entry.reach = Reach::Trying(now.mono);
                 entry.last_dial = Some(now.mono);
-                let addresses = entry.addresses.clone();
+                let addresses = entry.addresses.to_dial();
                 self.effects.net(NetOutput::Dial {
                     peer: *peer,
                     addresses,
@@ -262,13 +282,21 @@ impl State {
         }
     }
 
-    pub(super) fn dial_failed(&mut self, peer: PeerId, reason: String, now: Now) {
-        if self.join_dial_failed(&peer, &reason) {
+    pub(super) fn dial_failed(
+        &mut self,
+        peer: PeerId,
+        reason: String,
+        tried: Vec<Tried>,
+        now: Now,
+    ) {
+        if self.join_dial_failed(&peer, &reason, &tried) {
             return;
         }
         let Some(entry) = self.peers.peers.get_mut(&peer) else {
             return;
         };
+        let failed = tried.into_iter().map(|tried| tried.address);
+        entry.addresses.failed(failed.collect());
         // A fresh dial beside an open connection changes nothing when it fails.
         if matches!(entry.reach, Reach::Trying(_)) {
             entry.back_off(reason, &mut self.effects, now);
@@ -279,53 +307,42 @@ impl State {
         if !self.membership.is_known(&peer) {
             return;
         }
-        self.learn_addresses(peer, vec![address]);
+        if let Some(entry) = self.peers.peers.get_mut(&peer) {
+            entry.addresses.seen(address);
+        }
         self.peers.hint(&peer, now);
         self.dial_due(now);
     }
 
-    /// Keeps addresses that a member or the LAN told.
-    pub(super) fn learn_addresses(&mut self, peer: PeerId, addresses: Vec<Address>) {
-        if self.peers.add_addresses(&peer, addresses) {
-            self.store_addresses(peer);
-        }
-    }
-
-    /// Puts the address that worked in front.
+    /// Keeps the address that worked.
     pub(super) fn remember_address(&mut self, peer: PeerId, address: Address) {
-        let Some(entry) = self.peers.peers.get_mut(&peer) else {
-            return;
-        };
-        if entry.addresses.first() == Some(&address) {
-            return;
-        }
-        entry.addresses.retain(|known| *known != address);
-        entry.addresses.insert(0, address);
-        entry.addresses.truncate(ADDRESSES_PER_PEER_MAX);
-        self.store_addresses(peer);
+        self.change_addresses(peer, |known| known.worked(address));
     }
 
-    /// Replaces what is known of a peer by what it says itself, the address that works in front.
+    /// Takes what a peer says of where it is.
     pub(super) fn replace_addresses(&mut self, peer: PeerId, told: Vec<Address>) {
+        if told.is_empty() {
+            return;
+        }
         let working = self.links.open_link(&peer).and_then(|link| {
             use super::io::Direction;
             (link.direction() == Direction::Dialled).then(|| link.address().clone())
         });
+        self.change_addresses(peer, |known| known.told_by_itself(told, working.as_ref()));
+    }
+
+    /// Changes what is known of where a peer is, and keeps that if it is to be kept.
+    fn change_addresses(&mut self, peer: PeerId, change: impl FnOnce(&mut Addresses)) {
         let Some(entry) = self.peers.peers.get_mut(&peer) else {
             return;
         };
-        let mut addresses: Vec<Address> = working.into_iter().collect();
-        merge(&mut addresses, told);
-        if addresses != entry.addresses && !addresses.is_empty() {
-            entry.addresses = addresses;
-            self.store_addresses(peer);
+        let before = entry.addresses.to_keep();
+        change(&mut entry.addresses);
+        let addresses = entry.addresses.to_keep();
+        if addresses != before {
+            self.effects
+                .store(vec![Record::Addresses { peer, addresses }], None);
         }
-    }
-
-    fn store_addresses(&mut self, peer: PeerId) {
-        let addresses = self.peers.addresses(&peer);
-        self.effects
-            .store(vec![Record::Addresses { peer, addresses }], None);
     }
 
     pub(super) fn report_peers(&self, now: Now) -> Vec<report::Peer> {

@@ -144,6 +144,9 @@ pub struct Invite {
     pub vouched: mesh::vouched::Vouched,
     /// When it ends.
     pub expires_ms: u64,
+    /// What is wrong with the ticket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
 }
 
 impl std::fmt::Debug for Invite {

@@ -15,7 +15,7 @@ use libp2p_identity::PeerId;
 
 use super::{
     Asked, State,
-    io::{InboundId, NetOutput, Now, OutboundId, Protocol},
+    io::{InboundId, NetOutput, Now, OutboundId, OwnReach, Protocol},
 };
 use crate::proto::mesh::{
     Address,
@@ -94,8 +94,10 @@ impl Sync {
 }
 
 impl State {
-    pub(super) fn own_addresses(&mut self, addresses: BTreeSet<Address>, now: Now) {
-        self.own.addresses = addresses.into_iter().take(ADDRESSES_PER_PEER_MAX).collect();
+    pub(super) fn own_addresses(&mut self, mut addresses: Vec<Address>, reach: OwnReach, now: Now) {
+        addresses.truncate(ADDRESSES_PER_PEER_MAX);
+        self.own.reach = reach;
+        self.own.addresses = addresses;
         let addresses = vec![(self.own.peer, self.own.addresses.clone())];
         let request = Request {
             addresses,
@@ -109,7 +111,7 @@ impl State {
         let members = self.membership.members().map(|(member, _)| member);
         let mut addresses: Vec<(PeerId, Vec<Address>)> = members
             .filter(|member| *member != peer)
-            .map(|member| (member, self.peers.addresses(&member)))
+            .map(|member| (member, self.peers.addresses_to_tell(&member)))
             .filter(|(_, addresses)| !addresses.is_empty())
             .collect();
         addresses.push((self.own.peer, self.own.addresses.clone()));
@@ -207,7 +209,7 @@ impl State {
             if of == peer {
                 self.replace_addresses(of, addresses);
             } else if of != self.own.peer && self.membership.is_known(&of) {
-                self.learn_addresses(of, addresses);
+                self.peers.hinted(peer, &of, &addresses);
             }
         }
         self.copies_told(peer, &request.sightings, &request.copied, now);

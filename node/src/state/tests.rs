@@ -3,6 +3,7 @@
 mod bridging;
 mod door;
 mod integers;
+mod joining;
 mod links;
 mod members;
 mod messages;

@@ -84,6 +84,20 @@ pub enum EventBody {
         /// Its peer id.
         peer_id: String,
     },
+    /// This node begins to enter a mesh.
+    JoinTries {
+        /// The inviter's addresses.
+        addresses: Vec<String>,
+        /// How long it tries.
+        for_ms: u64,
+    },
+    /// An address of the inviter led nowhere.
+    JoinTried {
+        /// The address.
+        address: String,
+        /// Why.
+        reason: String,
+    },
     /// This node has entered a mesh.
     Joined {
         /// The mesh.
@@ -288,6 +302,14 @@ impl From<&Event> for EventBody {
                 name,
                 peer_id: peer.to_string(),
             },
+            Event::JoinTries { addresses, for_ms } => Self::JoinTries {
+                addresses: addresses.iter().map(ToString::to_string).collect(),
+                for_ms,
+            },
+            Event::JoinTried { address, reason } => Self::JoinTried {
+                address: address.to_string(),
+                reason,
+            },
             Event::Joined { mesh, name } => Self::Joined { mesh, name },
             Event::Revoked => Self::Revoked,
             Event::Copied {
@@ -414,11 +436,13 @@ impl From<&Event> for EventBody {
 }
 
 /// What the field `event` of an [`EventBody`] says, for each kind of event.
-pub const KINDS: [&str; 27] = [
+pub const KINDS: [&str; 29] = [
     "peer_up",
     "peer_down",
     "member_added",
     "member_removed",
+    "join_tries",
+    "join_tried",
     "joined",
     "revoked",
     "copied",
@@ -452,6 +476,8 @@ pub const fn kind(event: &Event) -> &'static str {
         Event::PeerDown { .. } => "peer_down",
         Event::MemberAdded { .. } => "member_added",
         Event::MemberRemoved { .. } => "member_removed",
+        Event::JoinTries { .. } => "join_tries",
+        Event::JoinTried { .. } => "join_tried",
         Event::Joined { .. } => "joined",
         Event::Revoked => "revoked",
         Event::Copied { .. } => "copied",

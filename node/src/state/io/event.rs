@@ -58,6 +58,20 @@ pub enum Event {
         /// Its name.
         name: String,
     },
+    /// This node begins to enter a mesh, and tries the inviter's addresses.
+    JoinTries {
+        /// The addresses.
+        addresses: Vec<Address>,
+        /// How long it tries, in milliseconds.
+        for_ms: u64,
+    },
+    /// An address of the inviter led nowhere.
+    JoinTried {
+        /// The address.
+        address: Address,
+        /// Why.
+        reason: String,
+    },
     /// This node has entered a mesh.
     Joined {
         /// The mesh.

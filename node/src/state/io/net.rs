@@ -1,6 +1,6 @@
 //! What comes from the network, and what it is asked to do.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use libp2p_identity::PeerId;
 use serde::{Deserialize, Serialize};
@@ -11,8 +11,13 @@ use crate::proto::{mesh::Address, p2sn};
 /// What comes from the network.
 #[derive(derive_more::Debug)]
 pub enum NetInput {
-    /// The addresses under which others may reach this node; replaces the earlier set.
-    OwnAddresses(BTreeSet<Address>),
+    /// The addresses under which others may reach this node; replaces the earlier ones.
+    OwnAddresses {
+        /// The addresses, best first.
+        addresses: Vec<Address>,
+        /// How far they reach.
+        reach: OwnReach,
+    },
     /// A connection is up: transport encryption is done and the peer id is authentic. It is
     /// closed to everything but `/pimesh/member/1` until [`NetOutput::Open`].
     Connected {
@@ -49,12 +54,21 @@ pub enum NetInput {
         peer: PeerId,
         /// Why, for people.
         reason: String,
+        /// What came of each address, as far as one was dialled.
+        tried: Vec<Tried>,
     },
     /// The LAN says that this peer is at this address (mDNS).
     Discovered {
         /// The peer.
         peer: PeerId,
         /// Where.
+        address: Address,
+    },
+    /// The LAN says no more that this peer is at this address (mDNS).
+    Vanished {
+        /// The peer.
+        peer: PeerId,
+        /// Where it was.
         address: Address,
     },
     /// A network interface or one of its addresses changed.
@@ -292,6 +306,29 @@ pub enum NetOutput {
         #[debug("{} bytes", bytes.len())]
         bytes: Vec<u8>,
     },
+}
+
+/// From where this node can be reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OwnReach {
+    /// From nowhere: it has no address.
+    #[default]
+    Nowhere,
+    /// From this machine alone.
+    Machine,
+    /// From other machines.
+    Network,
+}
+
+/// What came of dialling one address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tried {
+    /// The address.
+    pub address: Address,
+    /// Why it led nowhere, for people.
+    pub reason: String,
+    /// Whether trying it again is of no use.
+    pub is_final: bool,
 }
 
 /// How a connection came to be.

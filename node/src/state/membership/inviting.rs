@@ -21,8 +21,8 @@ use crate::{
     state::{
         After, State,
         io::{
-            Connection, Event, Failure, InboundId, Invite, NetOutput, Now, Opening, Record, Reply,
-            RequestId,
+            Connection, Event, Failure, InboundId, Invite, NetOutput, Now, Opening, OwnReach,
+            Record, Reply, RequestId,
         },
         millis, report,
     },
@@ -60,6 +60,7 @@ impl State {
                     index: invite.index,
                     vouched: invite.vouched,
                     expires_ms: invite.expires_ms,
+                    warning: self.ticket_warning(),
                 };
                 self.membership
                     .invites
@@ -70,6 +71,21 @@ impl State {
             }
             Err(failure) => self.effects.fail(request, failure),
         }
+    }
+
+    /// Says what is wrong with where this node can be reached.
+    fn ticket_warning(&self) -> Option<String> {
+        let why = match self.own.reach {
+            OwnReach::Network => return None,
+            OwnReach::Machine => {
+                "only addresses of this machine itself, so it is of no use elsewhere"
+            }
+            OwnReach::Nowhere => "no address, so it is of no use",
+        };
+        Some(format!(
+            "the ticket names {why}; connect this machine to the network (or look at \
+             `network.listen`), and make another"
+        ))
     }
 
     fn make_invite(

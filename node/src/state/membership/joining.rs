@@ -7,6 +7,7 @@ use libp2p_identity::PeerId;
 use super::{Membership, is_over};
 use crate::{
     proto::mesh::{
+        Address,
         certificate::Certificate,
         member::{Join, Refusal, Request, Response},
         sync::MEMBERS_MAX,
@@ -14,8 +15,8 @@ use crate::{
     },
     state::{
         After, State,
-        io::{Connection, Event, Failure, NetOutput, Now, Record, Reply, RequestId},
-        report,
+        io::{Connection, Event, Failure, NetOutput, Now, Record, Reply, RequestId, Tried},
+        millis, report,
     },
 };
 
@@ -32,11 +33,57 @@ pub(in crate::state) struct Joining {
     deadline: Duration,
     redial: Duration,
     last_error: Option<String>,
+    /// What came of each address that was tried.
+    tried: BTreeMap<Address, Tried>,
 }
 
 impl Joining {
     pub(in crate::state) fn deadline(&self) -> Duration {
+        if self.is_hopeless() {
+            return Duration::ZERO;
+        }
         self.deadline.min(self.redial)
+    }
+
+    /// Says whether every address led nowhere in a way that will not change.
+    fn is_hopeless(&self) -> bool {
+        let is_final =
+            |address: &Address| self.tried.get(address).is_some_and(|tried| tried.is_final);
+        self.ticket.addresses.iter().all(is_final)
+    }
+
+    /// Says why the inviter was not reached, and what to try.
+    fn failure(&mut self, now: Now) -> Failure {
+        let is_hopeless = self.is_hopeless();
+        let mut text = "could not reach the inviter".to_owned();
+        match self.last_error.take() {
+            Some(why) => text.push_str(&format!(": {why}")),
+            None if self.tried.is_empty() => text.push_str(": no answer"),
+            None => {}
+        }
+        for Tried {
+            address, reason, ..
+        } in self.tried.values()
+        {
+            text.push_str(&format!("\n  {address}: {reason}"));
+        }
+        if is_hopeless {
+            return Failure::unavailable(text).with_hint(
+                "the addresses in the ticket do not lead to the inviter: was it in no network when \
+                 it made the ticket, or has it moved? Make another with `pimesh invite`",
+            );
+        }
+        let failure = Failure::timed_out(text);
+        if is_over(self.ticket.expires_ms, now) {
+            return failure.with_hint(
+                "by the clock of this machine the ticket's time is over; make another with `pimesh \
+                 invite`",
+            );
+        }
+        failure.with_hint(
+            "is `pimesh run` running there, and are both machines in one network? `pimesh doctor` \
+             on both checks",
+        )
     }
 }
 
@@ -51,7 +98,7 @@ pub(in crate::state) struct Entering {
 impl State {
     /// Begins to enter a mesh.
     pub(in crate::state) fn join(&mut self, request: RequestId, text: &str, now: Now) {
-        let ticket = match self.check_join(text, now) {
+        let ticket = match self.check_join(text) {
             Ok(ticket) => ticket,
             Err(failure) => return self.effects.fail(request, failure),
         };
@@ -62,6 +109,11 @@ impl State {
             deadline: now.mono + JOIN_TIME,
             redial: now.mono + JOIN_REDIAL,
             last_error: None,
+            tried: BTreeMap::new(),
+        });
+        self.effects.event(Event::JoinTries {
+            addresses: addresses.clone(),
+            for_ms: millis(JOIN_TIME),
         });
         self.effects.net(NetOutput::Dial {
             peer,
@@ -70,7 +122,9 @@ impl State {
         });
     }
 
-    fn check_join(&self, text: &str, now: Now) -> Result<Ticket, Failure> {
+    /// The ticket's end is for the inviter to judge, by the clock that set it: the clock of a machine
+    /// that has just been set up may be years behind or ahead.
+    fn check_join(&self, text: &str) -> Result<Ticket, Failure> {
         let ticket = Ticket::from_text(text).map_err(|e| {
             Failure::bad_request(format!("could not read the ticket: {e}"))
                 .with_hint("`pimesh invite` on a member prints one; copy all of it")
@@ -79,17 +133,15 @@ impl State {
             return Err(Failure::conflict("this node is joining a mesh already"));
         }
         if ticket.inviter == self.own.peer {
-            return Err(
-                Failure::bad_request(
-                    "this ticket was made by this very node, or this machine is a copy of it: a \
+            return Err(Failure::bad_request(
+                "this ticket was made by this very node, or this machine is a copy of it: a \
                      cloned SD card or image has the same keys",
-                )
-                .with_hint(
-                    "use the ticket on the machine that is to join. On a copy: stop the node, \
+            )
+            .with_hint(
+                "use the ticket on the machine that is to join. On a copy: stop the node, \
                      delete its home folder (`pimesh status` names it), start it and join; make \
                      images of machines on which `pimesh run` never ran",
-                ),
-            );
+            ));
         }
         let others = self.membership.members().count();
         if others > 0 && !self.membership.is_revoked() {
@@ -98,10 +150,6 @@ impl State {
                 "start a second node with another `--home`, or have this one removed first \
                  (`pimesh peers remove` on another member)",
             ));
-        }
-        if is_over(ticket.expires_ms, now) {
-            return Err(Failure::conflict("the ticket's time is over")
-                .with_hint("make another with `pimesh invite`; check both clocks"));
         }
         if ticket.addresses.is_empty() {
             return Err(Failure::bad_request(
@@ -132,11 +180,29 @@ impl State {
     }
 
     /// Notes why a dial to the inviter failed; returns whether it was one.
-    pub(in crate::state) fn join_dial_failed(&mut self, peer: &PeerId, reason: &str) -> bool {
+    pub(in crate::state) fn join_dial_failed(
+        &mut self,
+        peer: &PeerId,
+        reason: &str,
+        tried: &[Tried],
+    ) -> bool {
         let Some(joining) = self.joining.as_mut().filter(|j| j.ticket.inviter == *peer) else {
             return false;
         };
-        joining.last_error = Some(reason.to_owned());
+        joining.last_error = tried.is_empty().then(|| reason.to_owned());
+        for tried in tried {
+            let address = &tried.address;
+            if !joining.ticket.addresses.contains(address) {
+                continue;
+            }
+            let before = joining.tried.insert(address.clone(), tried.clone());
+            if before.is_none_or(|before| before.reason != tried.reason) {
+                self.effects.event(Event::JoinTried {
+                    address: address.clone(),
+                    reason: tried.reason.clone(),
+                });
+            }
+        }
         true
     }
 
@@ -144,16 +210,8 @@ impl State {
         let Some(joining) = &mut self.joining else {
             return;
         };
-        if joining.deadline <= now.mono {
-            let why = joining
-                .last_error
-                .take()
-                .unwrap_or_else(|| "no answer".to_owned());
-            let failure = Failure::timed_out(format!("could not reach the inviter: {why}"))
-                .with_hint(
-                    "is `pimesh run` running there, and are both machines in one network? \
-                     `pimesh doctor` on both checks",
-                );
+        if joining.deadline <= now.mono || joining.is_hopeless() {
+            let failure = joining.failure(now);
             return self.end_joining(failure);
         }
         if joining.redial <= now.mono {
@@ -281,7 +339,7 @@ impl State {
         };
         self.keys.forget_all();
         self.peers.add(inviter_terms.peer, now);
-        self.peers.add_addresses(&inviter_terms.peer, addresses);
+        self.peers.add_inviter(&inviter_terms.peer, addresses);
         self.effects.event(Event::Joined {
             mesh: self.membership.mesh.to_string(),
             name: terms.name.to_string(),

@@ -30,7 +30,11 @@ fn waits(seed: u8, attempts: &[Attempt]) -> Vec<Duration> {
 
 fn fail_to_dial(state: &mut State, now: Now) {
     let (peer, reason) = (peer_of_seed(2), "no route".to_owned());
-    let failed = NetInput::DialFailed { peer, reason };
+    let failed = NetInput::DialFailed {
+        peer,
+        reason,
+        tried: Vec::new(),
+    };
     feed_at(state, Input::Net(failed), now);
 }
 

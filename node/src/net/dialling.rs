@@ -1,6 +1,10 @@
-//! Names in addresses (`/dns4/…` and its kin): resolved by what `resolv.conf` says when they are
-//! dialled.
+//! What stands between the swarm and the transports when a peer is dialled.
 //!
+//! **The right peer.** libp2p takes the first of several addresses at which anybody answers, and gives
+//! the whole dial up if that was somebody else: an address that another member has now, or a lie,
+//! would keep a peer away whose other addresses are right. Here such an address alone fails.
+//!
+//! **Names** (`/dns4/…` and its kin) are resolved by what `resolv.conf` says when they are dialled.
 //! libp2p reads that file once, when the swarm is built, and cannot be built without a nameserver
 //! in it. A Pi may start before the network does, or never have a nameserver: two machines on one
 //! cable. So the file is read for each dial of a name, and a dial of a name without a nameserver is
@@ -14,7 +18,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use futures::{FutureExt, TryFutureExt, future::BoxFuture};
+use futures::{FutureExt, future::BoxFuture};
 use hickory_resolver::system_conf::parse_resolv_conf;
 use libp2p::{
     Multiaddr, PeerId, Transport,
@@ -27,6 +31,9 @@ use libp2p::{
 };
 use tokio::io::AsyncReadExt;
 
+/// Why an address failed at which another peer answered.
+pub(super) const WRONG_PEER: &str = "another node answered at that address";
+
 /// Where the system names its nameservers.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
@@ -35,8 +42,9 @@ const RESOLV_CONF_MAX: u64 = 64 * 1024;
 
 type Inner = Boxed<(PeerId, StreamMuxerBox)>;
 
-/// A transport that resolves names before it dials through the inner one.
-pub(super) struct Resolving {
+/// A transport that resolves names before it dials through the inner one, and takes no other peer
+/// than the one that the address ends in.
+pub(super) struct Dialling {
     inner: Shared,
     resolver: Arc<Mutex<Option<Resolver>>>,
     resolv_conf: PathBuf,
@@ -48,7 +56,7 @@ struct Resolver {
     transport: dns::tokio::Transport<Shared>,
 }
 
-impl Resolving {
+impl Dialling {
     pub(super) fn new(inner: Inner) -> Self {
         Self::with(inner, RESOLV_CONF.into())
     }
@@ -62,7 +70,7 @@ impl Resolving {
     }
 }
 
-impl Transport for Resolving {
+impl Transport for Dialling {
     type Output = (PeerId, StreamMuxerBox);
     type Error = io::Error;
     type ListenerUpgrade = <Inner as Transport>::ListenerUpgrade;
@@ -85,16 +93,25 @@ impl Transport for Resolving {
         address: Multiaddr,
         options: DialOpts,
     ) -> Result<Self::Dial, TransportError<io::Error>> {
+        let expected = match address.iter().last() {
+            Some(Part::P2p(peer)) => Some(peer),
+            _ => None,
+        };
+        let is_right = move |reached: (PeerId, StreamMuxerBox)| match expected {
+            Some(expected) if expected != reached.0 => Err(io::Error::other(WRONG_PEER)),
+            _ => Ok(reached),
+        };
         if !has_name(&address) {
-            return Ok(self.inner.dial(address, options)?.boxed());
+            let dial = self.inner.dial(address, options)?;
+            return Ok(async move { is_right(dial.await?) }.boxed());
         }
         let (inner, path) = (self.inner.clone(), self.resolv_conf.clone());
         let resolver = Arc::clone(&self.resolver);
         let dial = async move {
             let conf = read(path).await?;
             let dial = dial_name(&mut locked(&resolver), inner, conf, address, options)?;
-            dial.map_err(|error| io::Error::other(innermost(error)))
-                .await
+            let reached = dial.await;
+            is_right(reached.map_err(|error| io::Error::other(innermost(error)))?)
         };
         Ok(dial.boxed())
     }
@@ -219,7 +236,7 @@ mod tests {
     use super::*;
 
     /// Dials an address on a transport that is driven meanwhile.
-    async fn dial(dialler: &mut Resolving, address: &str) -> io::Result<PeerId> {
+    async fn dial(dialler: &mut Dialling, address: &str) -> io::Result<PeerId> {
         let options = DialOpts {
             role: Endpoint::Dialer,
             port_use: PortUse::New,
@@ -229,9 +246,9 @@ mod tests {
         dial.await.map(|(peer, _)| peer)
     }
 
-    fn transport(keypair: &Keypair, resolv_conf: PathBuf) -> Resolving {
+    fn transport(keypair: &Keypair, resolv_conf: PathBuf) -> Dialling {
         let inner = crate::net::tcp_transport(keypair).expect("a transport");
-        Resolving::with(inner, resolv_conf)
+        Dialling::with(inner, resolv_conf)
     }
 
     /// Serves one peer after the other; returns the port.
@@ -241,7 +258,7 @@ mod tests {
         listener
             .listen_on(ListenerId::next(), anywhere)
             .expect("listens");
-        let next = async |listener: &mut Resolving| {
+        let next = async |listener: &mut Dialling| {
             std::future::poll_fn(|context| Pin::new(&mut *listener).poll(context)).await
         };
         let event = next(&mut listener).await;
