@@ -218,14 +218,15 @@ async fn what_was_done_is_said_although_it_cannot_be_printed() -> anyhow::Result
     let world = World::new()?;
     let [a, b] = world.mesh(["a", "b"]).await?;
 
-    let output = Command::new(program())
+    let child = Command::new(program())
         .arg("--home")
         .arg(&a.home)
         .args(["send", "b", "hello"])
         .stdin(Stdio::null())
         .stdout(File::options().write(true).open("/dev/full")?)
-        .output()
-        .await?;
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let output = child.wait_with_output().await?;
 
     let err = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1));

@@ -17,7 +17,7 @@ use crate::output;
 /// Show messages that came, or with `--sent` those that were sent
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  pimesh inbox --follow\n  pimesh inbox --from pi-1 --since 2h \
+    after_help = "Example:\n  pimesh inbox --follow\n  pimesh inbox --follow --last 20\n  pimesh inbox --from pi-1 --since 2h \
                         --search door"
 )]
 pub(super) struct Inbox {

@@ -65,8 +65,8 @@ impl Invite {
                 "good once, until {}; on the other machine run `pimesh run`, and then:",
                 output::local_time(invite.expires_ms)
             ));
-            // Once, and so that it can be copied.
-            return output::line(format!("pimesh join {}", invite.ticket));
+            // Once, and whole, so that it can be copied.
+            return output::generated(&format!("pimesh join {}", invite.ticket));
         }
         output::line(&invite.ticket)
     }

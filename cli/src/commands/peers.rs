@@ -11,7 +11,7 @@ use crate::output;
 
 /// List the members of the mesh: state, last seen, round trip, clock, address, next dial
 ///
-/// ROUND TRIP and CLOCK are those of the connection; CLOCK is how far the clock there is ahead (+)
+/// RTT is the round trip of the connection, CLOCK how far the clock there is ahead (+)
 /// or behind (-). OUTBOX counts the messages that wait for the member. `--json` has all addresses,
 /// keys and times.
 #[derive(Debug, Args)]

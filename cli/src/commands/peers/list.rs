@@ -72,14 +72,7 @@ pub(super) fn show(global: &Global, peers: &[Peer]) -> anyhow::Result<usize> {
         return Ok(0);
     }
     let mut header = vec![
-        "NAME",
-        "INDEX",
-        "STATE",
-        "SEEN",
-        "ROUND TRIP",
-        "CLOCK",
-        "OUTBOX",
-        "WHERE",
+        "NAME", "INDEX", "STATE", "SEEN", "RTT", "CLOCK", "OUTBOX", "WHERE",
     ];
     let now = now_ms();
     let mut rows: Vec<Vec<String>> = peers.iter().map(|peer| row(peer, now)).collect();
@@ -135,7 +128,9 @@ fn place(peer: &Peer) -> String {
     match (&peer.address, peer.next_dial_ms) {
         (Some(address), _) => short(address.as_str()),
         (None, Some(ms)) => {
+            // Why each address failed is in `--json`; here the first one has to do.
             let why = peer.last_error.as_deref().unwrap_or("not tried yet");
+            let why = why.split("; ").next().unwrap_or(why);
             let wait = output::age(Duration::from_millis(ms));
             format!("dial in {wait}: {why}")
         }
