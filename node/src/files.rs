@@ -3,33 +3,54 @@
 //! What is written goes to a neighbour first and gets its name when it is on disk; then the folder
 //! is flushed, so that the name is on disk, too. A neighbour that a power cut left behind is
 //! rubbish, and in nobody's way.
+//!
+//! What is read has to be a regular file: opening a pipe waits for a writer, and reading a device
+//! may never end. What root writes into somebody's folder belongs to that user, or the node of that
+//! user could not read it.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, Metadata, OpenOptions},
     io::{self, Read, Write},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
+use rustix::{fs::OFlags, io::Errno};
+
 /// Permissions of a file that its owner alone may read and change.
 pub const OWNER_ONLY: u32 = 0o600;
+
+/// Permissions of a folder that its owner alone may enter.
+const OWNER_ENTERS: u32 = 0o700;
 
 /// Writes a file in the place of the one that is there, if one is.
 ///
 /// # Errors
 /// Returns why it cannot be written; then the earlier one is still there.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let neighbour = write_neighbour(path, bytes, mode)?;
+    let neighbour = write_neighbour(path, bytes, mode, Some(owner_at(path)?))?;
     fs::rename(&neighbour, path)?;
     sync_folder(path)
 }
 
-/// Writes a file that is not there yet, for its owner only.
+/// Writes a file that is not there yet, for the owner of the folder only.
 ///
 /// # Errors
 /// Returns why it cannot be written: [`io::ErrorKind::AlreadyExists`] if it is there.
 pub(crate) fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let neighbour = write_neighbour(path, bytes, OWNER_ONLY)?;
+    create_for(path, bytes, Some(owner_at(path)?))
+}
+
+/// Writes a file that is not there yet, for the user of this process only, wherever it is.
+///
+/// # Errors
+/// Returns why it cannot be written: [`io::ErrorKind::AlreadyExists`] if it is there.
+pub(crate) fn create_own(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    create_for(path, bytes, None)
+}
+
+fn create_for(path: &Path, bytes: &[u8], owner: Option<Owner>) -> io::Result<()> {
+    let neighbour = write_neighbour(path, bytes, OWNER_ONLY, owner)?;
     // A hard link, unlike a rename, fails if the name is taken.
     let linked = fs::hard_link(&neighbour, path);
     let removed = fs::remove_file(&neighbour);
@@ -55,7 +76,8 @@ pub(crate) fn read_or_create(
             Ok(()) | Err(_) => {}
         }
     }
-    let mode = fs::metadata(path)?.permissions().mode() & 0o777;
+    let (file, found) = open_regular(path)?;
+    let mode = found.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
         let text = format!(
             "{} has permissions {mode:o}, and only its owner may read it: `chmod 600` it",
@@ -63,16 +85,54 @@ pub(crate) fn read_or_create(
         );
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
     }
-    read_bounded(path, bytes_max).map(zeroize::Zeroizing::new)
+    read_opened(file, bytes_max).map(zeroize::Zeroizing::new)
 }
 
-/// Returns the text of a file that has at most this many bytes.
+/// Opens a file for reading. A folder, a pipe, a socket or a device in its place is refused at once.
+///
+/// # Errors
+/// Returns why it cannot be opened, or that it is no regular file.
+pub fn open_regular(path: &Path) -> io::Result<(File, Metadata)> {
+    open_as(OpenOptions::new().read(true), path)
+}
+
+/// Opens a file with these options, and refuses whatever is no regular file.
+///
+/// # Errors
+/// Returns why it cannot be opened, or that it is no regular file.
+pub(crate) fn open_as(options: &mut OpenOptions, path: &Path) -> io::Result<(File, Metadata)> {
+    // Without the flag, opening a pipe waits until somebody opens its other end.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let irregular = || io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file");
+    let file = match options.custom_flags(flags).open(path) {
+        // A socket, or a pipe that nobody reads.
+        Err(error) if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => {
+            return Err(irregular());
+        }
+        opened => opened?,
+    };
+    let found = file.metadata()?;
+    if found.is_file() {
+        Ok((file, found))
+    } else {
+        Err(irregular())
+    }
+}
+
+/// Returns the text of a regular file that has at most this many bytes.
 ///
 /// # Errors
 /// Returns why it cannot be read, or that it is too long.
-pub(crate) fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<String> {
+pub fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<String> {
+    read_opened(open_regular(path)?.0, bytes_max)
+}
+
+/// Returns the text of an open file that has at most this many bytes.
+///
+/// # Errors
+/// Returns why it cannot be read, or that it is too long.
+pub(crate) fn read_opened(file: File, bytes_max: u64) -> io::Result<String> {
     let mut text = String::new();
-    let file = File::open(path)?;
     file.take(bytes_max + 1).read_to_string(&mut text)?;
     if text.len() as u64 > bytes_max {
         let text = format!("it has more than {bytes_max} bytes");
@@ -81,7 +141,81 @@ pub(crate) fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<String> {
     Ok(text)
 }
 
-fn write_neighbour(path: &Path, bytes: &[u8], mode: u32) -> io::Result<PathBuf> {
+/// Makes a folder that its owner alone may enter, and those above it. Each belongs to the owner of
+/// the folder that it is in.
+///
+/// # Errors
+/// Returns why it cannot be made.
+pub fn create_folder(path: &Path) -> io::Result<()> {
+    make_folder(path, Some(OWNER_ENTERS))
+}
+
+fn make_folder(path: &Path, mode: Option<u32>) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    make_folder(folder_of(path), None)?;
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        made => made?,
+    }
+    let flags = (OFlags::NOFOLLOW | OFlags::DIRECTORY).bits().cast_signed();
+    let folder = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)?;
+    if let Some(mode) = mode {
+        folder.set_permissions(fs::Permissions::from_mode(mode))?;
+    }
+    give_to(&folder, owner_at(path)?)
+}
+
+/// A user and a group.
+type Owner = (u32, u32);
+
+/// Returns to whom a file at this path has to belong: as before, unless root made it that way, and
+/// else like the folder that it is in.
+fn owner_at(path: &Path) -> io::Result<Owner> {
+    if let Ok(found) = fs::metadata(path)
+        && found.uid() != 0
+        && !found.is_dir()
+    {
+        return Ok((found.uid(), found.gid()));
+    }
+    let folder = fs::metadata(folder_of(path))?;
+    Ok((folder.uid(), folder.gid()))
+}
+
+/// Gives what is open to its owner, and not what may have got its name meanwhile. Only root can;
+/// what others write is theirs anyway.
+fn give_to(file: &File, owner: Owner) -> io::Result<()> {
+    let found = file.metadata()?;
+    if (found.uid(), found.gid()) == owner {
+        return Ok(());
+    }
+    match std::os::unix::fs::fchown(file, Some(owner.0), Some(owner.1)) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        given => given,
+    }
+}
+
+/// Gives a file that is open to the owner of the folder that it is in.
+pub(crate) fn give_to_owner_at(file: &File, path: &Path) -> io::Result<()> {
+    give_to(file, owner_at(path)?)
+}
+
+/// Returns the folder that a path is in.
+fn folder_of(path: &Path) -> &Path {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
+    folder.unwrap_or(Path::new("."))
+}
+
+fn write_neighbour(
+    path: &Path,
+    bytes: &[u8],
+    mode: u32,
+    owner: Option<Owner>,
+) -> io::Result<PathBuf> {
     let chance = hex::encode(crate::identity::random::<8>());
     let neighbour = path.with_extension(format!("new-{chance}"));
     let mut file = OpenOptions::new()
@@ -90,8 +224,9 @@ fn write_neighbour(path: &Path, bytes: &[u8], mode: u32) -> io::Result<PathBuf> 
         .mode(OWNER_ONLY)
         .open(&neighbour)?;
     // Set and not only asked for: what the process masks would be missing.
-    let written = file
-        .set_permissions(fs::Permissions::from_mode(mode))
+    let written = owner
+        .map_or(Ok(()), |owner| give_to(&file, owner))
+        .and_then(|()| file.set_permissions(fs::Permissions::from_mode(mode)))
         .and_then(|()| file.write_all(bytes))
         .and_then(|()| file.sync_all());
     if written.is_err() {
@@ -102,8 +237,7 @@ fn write_neighbour(path: &Path, bytes: &[u8], mode: u32) -> io::Result<PathBuf> 
 }
 
 fn sync_folder(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    File::open(folder_of(path))?.sync_all()
 }
 
 #[cfg(test)]
@@ -143,6 +277,27 @@ mod tests {
 
         assert_eq!(read_bounded(&path, 5).expect("fits"), "12345");
         assert!(read_bounded(&path, 4).is_err());
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_refused_and_waited_for_by_nobody() {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+        let folder = tempfile::tempdir().expect("a folder");
+        let pipe = folder.path().join("pipe");
+        mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("made");
+        let socket = folder.path().join("socket");
+        let _socket = std::os::unix::net::UnixListener::bind(&socket).expect("binds");
+        let zero = Path::new("/dev/zero");
+
+        for path in [pipe.as_path(), &socket, folder.path(), zero] {
+            let refused = open_regular(path).expect_err("no regular file");
+            assert_eq!(refused.to_string(), "it is not a regular file", "{path:?}");
+            let read = read_bounded(path, 10).expect_err("no regular file");
+            assert_eq!(read.kind(), io::ErrorKind::InvalidInput, "{path:?}");
+        }
+        let written = open_as(OpenOptions::new().write(true), &pipe);
+        assert!(written.is_err());
     }
 
     #[cfg(feature = "net")]

@@ -44,6 +44,8 @@ pub mod files;
 #[cfg(feature = "net")]
 pub mod gateway;
 #[cfg(feature = "disk")]
+pub mod home;
+#[cfg(feature = "disk")]
 pub mod identity;
 pub mod limits;
 #[cfg(feature = "net")]

@@ -32,9 +32,16 @@ use crate::{
     },
     events::Events,
     gateway::Gateways,
-    identity::{self, Identity, KeyFileError, KeyRing, Passphrase, random},
+    home::{self, HomeError},
+    identity::{self, Identity, KeyFileError, KeyRing, Kind, Passphrase, random},
     net::{self, Net, NetError},
-    proto::{mesh::Address, mesh::NodeName, p2sn::PrivateKey},
+    proto::{
+        mesh::{
+            Address, NodeName,
+            certificate::{Certificate, MeshKey},
+        },
+        p2sn::PrivateKey,
+    },
     state::{
         self, Settings, Setup, State,
         io::{Event, Failure, Input, NetInput, Now, Output, Party, RequestId},
@@ -76,6 +83,17 @@ pub enum StartError {
     /// The state.
     #[error("could not start from what is stored")]
     State(#[from] state::StartError),
+    /// What is in the home folder cannot be told.
+    #[error("could not look at the home folder")]
+    Home(#[from] HomeError),
+    /// A part of the home folder is missing.
+    #[error("{} holds a node, and lacks {}", home.display(), files.join(", "))]
+    Incomplete {
+        /// The home folder.
+        home: PathBuf,
+        /// What is missing.
+        files: Vec<String>,
+    },
     /// The network.
     #[error("could not set up the network")]
     Net(#[from] NetError),
@@ -91,6 +109,37 @@ pub enum StartError {
         #[source]
         source: std::io::Error,
     },
+}
+
+impl StartError {
+    /// Returns what to try.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        const ANEW: &str = "`pimesh home begin-anew` puts what is left aside and begins a new node, \
+                            which has to be invited again";
+        match self {
+            Self::Incomplete { files, .. } => Some(format!(
+                "restore it from a backup (is every disk mounted?); `pimesh home forget {}` goes \
+                 on without it where that is possible; {ANEW}",
+                files.join(" ")
+            )),
+            Self::Keys(KeyFileError::Lost { .. }) | Self::Store(StoreError::Emptied(_)) => Some(
+                format!("restore it from a backup (is every disk mounted?); {ANEW}"),
+            ),
+            Self::State(state::StartError::OtherNode(_) | state::StartError::OtherMessagingKey) => {
+                Some(format!(
+                    "restore `pimesh.db`, `node.key` and `messaging.key` from one backup; {ANEW}"
+                ))
+            }
+            Self::Keys(_)
+            | Self::Store(_)
+            | Self::State(_)
+            | Self::Home(_)
+            | Self::Net(_)
+            | Self::PeerAddress(_)
+            | Self::Control { .. } => None,
+        }
+    }
 }
 
 /// A node that is ready to run.
@@ -135,18 +184,31 @@ impl Node {
         } = options;
         let phrase = passphrase.as_ref();
         identity::prepare_home(&home)?;
+        let files = home::missing(&home)?;
+        if !files.is_empty() {
+            let home = home.clone();
+            return Err(StartError::Incomplete { home, files });
+        }
+        let held_a_node = home::held_a_node(&home)?;
         let (done, completions) = mpsc::channel(COMPLETIONS);
-        // The lock of the home folder comes before anything that writes to it.
-        let (store, loaded) = Store::open(&home, move |completion| {
-            // Fails only when the node is gone, and then nobody waits for the completion.
-            drop(done.blocking_send(completion));
-        })?;
-        let Identity { node, messaging } = Identity::load_or_create(&home, phrase)?;
-        let mesh_key = if loaded.certificate.is_some() {
-            identity::load_mesh_key(&home, phrase)?
+        // Fails only when the node is gone, and then nobody waits for the completion.
+        let done = move |completion| drop(done.blocking_send(completion));
+        // The lock of the home folder comes before anything that writes to it, and the store is set
+        // up before the first key is made: an empty one beside a key has lost something.
+        let (store, loaded) = if held_a_node {
+            Store::reopen(&home, done)?
         } else {
-            Some(identity::load_or_create_mesh_key(&home, phrase)?)
+            Store::open(&home, done)?
         };
+        let Identity { node, messaging } = match loaded.certificate {
+            Some(_) => Identity::load(&home, phrase)?,
+            None => Identity::load_or_create(&home, phrase)?,
+        };
+        let mesh_key = match &loaded.certificate {
+            Some(certificate) => own_mesh_key(&home, phrase, certificate)?,
+            None => Some(identity::load_or_create_mesh_key(&home, phrase)?),
+        };
+        identity::list_all(&home, mesh_key.is_some())?;
         let peer = node.public().to_peer_id();
         let clock = Clock::start();
         let setup = Setup {
@@ -406,6 +468,24 @@ pub fn settings(config: &Config) -> Result<Settings, StartError> {
         peers,
         ..config.settings.clone()
     })
+}
+
+/// Returns the key of the mesh that this node is in, if it holds it. The key of another mesh is no
+/// part of this node: a power cut may have left it behind when the node joined.
+fn own_mesh_key(
+    home: &Path,
+    phrase: Option<&Passphrase>,
+    certificate: &[u8],
+) -> Result<Option<MeshKey>, StartError> {
+    let key = identity::load_mesh_key(home, phrase)?;
+    let mesh = Certificate::mesh_of(certificate).ok();
+    let other = key.as_ref().filter(|key| Some(key.mesh()) != mesh);
+    if let Some(other) = other {
+        tracing::warn!(mesh = %other.mesh(), "`mesh.key` is the key of another mesh and is not used");
+        identity::forget(home, Kind::Mesh.file_name())?;
+        return Ok(None);
+    }
+    Ok(key)
 }
 
 /// Loads the RSA key or makes it, on a thread of its own: on a small machine that takes a while.

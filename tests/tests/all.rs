@@ -7,6 +7,7 @@ mod copies;
 mod crowds;
 mod foreign;
 mod gateways;
+mod home;
 mod iid;
 mod kill;
 mod mesh;

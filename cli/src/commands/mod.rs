@@ -5,6 +5,7 @@ mod demo;
 mod doctor;
 mod follow;
 mod gateway;
+mod home;
 mod id;
 mod inbox;
 mod input;
@@ -128,6 +129,7 @@ enum Command {
     Config(config::Config),
     MeshKey(keys::MeshKey),
     Passphrase(keys::PassphraseCommand),
+    Home(home::Home),
     Completions(shell::Completions),
     Man(shell::Man),
 }
@@ -141,6 +143,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Config(command) => return command.run(&global),
         Command::MeshKey(command) => return command.run(&global),
         Command::Passphrase(command) => return command.run(&global),
+        Command::Home(command) => return command.run(&global),
         Command::Completions(command) => return command.run(),
         Command::Man(command) => return command.run(),
         _ => {}
@@ -171,6 +174,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Config(_)
             | Command::MeshKey(_)
             | Command::Passphrase(_)
+            | Command::Home(_)
             | Command::Completions(_)
             | Command::Man(_) => Ok(()),
         }

@@ -35,6 +35,11 @@ pub(super) struct Run {
     /// Do not look for peers on the LAN
     #[arg(long)]
     no_mdns: bool,
+    /// Do not begin a new node: fail if none was ever started in the home folder
+    ///
+    /// For a home folder on a disk of its own: while that is not mounted, the folder is empty.
+    #[arg(long)]
+    existing: bool,
     /// How log lines are written [default: `log.format`]
     #[arg(long, value_enum)]
     log: Option<Format>,
@@ -61,6 +66,12 @@ struct Ready {
 impl Run {
     pub(super) async fn run(self, global: &Global) -> anyhow::Result<()> {
         let home = global.home()?;
+        if self.existing && !pimesh_node::home::held_a_node(&home)? {
+            return Err(output::hinted(
+                format!("no node was ever started in {}", home.display()),
+                "is its disk mounted? Without `--existing` a new node begins",
+            ));
+        }
         pimesh_node::identity::prepare_home(&home)?;
         let mut config = pimesh_node::Config::load(&home)?;
         if let Some(name) = self.name.clone() {

@@ -5,6 +5,7 @@ use std::{fmt::Display, io};
 use pimesh_node::{
     control::client::ClientError,
     net::NetError,
+    node::StartError,
     state::io::{Failure, FailureKind},
     text::{visible, visible_lines},
 };
@@ -179,7 +180,9 @@ fn hint_of(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     let of_client = cause
         .downcast_ref::<ClientError>()
         .and_then(ClientError::hint);
-    of_client.or_else(|| cause.downcast_ref().and_then(NetError::hint))
+    let of_start = || cause.downcast_ref().and_then(StartError::hint);
+    let of_net = || cause.downcast_ref().and_then(NetError::hint);
+    of_client.or_else(of_start).or_else(of_net)
 }
 
 #[cfg(test)]

@@ -1,8 +1,7 @@
 //! One key file: its two lines, its permissions, and how it is written.
 
 use std::{
-    fs::{self, File},
-    io::Read,
+    fs::{File, Metadata},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
@@ -129,6 +128,12 @@ pub enum KeyFileError {
         /// Which file.
         path: PathBuf,
     },
+    /// It was made once, and is not there any more.
+    #[error("{path} is missing, and the others know this node by it")]
+    Lost {
+        /// Which file.
+        path: PathBuf,
+    },
     /// It is damaged.
     #[error("{path} is damaged; restore it from a backup")]
     Torn {
@@ -171,15 +176,13 @@ pub(super) fn load(
     kind: Kind,
     passphrase: Option<&Passphrase>,
 ) -> Result<Option<Zeroizing<Vec<u8>>>, KeyFileError> {
-    match check_private(path) {
-        Err(KeyFileError::Missing { .. }) => return Ok(None),
-        checked => checked?,
+    match read_private(path) {
+        Err(KeyFileError::Missing { .. }) => Ok(None),
+        text => decode(&text?, path, kind, passphrase).map(Some),
     }
-    let text = Zeroizing::new(read_bounded(path)?);
-    decode(&text, path, kind, passphrase).map(Some)
 }
 
-/// Writes a key to a file that is not there yet.
+/// Writes a key to a file in the home folder that is not there yet.
 pub(super) fn create(
     path: &Path,
     kind: Kind,
@@ -187,12 +190,26 @@ pub(super) fn create(
     passphrase: Option<&Passphrase>,
 ) -> Result<(), KeyFileError> {
     let text = encode(kind, secret, passphrase);
-    files::create(path, text.as_bytes()).map_err(|source| match source.kind() {
-        std::io::ErrorKind::AlreadyExists => KeyFileError::Exists {
-            path: path.to_owned(),
-        },
-        _ => io(path)(source),
-    })
+    files::create(path, text.as_bytes()).map_err(not_created(path))
+}
+
+/// Writes a key to a file anywhere that is not there yet.
+pub(super) fn export(
+    path: &Path,
+    kind: Kind,
+    secret: &[u8],
+    seal: &Passphrase,
+) -> Result<(), KeyFileError> {
+    let text = encode(kind, secret, Some(seal));
+    files::create_own(path, text.as_bytes()).map_err(not_created(path))
+}
+
+fn not_created(path: &Path) -> impl Fn(std::io::Error) -> KeyFileError {
+    let path = path.to_owned();
+    move |source| match source.kind() {
+        std::io::ErrorKind::AlreadyExists => KeyFileError::Exists { path: path.clone() },
+        _ => io(&path)(source),
+    }
 }
 
 /// Writes a key in the place of the one that is there.
@@ -206,15 +223,16 @@ pub(super) fn replace(
     files::replace(path, text.as_bytes(), files::OWNER_ONLY).map_err(io(path))
 }
 
-/// Refuses a file that anybody but its owner can read or change.
-pub(super) fn check_private(path: &Path) -> Result<(), KeyFileError> {
-    let metadata = fs::metadata(path).map_err(|source| match source.kind() {
-        std::io::ErrorKind::NotFound => KeyFileError::Missing {
-            path: path.to_owned(),
-        },
-        _ => io(path)(source),
-    })?;
-    let mode = metadata.permissions().mode() & 0o777;
+/// Returns the text of a file that its owner alone can read or change.
+pub(super) fn read_private(path: &Path) -> Result<Zeroizing<String>, KeyFileError> {
+    let (file, found): (File, Metadata) =
+        files::open_regular(path).map_err(|source| match source.kind() {
+            std::io::ErrorKind::NotFound => KeyFileError::Missing {
+                path: path.to_owned(),
+            },
+            _ => io(path)(source),
+        })?;
+    let mode = found.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
         return Err(KeyFileError::Permissions {
             path: path.to_owned(),
@@ -222,16 +240,8 @@ pub(super) fn check_private(path: &Path) -> Result<(), KeyFileError> {
             wanted: 0o600,
         });
     }
-    Ok(())
-}
-
-pub(super) fn read_bounded(path: &Path) -> Result<String, KeyFileError> {
-    let mut text = String::new();
-    let file = File::open(path).map_err(io(path))?;
-    file.take(FILE_BYTES_MAX)
-        .read_to_string(&mut text)
-        .map_err(io(path))?;
-    Ok(text)
+    let text = files::read_opened(file, FILE_BYTES_MAX).map_err(io(path))?;
+    Ok(Zeroizing::new(text))
 }
 
 fn io(path: &Path) -> impl Fn(std::io::Error) -> KeyFileError {

@@ -13,8 +13,12 @@
 //! Each file is one line that says what it is and one line of base64. With a passphrase the second
 //! line is sealed with AES-256-GCM under a key from Argon2id, with the first line as associated
 //! data, so that no part of it can be changed.
+//!
+//! `keys.txt` lists the key files that were made here. One that is listed and missing is never made
+//! again: the others know this node by its key.
 
 mod file;
+mod made;
 mod server_keys;
 
 use std::{
@@ -27,8 +31,15 @@ use libp2p_identity::Keypair;
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 use zeroize::Zeroizing;
 
-pub use self::file::{KeyFileError, Kind};
-use crate::proto::{mesh::certificate::MeshKey, p2sn, syft};
+pub(crate) use self::made::list_all;
+pub use self::{
+    file::{KeyFileError, Kind},
+    made::{LIST_NAME, forget, made},
+};
+use crate::{
+    files,
+    proto::{mesh::certificate::MeshKey, p2sn, syft},
+};
 
 /// Opens the key files.
 #[derive(Clone, PartialEq, Eq)]
@@ -49,8 +60,7 @@ impl Passphrase {
     /// # Errors
     /// Returns why it cannot be read, or that others can.
     pub fn from_file(path: &Path) -> Result<Self, KeyFileError> {
-        file::check_private(path)?;
-        let text = Zeroizing::new(file::read_bounded(path)?);
+        let text = file::read_private(path)?;
         Ok(Self(Zeroizing::new(
             text.lines().next().unwrap_or_default().to_owned(),
         )))
@@ -88,7 +98,7 @@ impl fmt::Debug for Identity {
 }
 
 impl Identity {
-    /// Reads the two keys, and makes those that are missing.
+    /// Reads the two keys, and makes those that were never made.
     ///
     /// # Errors
     /// Returns what is wrong with the folder or with a file.
@@ -97,11 +107,26 @@ impl Identity {
         passphrase: Option<&Passphrase>,
     ) -> Result<Self, KeyFileError> {
         prepare_home(home)?;
-        let seed = seed_of(home, Kind::Node, passphrase)?;
-        let node = Keypair::ed25519_from_bytes(*seed).map_err(|_| KeyFileError::Torn {
+        Self::read(home, |kind| seed_of(home, kind, passphrase))
+    }
+
+    /// Reads the two keys of a node that has them.
+    ///
+    /// # Errors
+    /// Returns what is wrong with the folder or with a file.
+    pub fn load(home: &Path, passphrase: Option<&Passphrase>) -> Result<Self, KeyFileError> {
+        Self::read(home, |kind| existing_seed(home, kind, passphrase))
+    }
+
+    fn read(
+        home: &Path,
+        seed: impl Fn(Kind) -> Result<Zeroizing<[u8; 32]>, KeyFileError>,
+    ) -> Result<Self, KeyFileError> {
+        let node = Keypair::ed25519_from_bytes(*seed(Kind::Node)?);
+        let node = node.map_err(|_| KeyFileError::Torn {
             path: home.join(Kind::Node.file_name()),
         })?;
-        let messaging = syft::SigningKey::from_seed(&*seed_of(home, Kind::Messaging, passphrase)?);
+        let messaging = syft::SigningKey::from_seed(&*seed(Kind::Messaging)?);
         Ok(Self { node, messaging })
     }
 }
@@ -116,8 +141,7 @@ pub fn prepare_home(home: &Path) -> Result<(), KeyFileError> {
         source,
     };
     if !home.exists() {
-        fs::create_dir_all(home).map_err(failed)?;
-        fs::set_permissions(home, fs::Permissions::from_mode(0o700)).map_err(failed)?;
+        files::create_folder(home).map_err(failed)?;
     }
     let mode = fs::metadata(home).map_err(failed)?.permissions().mode();
     if mode & 0o022 != 0 {
@@ -158,6 +182,7 @@ pub fn load_or_create_mesh_key(
 /// # Errors
 /// Returns why the file cannot be removed.
 pub fn remove_mesh_key(home: &Path) -> Result<(), KeyFileError> {
+    made::forget(home, Kind::Mesh.file_name())?;
     let path = home.join(Kind::Mesh.file_name());
     match fs::remove_file(&path) {
         Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
@@ -181,7 +206,13 @@ pub fn export_mesh_key(
     let seed = load_seed(home, Kind::Mesh, passphrase)?.ok_or_else(|| KeyFileError::Missing {
         path: home.join(Kind::Mesh.file_name()),
     })?;
-    file::create(to, Kind::Mesh, &*seed, Some(seal))?;
+    // Elsewhere it belongs to whoever exports it, whatever folder that is.
+    let is_in_home = std::path::absolute(to).is_ok_and(|to| to.starts_with(home));
+    if is_in_home {
+        file::create(to, Kind::Mesh, &*seed, Some(seal))?;
+    } else {
+        file::export(to, Kind::Mesh, &*seed, seal)?;
+    }
     Ok(MeshKey::from_seed(&seed))
 }
 
@@ -200,12 +231,7 @@ pub fn import_mesh_key(
     })?;
     let seed = seed(&bytes, from)?;
     prepare_home(home)?;
-    file::create(
-        &home.join(Kind::Mesh.file_name()),
-        Kind::Mesh,
-        &*seed,
-        passphrase,
-    )?;
+    create(home, Kind::Mesh.file_name(), Kind::Mesh, &*seed, passphrase)?;
     Ok(MeshKey::from_seed(&seed))
 }
 
@@ -215,8 +241,7 @@ pub fn import_mesh_key(
 /// Returns why the first of them cannot be read; on a first start there is none.
 pub fn is_sealed(home: &Path) -> Result<bool, KeyFileError> {
     let path = home.join(Kind::Node.file_name());
-    file::check_private(&path)?;
-    let text = Zeroizing::new(file::read_bounded(&path)?);
+    let text = file::read_private(&path)?;
     Ok(!text.lines().next().unwrap_or_default().ends_with(" plain"))
 }
 
@@ -249,15 +274,12 @@ pub fn create_rsa(
     bits: usize,
 ) -> Result<p2sn::PrivateKey, KeyFileError> {
     let path = home.join(Kind::Rsa.file_name());
+    not_made_yet(home, Kind::Rsa.file_name())?;
     let mut rng = ChaCha20Rng::from_seed(random());
     let unusable = |_| KeyFileError::Torn { path: path.clone() };
     let key = p2sn::PrivateKey::generate(bits, &mut rng).map_err(unusable)?;
-    file::create(
-        &path,
-        Kind::Rsa,
-        key.to_pem().map_err(unusable)?.as_bytes(),
-        passphrase,
-    )?;
+    let pem = key.to_pem().map_err(unusable)?;
+    create(home, Kind::Rsa.file_name(), Kind::Rsa, pem.as_bytes(), passphrase)?;
     Ok(key)
 }
 
@@ -347,15 +369,48 @@ fn seed_of(
     if let Some(seed) = load_seed(home, kind, passphrase)? {
         return Ok(seed);
     }
-    let path = home.join(kind.file_name());
+    if made::is_listed(home, kind.file_name())? {
+        // Another process may have made it between the two looks.
+        return existing_seed(home, kind, passphrase);
+    }
     let seed = Zeroizing::new(random());
-    match file::create(&path, kind, &*seed, passphrase) {
+    match create(home, kind.file_name(), kind, &*seed, passphrase) {
         Ok(()) => Ok(seed),
-        Err(KeyFileError::Exists { .. }) => {
-            load_seed(home, kind, passphrase)?.ok_or(KeyFileError::Missing { path })
-        }
+        Err(KeyFileError::Exists { .. }) => existing_seed(home, kind, passphrase),
         Err(error) => Err(error),
     }
+}
+
+fn existing_seed(
+    home: &Path,
+    kind: Kind,
+    passphrase: Option<&Passphrase>,
+) -> Result<Zeroizing<[u8; 32]>, KeyFileError> {
+    let lost = || KeyFileError::Lost {
+        path: home.join(kind.file_name()),
+    };
+    load_seed(home, kind, passphrase)?.ok_or_else(lost)
+}
+
+/// Writes a key that was never made here, and lists it.
+fn create(
+    home: &Path,
+    file: &str,
+    kind: Kind,
+    secret: &[u8],
+    passphrase: Option<&Passphrase>,
+) -> Result<(), KeyFileError> {
+    file::create(&home.join(file), kind, secret, passphrase)?;
+    made::list(home, file)
+}
+
+/// Refuses to make a key whose file is missing although it was made once.
+fn not_made_yet(home: &Path, file: &str) -> Result<(), KeyFileError> {
+    if made::is_listed(home, file)? {
+        let path = home.join(file);
+        return Err(KeyFileError::Lost { path });
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use super::{KeyFileError, KeyRing, Kind, file, random, seed_of};
+use super::{KeyFileError, KeyRing, Kind, create, file, not_made_yet, random, seed_of};
 use crate::proto::{
     iid::address::{EthereumKey, RsaKey},
     p2sn,
@@ -63,19 +63,21 @@ impl KeyRing {
     /// # Errors
     /// Returns what is wrong with the file.
     pub fn iid_rsa(&self, key_of: &KeyOf) -> Result<RsaKey, KeyFileError> {
-        let path = self.home.join(match key_of {
+        let name = match key_of {
             KeyOf::Shared => Kind::IidRsa.file_name().to_owned(),
             KeyOf::Url(url) => iid_rsa_file(url),
-        });
+        };
+        let path = self.home.join(&name);
         let phrase = self.passphrase.as_ref();
         let torn = || KeyFileError::Torn { path: path.clone() };
         let pem = match file::load(&path, Kind::IidRsa, phrase)? {
             Some(pem) => pem,
             None => {
+                not_made_yet(&self.home, &name)?;
                 let mut rng = ChaCha20Rng::from_seed(random());
                 let key = p2sn::PrivateKey::generate(IID_RSA_BITS, &mut rng).map_err(|_| torn())?;
                 let pem = key.to_pem().map_err(|_| torn())?;
-                file::create(&path, Kind::IidRsa, pem.as_bytes(), phrase)?;
+                create(&self.home, &name, Kind::IidRsa, pem.as_bytes(), phrase)?;
                 Zeroizing::new(pem.as_bytes().to_vec())
             }
         };

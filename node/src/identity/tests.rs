@@ -50,7 +50,10 @@ fn processes_that_start_at_once_get_one_identity() {
 
     assert_eq!(peers.len(), 1);
     let files = fs::read_dir(home.path()).expect("a folder").count();
-    assert_eq!(files, 2, "no neighbour is left behind");
+    assert_eq!(
+        files, 3,
+        "two keys and their list; no neighbour is left behind"
+    );
 }
 
 #[test]

@@ -12,9 +12,10 @@ use super::{Happening, Trace, World, disk::Disk, model::Heard};
 use crate::{
     proto::{iid::Index, mesh::certificate::MeshKey, syft},
     state::{
-        Settings, Setup, State,
+        Settings, Setup, StartError, State,
         io::{
-            Command, Event, Failure, Input, Now, Outcome, Output, Record, Reply, RequestId, Ticket,
+            Command, Event, Failure, Input, Loaded, Now, Outcome, Output, Record, Reply,
+            RequestId, Ticket,
         },
         report,
     },
@@ -178,10 +179,38 @@ impl World {
         };
         let loaded = machine.disk.loaded.clone();
         let now = self.clocks(at);
+        self.start_without_a_part(&setup, &loaded, now);
         let state = State::new(setup, loaded, now).expect("the disk is good");
         self.machines[at].state = Some(state);
         self.tell_own_address(at);
         self.make_rsa_key(at);
+    }
+
+    /// Starts a machine whose home lacks a part, before that is restored: it must not start.
+    fn start_without_a_part(&mut self, setup: &Setup, loaded: &Loaded, now: Now) {
+        if loaded.certificate.is_none() {
+            return;
+        }
+        let (mut setup, mut loaded) = (setup.clone(), loaded.clone());
+        let expected = match self.chance(6) {
+            0 => {
+                setup.messaging_key = messaging_key(99);
+                StartError::OtherMessagingKey
+            }
+            1 => {
+                let peer = std::mem::replace(&mut setup.peer, self.strangers[0].peer);
+                StartError::OtherNode(peer)
+            }
+            2 => {
+                setup.mesh_key = None;
+                loaded = Loaded::default();
+                StartError::NoMeshKey
+            }
+            _ => return,
+        };
+        let refused = State::new(setup, loaded, now).expect_err("a part is missing");
+        assert_eq!(refused, expected);
+        self.count("starts_refused", 1);
     }
 
     pub(super) fn power_cut(&mut self, at: usize) {

@@ -6,7 +6,8 @@ use super::*;
 const SEEDS: u64 = 300;
 
 /// What has to happen in all runs together, each so often, or the simulation tests nothing.
-const AT_LEAST: [(&str, usize); 39] = [
+const AT_LEAST: [(&str, usize); 40] = [
+    ("starts_refused", 100),
     ("live_cables_cut", 300),
     ("power_cuts", 300),
     ("records_lost_in_a_power_cut", 20),

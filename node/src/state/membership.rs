@@ -94,6 +94,9 @@ impl Membership {
         if certificate.terms().peer != own.peer {
             return Err(StartError::OtherNode(certificate.terms().peer));
         }
+        if certificate.terms().messaging_key != *own.key.public() {
+            return Err(StartError::OtherMessagingKey);
+        }
         let mut membership = Self {
             mesh,
             key: key.filter(|key| key.mesh() == mesh),

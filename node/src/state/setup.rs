@@ -112,6 +112,9 @@ pub enum StartError {
     #[error("this node is in no mesh and has no mesh key to begin one with")]
     NoMeshKey,
     /// The store belongs to another node.
-    #[error("the store belongs to node {0}, not to this one")]
+    #[error("the store belongs to node {0}, and `node.key` is the key of another")]
     OtherNode(PeerId),
+    /// The messaging key is another one: nobody could read this node, nor it anybody.
+    #[error("`messaging.key` is not the key that this node's certificate names")]
+    OtherMessagingKey,
 }

@@ -25,7 +25,14 @@ pub use self::{
     history::{Direction, History, Query, Row},
     letters::{Batch, Letters},
 };
-use crate::state::io::{Loaded, Record, Ticket};
+use crate::{
+    files,
+    state::io::{Loaded, Record, Ticket},
+};
+
+/// Its name in the home folder. SQLite adds files of its own beside it: `-wal` with what was written
+/// last, and `-shm`, which goes before `-wal` does.
+pub const FILE_NAME: &str = "pimesh.db";
 
 /// Most groups of records that wait for the writer. The state bounds what is outstanding: one
 /// request of each peer, and the outbox.
@@ -55,6 +62,9 @@ pub enum StoreError {
     /// Another process has it open.
     #[error("another pimesh runs on {0}")]
     Locked(PathBuf),
+    /// There was something in it once.
+    #[error("{0} is empty, and this folder holds a node that wrote to it")]
+    Emptied(PathBuf),
     /// A newer program wrote it.
     #[error("the store was written by a newer pimesh (format {found}, this one knows {known})")]
     Newer {
@@ -80,7 +90,7 @@ pub struct Store {
     queue: Option<SyncSender<(Ticket, Vec<Record>)>>,
     writer: Option<JoinHandle<()>>,
     path: PathBuf,
-    _lock: File,
+    _lock: HomeLock,
 }
 
 impl Store {
@@ -94,10 +104,29 @@ impl Store {
         home: &Path,
         done: impl Fn(Completion) + Send + 'static,
     ) -> Result<(Self, Loaded), StoreError> {
-        let lock = lock(&home.join("pimesh.lock"))?;
-        let path = home.join("pimesh.db");
+        Self::open_as(home, schema::Past::Any, done)
+    }
+
+    /// Opens the store of a node that has written to it.
+    ///
+    /// # Errors
+    /// Returns why the store cannot be used; that nothing is in it is one reason.
+    pub fn reopen(
+        home: &Path,
+        done: impl Fn(Completion) + Send + 'static,
+    ) -> Result<(Self, Loaded), StoreError> {
+        Self::open_as(home, schema::Past::Written, done)
+    }
+
+    fn open_as(
+        home: &Path,
+        past: schema::Past,
+        done: impl Fn(Completion) + Send + 'static,
+    ) -> Result<(Self, Loaded), StoreError> {
+        let lock = HomeLock::take(home)?;
+        let path = home.join(FILE_NAME);
         create_private(&path)?;
-        let connection = schema::open(&path)?;
+        let connection = schema::open(&path, past)?;
         let loaded = schema::load(&connection)?;
         let (queue, groups) = sync_channel(QUEUE_GROUPS);
         let writer = std::thread::Builder::new()
@@ -164,41 +193,39 @@ impl Drop for Store {
     }
 }
 
-/// Takes the lock of the home folder, for as long as the process lives.
-fn lock(path: &Path) -> Result<File, StoreError> {
-    let failed = |source| StoreError::Open {
-        path: path.to_owned(),
-        source,
-    };
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err(StoreError::Locked(path.parent().unwrap_or(path).to_owned()))
+/// The lock of a home folder, held as long as this lives.
+#[derive(Debug)]
+pub struct HomeLock(#[expect(dead_code, reason = "closing the file ends the lock")] File);
+
+impl HomeLock {
+    /// Takes the lock.
+    ///
+    /// # Errors
+    /// Returns why it cannot be had; a node that runs there is one reason.
+    pub fn take(home: &Path) -> Result<Self, StoreError> {
+        let path = home.join("pimesh.lock");
+        let file = create_private(&path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self(file)),
+            Err(TryLockError::WouldBlock) => Err(StoreError::Locked(home.to_owned())),
+            Err(TryLockError::Error(source)) => Err(StoreError::Open { path, source }),
         }
-        Err(TryLockError::Error(source)) => Err(failed(source)),
     }
 }
 
-/// Creates the file readable by its owner only, before SQLite creates it otherwise.
-fn create_private(path: &Path) -> Result<(), StoreError> {
-    OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(path)
-        .map(drop)
-        .map_err(|source| StoreError::Open {
-            path: path.to_owned(),
-            source,
-        })
+/// Opens a file, and creates it readable by the owner of the folder only: before SQLite creates it
+/// otherwise. SQLite's own files get the owner of this one.
+fn create_private(path: &Path) -> Result<File, StoreError> {
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).write(true).mode(0o600);
+    let opened = files::open_as(&mut options, path).and_then(|(file, _)| {
+        files::give_to_owner_at(&file, path)?;
+        Ok(file)
+    });
+    opened.map_err(|source| StoreError::Open {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 #[cfg(test)]

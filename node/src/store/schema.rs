@@ -122,8 +122,20 @@ pub(super) const MIGRATIONS: [&str; 5] = [
 ",
 ];
 
-pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
+/// What is known of a store before it is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Past {
+    /// Nothing: it may be new.
+    Any,
+    /// Somebody has written to it.
+    Written,
+}
+
+pub(super) fn open(path: &Path, past: Past) -> Result<Connection, StoreError> {
     let connection = Connection::open(path)?;
+    if past == Past::Written && format(&connection)? == 0 {
+        return Err(StoreError::Emptied(path.to_owned()));
+    }
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", "FULL")?;
@@ -146,6 +158,11 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
 fn keep_plans(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(())
+}
+
+/// Returns the number of its format: 0 if nothing was ever written.
+fn format(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
 fn migrate(connection: &Connection, path: &Path) -> Result<(), StoreError> {

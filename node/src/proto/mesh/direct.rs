@@ -156,6 +156,24 @@ pub enum Status {
 }
 
 impl Status {
+    /// Says whether the same message may be taken later: the recipient is busy, or one of the two
+    /// does not know the other's newest certificate yet, or lost a key that will be restored.
+    #[must_use]
+    pub const fn may_pass(self) -> bool {
+        match self {
+            Self::TryAgain
+            | Self::WrongSignature
+            | Self::WrongSender
+            | Self::WrongRecipient
+            | Self::CannotOpen => true,
+            Self::Stored
+            | Self::Duplicate
+            | Self::Malformed
+            | Self::TooLarge
+            | Self::MailboxFull => false,
+        }
+    }
+
     /// Returns a short constant for counters and for people.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -165,10 +165,16 @@ impl State {
         let statuses = answer
             .map(|Response(statuses)| statuses)
             .unwrap_or_default();
-        let settled = statuses
-            .iter()
-            .take_while(|&&status| status != Status::TryAgain)
-            .count();
+        let is_letter = |id: &MessageId| {
+            let waiting = queue.waiting.iter().find(|w| w.message.id == *id);
+            waiting.is_some_and(|w| w.message.kind == OutgoingKind::Letter)
+        };
+        let are_letters: Vec<bool> = under_way.ids.iter().map(is_letter).collect();
+        let settled = settled(&statuses, &are_letters);
+        if let Some(status) = statuses.get(settled).filter(|&&s| s != Status::TryAgain) {
+            self.effects
+                .refused(Some(peer), "own_message", status.name());
+        }
         let all = settled >= under_way.ids.len();
         if all {
             queue.failures = 0;
@@ -305,6 +311,25 @@ impl State {
         }
         self.effects.store(records, None);
     }
+}
+
+/// Returns how many of the messages of a request have come to an end.
+///
+/// A message whose keys or names do not fit is tried again, sealed and signed anew: a certificate
+/// may be on its way, or a lost key is restored. A letter is carried as its client wrote it and will
+/// not change. Nor is anything tried again once the recipient has taken what stands behind it: it
+/// would be a duplicate there.
+fn settled(statuses: &[Status], are_letters: &[bool]) -> usize {
+    let is_taken = |status: &Status| matches!(status, Status::Stored | Status::Duplicate);
+    let taken = statuses.iter().rposition(is_taken);
+    let is_settled = |at: usize, status: Status| {
+        let is_letter = are_letters.get(at).copied().unwrap_or_default();
+        let is_overtaken = taken.is_some_and(|taken| at < taken);
+        status != Status::TryAgain && (!status.may_pass() || is_letter || is_overtaken)
+    };
+    let mut all = statuses.iter().enumerate();
+    all.position(|(at, status)| !is_settled(at, *status))
+        .unwrap_or(statuses.len())
 }
 
 fn outcome_of(status: Status) -> Outcome {

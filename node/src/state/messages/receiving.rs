@@ -72,7 +72,13 @@ impl State {
         let mut messages: Vec<Judged> = Vec::new();
         let own_key = self.own.key.clone();
         let mut opener = syft::Opener::new(&own_key);
+        // What was stored behind a message that may come again would make that one a duplicate.
+        let mut is_held_up = false;
         for signed in &request.messages {
+            if is_held_up {
+                statuses.push(Status::TryAgain);
+                continue;
+            }
             let status = match self.judge_message(&peer, signed, &messages, &mut opener, now) {
                 Ok(message) => {
                     if let Arrived::Kept(letter) = &message.arrived {
@@ -88,6 +94,7 @@ impl State {
             } else if status == Status::Duplicate {
                 self.effects.count("message_duplicate", 1);
             }
+            is_held_up = status.may_pass();
             statuses.push(status);
         }
         if messages.is_empty() {

@@ -184,3 +184,97 @@ fn the_nodes_own_name_is_not_answered_with_a_name_like_it() {
     let hint = failure.hint.clone().unwrap_or_default();
     assert!(!hint.contains("did you mean"), "{hint}");
 }
+
+#[test]
+fn a_message_that_cannot_be_opened_is_sent_again_and_not_given_up() {
+    for status in [
+        Status::CannotOpen,
+        Status::WrongSignature,
+        Status::WrongSender,
+        Status::WrongRecipient,
+    ] {
+        let mut state = state(Settings::default());
+        let (_, ticket) = send(&mut state, "hello");
+        feed(&mut state, Input::Stored(ticket.expect("a ticket")));
+        let (id, _) = sent(&open(&mut state)).expect("a request");
+
+        let result = Ok(DirectResponse(vec![status]).encode());
+        let answered = feed(&mut state, Input::Net(NetInput::Response { id, result }));
+        state.handle_timeout(later(Duration::from_secs(1)));
+
+        let is_outcome = |o: &Output| matches!(o, Output::Event(Event::Sent(_)));
+        assert!(!answered.iter().any(is_outcome), "{status:?}");
+        assert!(sent(&outputs(&mut state)).is_some(), "{status:?}");
+    }
+}
+
+#[test]
+fn a_message_that_the_recipient_overtook_is_not_sent_again_as_it_would_count_as_delivered() {
+    let mut state = state(Settings::default());
+    for text in ["one", "two"] {
+        let (_, ticket) = send(&mut state, text);
+        feed(&mut state, Input::Stored(ticket.expect("a ticket")));
+    }
+    let (id, _) = sent(&open(&mut state)).expect("a request");
+
+    let statuses = vec![Status::CannotOpen, Status::Stored];
+    let result = Ok(DirectResponse(statuses).encode());
+    let outputs = feed(&mut state, Input::Net(NetInput::Response { id, result }));
+
+    let ends: Vec<_> = outputs
+        .iter()
+        .filter_map(|output| match output {
+            Output::Event(Event::Sent(sent)) => Some(sent.outcome.clone()),
+            _ => None,
+        })
+        .collect();
+    let refused = Outcome::Refused("cannot_open".to_owned());
+    assert_eq!(ends, [refused, Outcome::Delivered]);
+}
+
+#[test]
+fn nothing_is_taken_behind_a_message_that_may_come_again() {
+    let mut state = state(Settings::default());
+    open(&mut state);
+    let mut request = message(2, 1, 3, 1);
+    request.messages.extend(message(2, 1, 2, 2).messages);
+
+    let outputs = feed(
+        &mut state,
+        Input::Net(NetInput::Request {
+            peer: peer_of_seed(2),
+            protocol: Protocol::Direct,
+            id: InboundId(9),
+            bytes: request.encode(),
+        }),
+    );
+
+    let statuses = outputs.iter().find_map(|output| match output {
+        Output::Net(NetOutput::Respond { bytes, .. }) => DirectResponse::decode(bytes).ok(),
+        _ => None,
+    });
+    let expected = vec![Status::WrongSignature, Status::TryAgain];
+    assert_eq!(statuses.map(|r| r.0), Some(expected));
+    let is_stored = |o: &Output| matches!(o, Output::Store(..));
+    assert!(!outputs.iter().any(is_stored), "{outputs:?}");
+}
+
+#[test]
+fn a_node_whose_messaging_key_is_not_in_its_certificate_does_not_start() {
+    let setup = Setup {
+        peer: peer_of_seed(1),
+        messaging_key: messaging_key(3),
+        mesh_key: None,
+        name: "pi-1".parse().expect("a name"),
+        seed: [0; 32],
+        settings: Settings::default(),
+    };
+    let loaded = Loaded {
+        certificate: Some(certificate(1).encode()),
+        ..Loaded::default()
+    };
+
+    let refused = State::new(setup, loaded, NOW).expect_err("it could read nothing");
+
+    assert_eq!(refused, StartError::OtherMessagingKey);
+}
