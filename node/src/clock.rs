@@ -32,6 +32,12 @@ const SAMPLE_GAP: Duration = Duration::from_secs(2);
 /// How long an answer is waited for.
 const ANSWER_TIME: Duration = Duration::from_secs(2);
 
+/// What systemd's NTP client touches when it has set the clock.
+const SYSTEM_SYNCED: &str = "/run/systemd/timesync/synchronized";
+
+/// How long that counts: it asks every 34 minutes at least.
+const SYSTEM_SYNCED_TIME: Duration = Duration::from_secs(2 * 60 * 60);
+
 /// The port of NTP.
 const PORT: u16 = 123;
 
@@ -110,6 +116,7 @@ pub struct Clock {
     started: Instant,
     known: Arc<Mutex<Known>>,
     was_set: Arc<Notify>,
+    confirmed: Arc<Notify>,
 }
 
 impl Clock {
@@ -120,12 +127,32 @@ impl Clock {
             started: Instant::now(),
             known: Arc::default(),
             was_set: Arc::default(),
+            confirmed: Arc::default(),
         }
     }
 
     /// Asks servers from here on, each a host name or an address, with a port or without.
     pub fn follow(&self, servers: Vec<String>) -> Option<JoinHandle<()>> {
         (!servers.is_empty()).then(|| tokio::spawn(self.clone().ask_for_ever(servers)))
+    }
+
+    /// Looks whether the system keeps its clock by NTP, from here on.
+    #[must_use]
+    pub fn watch(&self) -> JoinHandle<()> {
+        let confirmed = Arc::clone(&self.confirmed);
+        tokio::spawn(async move {
+            loop {
+                if system_follows_ntp() {
+                    confirmed.notify_one();
+                }
+                time::sleep(AGAIN).await;
+            }
+        })
+    }
+
+    /// Waits until an NTP server has said the time that the clock shows.
+    pub async fn confirmed(&self) {
+        self.confirmed.notified().await;
     }
 
     /// Returns when the node started.
@@ -255,6 +282,7 @@ impl Clock {
             reading: Some(reading),
             error: None,
         };
+        self.confirmed.notify_one();
     }
 
     /// The system's clock was set: keeps to the time of the last reading, and says so.
@@ -271,6 +299,13 @@ impl Clock {
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Says whether systemd's NTP client has set the clock lately, by the clock as it is: it touches a
+/// file each time it does.
+fn system_follows_ntp() -> bool {
+    let touched = std::fs::metadata(SYSTEM_SYNCED).and_then(|found| found.modified());
+    touched.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < SYSTEM_SYNCED_TIME))
 }
 
 fn better(best: Option<Reading>, next: Reading) -> Reading {

@@ -132,6 +132,11 @@ fn log(event: &Event) {
             tracing::info!(peer = peer.as_deref().unwrap_or("-"), what, why, "refused");
         }
         Event::Counted { what, times } => tracing::debug!(what, times, "counted"),
+        Event::ClockDoubted { ahead_ms } => tracing::warn!(
+            ahead_ms,
+            "the clock leapt ahead; nothing is deleted by its date until something confirms it"
+        ),
+        Event::ClockBelieved => tracing::info!("the clock is believed again"),
         Event::StoreFailed { reason } => tracing::error!(%reason, "could not write to disk"),
         Event::ClientSignedIn {
             gateway,

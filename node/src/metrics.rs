@@ -190,6 +190,8 @@ impl Metrics {
             | Event::TellUser { .. }
             | Event::UserGone { .. }
             | Event::NameTaken { .. }
+            | Event::ClockDoubted { .. }
+            | Event::ClockBelieved
             | Event::UserKeyChanged { .. } => {}
         }
     }

@@ -274,6 +274,7 @@ impl Node {
         node.wait_for_listeners(config.network.listen.len()).await;
         node.serve(&config)?;
         node.servers.extend(node.clock.follow(config.ntp));
+        node.servers.push(node.clock.watch());
         let gateways = Arc::clone(node.handle.gateways());
         gateways.apply(&config.gateways, &node.handle).await;
         Ok(node)
@@ -315,6 +316,7 @@ impl Node {
                 Some(completion) = self.completions.recv() => self.complete(completion),
                 Some(asked) = self.commands.recv() => self.command(asked),
                 key = ready(&mut self.rsa) => self.rsa_made(key),
+                () = self.clock.confirmed() => self.feed(Input::ClockConfirmed),
                 () = sleep_until(deadline) => {
                     self.state.handle_timeout(self.now());
                     self.drain();

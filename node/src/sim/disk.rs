@@ -9,11 +9,20 @@ use crate::{
     state::io::{Invite, Loaded, Outgoing, Party, Record},
 };
 
+/// A message in the inbox.
+#[derive(Clone)]
+pub(super) struct Received {
+    pub(super) sender: PeerId,
+    pub(super) id: MessageId,
+    pub(super) text: String,
+    at_ms: u64,
+}
+
 /// What is on a machine's disk at some moment.
 #[derive(Clone, Default)]
 pub(super) struct Disk {
     pub(super) loaded: Loaded,
-    pub(super) inbox: Vec<(PeerId, MessageId, String)>,
+    pub(super) inbox: Vec<Received>,
     /// Every message that ever was in the outbox.
     pub(super) sent: BTreeSet<MessageId>,
 }
@@ -57,7 +66,12 @@ impl Disk {
                     on.marks.retain(|(p, e, _)| (*p, *e) != (sender, epoch));
                     on.marks.push((sender, epoch, sequence));
                 }
-                self.inbox.push((sender, message.id, message.text));
+                self.inbox.push(Received {
+                    sender,
+                    id: message.id,
+                    text: message.text,
+                    at_ms: message.received_ms,
+                });
             }
             Record::Pin {
                 peer,
@@ -92,16 +106,19 @@ impl Disk {
                     .retain(|l| l.user.as_ref() != Some(&user) || l.row > row);
             }
             Record::LettersGone { rows } => on.letters.retain(|l| !rows.contains(&l.row)),
+            Record::Date { unix_ms } => on.date_ms = Some(unix_ms),
+            Record::Prune { before_ms, .. } => {
+                self.inbox.retain(|message| message.at_ms >= before_ms);
+            }
             Record::Revoked { token, until_ms } => on.revoked_tokens.push((token, until_ms)),
             Record::Read { .. }
             | Record::ClientPin { .. }
             | Record::ForgetClientPin { .. }
-            | Record::ForClient(_)
-            | Record::Prune { .. } => {}
+            | Record::ForClient(_) => {}
         }
     }
 
     pub(super) fn received(&self, id: MessageId) -> bool {
-        self.inbox.iter().any(|(_, known, _)| *known == id)
+        self.inbox.iter().any(|message| message.id == id)
     }
 }

@@ -1,8 +1,8 @@
 //! A simulated network, clock and disk around the pure state, driven by a seed.
 //!
 //! Nodes join, send messages and broadcast integers while cables are cut, requests and answers get
-//! lost on live links, disks are slow, clocks jump, power fails between writing and having written,
-//! members lie and strangers knock. The same seed gives the same trace.
+//! lost on live links, disks are slow, clocks jump and leap years ahead, power fails between writing
+//! and having written, members lie and strangers knock. The same seed gives the same trace.
 //!
 //! | file | what it plays |
 //! | --- | --- |
@@ -91,6 +91,7 @@ enum Happening {
     PowerFails(usize, u32),
     Greet(usize, u32),
     Fault,
+    ClockIsBack(usize, i64),
     Say,
     Vouch,
     Lie,
@@ -118,6 +119,8 @@ struct World {
     links: Vec<Link>,
     next_connection: u64,
     cut: BTreeSet<(usize, usize)>,
+    /// The machine whose clock is far ahead.
+    leaping: Option<usize>,
     inbound: BTreeMap<(usize, InboundId), Asker>,
     next_inbound: u64,
     newest_request: BTreeMap<(usize, usize), u64>,
@@ -154,6 +157,7 @@ impl World {
             links: Vec::new(),
             next_connection: 0,
             cut: BTreeSet::new(),
+            leaping: None,
             inbound: BTreeMap::new(),
             next_inbound: 0,
             newest_request: BTreeMap::new(),
@@ -257,6 +261,8 @@ impl World {
             }
             1 => self.cut.clear(),
             2 if self.machines[a].state.is_some() => self.power_fails(a),
+            // Clocks that leap together would confirm each other.
+            3 if self.leaping.is_none() && self.chance(3) == 0 => self.leap(a),
             3 => {
                 let jump = i64::try_from(self.chance(7_200_000_000)).expect("small");
                 self.machines[a].clock_off_us = jump - 3_600_000_000;
@@ -265,6 +271,24 @@ impl World {
             }
             _ => {}
         }
+    }
+
+    /// A clock is years or days ahead for some seconds, and the machine may start anew meanwhile.
+    fn leap(&mut self, at: usize) {
+        const DAY_US: i64 = 24 * 60 * 60 * 1_000_000;
+        let days = [8, 400, 11 * 365][usize::try_from(self.chance(3)).expect("small")];
+        let machine = &mut self.machines[at];
+        let before_us = machine.clock_off_us;
+        machine.clock_off_us += days * DAY_US;
+        self.leaping = Some(at);
+        self.model.clock_jumped(at, self.now);
+        self.count("clock_leaps", 1);
+        if self.chance(2) == 0 && self.machines[at].state.is_some() {
+            self.power_cut(at);
+            self.power_on(at);
+        }
+        let back = Duration::from_millis(self.chance(20_000));
+        self.at(back, Happening::ClockIsBack(at, before_us));
     }
 
     fn power_fails(&mut self, at: usize) {
@@ -465,6 +489,11 @@ impl World {
             Happening::Gone(at, connection) => self.gone(at, connection),
             Happening::Unopened(connection) => self.unopened(connection),
             Happening::PowerOn(at) => self.power_on(at),
+            Happening::ClockIsBack(at, off_us) => {
+                self.leaping = None;
+                self.machines[at].clock_off_us = off_us;
+                self.model.clock_jumped(at, self.now);
+            }
             Happening::Fault => self.fault(),
             Happening::Say => self.say(),
             Happening::Vouch => self.vouch(),

@@ -253,8 +253,8 @@ impl Model {
             let disk = disk_of(to);
             let inbox = disk.inbox.iter();
             let got: Vec<&String> = inbox
-                .filter(|(sender, ..)| sender == from)
-                .map(|(_, _, text)| text)
+                .filter(|message| message.sender == *from)
+                .map(|message| &message.text)
                 .collect();
             let distinct: BTreeSet<&String> = got.iter().copied().collect();
             assert_eq!(distinct.len(), got.len(), "something came twice: {got:?}");

@@ -6,7 +6,8 @@ use super::*;
 const SEEDS: u64 = 300;
 
 /// What has to happen in all runs together, each so often, or the simulation tests nothing.
-const AT_LEAST: [(&str, usize); 40] = [
+const AT_LEAST: [(&str, usize); 41] = [
+    ("clock_leaps", 100),
     ("starts_refused", 100),
     ("live_cables_cut", 300),
     ("power_cuts", 300),

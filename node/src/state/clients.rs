@@ -105,6 +105,8 @@ struct Waiting {
     message: ForClient,
     /// When to give up, on the clock that never jumps.
     deadline: Duration,
+    /// Whether it was there when this run of the node began: then only the date says how old it is.
+    is_from_disk: bool,
     /// Until when it is with somebody who hands it over.
     leased: Duration,
 }
@@ -142,7 +144,21 @@ impl Clients {
         for message in waiting {
             clients.push(message, now);
         }
+        for waiting in clients.waiting.values_mut().flatten() {
+            waiting.is_from_disk = true;
+        }
         clients
+    }
+
+    /// Shortens the time of messages of an earlier run to what the date leaves them.
+    pub(super) fn count_time_anew(&mut self, now: Now) {
+        let waiting = self.waiting.values_mut().flatten();
+        for waiting in waiting.filter(|waiting| waiting.is_from_disk) {
+            let message = &waiting.message;
+            let left = time_left(message.created_ms, message.expires_ms, now);
+            waiting.deadline = waiting.deadline.min(now.mono + left);
+        }
+        self.find_earliest();
     }
 
     pub(super) const fn next_deadline(&self) -> Option<Duration> {
@@ -186,6 +202,7 @@ impl Clients {
         queue.push_back(Waiting {
             message,
             deadline,
+            is_from_disk: false,
             leased: Duration::ZERO,
         });
     }

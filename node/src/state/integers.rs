@@ -352,7 +352,7 @@ impl State {
     }
 
     fn receive_integers(&mut self, source: PeerId, bytes: &[u8], now: Now) -> Result<(), NotTaken> {
-        if !self.membership.is_good(&source, now) {
+        if !self.membership.is_good(&source, self.believed(now)) {
             // Its certificate may be on its way to us; others judge for themselves.
             return Err(NotTaken::Refused(Verdict::Ignore, "not_a_member"));
         }

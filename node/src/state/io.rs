@@ -42,6 +42,8 @@ pub enum Input {
     Stored(Ticket),
     /// The records of this ticket could not be written, and are not on disk.
     StoreFailed(Ticket, String),
+    /// An NTP server says that the calendar clock is right.
+    ClockConfirmed,
 }
 
 /// What the state wants done.

@@ -86,6 +86,11 @@ impl Link {
         self.transport
     }
 
+    /// Returns when it was opened to members' protocols, on the clock that never jumps.
+    pub(super) const fn opened_at(&self) -> Option<Duration> {
+        self.opened_at
+    }
+
     pub(super) const fn opened_ms(&self) -> u64 {
         self.opened_ms
     }
@@ -315,7 +320,8 @@ impl State {
         if self.membership.is_revoked() {
             return self.close(connection, "this node was removed from the mesh");
         }
-        let certificate = match self.membership.judge(certificate, &peer, now) {
+        let believed = self.believed(now);
+        let certificate = match self.membership.judge(certificate, &peer, believed) {
             Ok(certificate) => certificate,
             Err(reason) => {
                 self.effects
@@ -431,7 +437,8 @@ impl State {
                 self.close(connection, "another connection is open");
             }
             Ok(Response::Hello(certificate)) => {
-                match self.membership.judge(&certificate, &peer, now) {
+                let believed = self.believed(now);
+                match self.membership.judge(&certificate, &peer, believed) {
                     Ok(certificate) => {
                         self.learn_from_hello(certificate, now);
                         self.open_as_dialler(connection);

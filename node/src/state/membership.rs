@@ -416,7 +416,7 @@ impl State {
         read: impl FnOnce() -> Result<R, E>,
         now: Now,
     ) -> Option<R> {
-        let request = if self.membership.is_good(&peer, now) {
+        let request = if self.membership.is_good(&peer, self.believed(now)) {
             read().map_err(|_| "malformed")
         } else {
             Err("not_a_member")

@@ -162,6 +162,42 @@ impl Messages {
         queue.waiting.push(Waiting::new(message, deadline));
     }
 
+    /// Sends what was held back at the next turn.
+    pub(super) fn resend_now(&mut self, peer: &PeerId) {
+        if let Some(queue) = self.queues.get_mut(peer) {
+            queue.resend_at = None;
+        }
+    }
+
+    pub(super) fn hold_back(&mut self, peer: &PeerId, until: Duration) {
+        if let Some(queue) = self.queues.get_mut(peer) {
+            queue.resend_at = Some(until);
+        }
+    }
+
+    /// Says whether by this date a message of an earlier run to this peer has lost its time. Only
+    /// the date says how old those are.
+    pub(super) fn is_over_by(&self, peer: &PeerId, now: Now) -> bool {
+        let queue = self.queues.get(peer).into_iter();
+        let waiting = queue.flat_map(|queue| queue.waiting.iter());
+        let mut earlier = waiting.filter(|waiting| waiting.message.epoch != self.epoch);
+        earlier.any(|Waiting { message, .. }| {
+            look();
+            time_left(message.created_ms, message.expires_ms, now).is_zero()
+        })
+    }
+
+    /// Shortens the time of messages of an earlier run to what the date leaves them.
+    pub(super) fn count_time_anew(&mut self, now: Now) {
+        let epoch = self.epoch;
+        for queue in self.queues.values_mut() {
+            queue.waiting.hasten(|message| {
+                let left = time_left(message.created_ms, message.expires_ms, now);
+                (message.epoch != epoch).then_some(now.mono + left)
+            });
+        }
+    }
+
     /// Says whether a message of this numbering was received already.
     fn has(&self, sender: &PeerId, epoch: u64, sequence: u64) -> bool {
         let marks = self.marks.get(sender);

@@ -17,6 +17,7 @@
 //! | `report` | nothing: what is told to people |
 //! | `setup` | nothing: what a node is given when it starts |
 //! | `effects` | nothing: the outputs, and what waits for answers |
+//! | `calendar` | which date counts when something is deleted for its age |
 //! | `names` | whom a name means |
 //! | `membership` | who is a member: certificates, revocations, invites, joining |
 //! | `links` | which connections are opened, kept and closed |
@@ -38,6 +39,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod addresses;
+mod calendar;
 pub mod clients;
 mod copies;
 mod effects;
@@ -105,6 +107,7 @@ pub struct State {
     clients: clients::Clients,
     joining: Option<membership::Joining>,
     effects: Effects,
+    calendar: calendar::Calendar,
     started: Now,
     prune_at: Duration,
 }
@@ -139,14 +142,16 @@ impl State {
         };
         let membership =
             membership::Membership::load(&own, setup.mesh_key, &loaded, &mut effects, now)?;
+        let calendar = calendar::Calendar::new(loaded.date_ms, now);
+        let believed = calendar.believed(now);
         let letters = letters::Letters::load(&loaded.users, loaded.letters, loaded.seen, own.peer);
         let mut state = Self {
             letters,
             users: users::Users::load(loaded.users, loaded.revoked_tokens),
-            messages: messages::Messages::load(loaded.outbox, loaded.marks, &mut effects, now),
+            messages: messages::Messages::load(loaded.outbox, loaded.marks, &mut effects, believed),
             peers: peers::Peers::load(loaded.addresses),
             keys: keys::Keys::load(loaded.pins),
-            clients: clients::Clients::load(loaded.client_pins, loaded.for_clients, now),
+            clients: clients::Clients::load(loaded.client_pins, loaded.for_clients, believed),
             integers: integers::Integers::new(now),
             floods: floods::Floods::default(),
             copies: copies::Copies::new(&mut effects),
@@ -159,7 +164,9 @@ impl State {
             own,
             membership,
             effects,
+            calendar,
         };
+        state.tell_of_doubt(now);
         state.add_configured_addresses();
         state.dial_due(now);
         Ok(state)
@@ -167,11 +174,13 @@ impl State {
 
     /// Takes one input. Take all outputs before the next.
     pub fn handle(&mut self, input: Input, now: Now) {
+        self.look_at_clock(now);
         match input {
             Input::Net(input) => self.handle_net(input, now),
             Input::Control(request, command) => self.handle_command(request, command, now),
             Input::Stored(ticket) => self.handle_stored(ticket, now),
             Input::StoreFailed(ticket, reason) => self.handle_store_failed(ticket, reason, now),
+            Input::ClockConfirmed => self.clock_confirmed(now),
         }
     }
 
@@ -202,6 +211,7 @@ impl State {
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Now) {
+        self.look_at_clock(now);
         self.give_up_joining(now);
         self.dial_due(now);
         self.messages_due(now);
@@ -463,6 +473,7 @@ impl State {
             integers_sent: self.integers.sent(),
             uptime_ms: millis(now.mono.saturating_sub(self.started.mono)),
             clock_set: now.unix_ms() >= CLOCK_SET_MS,
+            clock_doubted: self.calendar.is_doubted(),
             clock_spread_us: self.clock_spread_us(),
             copied: self.copied_names(),
             own_copied: self.copies.is_copied(&self.own.peer),
@@ -481,23 +492,23 @@ impl State {
 
     fn prune(&mut self, now: Now) {
         self.prune_at = now.mono + PRUNE_INTERVAL;
-        self.prune_letters(now);
-        self.prune_tokens(now);
-        self.prune_users(now);
+        let believed = self.believed(now);
+        self.prune_letters(believed);
+        self.prune_tokens(believed);
+        self.prune_users(believed);
         if now.unix_ms() < CLOCK_SET_MS {
             return;
         }
-        let before_ms = now
+        let before_ms = believed
             .unix_ms()
             .saturating_sub(millis(self.settings.history_age_max));
         let bytes_max = self.settings.history_bytes_max;
-        self.effects.store(
-            vec![Record::Prune {
-                before_ms,
-                bytes_max,
-            }],
-            None,
-        );
+        let mut records = vec![Record::Prune {
+            before_ms,
+            bytes_max,
+        }];
+        records.extend(self.date_record(now));
+        self.effects.store(records, None);
     }
 }
 

@@ -60,6 +60,9 @@ pub struct Status {
     pub uptime_ms: u64,
     /// Whether the calendar clock looks set.
     pub clock_set: bool,
+    /// Whether the calendar clock is ahead of what can be, so that nothing is deleted by its date.
+    #[serde(default)]
+    pub clock_doubted: bool,
     /// How far the clocks of this node and of the connected members are apart, in microseconds, as
     /// far as they were compared.
     pub clock_spread_us: u64,

@@ -88,6 +88,17 @@ impl Sync {
         self.readings.get(peer).map(|reading| reading.offset_us)
     }
 
+    /// Returns a peer's clock minus ours, if it was read since a moment.
+    pub(super) fn offset_since(&self, peer: &PeerId, since: Duration) -> Option<i64> {
+        let reading = self.readings.get(peer)?;
+        (reading.at >= since).then_some(reading.offset_us)
+    }
+
+    /// Says whether a peer's clock was read since a moment.
+    pub(super) fn compared_since(&self, peer: &PeerId, since: Duration) -> bool {
+        self.offset_since(peer, since).is_some()
+    }
+
     pub(super) const fn next_round(&self) -> Option<Duration> {
         self.next_round
     }
@@ -248,6 +259,7 @@ impl State {
             };
             let readings = self.sync.readings.entry(peer).or_insert(reading);
             *readings = readings.better(reading, now.mono);
+            self.clock_compared(peer, now);
         }
     }
 

@@ -13,6 +13,7 @@ use crate::{
         syft::{PublicKey, UserId, door::TokenId, letter::Fingerprint},
     },
     state::{
+        CLOCK_SET_MS,
         io::{ClientName, Encoding, ForClient, Invite, Loaded, Outgoing, OutgoingKind, Party},
         post::{LetterRecord, UserRecord},
     },
@@ -254,12 +255,31 @@ pub(super) fn load(connection: &Connection) -> Result<Loaded, StoreError> {
             "SELECT fingerprint FROM seen ORDER BY row",
             |row| Ok(Fingerprint(bytes(row, 0)?)),
         )?,
+        date_ms: load_date(connection)?,
         revoked_tokens: rows(
             connection,
             "SELECT token, until_ms FROM revoked_tokens",
             |row| Ok((TokenId(bytes(row, 0)?), number(row, 1)?)),
         )?,
     })
+}
+
+/// Returns the date that had come when the node last ran. An earlier version did not write it; then
+/// the newest message tells.
+fn load_date(connection: &Connection) -> Result<Option<u64>, StoreError> {
+    let written = rows(
+        connection,
+        "SELECT value FROM meta WHERE key = 'date'",
+        |row| Ok(u64::from_be_bytes(bytes(row, 0)?)),
+    )?;
+    if let Some(date_ms) = written.last() {
+        return Ok(Some(*date_ms));
+    }
+    let newest: Option<i64> =
+        connection.query_row("SELECT max(at_ms) FROM history", [], |row| row.get(0))?;
+    Ok(newest
+        .map(i64::cast_unsigned)
+        .filter(|&ms| ms >= CLOCK_SET_MS))
 }
 
 fn rows<T>(

@@ -1,5 +1,7 @@
 //! What was completed is there after a restart, whatever happened to the tail of the log.
 
+mod date;
+
 use std::sync::mpsc::{Receiver, channel};
 
 use libp2p_identity::PeerId;

@@ -67,6 +67,7 @@ fn are_lazy(records: &[Record]) -> bool {
             r,
             Record::Outcome { .. }
                 | Record::Prune { .. }
+                | Record::Date { .. }
                 | Record::Read { .. }
                 | Record::LettersTaken { .. }
                 | Record::LettersGone { .. }
@@ -233,6 +234,10 @@ fn write(to: &Savepoint<'_>, record: &Record) -> rusqlite::Result<()> {
         Record::Revoked { token, until_ms } => {
             to.prepare_cached("INSERT OR REPLACE INTO revoked_tokens VALUES (?1, ?2)")?
                 .execute(params![token.0, until_ms.cast_signed()])?;
+        }
+        Record::Date { unix_ms } => {
+            to.prepare_cached("INSERT OR REPLACE INTO meta VALUES ('date', ?1)")?
+                .execute([unix_ms.to_be_bytes()])?;
         }
         Record::Prune {
             before_ms,

@@ -181,6 +181,13 @@ pub enum EventBody {
         /// How often.
         times: u64,
     },
+    /// The calendar clock is ahead of what can be: nothing is deleted or given up by its date.
+    ClockDoubted {
+        /// How far ahead of the date that is known to have come.
+        ahead_ms: u64,
+    },
+    /// The calendar clock is believed again.
+    ClockBelieved,
     /// The store could not write.
     StoreFailed {
         /// Why.
@@ -395,6 +402,8 @@ impl From<&Event> for EventBody {
                 what: what.to_owned(),
                 times,
             },
+            Event::ClockDoubted { ahead_ms } => Self::ClockDoubted { ahead_ms },
+            Event::ClockBelieved => Self::ClockBelieved,
             Event::StoreFailed { reason } => Self::StoreFailed { reason },
             Event::ClientSignedIn {
                 gateway,
@@ -490,6 +499,8 @@ pub const fn kind(event: &Event) -> &'static str {
         Event::KeyExchanged { .. } => "key_exchanged",
         Event::Refused { .. } => "refused",
         Event::Counted { .. } => "counted",
+        Event::ClockDoubted { .. } => "clock_doubted",
+        Event::ClockBelieved => "clock_believed",
         Event::StoreFailed { .. } => "store_failed",
         Event::ClientSignedIn { .. } => "client_signed_in",
         Event::ClientLeft { .. } => "client_left",

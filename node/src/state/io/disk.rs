@@ -148,6 +148,11 @@ pub enum Record {
         /// When it would have ended in any case, Unix ms.
         until_ms: u64,
     },
+    /// This date is known to have come.
+    Date {
+        /// Unix ms.
+        unix_ms: u64,
+    },
     /// Keep no more history than this; outbox rows are never pruned.
     Prune {
         /// Rows older than this Unix millisecond go.
@@ -295,6 +300,8 @@ pub struct Loaded {
     pub letters: Vec<LetterRecord>,
     /// Letters that were carried, the oldest first.
     pub seen: Vec<Fingerprint>,
+    /// The date that was known to have come when the node last ran, Unix ms.
+    pub date_ms: Option<u64>,
     /// Tokens that are good no more, and when each would have ended.
     pub revoked_tokens: Vec<(TokenId, u64)>,
 }

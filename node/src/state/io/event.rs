@@ -197,6 +197,13 @@ pub enum Event {
         /// How often.
         times: u64,
     },
+    /// The calendar clock is ahead of what can be: nothing is deleted or given up by its date.
+    ClockDoubted {
+        /// How far ahead of the date that is known to have come.
+        ahead_ms: u64,
+    },
+    /// The calendar clock is believed again.
+    ClockBelieved,
     /// The store could not write.
     StoreFailed {
         /// Why.

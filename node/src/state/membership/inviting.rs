@@ -117,7 +117,9 @@ impl State {
             let text = format!("a mesh has at most {MEMBERS_MAX} members");
             return Err(Failure::conflict(text));
         }
-        let records = self.membership.forget_old_invites(now);
+        let records = self
+            .membership
+            .forget_old_invites(self.calendar.believed(now));
         if self.membership.open_invites(now) >= INVITES_MAX {
             return Err(Failure::conflict(format!(
                 "{INVITES_MAX} tickets are open already"

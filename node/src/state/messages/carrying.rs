@@ -57,6 +57,9 @@ impl State {
         if !is_ready {
             return;
         }
+        if let Some(until) = self.waits_for_comparison(&peer, now) {
+            return self.messages.hold_back(&peer, until);
+        }
         let users = self.users_waited_for(peer);
         let Some(queue) = self.messages.queues.get_mut(&peer) else {
             return;

@@ -88,6 +88,21 @@ impl Line {
         due.map(|(_, id)| *id).collect()
     }
 
+    /// Gives messages an earlier deadline, where there is one.
+    pub(super) fn hasten(&mut self, deadline: impl Fn(&Outgoing) -> Option<Duration>) {
+        for waiting in &mut self.messages {
+            look();
+            let Some(sooner) = deadline(&waiting.message).filter(|at| *at < waiting.deadline)
+            else {
+                continue;
+            };
+            let id = waiting.message.id;
+            self.deadlines.remove(&(waiting.deadline, id));
+            waiting.deadline = sooner;
+            self.deadlines.insert((sooner, id));
+        }
+    }
+
     /// Gives a message another deadline.
     pub(super) fn put_off(&mut self, id: MessageId, until: Duration) {
         let found = self.messages.iter_mut().find(|waiting| {

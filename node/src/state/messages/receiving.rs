@@ -65,7 +65,10 @@ impl State {
         // While messages of this sender are on their way to the disk, what is known of its
         // numbering is about to change.
         let busy = self.messages.storing.contains_key(&peer);
-        if busy || !self.membership.is_good(&peer, now) || self.membership.is_revoked() {
+        if busy
+            || !self.membership.is_good(&peer, self.believed(now))
+            || self.membership.is_revoked()
+        {
             return self.answer(inbound, vec![Status::TryAgain; request.messages.len()]);
         }
         let mut statuses = Vec::with_capacity(request.messages.len());

@@ -156,10 +156,8 @@ fn a_request_that_is_none_is_refused_with_the_reason_or_ended() {
 
 #[test]
 fn a_member_whose_certificate_is_over_is_heard_no_longer_on_an_open_connection() {
-    let ends = Now {
-        unix_us: certificate(2).terms().expires_ms * 1000,
-        ..NOW
-    };
+    let left_ms = certificate(2).terms().expires_ms - NOW.unix_ms();
+    let ends = later(Duration::from_millis(left_ms));
     let mut state = state(Settings::default());
     open(&mut state);
 

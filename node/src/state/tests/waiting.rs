@@ -8,10 +8,12 @@ use crate::state::post::Stage;
 
 const DAY_MS: u64 = 86_400_000;
 
-/// Lets an hour's look happen at a time of the calendar; returns what follows.
+/// Lets an hour's look happen at a time of the calendar, until which as much time has passed;
+/// returns what follows.
 fn look(state: &mut State, hour: u64, unix_ms: u64) -> Vec<Output> {
+    let passed = Duration::from_millis(unix_ms - NOW.unix_ms());
     let now = Now {
-        mono: NOW.mono + Duration::from_secs(hour * 3600),
+        mono: NOW.mono + passed + Duration::from_secs(hour * 3600),
         unix_us: unix_ms * 1000,
     };
     state.handle_timeout(now);

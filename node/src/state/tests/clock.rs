@@ -1,0 +1,202 @@
+//! A clock that leaps ahead deletes nothing and ends no message until something confirms it.
+
+use super::{io::Outcome, *};
+use crate::{
+    proto::mesh::sync::Response as SyncResponse,
+    state::io::{Outgoing, OutgoingKind},
+};
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const YEARS: Duration = Duration::from_secs(11 * 365 * 24 * 60 * 60);
+
+/// Both clocks some time after [`NOW`], with the calendar so far ahead.
+fn ahead(time: Duration, ahead: Duration) -> Now {
+    let later = later(time);
+    Now {
+        unix_us: later.unix_us + micros(ahead),
+        ..later
+    }
+}
+
+fn timeout(state: &mut State, now: Now) -> Vec<Output> {
+    state.handle_timeout(now);
+    outputs(state)
+}
+
+/// A node that starts with a message for pi-2 that has seven days from [`NOW`], which is the date
+/// that it knew last.
+fn restarted(now: Now) -> State {
+    let setup = Setup {
+        peer: peer_of_seed(1),
+        messaging_key: messaging_key(1),
+        mesh_key: Some(mesh_key()),
+        name: "pi-1".parse().expect("a name"),
+        seed: [0; 32],
+        settings: Settings::default(),
+    };
+    let waiting = Outgoing {
+        id: MessageId([1; 16]),
+        recipient: peer_of_seed(2),
+        epoch: 1,
+        sequence: 1,
+        created_ms: NOW.unix_ms(),
+        expires_ms: NOW.unix_ms() + millis(7 * DAY),
+        kind: OutgoingKind::Member,
+        text: "hello".to_owned(),
+    };
+    let loaded = Loaded {
+        certificate: Some(certificate(1).encode()),
+        members: vec![certificate(2).encode()],
+        outbox: vec![waiting],
+        date_ms: Some(NOW.unix_ms()),
+        ..Loaded::default()
+    };
+    let mut state = State::new(setup, loaded, now).expect("a state");
+    outputs(&mut state);
+    state
+}
+
+/// Opens the connection to pi-2 at a time; returns what follows.
+fn open_at(state: &mut State, now: Now) -> Vec<Output> {
+    let up = NetInput::Connected {
+        peer: peer_of_seed(2),
+        connection: Connection(1),
+        direction: Direction::Accepted,
+        address: Address::new("somewhere").expect("legal"),
+        transport: Transport::Tcp,
+    };
+    feed_at(state, Input::Net(up), now);
+    let mut all = Vec::new();
+    for (id, request) in [
+        (1, Request::Hello(certificate(2).encode())),
+        (2, Request::Ready),
+    ] {
+        let input = NetInput::MemberRequest {
+            connection: Connection(1),
+            id: InboundId(id),
+            bytes: request.encode(),
+        };
+        all.extend(feed_at(state, Input::Net(input), now));
+    }
+    all
+}
+
+/// Lets pi-2 answer what it was told by its own clock.
+fn answer(state: &mut State, told_it: &[Output], clock: Now, now: Now) -> Vec<Output> {
+    let (id, _) = told(told_it).first().expect("told something").clone();
+    let answer = SyncResponse {
+        received_us: clock.unix_us,
+        sent_us: clock.unix_us,
+    };
+    let result = Ok(answer.encode());
+    feed_at(state, Input::Net(NetInput::Response { id, result }), now)
+}
+
+fn has_expired(outputs: &[Output]) -> bool {
+    outputs.iter().any(|output| {
+        matches!(output, Output::Event(Event::Sent(sent)) if sent.outcome == Outcome::Expired)
+    })
+}
+
+/// Returns up to when history is deleted.
+fn pruned_before(outputs: &[Output]) -> Option<u64> {
+    let records = outputs.iter().filter_map(|output| match output {
+        Output::Store(_, records) => Some(records),
+        _ => None,
+    });
+    records.flatten().find_map(|record| match record {
+        Record::Prune { before_ms, .. } => Some(*before_ms),
+        _ => None,
+    })
+}
+
+#[test]
+fn history_is_deleted_by_the_date_that_can_be_and_not_by_a_clock_that_leapt() {
+    let mut state = state(Settings::default());
+    timeout(&mut state, NOW);
+    let hour = Duration::from_secs(60 * 60);
+
+    let leapt = timeout(&mut state, ahead(hour, YEARS));
+    let back = timeout(&mut state, later(2 * hour));
+
+    let a_year_before = |now: Now| now.unix_ms() - millis(365 * DAY);
+    assert_eq!(pruned_before(&leapt), Some(a_year_before(later(hour))));
+    assert_eq!(pruned_before(&back), Some(a_year_before(later(2 * hour))));
+}
+
+#[test]
+fn a_clock_that_goes_on_evenly_for_a_day_is_believed_and_history_ages() {
+    let mut state = state(Settings::default());
+    for hour in 0..24 {
+        timeout(&mut state, ahead(Duration::from_secs(hour * 3600), YEARS));
+    }
+
+    let outputs = timeout(&mut state, ahead(DAY, YEARS));
+
+    let expected = ahead(DAY, YEARS).unix_ms() - millis(365 * DAY);
+    assert_eq!(pruned_before(&outputs), Some(expected));
+}
+
+#[test]
+fn a_message_outlives_a_leap_at_the_start() {
+    for leap in [8 * DAY, YEARS] {
+        let mut state = restarted(ahead(Duration::ZERO, leap));
+
+        let early = timeout(&mut state, ahead(Duration::from_secs(60), leap));
+        let back = timeout(&mut state, later(Duration::from_secs(120)));
+
+        assert!(!has_expired(&early) && !has_expired(&back));
+        assert_eq!(state.messages.count(), 1);
+    }
+}
+
+#[test]
+fn a_message_whose_time_is_over_by_an_ntp_server_too_expires() {
+    let start = ahead(Duration::ZERO, 8 * DAY);
+    let mut state = restarted(start);
+
+    let mut outputs = feed_at(&mut state, Input::ClockConfirmed, start);
+    outputs.extend(timeout(&mut state, start));
+
+    assert!(has_expired(&outputs));
+}
+
+#[test]
+fn a_message_in_doubt_waits_for_the_recipients_clock_and_ends_if_that_agrees() {
+    let start = ahead(Duration::ZERO, 8 * DAY);
+    let mut state = restarted(start);
+
+    let opened = open_at(&mut state, start);
+    assert!(
+        sent(&opened).is_none(),
+        "not before the clocks are compared"
+    );
+    let compared = answer(&mut state, &opened, start, start);
+
+    assert!(has_expired(&compared));
+}
+
+#[test]
+fn a_message_in_doubt_goes_if_the_recipients_clock_disagrees_or_says_nothing() {
+    let start = ahead(Duration::ZERO, 8 * DAY);
+    let mut state = restarted(start);
+    let opened = open_at(&mut state, start);
+    let compared = answer(&mut state, &opened, NOW, start);
+    assert!(!has_expired(&compared) && sent(&compared).is_some());
+
+    let mut state = restarted(start);
+    open_at(&mut state, start);
+    let silent = timeout(&mut state, ahead(Duration::from_secs(10), 8 * DAY));
+    assert!(!has_expired(&silent) && sent(&silent).is_some());
+}
+
+#[test]
+fn members_stay_members_while_the_clock_is_beyond_their_certificates() {
+    let mut state = state(Settings::default());
+    let leapt = ahead(Duration::from_secs(60), YEARS);
+
+    let opened = open_at(&mut state, leapt);
+
+    let opens = |o: &Output| matches!(o, Output::Net(NetOutput::Open { .. }));
+    assert!(opened.iter().any(opens), "{opened:?}");
+}
