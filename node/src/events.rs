@@ -1,11 +1,15 @@
 //! Telling what happened: a line in the log, a counter, and whoever follows.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
 
 use libp2p_identity::PeerId;
 use tokio::sync::broadcast;
 
 use crate::{
+    limits::LogLimit,
     metrics::Metrics,
     state::{io::Event, report::COPIED_HINT},
 };
@@ -18,6 +22,9 @@ const EVENTS: usize = 4096;
 pub(crate) struct Events {
     own: PeerId,
     metrics: Arc<Metrics>,
+    began: Instant,
+    /// The lines that others can provoke: one of a kind and origin in a minute.
+    provoked: Arc<Mutex<LogLimit<Kind>>>,
     followers: broadcast::Sender<Arc<Event>>,
 }
 
@@ -26,15 +33,28 @@ impl Events {
         Self {
             own,
             metrics: Arc::default(),
+            began: Instant::now(),
+            provoked: Arc::default(),
             followers: broadcast::channel(EVENTS).0,
         }
     }
 
     pub(crate) fn tell(&self, event: Event) {
-        log(&event);
+        if let Some(more) = self.admit(&event) {
+            log(&event, (more > 0).then_some(more));
+        }
         self.metrics.count(&event, &self.own);
         // Nobody may be following.
         drop(self.followers.send(Arc::new(event)));
+    }
+
+    /// Returns how many lines of the same kind were left out, if this one is to be written.
+    fn admit(&self, event: &Event) -> Option<u64> {
+        let Some(kind) = provoked(event) else {
+            return Some(0);
+        };
+        let mut limit = self.provoked.lock().unwrap_or_else(PoisonError::into_inner);
+        limit.admit(kind, self.began.elapsed())
     }
 
     pub(crate) fn follow(&self) -> broadcast::Receiver<Arc<Event>> {
@@ -46,8 +66,57 @@ impl Events {
     }
 }
 
-/// Writes the line that a person would want to read. Bodies of messages are never in it.
-fn log(event: &Event) {
+/// What makes two lines the same for a reader: what they say, and of whom.
+type Kind = (&'static str, &'static str, String);
+
+/// Returns the kind of a line that a member or a stranger can have written as often as it likes.
+fn provoked(event: &Event) -> Option<Kind> {
+    match event {
+        Event::Refused { peer, what, why } => {
+            let peer = peer.map(|peer| peer.to_string());
+            Some((what, why, peer.unwrap_or_default()))
+        }
+        Event::KeyChanged { name, .. } => Some(("key_changed", "", name.clone())),
+        Event::Copied { name, .. } => Some(("copied", "", name.clone())),
+        Event::KeyExchanged { name, .. } => Some(("key_exchanged", "", name.clone())),
+        Event::ClientKeyChanged { address, .. } => {
+            Some(("client_key_changed", "", address.clone()))
+        }
+        Event::NameTaken { user, .. } => Some(("name_taken", "", user.to_string())),
+        Event::UserKeyChanged { name, .. } => Some(("user_key_changed", "", name.clone())),
+        Event::ClientKicked { address, why, .. } => {
+            let source = address.ip().to_string();
+            Some(("client_kicked", why, source))
+        }
+        Event::PeerUp { .. }
+        | Event::PeerDown { .. }
+        | Event::MemberAdded { .. }
+        | Event::MemberRemoved { .. }
+        | Event::JoinTries { .. }
+        | Event::JoinTried { .. }
+        | Event::Joined { .. }
+        | Event::Revoked
+        | Event::CopyGone { .. }
+        | Event::Received(_)
+        | Event::Sent(_)
+        | Event::Integers(_)
+        | Event::Presence { .. }
+        | Event::LetterWaits { .. }
+        | Event::TellUser { .. }
+        | Event::Letter(_)
+        | Event::UserGone { .. }
+        | Event::Counted { .. }
+        | Event::ClockDoubted { .. }
+        | Event::ClockBelieved
+        | Event::StoreFailed { .. }
+        | Event::ClientSignedIn { .. }
+        | Event::ClientLeft { .. } => None,
+    }
+}
+
+/// Writes the line that a person would want to read. Bodies of messages are never in it. `more` is
+/// how many of its kind were left out since the last one.
+fn log(event: &Event, more: Option<u64>) {
     match event {
         Event::PeerUp {
             name,
@@ -99,17 +168,17 @@ fn log(event: &Event) {
             shown,
             ..
         } => {
-            tracing::warn!(peer = %name, %pinned, %shown, "the RSA key changed and is refused");
+            tracing::warn!(peer = %name, %pinned, %shown, more, "the RSA key changed and is refused");
         }
         Event::ClientKeyChanged {
             address,
             pinned,
             shown,
         } => {
-            tracing::warn!(%address, %pinned, %shown, "the P2SN key at an address changed and is refused");
+            tracing::warn!(%address, %pinned, %shown, more, "the P2SN key at an address changed and is refused");
         }
         Event::KeyExchanged { name, bits, .. } => {
-            tracing::info!(peer = %name, bits, "P2SN keys exchanged");
+            tracing::info!(peer = %name, bits, more, "P2SN keys exchanged");
         }
         Event::Presence { name, online } => tracing::debug!(user = %name, online, "presence"),
         Event::LetterWaits { .. } | Event::TellUser { .. } => {}
@@ -118,18 +187,24 @@ fn log(event: &Event) {
         }
         Event::UserGone { user } => tracing::info!(%user, "user taken out"),
         Event::NameTaken { user, door, .. } => {
-            tracing::warn!(%user, %door, "the name belongs to another node's user");
+            tracing::warn!(%user, %door, more, "the name belongs to another node's user");
         }
         Event::UserKeyChanged {
             name,
             pinned,
             shown,
         } => {
-            tracing::warn!(user = %name, %pinned, %shown, "a user's key changed and is refused");
+            tracing::warn!(user = %name, %pinned, %shown, more, "a user's key changed and is refused");
         }
         Event::Refused { peer, what, why } => {
             let peer = peer.map(|peer| peer.to_string());
-            tracing::info!(peer = peer.as_deref().unwrap_or("-"), what, why, "refused");
+            tracing::info!(
+                peer = peer.as_deref().unwrap_or("-"),
+                what,
+                why,
+                more,
+                "refused"
+            );
         }
         Event::Counted { what, times } => tracing::debug!(what, times, "counted"),
         Event::ClockDoubted { ahead_ms } => tracing::warn!(
@@ -158,7 +233,31 @@ fn log(event: &Event) {
             ..
         } => {
             let name = name.as_deref().unwrap_or("-");
-            tracing::info!(gateway = gateway.name(), %name, %address, why, "client kicked");
+            tracing::info!(gateway = gateway.name(), %name, %address, why, more, "client kicked");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_writes_one_line_of_a_kind_in_a_minute() {
+        let own = PeerId::random();
+        let events = Events::new(own);
+        let refused = |peer, why| Event::Refused {
+            peer: Some(peer),
+            what: "integer",
+            why,
+        };
+        let (one, other) = (PeerId::random(), PeerId::random());
+
+        assert_eq!(events.admit(&refused(one, "malformed")), Some(0));
+        assert_eq!(events.admit(&refused(one, "malformed")), None);
+        assert_eq!(events.admit(&refused(one, "too_old")), Some(0));
+        assert_eq!(events.admit(&refused(other, "malformed")), Some(0));
+        assert_eq!(events.admit(&Event::Revoked), Some(0));
+        assert_eq!(events.admit(&Event::Revoked), Some(0), "nobody provokes it");
     }
 }

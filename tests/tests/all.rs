@@ -10,6 +10,7 @@ mod gateways;
 mod home;
 mod iid;
 mod kill;
+mod log;
 mod mesh;
 mod operate;
 mod p2sn;

@@ -154,7 +154,6 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("start the runtime")?;
-    let is_node = matches!(command, Command::Run(_));
     let done = runtime.block_on(async {
         match command {
             Command::Run(command) => command.run(&global).await,
@@ -179,10 +178,10 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
             | Command::Man(_) => Ok(()),
         }
     });
-    if !is_node {
-        // A read of standard input that still waits must not hold the program.
-        runtime.shutdown_background();
-    }
+    // Nothing that still waits or computes on a thread of its own holds the program, such as a read of
+    // standard input or an RSA key: key files are there as a whole or not at all, and the store was
+    // closed before.
+    runtime.shutdown_background();
     done
 }
 

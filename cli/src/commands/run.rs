@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::{Global, keys};
-use crate::{log::fields, output};
+use crate::{log, output};
 
 /// Run the node of this machine, in the foreground
 ///
@@ -87,7 +87,7 @@ impl Run {
         if let Some(socket) = &global.socket {
             config.control.socket = Some(socket.clone());
         }
-        self.start_log(&config);
+        let left_out = self.start_log(&config);
         let node = Node::start(NodeOptions {
             passphrase: keys::passphrase_for(&home, &config)?,
             home: home.clone(),
@@ -96,17 +96,23 @@ impl Run {
         })
         .await?;
         let handle = node.handle();
-        say_ready(global, &node)?;
+        match say_ready(global, &node) {
+            // Whoever started it and does not listen wants it to run all the same.
+            Err(error) if output::is_closed_pipe(&error) => {}
+            said => said?,
+        }
+        let left_out = tokio::spawn(left_out.tell());
         let reload = tokio::spawn(reload_on_hangup(handle));
         let watchdog = tokio::spawn(feed_watchdog());
         node.run(stop_signal()).await;
         drop(sd_notify::notify(&[sd_notify::NotifyState::Stopping]));
+        left_out.abort();
         reload.abort();
         watchdog.abort();
         Ok(())
     }
 
-    fn start_log(&self, config: &pimesh_node::Config) {
+    fn start_log(&self, config: &pimesh_node::Config) -> log::LeftOut {
         let level = match self.verbose {
             0 if is_level(&config.log.level) => of_pimesh(&config.log.level),
             0 => config.log.level.clone(),
@@ -121,13 +127,7 @@ impl Run {
             Some(Format::Json) => LogFormat::Json,
             None => config.log.format,
         };
-        let log = tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_writer(std::io::stderr);
-        match format {
-            LogFormat::Text => log.with_target(false).fmt_fields(fields()).init(),
-            LogFormat::Json => log.json().init(),
-        }
+        log::start(filter, format)
     }
 }
 

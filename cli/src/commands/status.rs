@@ -95,6 +95,11 @@ impl Status {
         if !node.clock_set {
             lines.push(("WARNING", "the clock is not set".to_owned()));
         }
+        if node.clock_doubted {
+            let text =
+                "the clock leapt ahead; nothing is deleted by its date until it is confirmed";
+            lines.push(("WARNING", text.to_owned()));
+        }
         lines
             .iter()
             .try_for_each(|(name, value)| output::line(format!("{name:<14}  {value}")))

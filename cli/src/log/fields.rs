@@ -15,7 +15,7 @@ use tracing_subscriber::{
 const FIELD_CHARS_MAX: usize = 2000;
 
 /// Returns the format of fields: `name=value`, and the message without a name.
-pub(crate) fn fields() -> impl for<'a> FormatFields<'a> + Send + Sync + 'static {
+pub(super) fn fields() -> impl for<'a> FormatFields<'a> + Send + Sync + 'static {
     debug_fn(|to, field, value| write_field(to, field.name(), value)).delimited(" ")
 }
 
