@@ -83,6 +83,8 @@ pub struct Network {
 pub struct Control {
     /// The unix socket; `control.sock` in the home folder if `None`.
     pub socket: Option<PathBuf>,
+    /// The group whose members may use the unix socket, too, by its name or number.
+    pub socket_group: Option<String>,
     /// A loopback TCP address that serves the same, with a bearer token.
     pub tcp: Option<SocketAddr>,
 }
@@ -328,6 +330,8 @@ struct ControlSection {
     #[serde(skip_serializing_if = "Option::is_none")]
     socket: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    socket_group: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     tcp: Option<String>,
 }
 
@@ -439,6 +443,7 @@ impl File {
             passphrase_file: self.identity.passphrase_file,
             control: Control {
                 socket: self.control.socket,
+                socket_group: self.control.socket_group,
                 tcp: tcp.transpose()?,
             },
             gateways,

@@ -29,6 +29,7 @@ use crate::{
         api::{HistoryQuery, HistoryRow, Way},
         handle::{Asked, NodeHandle, ReadLetters, Surroundings},
         server,
+        share::share,
     },
     events::Events,
     gateway::Gateways,
@@ -431,6 +432,9 @@ impl Node {
         let unix =
             server::serve_unix(&path, self.handle()).map_err(failed(path.display().to_string()))?;
         self.servers.push(tokio::spawn(unix));
+        if let Some(group) = &config.control.socket_group {
+            share(&path, group).map_err(failed(path.display().to_string()))?;
+        }
         if let Some(address) = config.control.tcp {
             let token = self.home.join("control.token");
             let tcp = server::serve_tcp(address, &token, self.handle())

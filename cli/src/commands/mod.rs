@@ -22,7 +22,7 @@ mod shell;
 mod status;
 mod texts;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
@@ -66,7 +66,8 @@ pub(crate) struct Global {
     /// Folder with keys, `pimesh.toml`, store and control socket
     #[arg(long, global = true, env = "PIMESH_HOME", value_name = "DIR")]
     home: Option<PathBuf>,
-    /// Control socket of the node [default: `control.sock` in the home folder]
+    /// Control socket of the node [default: `control.sock` in the home folder, or that of the
+    /// system's service in /run/pimesh]
     #[arg(long, global = true, env = "PIMESH_SOCKET", value_name = "PATH")]
     socket: Option<PathBuf>,
     /// Print JSON: one object, or one object a line
@@ -82,32 +83,69 @@ impl Cli {
 }
 
 impl Global {
-    /// Returns the whole path of the home folder: as given, as systemd gives it, or the user's data
-    /// folder.
-    fn home(&self) -> anyhow::Result<PathBuf> {
-        let given = self.home.clone();
-        let given = given.or_else(|| std::env::var_os("STATE_DIRECTORY").map(PathBuf::from));
+    /// Returns the whole path of the folder that a node of this user runs in: as given, as systemd
+    /// gives it, or the user's data folder.
+    fn own_home(&self) -> anyhow::Result<PathBuf> {
         let own = || {
             let folders = directories::ProjectDirs::from("", "", "pimesh")?;
             Some(folders.data_dir().to_owned())
         };
-        let home = given.or_else(own);
+        let home = self.given_home().or_else(own);
         let home = home.context("no home folder is known: name one with `--home`")?;
         Ok(std::path::absolute(home)?)
+    }
+
+    fn given_home(&self) -> Option<PathBuf> {
+        let given = self.home.clone();
+        given.or_else(|| std::env::var_os("STATE_DIRECTORY").map(PathBuf::from))
+    }
+
+    /// Returns the whole path of the home folder of the node that commands are for: the user's own,
+    /// or that of the system's service if that runs and the own one does not.
+    fn home(&self) -> anyhow::Result<PathBuf> {
+        let own = self.own_home()?;
+        let service = Path::new(SERVICE_HOME);
+        Ok(if self.is_for_service(&own) && service.is_dir() {
+            service.to_owned()
+        } else {
+            own
+        })
+    }
+
+    fn is_for_service(&self, own: &Path) -> bool {
+        self.given_home().is_none()
+            && self.socket.is_none()
+            && !socket_of(own).exists()
+            && Path::new(SERVICE_SOCKET).exists()
     }
 
     fn client(&self) -> anyhow::Result<Client> {
         if let Some(socket) = &self.socket {
             return Ok(Client::new(socket));
         }
-        let home = self.home()?;
-        let configured = pimesh_node::Config::load(&home)
-            .ok()
-            .and_then(|config| config.control.socket);
-        Ok(Client::new(
-            configured.unwrap_or_else(|| home.join("control.sock")),
-        ))
+        let own = self.own_home()?;
+        let socket = socket_of(&own);
+        let is_service =
+            self.is_for_service(&own) || (own == Path::new(SERVICE_HOME) && !socket.exists());
+        Ok(Client::new(if is_service {
+            PathBuf::from(SERVICE_SOCKET)
+        } else {
+            socket
+        }))
     }
+}
+
+/// The home folder of the service in the README, as systemd makes it.
+const SERVICE_HOME: &str = "/var/lib/pimesh";
+
+/// Its control socket, where other users reach it.
+const SERVICE_SOCKET: &str = "/run/pimesh/control.sock";
+
+/// Returns the control socket of the node in a home folder.
+fn socket_of(home: &Path) -> PathBuf {
+    let config = pimesh_node::Config::load(home).ok();
+    let configured = config.and_then(|config| config.control.socket);
+    configured.unwrap_or_else(|| home.join("control.sock"))
 }
 
 #[derive(Debug, Subcommand)]

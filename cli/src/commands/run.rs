@@ -1,6 +1,6 @@
 //! `pimesh run`
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
@@ -14,7 +14,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::{Global, keys};
-use crate::{log, output};
+use crate::{
+    log,
+    output::{self, Printed},
+};
 
 /// Run the node of this machine, in the foreground
 ///
@@ -40,6 +43,9 @@ pub(super) struct Run {
     /// For a home folder on a disk of its own: while that is not mounted, the folder is empty.
     #[arg(long)]
     existing: bool,
+    /// Group whose members may use the control socket, too [default: `control.socket_group`]
+    #[arg(long, env = "PIMESH_SOCKET_GROUP", value_name = "GROUP")]
+    socket_group: Option<String>,
     /// How log lines are written [default: `log.format`]
     #[arg(long, value_enum)]
     log: Option<Format>,
@@ -65,7 +71,7 @@ struct Ready {
 
 impl Run {
     pub(super) async fn run(self, global: &Global) -> anyhow::Result<()> {
-        let home = global.home()?;
+        let home = global.own_home()?;
         if self.existing && !pimesh_node::home::held_a_node(&home)? {
             return Err(output::hinted(
                 format!("no node was ever started in {}", home.display()),
@@ -84,8 +90,14 @@ impl Run {
             config.network.listen = listen.collect::<anyhow::Result<_>>()?;
         }
         config.network.mdns &= !self.no_mdns;
-        if let Some(socket) = &global.socket {
-            config.control.socket = Some(socket.clone());
+        if let Some(socket) = global.socket.clone() {
+            config.control.socket = Some(socket);
+        } else if let Some(folder) = std::env::var_os("RUNTIME_DIRECTORY") {
+            let socket = PathBuf::from(folder).join("control.sock");
+            config.control.socket.get_or_insert(socket);
+        }
+        if let Some(group) = self.socket_group.clone() {
+            config.control.socket_group = Some(group);
         }
         let left_out = self.start_log(&config);
         let node = Node::start(NodeOptions {
@@ -98,7 +110,7 @@ impl Run {
         let handle = node.handle();
         match say_ready(global, &node) {
             // Whoever started it and does not listen wants it to run all the same.
-            Err(error) if output::is_closed_pipe(&error) => {}
+            Err(error) if error.downcast_ref().is_some_and(Printed::is_closed_pipe) => {}
             said => said?,
         }
         let left_out = tokio::spawn(left_out.tell());

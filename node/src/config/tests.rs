@@ -15,7 +15,11 @@ fn the_example_shows_every_key_with_its_default() {
         Some("pi-1".to_owned())
     );
     assert!(parsed.passphrase_file.take().is_some());
-    assert!(parsed.control.socket.take().is_some() && parsed.control.tcp.take().is_some());
+    assert!(
+        parsed.control.socket.take().is_some()
+            && parsed.control.socket_group.take().is_some()
+            && parsed.control.tcp.take().is_some()
+    );
     let iid = &mut parsed.gateways.iid;
     assert!(iid.listen_only.take().is_some() && iid.claims.take().is_some());
     assert!(iid.rsa_keys.take().is_some() && iid.password_sha256.take().is_some());
@@ -24,7 +28,7 @@ fn the_example_shows_every_key_with_its_default() {
     assert!(parsed.gateways.p2sn.deliver_to.take().is_some());
 
     assert_eq!(parsed, Config::default());
-    assert_eq!(keys().len(), 73);
+    assert_eq!(keys().len(), 74);
 }
 
 #[test]

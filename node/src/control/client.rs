@@ -111,7 +111,11 @@ impl ClientError {
                 Some("start it with `pimesh run`, or name another home with `--home`".to_owned())
             }
             Self::Failure(failure) => failure.hint.clone(),
-            Self::Io { .. } => Some("does this user own the node's home folder?".to_owned()),
+            Self::Io { .. } => Some(
+                "does this user own the node's home folder, or is it in the node's group \
+                 (`control.socket_group`)? A user who was put into a group logs in anew"
+                    .to_owned(),
+            ),
             Self::Silent { may_act: true, .. } => Some(
                 "the node may be stopped or very busy, and may still do what was asked; look at \
                  its log, and at `pimesh outbox` or `pimesh status` before trying again"

@@ -5,6 +5,7 @@
 //! | `api` | bodies of requests and answers |
 //! | `handle` | how they reach the node's loop |
 //! | `server` | the router and its sockets |
+//! | `share` | lets a group use the unix socket |
 //! | `limit` | how many connections are open at once |
 //! | `words` | integers out of a stream of text |
 //! | `p2sn` | what is asked about old P2SN clients and servers |
@@ -17,6 +18,7 @@ pub mod handle;
 mod limit;
 mod p2sn;
 pub mod server;
+pub(crate) mod share;
 mod syft;
 #[cfg(test)]
 mod tests;

@@ -11,12 +11,16 @@ use std::{
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs},
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    pki_types::{
+        CertificateDer, PrivateKeyDer,
+        pem::{self, PemObject},
+    },
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
 use sha2::{Digest, Sha256};
 use tokio_rustls::TlsAcceptor;
+use zeroize::Zeroizing;
 
 use super::pinned;
 use crate::{
@@ -29,6 +33,9 @@ pub const SYFT_CERTIFICATE: &str = "syft/certificate.pem";
 
 /// How long a certificate is good without looking at its files.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Longest file of certificates or with a key, in bytes: a long chain has some 20,000.
+const PEM_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Why a door cannot speak TLS.
 #[derive(Debug, thiserror::Error)]
@@ -140,7 +147,7 @@ pub(crate) fn self_signed(folder: &Path, names: Vec<String>) -> Result<TlsFiles,
         let path = path.to_owned();
         move |source| TlsError::Write { path, source }
     };
-    fs::create_dir_all(folder).map_err(failed(folder))?;
+    files::create_folder(folder).map_err(failed(folder))?;
     let write = |path: &Path, text: String| {
         files::replace(path, text.as_bytes(), files::OWNER_ONLY).map_err(failed(path))
     };
@@ -154,11 +161,7 @@ pub(crate) fn self_signed(folder: &Path, names: Vec<String>) -> Result<TlsFiles,
 /// # Errors
 /// Returns why it cannot be read.
 pub fn fingerprint(certificate: &Path) -> Result<String, TlsError> {
-    let read = CertificateDer::from_pem_file(certificate);
-    let certificate = read.map_err(|source| TlsError::File {
-        path: certificate.to_owned(),
-        source,
-    })?;
+    let certificate: CertificateDer<'_> = first_of(certificate)?;
     Ok(hex::encode(Sha256::digest(&certificate)))
 }
 
@@ -228,16 +231,28 @@ fn stamp(files: &TlsFiles) -> Stamp {
 }
 
 fn load(files: &TlsFiles) -> Result<Arc<CertifiedKey>, TlsError> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| TlsError::File { path, source }
-    };
-    let chain = CertificateDer::pem_file_iter(&files.certificate)
-        .and_then(Iterator::collect)
-        .map_err(failed(&files.certificate))?;
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(failed(&files.key))?;
+    let chain = CertificateDer::pem_slice_iter(read(&files.certificate)?.as_bytes())
+        .collect::<Result<_, _>>()
+        .map_err(unreadable(&files.certificate))?;
+    let key: PrivateKeyDer<'_> = first_of(&files.key)?;
     let key = CertifiedKey::from_der(chain, key, &provider()).map_err(TlsError::Pair)?;
     Ok(Arc::new(key))
+}
+
+/// Returns the first thing of its kind in a PEM file.
+fn first_of<T: PemObject>(path: &Path) -> Result<T, TlsError> {
+    T::from_pem_slice(read(path)?.as_bytes()).map_err(unreadable(path))
+}
+
+fn read(path: &Path) -> Result<Zeroizing<String>, TlsError> {
+    let read = files::read_bounded(path, PEM_BYTES_MAX);
+    read.map(Zeroizing::new)
+        .map_err(|error| unreadable(path)(pem::Error::Io(error)))
+}
+
+fn unreadable(path: &Path) -> impl FnOnce(pem::Error) -> TlsError {
+    let path = path.to_owned();
+    move |source| TlsError::File { path, source }
 }
 
 fn provider() -> Arc<CryptoProvider> {

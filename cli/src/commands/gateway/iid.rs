@@ -7,8 +7,9 @@ use clap::{Args, Subcommand, ValueEnum};
 use pimesh_node::{
     Config,
     config::gateway::{IidServer, KeyKind},
+    files,
     gateway::iid::{
-        claims_file, revoked_file,
+        LIST_BYTES_MAX, claims_file, revoked_file,
         upstream::{ServerReport, ServerState},
     },
     proto::{
@@ -212,7 +213,7 @@ impl AllowList {
 }
 
 fn read(path: &std::path::Path) -> anyhow::Result<String> {
-    match std::fs::read_to_string(path) {
+    match files::read_bounded(path, LIST_BYTES_MAX) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
         read => read.with_context(|| format!("read {}", path.display())),
     }

@@ -168,7 +168,7 @@ fn change(
 /// Replaces a file as a whole, so that a power cut leaves the old one or the new one.
 pub(super) fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     let folder = path.parent().context("a file is in a folder")?;
-    std::fs::create_dir_all(folder)?;
+    files::create_folder(folder)?;
     let mode = path.metadata().map(|found| found.permissions().mode());
     let mode = mode.unwrap_or(files::OWNER_ONLY);
     Ok(files::replace(path, text.as_bytes(), mode & 0o777)?)

@@ -1,11 +1,12 @@
 //! `pimesh gateway syft`
 
-use std::{fs::File, io::Read, path::PathBuf, str::FromStr};
+use std::{path::PathBuf, str::FromStr};
 
 use anyhow::Context;
 use clap::Subcommand;
 use pimesh_node::{
     config::{certificate::CertificateSha256, gateway::SyftServer},
+    files,
     gateway::{syft::server::ServerReport, tls},
     proto::{
         mesh::NodeName,
@@ -197,11 +198,7 @@ impl Key {
             Self::File(path) => path,
         };
         let read = || {
-            let mut text = String::new();
-            // One byte more tells a file that is too long.
-            File::open(&path)?
-                .take(KEY_FILE_BYTES_MAX as u64 + 1)
-                .read_to_string(&mut text)?;
+            let text = files::read_bounded(&path, KEY_FILE_BYTES_MAX as u64)?;
             anyhow::Ok(PublicKey::from_key_file(&text)?)
         };
         read().with_context(|| format!("read the key file {}", path.display()))

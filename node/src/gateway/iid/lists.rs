@@ -22,7 +22,7 @@ pub(super) const REVOKED: &str = "iid/revoked.txt";
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Longest list, in bytes: some 200,000 claims.
-const LIST_BYTES_MAX: u64 = 16 * 1024 * 1024;
+pub const LIST_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// Most folders of a claim repository.
 const FOLDERS_MAX: usize = 100_000;
@@ -178,19 +178,34 @@ impl CurrentLists {
         Arc::clone(&current)
     }
 
+    /// Looks at the files on a thread of its own: a disk may be slow, and a list long.
+    async fn off_the_loop<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Files) -> T + Send + 'static,
+    ) -> T {
+        let files = self.files.clone();
+        let looked = tokio::task::spawn_blocking(move || look(&files)).await;
+        match looked {
+            Ok(looked) => looked,
+            // Ends only with a panic, or together with the node.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
     /// Waits until the files have changed and were read again. Lists that cannot be read change
     /// nothing. `now` has them looked at without waiting.
     pub(super) async fn changed(&self, now: &Notify) {
         loop {
             let hurry = tokio::time::timeout(LOOK_INTERVAL, now.notified()).await;
-            let stamp = self.files.stamp();
-            let mut known = self.stamp.lock().unwrap_or_else(PoisonError::into_inner);
-            if *known == stamp && hurry.is_err() {
+            let stamp = self.off_the_loop(|files| files.stamp()).await;
+            let known = {
+                let mut known = self.stamp.lock().unwrap_or_else(PoisonError::into_inner);
+                std::mem::replace(&mut *known, stamp.clone())
+            };
+            if known == stamp && hurry.is_err() {
                 continue;
             }
-            *known = stamp;
-            drop(known);
-            match self.files.load() {
+            match self.off_the_loop(|files| files.load()).await {
                 Ok(lists) => {
                     let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
                     *current = Arc::new(lists);

@@ -43,7 +43,7 @@ use crate::{
     state::io::Gateway,
 };
 
-pub use self::lists::ListFileError;
+pub use self::lists::{LIST_BYTES_MAX, ListFileError};
 
 /// Most connections that have not signed in, in all and from one address.
 const UNANSWERED_MAX: usize = 1024;
