@@ -316,7 +316,9 @@ mod tests {
         let (aside, files) = begin_anew(home.path()).expect("put aside");
 
         assert!(!held_a_node(home.path()).expect("readable"));
-        assert!(aside.join("messaging.key").exists() && files.contains(&"messaging.key".to_owned()));
+        assert!(
+            aside.join("messaging.key").exists() && files.contains(&"messaging.key".to_owned())
+        );
         assert!(home.path().join("pimesh.toml").exists());
         Identity::load_or_create(home.path(), None).expect("a new node");
     }

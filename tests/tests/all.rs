@@ -5,6 +5,7 @@ mod clock;
 mod command_line;
 mod copies;
 mod crowds;
+mod doctor;
 mod files;
 mod foreign;
 mod gateways;

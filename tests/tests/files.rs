@@ -152,12 +152,12 @@ async fn what_root_writes_into_a_home_belongs_to_its_owner() -> anyhow::Result<(
     fs::metadata(home.join("syft/certificate.key"))?;
     fs::metadata(home.join("control.token"))?;
 
-    assert_eq!(of_others(&home, NOBODY)?, [PathBuf::new(); 0]);
+    assert_eq!(of_others(&home, NOBODY)?, Vec::<PathBuf>::new());
     drop(a);
 
     let (code, _, err) = set_passphrase(&home).await?;
     ensure!(code == 0, "{err}");
-    assert_eq!(of_others(&home, NOBODY)?, [PathBuf::new(); 0]);
+    assert_eq!(of_others(&home, NOBODY)?, Vec::<PathBuf>::new());
     Ok(())
 }
 

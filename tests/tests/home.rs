@@ -10,8 +10,8 @@ const RUN: [&str; 4] = ["run", "--no-mdns", "--listen", "/ip4/127.0.0.1/tcp/0"];
 
 /// Tries to start a node that must not start; returns what it says.
 async fn refusal(home: &Path, more: &[&str]) -> anyhow::Result<String> {
-    // Building it is no part of the time that a refusal may take.
-    program();
+    // Building the program is no part of the time that a refusal may take.
+    assert!(program().is_absolute());
     let args: Vec<&str> = RUN.iter().chain(more).copied().collect();
     let ended = tokio::time::timeout(PATIENCE, pimesh(home, &args)).await;
     let (code, out, err) = ended.context("it runs, and must not")??;

@@ -1,7 +1,7 @@
 //! `pimesh home`
 
 use std::{
-    io::{self, IsTerminal, Write},
+    io::{self, IsTerminal},
     path::Path,
 };
 
@@ -96,7 +96,7 @@ fn confirm(question: &str) -> anyhow::Result<()> {
         io::stdin().is_terminal(),
         "beginning a new node needs `--yes` here"
     );
-    write!(io::stderr(), "{question} [y/N] ").context("ask")?;
+    output::ask(&format!("{question} [y/N] "));
     let mut answer = String::new();
     io::stdin()
         .read_line(&mut answer)
@@ -127,7 +127,8 @@ fn show(global: &Global, home: &Path) -> anyhow::Result<()> {
         .iter()
         .map(|part| vec![part.file.clone(), state(part.is_there).to_owned()])
         .collect();
-    output::table(&["FILE", "STATE"], &rows)
+    output::table(&["FILE", "STATE"], &rows)?;
+    Ok(())
 }
 
 fn with_hint(error: HomeError) -> anyhow::Error {

@@ -279,7 +279,13 @@ pub fn create_rsa(
     let unusable = |_| KeyFileError::Torn { path: path.clone() };
     let key = p2sn::PrivateKey::generate(bits, &mut rng).map_err(unusable)?;
     let pem = key.to_pem().map_err(unusable)?;
-    create(home, Kind::Rsa.file_name(), Kind::Rsa, pem.as_bytes(), passphrase)?;
+    create(
+        home,
+        Kind::Rsa.file_name(),
+        Kind::Rsa,
+        pem.as_bytes(),
+        passphrase,
+    )?;
     Ok(key)
 }
 

@@ -14,8 +14,8 @@ use crate::{
     state::{
         Settings, Setup, StartError, State,
         io::{
-            Command, Event, Failure, Input, Loaded, Now, Outcome, Output, Record, Reply,
-            RequestId, Ticket,
+            Command, Event, Failure, Input, Loaded, Now, Outcome, Output, Record, Reply, RequestId,
+            Ticket,
         },
         report,
     },
