@@ -46,7 +46,7 @@ mod transport;
 use std::{collections::VecDeque, io, time::Duration};
 
 use futures::StreamExt;
-use libp2p::{PeerId, Swarm, identity::Keypair, mdns, ping, swarm::SwarmEvent};
+use libp2p::{PeerId, Swarm, TransportError, identity::Keypair, mdns, ping, swarm::SwarmEvent};
 use libp2p_stream::IncomingStreams;
 use tokio::{sync::mpsc, time::Instant};
 
