@@ -87,6 +87,7 @@ fn answer(state: &mut State, told_it: &[Output], clock: Now, now: Now) -> Vec<Ou
     let answer = SyncResponse {
         received_us: clock.unix_us,
         sent_us: clock.unix_us,
+        boot: None,
     };
     let result = Ok(answer.encode());
     feed_at(state, Input::Net(NetInput::Response { id, result }), now)
