@@ -1,9 +1,10 @@
 //! What the commands print: answers to stdout, everything else to stderr.
 //!
-//! Nothing else in this program writes to stdout or stderr. What is printed may come from a
-//! stranger (texts, names, reasons), and a terminal obeys control characters. So [`line`], [`note`],
-//! [`message`], [`table`] and the errors show such characters as escapes, and no text can begin a
-//! line of its own. JSON has escapes of its own. Only [`generated`] prints a text as it is.
+//! But for the log (`log`), nothing else in this program writes to stdout or stderr. What is printed
+//! may come from a stranger (texts, names, reasons), and a terminal obeys control characters. So
+//! [`line`], [`note`], [`message`], [`table`] and the errors show such characters as escapes, and no
+//! text can begin a line of its own. JSON has escapes of its own. Only [`generated`] prints a text as
+//! it is.
 
 mod error;
 mod fold;
