@@ -36,6 +36,7 @@
 //! | revoked on a change of key (10) | `a_stolen_token_speaks_for_its_user_only_and_ends_with_him` |
 //! | challenge: once, 60 s, several (10) | `a_challenge_is_good_once_and_only_for_its_user`; `door`: `a_challenge_ends_after_its_time`, `a_second_device_…` |
 //! | signing what is no challenge (10) | `a_server_gets_no_signature_over_anything_but_a_challenge`; `door`: `a_node_signs_no_challenge_that_might_be_something_else` |
+//! | the login challenge names no server (10) | `a_server_cannot_log_in_at_another_one_as_the_node` |
 //! | not the libp2p key (10) | `a_node_writes_and_reads_as_a_user_of_a_foreign_server` |
 //! | keys of servers are pinned (10) | `state`: `the_first_key_that_a_server_names_counts_until_a_person_takes_another` |
 //! | the forward flag (8) | `forward`; `letter`: `a_broadcast_that_asks_agents_for_something_is_refused` |
