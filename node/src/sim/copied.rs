@@ -20,6 +20,8 @@ impl World {
             world.power_on(at);
         }
         world.join_all(COPY);
+        // Until everybody has told its address, and that is on the disk that is copied.
+        world.pass(Duration::from_secs(5));
         world
     }
 
@@ -89,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "a seed in which it is not noticed is not understood yet"]
+    #[ignore = "failed while the card was copied before all addresses were on it; not run since"]
     fn copies_are_noticed_by_themselves_and_everybody_and_forgotten_when_one_is_gone() {
         for seed in 0..40 {
             let mut world = World::before_the_copy(seed);
