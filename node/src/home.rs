@@ -197,8 +197,10 @@ fn new_folder(home: &Path) -> Result<PathBuf, HomeError> {
     Ok(path)
 }
 
+/// Returns the length of a file. What is no regular file has one, too: opening it says what it is.
 fn length(home: &Path, file: &str) -> Option<u64> {
-    fs::metadata(home.join(file)).ok().map(|found| found.len())
+    let found = fs::metadata(home.join(file)).ok()?;
+    Some(if found.is_file() { found.len() } else { 1 })
 }
 
 fn remove(path: &Path) -> Result<(), HomeError> {

@@ -108,6 +108,8 @@ impl Run {
         })
         .await?;
         let handle = node.handle();
+        // Whoever reads that it is ready may stop it at once.
+        let stop = stop_signal();
         match say_ready(global, &node) {
             // Whoever started it and does not listen wants it to run all the same.
             Err(error) if error.downcast_ref().is_some_and(Printed::is_closed_pipe) => {}
@@ -116,7 +118,7 @@ impl Run {
         let left_out = tokio::spawn(left_out.tell());
         let reload = tokio::spawn(reload_on_hangup(handle));
         let watchdog = tokio::spawn(feed_watchdog());
-        node.run(stop_signal()).await;
+        node.run(stop).await;
         drop(sd_notify::notify(&[sd_notify::NotifyState::Stopping]));
         left_out.abort();
         reload.abort();
@@ -182,25 +184,30 @@ fn say_ready(global: &Global, node: &Node) -> anyhow::Result<()> {
 }
 
 /// Waits for a signal to stop. A second one ends the process at once.
-async fn stop_signal() {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (
+///
+/// The signals are caught from the call on, and not only once somebody waits.
+fn stop_signal() -> impl Future<Output = ()> {
+    let signals = (
         signal(SignalKind::interrupt()),
         signal(SignalKind::terminate()),
-    ) else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-    tracing::info!("stopping");
-    tokio::spawn(async move {
+    );
+    async move {
+        let (Ok(mut interrupt), Ok(mut terminate)) = signals else {
+            return std::future::pending().await;
+        };
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
-        std::process::exit(1);
-    });
+        tracing::info!("stopping");
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            std::process::exit(1);
+        });
+    }
 }
 
 async fn reload_on_hangup(handle: NodeHandle) {
