@@ -449,9 +449,30 @@ fn pruning_keeps_what_is_in_the_outbox_and_the_newest() {
         bytes_max: u64::MAX >> 1,
     }]);
 
-    assert!(kept <= 3, "{kept} are left");
+    assert_eq!(kept, 3, "\"out 1\" has 5 bytes, which leaves room for three times 10");
     assert!(store.received(None, None).is_empty());
     assert_eq!(store.reopen().loaded.outbox, [outgoing(1)]);
+}
+
+#[test]
+fn pruning_deletes_no_more_than_it_has_to() {
+    let mut store = Fixture::new();
+    let records = (0..300).map(|number| {
+        Record::Incoming(Incoming {
+            id: id_of(number),
+            text: format!("{number:04}").repeat(1024),
+            ..incoming(1, "")
+        })
+    });
+    store.write(records.collect());
+
+    store.write(vec![Record::Prune {
+        before_ms: 0,
+        bytes_max: 1 << 20,
+    }]);
+
+    let rows = store.received(Some(0), None);
+    assert_eq!(&rows[0].text[..4], "0044", "256 times 4 KiB are 1 MiB");
 }
 
 #[test]

@@ -430,9 +430,8 @@ fn outcome_text(outcome: &Outcome) -> String {
     }
 }
 
-/// Rows that are deleted at a time when the history is too large.
-const PRUNE_ROWS: i64 = 256;
-
+/// Deletes history that is older than `before_ms`, and then the oldest rows until the texts of the
+/// rest have at most `bytes_max` bytes. Messages that wait in the outbox stay.
 fn prune(to: &Savepoint<'_>, before_ms: u64, bytes_max: u64) -> rusqlite::Result<()> {
     const NOT_WAITING: &str =
         "NOT (direction = 1 AND EXISTS (SELECT 1 FROM outbox o WHERE o.id = history.id))";
@@ -440,20 +439,25 @@ fn prune(to: &Savepoint<'_>, before_ms: u64, bytes_max: u64) -> rusqlite::Result
         &format!("DELETE FROM history WHERE at_ms < ?1 AND {NOT_WAITING}"),
         [before_ms.cast_signed()],
     )?;
-    loop {
-        let bytes: i64 = to.query_row("SELECT bytes FROM totals", [], |row| row.get(0))?;
-        if bytes <= bytes_max.cast_signed() {
-            return Ok(());
-        }
-        let deleted = to.execute(
-            &format!(
-                "DELETE FROM history WHERE row IN \
-                 (SELECT row FROM history WHERE {NOT_WAITING} ORDER BY row LIMIT ?1)"
-            ),
-            [PRUNE_ROWS],
-        )?;
-        if deleted == 0 {
-            return Ok(());
-        }
+    let bytes: i64 = to.query_row("SELECT bytes FROM totals", [], |row| row.get(0))?;
+    let mut excess = bytes - bytes_max.cast_signed();
+    if excess <= 0 {
+        return Ok(());
     }
+    let mut oldest = to.prepare(&format!(
+        "SELECT row, octet_length(body) FROM history WHERE {NOT_WAITING} ORDER BY row"
+    ))?;
+    let mut rows = oldest.query([])?;
+    let mut last = 0_i64;
+    while excess > 0
+        && let Some(row) = rows.next()?
+    {
+        last = row.get(0)?;
+        excess -= row.get::<_, i64>(1)?;
+    }
+    to.execute(
+        &format!("DELETE FROM history WHERE row <= ?1 AND {NOT_WAITING}"),
+        [last],
+    )?;
+    Ok(())
 }
