@@ -213,6 +213,21 @@ fn log(event: &Event, more: Option<u64>) {
         ),
         Event::ClockBelieved => tracing::info!("the clock is believed again"),
         Event::StoreFailed { reason } => tracing::error!(%reason, "could not write to disk"),
+        Event::DiskSpace {
+            is_low: true,
+            free_bytes,
+            reserve_bytes,
+        } => {
+            tracing::warn!(
+                free_mib = free_bytes >> 20,
+                reserve_mib = reserve_bytes >> 20,
+                "the disk is nearly full: nothing is taken from others until there is room; \
+                 `pimesh inbox delete` makes some"
+            );
+        }
+        Event::DiskSpace { free_bytes, .. } => {
+            tracing::info!(free_mib = free_bytes >> 20, "the disk has room again");
+        }
         Event::ClientSignedIn {
             gateway,
             name,

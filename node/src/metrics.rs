@@ -192,7 +192,8 @@ impl Metrics {
             | Event::NameTaken { .. }
             | Event::ClockDoubted { .. }
             | Event::ClockBelieved
-            | Event::UserKeyChanged { .. } => {}
+            | Event::UserKeyChanged { .. }
+            | Event::DiskSpace { .. } => {}
         }
     }
 

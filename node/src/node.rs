@@ -26,7 +26,6 @@ use crate::{
     clock::Clock,
     config::Config,
     control::{
-        api::{HistoryQuery, HistoryRow, Way},
         handle::{Asked, NodeHandle, ReadLetters, Surroundings},
         server,
         share::share,
@@ -45,9 +44,9 @@ use crate::{
     },
     state::{
         self, Settings, Setup, State,
-        io::{Event, Failure, Input, NetInput, Now, Output, Party, RequestId},
+        io::{Event, Failure, Input, NetInput, Now, Output, RequestId},
     },
-    store::{Completion, Direction, History, Letters, Query, Store, StoreError},
+    store::{Completion, Letters, Store, StoreError},
 };
 
 /// Completions of the store that wait for the loop.
@@ -201,6 +200,17 @@ impl Node {
         } else {
             Store::open(&home, done)?
         };
+        match store.copy() {
+            Some(Ok(copy)) => tracing::info!(
+                copy = %copy.display(),
+                "the store was brought to a new format; this copy is what an earlier pimesh reads"
+            ),
+            Some(Err(why)) => tracing::warn!(
+                %why,
+                "the store was brought to a new format, and could not be copied before"
+            ),
+            None => {}
+        }
         let Identity { node, messaging } = match loaded.certificate {
             Some(_) => Identity::load(&home, phrase)?,
             None => Identity::load_or_create(&home, phrase)?,
@@ -240,7 +250,7 @@ impl Node {
             events: events.clone(),
             gateways: Arc::new(Gateways::new(events.clone())),
             keys: Arc::new(KeyRing::new(home.clone(), passphrase.clone())),
-            history: reader(store.history()?),
+            history: Arc::new(store.history()?),
             letters: letter_reader(store.letters()?),
             room: net.room(),
             clock: clock.clone(),
@@ -271,6 +281,9 @@ impl Node {
             socket,
             servers: Vec::new(),
         };
+        for peer in node.state.members().collect::<Vec<_>>() {
+            node.net.set_member(peer, true);
+        }
         node.drain();
         node.wait_for_listeners(config.network.listen.len()).await;
         node.serve(&config)?;
@@ -360,6 +373,7 @@ impl Node {
         self.feed(match completion {
             Completion::Stored(ticket) => Input::Stored(ticket),
             Completion::Failed(ticket, reason) => Input::StoreFailed(ticket, reason),
+            Completion::Measured(disk) => Input::Disk(disk),
         });
     }
 
@@ -403,7 +417,12 @@ impl Node {
         }
     }
 
-    fn tell(&self, event: Event) {
+    fn tell(&mut self, event: Event) {
+        match &event {
+            Event::MemberAdded { peer, .. } => self.net.set_member(*peer, true),
+            Event::MemberRemoved { peer, .. } => self.net.set_member(*peer, false),
+            _ => {}
+        }
         if matches!(event, Event::Joined { .. })
             && let Err(error) = identity::remove_mesh_key(&self.home)
         {
@@ -536,42 +555,4 @@ async fn sleep_until(deadline: Option<tokio::time::Instant>) {
 /// Reads letters for the door of Syft agents.
 fn letter_reader(letters: Letters) -> Arc<ReadLetters> {
     Arc::new(move |user, after| letters.read(user, after).map_err(|e| e.to_string()))
-}
-
-/// Reads history for the control socket.
-fn reader(
-    history: History,
-) -> Arc<dyn Fn(HistoryQuery) -> Result<Vec<HistoryRow>, Failure> + Send + Sync> {
-    Arc::new(move |query| {
-        let peer = query
-            .peer
-            .as_ref()
-            .and_then(|peer| peer.parse::<Party>().ok());
-        let rows = history.read(&Query {
-            direction: match query.way {
-                Way::Received => Direction::Received,
-                Way::Sent => Direction::Sent,
-            },
-            user: query.peer.filter(|_| peer.is_none()),
-            peer,
-            since_ms: query.since_ms,
-            after: query.after,
-            search: query.search,
-            limit: query.limit.unwrap_or(100),
-        });
-        let rows = rows.map_err(|e| Failure::unavailable(format!("could not read: {e}")))?;
-        let row = |row: crate::store::Row| HistoryRow {
-            row: row.row,
-            id: row.id,
-            name: row.user,
-            peer_id: row.peer.to_string(),
-            created_ms: row.created_ms,
-            at_ms: row.at_ms,
-            via: row.via,
-            outcome: row.outcome,
-            text: row.text,
-            encoding: row.encoding,
-        };
-        Ok(rows.into_iter().map(row).collect())
-    })
 }

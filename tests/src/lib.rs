@@ -135,6 +135,42 @@ impl World {
         Pi::launch(self.home(name), name, launcher.to_vec(), args).await
     }
 
+    /// Starts a node on loopback whose home is a disk of its own with so many MiB, of which `filled`
+    /// MiB are taken by something else. Its socket is beside its home.
+    ///
+    /// # Errors
+    /// Fails if the node does not get ready, or where no user namespaces can be made.
+    pub async fn start_on_small_disk(
+        &self,
+        name: &str,
+        mib: u32,
+        filled: u32,
+    ) -> anyhow::Result<Pi> {
+        let home = self.home(name);
+        std::fs::create_dir_all(&home)?;
+        let socket = home.with_extension("sock");
+        let (home_text, socket_text) = (home.display(), socket.display());
+        let script = format!(
+            "mount -t tmpfs -o mode=0700,size={mib}m none {home_text} && \
+             {{ head -c {filled}M /dev/zero > {home_text}/filled || true; }} && \
+             PIMESH_SOCKET={socket_text} exec \"$@\""
+        );
+        let launcher = [
+            "unshare",
+            "--user",
+            "--map-root-user",
+            "--mount",
+            "sh",
+            "-c",
+        ];
+        let launcher = launcher.into_iter().chain([script.as_str(), "sh"]);
+        let launcher = launcher.map(str::to_owned).collect();
+        let args = listen_args(["/ip4/127.0.0.1/udp/0/quic-v1"].into_iter());
+        let mut pi = Pi::launch(home, name, launcher, args).await?;
+        pi.client = Client::new(socket);
+        Ok(pi)
+    }
+
     /// Starts as many nodes as there are names, the first of which invites the others.
     ///
     /// # Errors
@@ -302,8 +338,7 @@ impl Pi {
     pub async fn inbox(&self) -> anyhow::Result<Vec<HistoryRow>> {
         let query = HistoryQuery {
             way: Way::Received,
-            after: Some(0),
-            limit: Some(1000),
+            all: true,
             ..Default::default()
         };
         Ok(self.client.history(&query).await?)

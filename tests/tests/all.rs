@@ -9,6 +9,7 @@ mod doctor;
 mod files;
 mod foreign;
 mod gateways;
+mod history;
 mod home;
 mod iid;
 mod kill;

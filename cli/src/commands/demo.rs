@@ -129,7 +129,7 @@ impl Pi {
             loop {
                 let query = HistoryQuery {
                     way: Way::Received,
-                    limit: Some(1000),
+                    all: true,
                     ..HistoryQuery::default()
                 };
                 let rows = self.client.history(&query).await?;

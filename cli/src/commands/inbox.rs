@@ -1,10 +1,12 @@
 //! `pimesh inbox`
 
+mod delete;
 mod follow;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use clap::Args;
+use clap::{Args, Subcommand};
+use futures::StreamExt;
 use pimesh_node::{
     config::parse_duration,
     control::api::{HistoryQuery, HistoryRow, Way},
@@ -17,44 +19,64 @@ use crate::output;
 /// Show messages that came, or with `--sent` those that were sent
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  pimesh inbox --follow\n  pimesh inbox --follow --last 20\n  pimesh inbox --from pi-1 --since 2h \
-                        --search door"
+    args_conflicts_with_subcommands = true,
+    after_help = "Example:\n  pimesh inbox --follow\n  pimesh inbox --follow --last 20\n  \
+                  pimesh inbox --from pi-1 --since 2h --search door\n  \
+                  pimesh --json inbox --all > messages.ndjson"
 )]
 pub(super) struct Inbox {
+    #[command(subcommand)]
+    action: Option<Action>,
     /// Print messages as they come, from now on, or first those that `--since` or `--last` name
     #[arg(long)]
     follow: bool,
     /// The last so many; with `--follow`, before those that come
     #[arg(long, value_name = "COUNT", conflicts_with = "limit")]
-    last: Option<u32>,
+    last: Option<u64>,
     /// Only from (or with `--sent`, to) this member
     #[arg(long, value_name = "PEER")]
     from: Option<String>,
     /// Only since then: `2h`, `3d`, or a time such as 2026-11-21T08:00:00Z
-    #[arg(long, value_name = "TIME", value_parser = since)]
+    #[arg(long, value_name = "TIME", value_parser = time)]
     since: Option<u64>,
+    /// Only those before then: `2h`, `3d`, or a time such as 2026-11-21T08:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "follow")]
+    before: Option<u64>,
     /// Only with this text in them
     #[arg(long, value_name = "TEXT")]
     search: Option<String>,
     /// Messages that were sent, with what became of each
     #[arg(long)]
     sent: bool,
-    /// At most so many
+    /// The last so many
     #[arg(long, default_value_t = 100)]
-    limit: u32,
+    limit: u64,
+    /// All there are, in the place of `--limit`
+    #[arg(long, conflicts_with_all = ["limit", "last", "follow"])]
+    all: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    Delete(delete::Delete),
 }
 
 impl Inbox {
     pub(super) async fn run(self, global: &Global) -> anyhow::Result<()> {
+        if let Some(Action::Delete(delete)) = self.action {
+            return delete.run(global).await;
+        }
         let client = global.client()?;
         let way = if self.sent { Way::Sent } else { Way::Received };
         let query = HistoryQuery {
             way,
             peer: self.from,
             since_ms: self.since,
+            before_ms: self.before,
             after: None,
             search: self.search,
-            limit: Some(self.last.unwrap_or(self.limit)),
+            limit: (!self.all).then(|| self.last.unwrap_or(self.limit)),
+            all: self.all,
         };
         if self.follow && self.since.is_some() && self.last.is_none() {
             return follow::go_on(global, &client, query, 0).await;
@@ -67,7 +89,9 @@ impl Inbox {
         };
         let mut printed = end;
         if self.last != Some(0) && (!self.follow || self.last.is_some()) {
-            for row in client.history(&query).await? {
+            let mut rows = client.history_stream(&query).await?;
+            while let Some(row) = rows.next().await {
+                let row = row?;
                 print(global, way, &row)?;
                 printed = printed.max(Some(row.row));
             }
@@ -106,7 +130,7 @@ fn print(global: &Global, way: Way, row: &HistoryRow) -> anyhow::Result<()> {
     }
 }
 
-fn since(text: &str) -> Result<u64, String> {
+fn time(text: &str) -> Result<u64, String> {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

@@ -7,6 +7,7 @@ use pimesh_node::{
     net::NetError,
     node::StartError,
     state::io::{Failure, FailureKind},
+    store::StoreError,
     text::{visible, visible_lines},
 };
 use serde::Serialize;
@@ -182,7 +183,11 @@ fn hint_of(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
         .and_then(ClientError::hint);
     let of_start = || cause.downcast_ref().and_then(StartError::hint);
     let of_net = || cause.downcast_ref().and_then(NetError::hint);
-    of_client.or_else(of_start).or_else(of_net)
+    let of_store = || cause.downcast_ref().and_then(StoreError::hint);
+    of_client
+        .or_else(of_start)
+        .or_else(of_store)
+        .or_else(of_net)
 }
 
 #[cfg(test)]

@@ -11,6 +11,8 @@
 //! | `POST /v1/join` | [`Join`] | [`report::Joined`] |
 //! | `POST /v1/messages` | [`NewMessage`] | list of [`report::Accepted`] |
 //! | `GET /v1/messages` | [`HistoryQuery`] as the query | list of [`HistoryRow`] |
+//! | `GET /v1/messages/stream` | the same | one [`HistoryRow`] a line |
+//! | `DELETE /v1/messages` | [`Deletion`] as the query | [`Deleted`] |
 //! | `GET /v1/outbox` | | list of [`report::Pending`] |
 //! | `POST /v1/integers` | [`NewIntegers`] | [`report::Published`] |
 //! | `GET /v1/integers` | | list of [`report::Integer`], the last of each index |
@@ -40,6 +42,7 @@ mod events;
 use serde::{Deserialize, Serialize};
 
 pub use self::events::{EventBody, EventQuery, KINDS, kind, singles};
+pub use crate::state::io::Way;
 use crate::{
     clock,
     gateway::DoorReport,
@@ -247,17 +250,6 @@ pub struct Lost {
     pub lost: u64,
 }
 
-/// Which way messages went.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Way {
-    /// To this node.
-    #[default]
-    Received,
-    /// From this node.
-    Sent,
-}
-
 /// The query of `GET /v1/messages`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -271,15 +263,58 @@ pub struct HistoryQuery {
     /// At this Unix millisecond or later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since_ms: Option<u64>,
+    /// Before this Unix millisecond.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before_ms: Option<u64>,
     /// Behind this row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<i64>,
     /// With this text in them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub search: Option<String>,
-    /// At most so many, up to 1000.
+    /// At most so many: the first ones behind `after`, or the last ones if `after` is not given;
+    /// 100 if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit: Option<u32>,
+    pub limit: Option<u64>,
+    /// All of them, in the place of `limit`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub all: bool,
+}
+
+/// The query of `DELETE /v1/messages`: what fits all that is given is deleted.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Deletion {
+    /// Which way they went.
+    #[serde(default)]
+    pub way: Way,
+    /// The message with this id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<MessageId>,
+    /// From or to this member or client only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
+    /// Before this Unix millisecond.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before_ms: Option<u64>,
+    /// All of them: needed if nothing of the above is given, and not allowed otherwise.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub all: bool,
+    /// Up to this row only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub up_to: Option<i64>,
+    /// Only say how many there are.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+}
+
+/// The answer to `DELETE /v1/messages`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deleted {
+    /// How many messages were deleted, or would be.
+    pub count: u64,
+    /// The row of the last of them.
+    pub up_to: i64,
 }
 
 /// One message of the history.

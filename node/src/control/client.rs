@@ -16,8 +16,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
 use super::api::{
-    EventBody, EventQuery, HistoryQuery, HistoryRow, Join, NewIntegers, NewInvite, NewMessage,
-    NewP2snMessage, P2snAddress, P2snReplied, Status, StreamQuery, Streamed, Vouch,
+    Deleted, Deletion, EventBody, EventQuery, HistoryQuery, HistoryRow, Join, NewIntegers,
+    NewInvite, NewMessage, NewP2snMessage, P2snAddress, P2snReplied, Status, StreamQuery, Streamed,
+    Vouch,
 };
 use crate::{
     gateway::{
@@ -274,6 +275,31 @@ impl Client {
     /// See [`Self::status`].
     pub async fn history(&self, query: &HistoryQuery) -> Result<Vec<HistoryRow>, ClientError> {
         self.get(&with_query("/v1/messages", query)?).await
+    }
+
+    /// Returns the same, one message after the other as the node reads them.
+    ///
+    /// # Errors
+    /// See [`Self::status`].
+    pub async fn history_stream(
+        &self,
+        query: &HistoryQuery,
+    ) -> Result<impl Stream<Item = Result<HistoryRow, ClientError>> + Unpin, ClientError> {
+        let lines = self
+            .lines(&with_query("/v1/messages/stream", query)?)
+            .await?;
+        Ok(futures::StreamExt::map(lines, |line| {
+            decode(line?.as_bytes())
+        }))
+    }
+
+    /// Deletes messages from the history, or says how many there are.
+    ///
+    /// # Errors
+    /// See [`Self::status`].
+    pub async fn delete_history(&self, deletion: &Deletion) -> Result<Deleted, ClientError> {
+        let path = with_query("/v1/messages", deletion)?;
+        self.call(Method::DELETE, &path, None::<()>).await
     }
 
     /// Returns messages that wait.

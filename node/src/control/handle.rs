@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use super::api::{HistoryQuery, HistoryRow, Status};
+use super::api::Status;
 use crate::{
     clock::Clock,
     config::Config,
@@ -22,11 +22,11 @@ use crate::{
         syft::UserId,
     },
     state::{
-        io::{Command, Event, Failure, Party, Reply},
+        io::{Command, Event, Failure, Reply},
         post::{Ask, Told},
         report,
     },
-    store::Batch,
+    store::{Batch, History},
 };
 
 /// Commands that wait for the loop. More askers than this wait their turn.
@@ -34,8 +34,6 @@ const COMMANDS: usize = 256;
 
 /// A command, and where its answer goes.
 pub(crate) type Asked = (Command, oneshot::Sender<Result<Reply, Failure>>);
-
-type ReadHistory = dyn Fn(HistoryQuery) -> Result<Vec<HistoryRow>, Failure> + Send + Sync;
 
 /// Letters, or why they cannot be read.
 type LettersRead = Result<Batch, String>;
@@ -50,7 +48,7 @@ pub(crate) struct Surroundings {
     pub(crate) events: Events,
     pub(crate) gateways: Arc<Gateways>,
     pub(crate) keys: Arc<KeyRing>,
-    pub(crate) history: Arc<ReadHistory>,
+    pub(crate) history: Arc<History>,
     pub(crate) letters: Arc<ReadLetters>,
     pub(crate) room: Room,
     pub(crate) clock: Clock,
@@ -205,32 +203,9 @@ impl NodeHandle {
         }
     }
 
-    /// Reads messages that are on disk.
-    ///
-    /// # Errors
-    /// Returns why they cannot be read.
-    pub async fn history(&self, query: HistoryQuery) -> Result<Vec<HistoryRow>, Failure> {
-        let read = self.surroundings.history.clone();
-        let wanted = query.peer.clone();
-        let members = match self.ask(Command::Peers).await? {
-            Reply::Peers(peers) => peers,
-            _ => Vec::new(),
-        };
-        let query = HistoryQuery {
-            peer: resolve(&members, wanted)?,
-            ..query
-        };
-        let rows = tokio::task::spawn_blocking(move || read(query));
-        let mut rows = rows
-            .await
-            .map_err(|_| Failure::unavailable("the node is stopping"))??;
-        for row in rows.iter_mut().filter(|row| row.name.is_empty()) {
-            let member = members
-                .iter()
-                .find(|member| member.peer_id.to_string() == row.peer_id);
-            row.name = member.map_or_else(|| row.peer_id.clone(), |member| member.name.clone());
-        }
-        Ok(rows)
+    /// Returns the messages that are on disk.
+    pub(super) const fn stored(&self) -> &Arc<History> {
+        &self.surroundings.history
     }
 
     pub(crate) fn status(&self, node: report::Status) -> Status {
@@ -243,23 +218,5 @@ impl NodeHandle {
             clock: self.surroundings.clock.report(),
             node,
         }
-    }
-}
-
-/// Turns a member's name into its peer id.
-fn resolve(members: &[report::Peer], wanted: Option<String>) -> Result<Option<String>, Failure> {
-    let Some(wanted) = wanted else {
-        return Ok(None);
-    };
-    let fits = |m: &&report::Peer| m.name == wanted || m.peer_id.to_string() == wanted;
-    match members.iter().find(fits) {
-        Some(member) => Ok(Some(member.peer_id.to_string())),
-        // Messages of a peer that is no member any more are still there under its peer id, and
-        // those of clients under their names.
-        None if wanted.parse::<Party>().is_ok() => Ok(Some(wanted)),
-        // A user, as `user@node`.
-        None if wanted.contains('@') => Ok(Some(wanted)),
-        None => Err(Failure::not_found(format!("no member is named `{wanted}`"))
-            .with_hint("`pimesh peers` lists the members")),
     }
 }

@@ -5,6 +5,7 @@
 //! | `api` | bodies of requests and answers |
 //! | `handle` | how they reach the node's loop |
 //! | `server` | the router and its sockets |
+//! | `history` | messages that are on disk: read page by page, and deleted |
 //! | `share` | lets a group use the unix socket |
 //! | `limit` | how many connections are open at once |
 //! | `words` | integers out of a stream of text |
@@ -15,6 +16,7 @@
 pub mod api;
 pub mod client;
 pub mod handle;
+mod history;
 mod limit;
 mod p2sn;
 pub mod server;

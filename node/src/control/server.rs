@@ -39,10 +39,11 @@ use zeroize::Zeroizing;
 
 use super::{
     api::{
-        BODY_BYTES_MAX, EventBody, EventQuery, HistoryQuery, Join, Lost, NewIntegers, NewInvite,
-        NewMessage, StreamQuery, Streamed, Vouch, kind, singles,
+        BODY_BYTES_MAX, EventBody, EventQuery, Join, Lost, NewIntegers, NewInvite, NewMessage,
+        StreamQuery, Streamed, Vouch, kind, singles,
     },
     handle::NodeHandle,
+    history,
     limit::{Limited, Streams},
     words::Words,
 };
@@ -173,7 +174,11 @@ fn router(handle: NodeHandle) -> Router {
         .route("/v1/peers/{peer}/vouch", post(vouch))
         .route("/v1/invites", post(invite))
         .route("/v1/join", post(join))
-        .route("/v1/messages", get(history).post(send))
+        .route(
+            "/v1/messages",
+            get(history::list).post(send).delete(history::delete),
+        )
+        .route("/v1/messages/stream", get(history::lines))
         .route("/v1/outbox", get(outbox))
         .route("/v1/integers", get(last_integers).post(publish))
         .route(
@@ -259,7 +264,7 @@ impl<T: serde::de::DeserializeOwned, S: Send + Sync> FromRequest<S> for Posted<T
 }
 
 /// What stands behind the `?`, or an error that a person understands.
-struct Asked<T>(T);
+pub(super) struct Asked<T>(pub(super) T);
 
 impl<T: serde::de::DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
     type Rejection = Refused;
@@ -401,13 +406,6 @@ async fn send(
         Reply::Accepted(accepted) => Ok(Json(accepted)),
         other => Err(unexpected(other)),
     }
-}
-
-async fn history(
-    State(node): State<NodeHandle>,
-    Asked(query): Asked<HistoryQuery>,
-) -> Answer<Vec<super::api::HistoryRow>> {
-    Ok(Json(node.history(query).await?))
 }
 
 async fn outbox(State(node): State<NodeHandle>) -> Answer<Vec<report::Pending>> {

@@ -1,6 +1,7 @@
 //! Server and client over real sockets, with a task in the place of a node's loop.
 
 mod events;
+mod history;
 mod redaction;
 mod silence;
 mod sockets;
@@ -17,7 +18,7 @@ use libp2p_identity::{Keypair, PeerId};
 use tokio::sync::mpsc;
 
 use super::{
-    api::{BODY_BYTES_MAX, HistoryQuery, HistoryRow, NewIntegers, NewInvite, Way},
+    api::{BODY_BYTES_MAX, NewIntegers, NewInvite},
     client::{Client, ClientError},
     handle::{Asked, NodeHandle, Surroundings},
     server,
@@ -34,6 +35,7 @@ use crate::{
         io::{At, Command, Encoding, Event, Failure, FailureKind, Reply},
         report,
     },
+    store::{Completion, Store},
 };
 
 /// A folder, the ends of a node's loop, and a client.
@@ -43,19 +45,24 @@ struct Fixture {
     commands: Option<mpsc::Receiver<Asked>>,
     events: Events,
     client: Client,
+    store: Store,
+    completions: std::sync::mpsc::Receiver<Completion>,
 }
 
 impl Fixture {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let events = Events::new(libp2p_identity::PeerId::random());
+        let (stored, completions) = std::sync::mpsc::channel();
+        let done = move |completion| drop(stored.send(completion));
+        let (store, _) = Store::open(folder.path(), done).expect("a store");
         let (handle, commands) = NodeHandle::new(Surroundings {
             home: "/home".into(),
             listeners: Arc::default(),
             events: events.clone(),
             gateways: Arc::new(Gateways::new(events.clone())),
             keys: Arc::new(KeyRing::new("/home".into(), None)),
-            history: Arc::new(|query| Ok(vec![row(&query)])),
+            history: Arc::new(store.history().expect("a history")),
             letters: Arc::new(|_, _| Err("no letters here".to_owned())),
             room: crate::net::live::Room::default(),
             clock: crate::clock::Clock::start(),
@@ -68,6 +75,8 @@ impl Fixture {
             commands: Some(commands),
             events,
             client,
+            store,
+            completions,
         }
     }
 
@@ -108,21 +117,6 @@ fn peer() -> PeerId {
         .expect("32 bytes")
         .public()
         .to_peer_id()
-}
-
-fn row(query: &HistoryQuery) -> HistoryRow {
-    HistoryRow {
-        row: query.after.unwrap_or(0) + 1,
-        id: MessageId([1; 16]),
-        name: String::new(),
-        peer_id: peer().to_string(),
-        created_ms: 1,
-        at_ms: 2,
-        via: "direct".to_owned(),
-        outcome: String::new(),
-        text: query.search.clone().unwrap_or_default(),
-        encoding: Encoding::Utf8,
-    }
 }
 
 fn integers(values: impl IntoIterator<Item = i32>) -> Event {
@@ -232,25 +226,6 @@ async fn a_name_with_odd_characters_arrives_as_it_is() {
     let failure = failure(fixture.client.remove("a/b ü?%41").await);
 
     assert_eq!(failure.message, "a/b ü?%41");
-}
-
-#[tokio::test]
-async fn history_is_asked_with_every_field_and_rows_of_strangers_keep_their_peer_id() {
-    let fixture = Fixture::serving(|_| Ok(Reply::Peers(Vec::new())));
-    let query = HistoryQuery {
-        way: Way::Sent,
-        peer: Some(peer().to_string()),
-        since_ms: Some(1),
-        after: Some(41),
-        search: Some("door & window".to_owned()),
-        limit: Some(10),
-    };
-
-    let rows = fixture.client.history(&query).await.expect("reads");
-
-    assert_eq!(rows.len(), 1);
-    assert_eq!((rows[0].row, rows[0].text.as_str()), (42, "door & window"));
-    assert_eq!(rows[0].name, peer().to_string());
 }
 
 #[tokio::test]

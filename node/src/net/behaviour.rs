@@ -5,13 +5,13 @@ use std::time::Duration;
 use libp2p::{
     PeerId, connection_limits, gossipsub, identify,
     identity::Keypair,
-    mdns, memory_connection_limits, ping,
+    mdns, ping,
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
 use super::{
     Config, NetError, connections::UNOPENED_MAX, exchange::Exchange, gate::Gate, member,
-    reading::Reading, requests::exchange,
+    memory::MemoryLimit, reading::Reading, requests::exchange,
 };
 use crate::{
     proto::iid::native::{MESSAGE_BYTES_MAX, TOPIC, message_id_of},
@@ -48,7 +48,7 @@ const GOSSIP_OVERHEAD: usize = 4 * 1024;
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
     pub(super) limits: connection_limits::Behaviour,
-    pub(super) memory: memory_connection_limits::Behaviour,
+    pub(super) memory: MemoryLimit,
     pub(super) gate: Gate<Members>,
     pub(super) member: Exchange,
     pub(super) ping: ping::Behaviour,
@@ -84,7 +84,7 @@ impl Behaviour {
         });
         Ok(Self {
             limits: connection_limits::Behaviour::new(limits),
-            memory: memory_connection_limits::Behaviour::with_max_bytes(config.memory_bytes_max),
+            memory: MemoryLimit::new(config.memory_bytes_max),
             gate: Gate::new(Members::new(keypair, reading)?),
             member: member::behaviour(),
             ping: ping::Behaviour::new(

@@ -34,6 +34,7 @@ mod integers;
 mod interfaces;
 pub(crate) mod live;
 mod member;
+mod memory;
 mod p2sn;
 mod ranking;
 mod reading;
@@ -91,7 +92,7 @@ pub struct Config {
     pub mdns: bool,
     /// Most connections.
     pub connections_max: u32,
-    /// Memory in use at which no more connections are taken, in bytes.
+    /// Memory in use at which connections of strangers are refused, in bytes.
     pub memory_bytes_max: usize,
 }
 
@@ -222,6 +223,12 @@ impl Net {
             from_tasks,
             queue: VecDeque::new(),
         })
+    }
+
+    /// Says that a peer is a member from here on, or none any more.
+    pub fn set_member(&mut self, peer: PeerId, is_member: bool) {
+        let behaviour = self.swarm.behaviour_mut();
+        behaviour.memory.set_member(peer, is_member);
     }
 
     /// Gives the RSA key; P2SN sessions are possible from here on.

@@ -1,12 +1,15 @@
 //! What is on a simulated disk.
 
-use std::collections::BTreeSet;
+use std::{cmp::Reverse, collections::BTreeSet};
 
 use libp2p_identity::PeerId;
 
 use crate::{
     proto::mesh::MessageId,
-    state::io::{Invite, Loaded, Outgoing, Party, Record},
+    state::{
+        ROW_BYTES,
+        io::{Invite, Loaded, Outgoing, Party, Record},
+    },
 };
 
 /// A message in the inbox.
@@ -25,6 +28,17 @@ pub(super) struct Disk {
     pub(super) inbox: Vec<Received>,
     /// Every message that ever was in the outbox.
     pub(super) sent: BTreeSet<MessageId>,
+    /// The history, the oldest first.
+    history: Vec<Kept>,
+}
+
+/// A message in the history.
+#[derive(Clone)]
+struct Kept {
+    /// From whom, or `None` if it was sent from here.
+    from: Option<PeerId>,
+    id: MessageId,
+    bytes: u64,
 }
 
 impl Disk {
@@ -55,6 +69,7 @@ impl Disk {
             }
             Record::Outgoing(message) => {
                 self.sent.insert(message.id);
+                keep(&mut self.history, None, message.id, &message.text);
                 on.outbox.push(message);
             }
             Record::Outcome { id, .. } => on.outbox.retain(|m: &Outgoing| m.id != id),
@@ -66,6 +81,7 @@ impl Disk {
                     on.marks.retain(|(p, e, _)| (*p, *e) != (sender, epoch));
                     on.marks.push((sender, epoch, sequence));
                 }
+                keep(&mut self.history, Some(sender), message.id, &message.text);
                 self.inbox.push(Received {
                     sender,
                     id: message.id,
@@ -114,11 +130,51 @@ impl Disk {
             Record::Read { .. }
             | Record::ClientPin { .. }
             | Record::ForgetClientPin { .. }
-            | Record::ForClient(_) => {}
+            | Record::ForClient(_)
+            | Record::DeleteHistory(_) => {}
+            Record::Prune { bytes_max, .. } => self.prune(bytes_max),
         }
+    }
+
+    /// Deletes the oldest message of whoever has most, as long as there are too many.
+    fn prune(&mut self, bytes_max: u64) {
+        let waits = |kept: &Kept| self.loaded.outbox.iter().any(|m| m.id == kept.id);
+        while self.history.iter().map(|kept| kept.bytes).sum::<u64>() > bytes_max {
+            let bytes_of = |from: Option<PeerId>| {
+                let of_one = self.history.iter().filter(|kept| kept.from == from);
+                of_one.map(|kept| kept.bytes).sum::<u64>()
+            };
+            let goes = self
+                .history
+                .iter()
+                .enumerate()
+                .filter(|(_, kept)| !waits(kept));
+            let heaviest = goes.max_by_key(|(at, kept)| (bytes_of(kept.from), Reverse(*at)));
+            let Some((at, _)) = heaviest else { return };
+            self.history.remove(at);
+        }
+    }
+
+    /// Returns what the history weighs, and what of it cannot be pruned because it waits.
+    pub(super) fn history_bytes(&self) -> (u64, u64) {
+        let waits = |kept: &&Kept| self.loaded.outbox.iter().any(|m| m.id == kept.id);
+        let all = self.history.iter().map(|kept| kept.bytes).sum();
+        let waiting = self.history.iter().filter(waits).map(|kept| kept.bytes);
+        (all, waiting.sum())
+    }
+
+    /// Returns what all messages of a sender weigh that ever came.
+    pub(super) fn bytes_from(&self, sender: &PeerId) -> u64 {
+        let of_sender = self.inbox.iter().filter(|m| m.sender == *sender);
+        of_sender.map(|m| m.text.len() as u64 + ROW_BYTES).sum()
     }
 
     pub(super) fn received(&self, id: MessageId) -> bool {
         self.inbox.iter().any(|message| message.id == id)
     }
+}
+
+fn keep(history: &mut Vec<Kept>, from: Option<PeerId>, id: MessageId, text: &str) {
+    let bytes = text.len() as u64 + ROW_BYTES;
+    history.push(Kept { from, id, bytes });
 }

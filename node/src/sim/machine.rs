@@ -12,10 +12,10 @@ use super::{Happening, Trace, World, disk::Disk, model::Heard};
 use crate::{
     proto::{iid::Index, mesh::certificate::MeshKey, syft},
     state::{
-        Settings, Setup, StartError, State,
+        ROW_BYTES, Settings, Setup, StartError, State,
         io::{
-            Command, Event, Failure, Input, Loaded, Now, Outcome, Output, Record, Reply, RequestId,
-            Ticket,
+            Command, Disk as Measured, Event, Failure, Input, Loaded, Now, Outcome, Output, Record,
+            Reply, RequestId, Ticket,
         },
         report,
     },
@@ -34,6 +34,15 @@ pub(super) const fn budget_of(at: usize) -> (u32, u32) {
     }
 }
 
+/// Most bytes of history: few, so that a run comes to the limit, and senders to their share.
+pub(super) const HISTORY_BYTES_MAX: u64 = 8 * 1024;
+
+/// What one sender may bring in a day.
+const SHARE_BYTES: u64 = HISTORY_BYTES_MAX / 4;
+
+/// The size of a simulated disk: so large that its history is never what fills it.
+const DISK_BYTES: u64 = 1 << 30;
+
 /// What a write takes at least to count as slow.
 const SLOW: Duration = Duration::from_millis(500);
 
@@ -47,6 +56,8 @@ pub(super) struct Machine {
     pub(super) writing: Vec<(Ticket, Vec<Record>)>,
     /// Power-ons: what is under way from an earlier one finds nobody.
     pub(super) life: u32,
+    /// Whether others have filled the disk.
+    pub(super) is_full: bool,
     pub(super) started: Duration,
     /// The calendar clock minus true time, in microseconds.
     pub(super) clock_off_us: i64,
@@ -101,6 +112,7 @@ impl Machine {
             disk: Disk::default(),
             writing: Vec::new(),
             life: 0,
+            is_full: false,
             started: Duration::ZERO,
             clock_off_us: 0,
             timer: None,
@@ -172,6 +184,7 @@ impl World {
             seed,
             settings: Settings {
                 outbox_count_max: OUTBOX_MAX,
+                history_bytes_max: HISTORY_BYTES_MAX,
                 budget_per_second,
                 budget_burst,
                 ..Settings::default()
@@ -182,6 +195,7 @@ impl World {
         self.start_without_a_part(&setup, &loaded, now);
         let state = State::new(setup, loaded, now).expect("the disk is good");
         self.machines[at].state = Some(state);
+        self.measure(at);
         self.tell_own_address(at);
         self.make_rsa_key(at);
     }
@@ -211,6 +225,17 @@ impl World {
         let refused = State::new(setup, loaded, now).expect_err("a part is missing");
         assert_eq!(refused, expected);
         self.count("starts_refused", 1);
+    }
+
+    /// Tells a machine how much room its disk has.
+    pub(super) fn measure(&mut self, at: usize) {
+        let machine = &self.machines[at];
+        let disk = Input::Disk(Measured {
+            free_bytes: if machine.is_full { 0 } else { DISK_BYTES / 2 },
+            size_bytes: DISK_BYTES,
+            history_bytes: machine.disk.history_bytes().0,
+        });
+        self.input(at, disk);
     }
 
     pub(super) fn power_cut(&mut self, at: usize) {
@@ -243,6 +268,12 @@ impl World {
     pub(super) fn written(&mut self, at: usize) {
         let (ticket, records) = self.machines[at].writing.remove(0);
         self.write(at, records);
+        let machine = &self.machines[at];
+        if machine.writing.is_empty() {
+            let (all, waiting) = machine.disk.history_bytes();
+            let most = HISTORY_BYTES_MAX + HISTORY_BYTES_MAX / 64 + waiting;
+            assert!(all <= most, "{all} bytes of history");
+        }
         self.input(at, Input::Stored(ticket));
     }
 
@@ -321,6 +352,14 @@ impl World {
     }
 
     fn store(&mut self, at: usize, ticket: Ticket, records: Vec<Record>) {
+        let is_prune = |r: &Record| matches!(r, Record::Prune { before_ms: 0, .. });
+        let is_foreign = |r: &Record| matches!(r, Record::Incoming(_));
+        self.count(
+            "histories_over_their_limit",
+            usize::from(records.iter().any(is_prune)),
+        );
+        let takes = self.machines[at].is_full && records.iter().any(is_foreign);
+        assert!(!takes, "took a message of others onto a full disk");
         self.machines[at].writing.push((ticket, records));
         let slowest = if self.chance(10) == 0 { 3_000 } else { 12 };
         let time = Duration::from_millis(1 + self.chance(slowest));
@@ -372,6 +411,26 @@ impl World {
                 self.machines[at].warns_of_copies = true;
             }
             Event::CopyGone { .. } => self.machines[at].warns_of_copies = false,
+            Event::Sent(sent) => {
+                let Outcome::Refused(why) = &sent.outcome else {
+                    panic!("{sent:?}");
+                };
+                assert_eq!(why, "mailbox_full");
+                let to = sent.peer_id.member().expect("a member");
+                let place = self.place(&to).expect("a machine");
+                let brought = self.machines[place].disk.bytes_from(&own);
+                assert!(
+                    brought + 2 * ROW_BYTES > SHARE_BYTES,
+                    "refused after {brought} bytes"
+                );
+                self.model.refused(sent.id);
+                self.count("messages_over_the_share", 1);
+            }
+            Event::Refused {
+                what: "message",
+                why: "disk_full",
+                ..
+            } => self.count("messages_held_back_by_a_full_disk", 1),
             Event::Received(received) => {
                 let has = self.machines[at].disk.received(received.id);
                 assert!(has, "received, and not on the disk of {at}");
@@ -400,8 +459,11 @@ impl World {
                 let sent = &self.machines[at].disk.sent;
                 let stored = accepted.iter().all(|accepted| sent.contains(&accepted.id));
                 assert!(stored, "accepted, and not on disk");
+                let from = self.machines[at].peer;
+                for accepted in &accepted {
+                    self.model.accepted(from, to, accepted.id, text.clone());
+                }
                 self.machines[at].warned = accepted.into_iter().find_map(|a| a.warning);
-                self.model.accepted(self.machines[at].peer, to, text);
             }
             (Asked::Send { .. }, Err(failure)) => {
                 let waiting = self.machines[at].outbox_count();

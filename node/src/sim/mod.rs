@@ -251,7 +251,7 @@ impl World {
 
     fn fault(&mut self) {
         let (a, b) = (self.any_machine(), self.any_machine());
-        match self.chance(6) {
+        match self.chance(7) {
             4 => self.move_machine(a),
             5 if a != b => self.lie_about_places(a, b),
             0 if a != b => {
@@ -268,6 +268,11 @@ impl World {
                 self.machines[a].clock_off_us = jump - 3_600_000_000;
                 self.model.clock_jumped(a, self.now);
                 self.count("clock_jumps", 1);
+            }
+            6 => {
+                self.machines[a].is_full ^= true;
+                self.measure(a);
+                self.count("disks_full_and_free_again", 1);
             }
             _ => {}
         }
@@ -389,6 +394,10 @@ impl World {
         self.steps_until(|world| world.now > began + TROUBLE);
         self.trouble = false;
         self.cut.clear();
+        for at in 0..self.machines.len() {
+            self.machines[at].is_full = false;
+            self.measure(at);
+        }
         self.steps_until(Self::is_settled);
         self.check();
     }

@@ -10,7 +10,10 @@ use libp2p_identity::PeerId;
 
 use super::{disk::Disk, gossip::Gossip, machine::budget_of};
 use crate::{
-    proto::iid::{native::Message, receiver::WINDOW_SEQUENCES},
+    proto::{
+        iid::{native::Message, receiver::WINDOW_SEQUENCES},
+        mesh::MessageId,
+    },
     state::io::{Connection, OutboundId, Verdict},
 };
 
@@ -58,7 +61,9 @@ struct Memory {
 /// What has to be.
 #[derive(Default)]
 pub(super) struct Model {
-    accepted: BTreeMap<(PeerId, PeerId), Vec<String>>,
+    accepted: BTreeMap<(PeerId, PeerId), Vec<(MessageId, String)>>,
+    /// What came back as refused, and ended for its sender.
+    refused: BTreeSet<MessageId>,
     said: Vec<Said>,
     memory: BTreeMap<(usize, usize), Memory>,
     /// Who has heard what since it was switched on.
@@ -68,8 +73,13 @@ pub(super) struct Model {
 }
 
 impl Model {
-    pub(super) fn accepted(&mut self, from: PeerId, to: PeerId, text: String) {
-        self.accepted.entry((from, to)).or_default().push(text);
+    pub(super) fn accepted(&mut self, from: PeerId, to: PeerId, id: MessageId, text: String) {
+        let accepted = self.accepted.entry((from, to)).or_default();
+        accepted.push((id, text));
+    }
+
+    pub(super) fn refused(&mut self, id: MessageId) {
+        self.refused.insert(id);
     }
 
     pub(super) fn accepted_count(&self) -> usize {
@@ -259,9 +269,15 @@ impl Model {
             let distinct: BTreeSet<&String> = got.iter().copied().collect();
             assert_eq!(distinct.len(), got.len(), "something came twice: {got:?}");
             // What was on disk when the power went may have been sent without having been said.
-            let said = got.into_iter().filter(|text| accepted.contains(text));
-            let said: Vec<&String> = said.collect();
-            assert_eq!(said, accepted.iter().collect::<Vec<_>>(), "{from} to {to}");
+            let said = |text: &&String| accepted.iter().any(|(_, known)| known == *text);
+            let said: Vec<&String> = got.into_iter().filter(said).collect();
+            // What was refused may have come all the same, if the power went before that was
+            // written down.
+            let due = accepted
+                .iter()
+                .filter(|(id, text)| !self.refused.contains(id) || distinct.contains(text));
+            let due: Vec<&String> = due.map(|(_, text)| text).collect();
+            assert_eq!(said, due, "{from} to {to}");
         }
     }
 

@@ -1,5 +1,5 @@
-//! Everything that can happen to the state, and everything that may follow: two enums of four arms
-//! each. All of it is plain data, so that a log of inputs replays a run.
+//! Everything that can happen to the state, and everything that may follow: two enums with
+//! a handful of arms. All of it is plain data, so that a log of inputs replays a run.
 //!
 //! | file | what |
 //! | --- | --- |
@@ -23,7 +23,10 @@ use std::time::Duration;
 
 pub use self::{
     command::{At, Command, Failure, FailureKind, OverBudget, Recipients, Reply},
-    disk::{ForClient, Incoming, Invite, Loaded, Outcome, Outgoing, OutgoingKind, Record},
+    disk::{
+        Disk, ForClient, Incoming, Invite, Loaded, Outcome, Outgoing, OutgoingKind, Record,
+        Selection, Way,
+    },
     encoding::Encoding,
     event::Event,
     ids::{ClientId, Connection, GossipId, InboundId, OutboundId, RequestId, SessionId, Ticket},
@@ -44,6 +47,8 @@ pub enum Input {
     StoreFailed(Ticket, String),
     /// An NTP server says that the calendar clock is right.
     ClockConfirmed,
+    /// The room on the disk was measured.
+    Disk(Disk),
 }
 
 /// What the state wants done.

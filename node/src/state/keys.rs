@@ -363,6 +363,12 @@ impl State {
             return self.effects.net(NetOutput::P2snReply { session, bytes });
         }
         let message = self.p2sn_incoming(Party::Member(peer), bytes, now);
+        if let Err(no_room) = self.take_share(&message.sender, &message.text, now) {
+            let why = no_room.name();
+            self.effects.refused(Some(peer), "p2sn_message", why);
+            let bytes = UNEXPECTED_ERROR.to_vec();
+            return self.effects.net(NetOutput::P2snReply { session, bytes });
+        }
         let record = Record::Incoming(message.clone());
         let after = After::P2snReceived(P2snReceiving { session, message });
         self.effects.store(vec![record], Some(after));

@@ -426,7 +426,10 @@ impl State {
         }];
         for waiting in read.into_values() {
             if waiting.door == self.own.peer {
-                records.push(Record::Read { id: waiting.id });
+                records.push(Record::Read {
+                    id: waiting.id,
+                    recipient: self.own.peer,
+                });
             } else {
                 self.tell_read(waiting.door, waiting.id, now);
             }
@@ -448,7 +451,9 @@ impl State {
     /// A door says that a user of its has read a letter from here.
     pub(super) fn heard_read(&mut self, door: PeerId, id: MessageId, _now: Now) {
         let to = self.door_name(&door);
-        self.effects.store(vec![Record::Read { id }], None);
+        let recipient = door;
+        self.effects
+            .store(vec![Record::Read { id, recipient }], None);
         self.letter_news(id, String::new(), to, Stage::Read);
     }
 

@@ -25,6 +25,7 @@
 //! | `peers` | whom to dial, where and when |
 //! | `copies` | two machines with one identity |
 //! | `sync` | what members tell each other about the mesh, and their clocks |
+//! | `capacity` | what is taken in: the disk's reserve, each sender's share of the history |
 //! | `messages` | direct messages: outbox, sending, receiving |
 //! | `post` | nothing: what doors for Syft agents ask and are told |
 //! | `users` | users of doors: registration, pinned keys, who is here |
@@ -40,6 +41,7 @@
 
 mod addresses;
 mod calendar;
+mod capacity;
 pub mod clients;
 mod copies;
 mod effects;
@@ -67,18 +69,19 @@ use std::{fmt, time::Duration};
 
 use libp2p_identity::PeerId;
 
+pub use self::{
+    capacity::ROW_BYTES,
+    integers::VALUES_MAX,
+    letters::FINGERPRINTS_MAX,
+    membership::{CERTIFICATE_LIFETIME, INVITE_LIFETIME},
+    setup::{LetterLimits, Settings, Setup, StartError},
+};
 use self::{
     effects::{After, Asked, Effects},
     io::{
         Command, Event, Failure, Input, Loaded, NetInput, Now, OutboundId, Output, OwnReach,
         Protocol, Record, Reply, RequestId, Ticket,
     },
-};
-pub use self::{
-    integers::VALUES_MAX,
-    letters::FINGERPRINTS_MAX,
-    membership::{CERTIFICATE_LIFETIME, INVITE_LIFETIME},
-    setup::{LetterLimits, Settings, Setup, StartError},
 };
 use crate::proto::{
     mesh::{Address, NodeName},
@@ -105,6 +108,7 @@ pub struct State {
     floods: floods::Floods,
     keys: keys::Keys,
     clients: clients::Clients,
+    capacity: capacity::Capacity,
     joining: Option<membership::Joining>,
     effects: Effects,
     calendar: calendar::Calendar,
@@ -152,6 +156,7 @@ impl State {
             peers: peers::Peers::load(loaded.addresses),
             keys: keys::Keys::load(loaded.pins),
             clients: clients::Clients::load(loaded.client_pins, loaded.for_clients, believed),
+            capacity: capacity::Capacity::new(setup.settings.history_bytes_max),
             integers: integers::Integers::new(now),
             floods: floods::Floods::default(),
             copies: copies::Copies::new(&mut effects),
@@ -181,12 +186,22 @@ impl State {
             Input::Stored(ticket) => self.handle_stored(ticket, now),
             Input::StoreFailed(ticket, reason) => self.handle_store_failed(ticket, reason, now),
             Input::ClockConfirmed => self.clock_confirmed(now),
+            Input::Disk(disk) => self.disk_measured(disk),
         }
+    }
+
+    /// Returns the other members of the mesh.
+    pub fn members(&self) -> impl Iterator<Item = PeerId> {
+        self.membership.members().map(|(peer, _)| peer)
     }
 
     /// Returns the next thing to do, until there is none.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.effects.next()
+        let output = self.effects.next()?;
+        if let Output::Store(_, records) = &output {
+            self.writing(records);
+        }
+        Some(output)
     }
 
     /// Returns when [`Self::handle_timeout`] wants to be called, as a time since start.
@@ -385,6 +400,7 @@ impl State {
                 self.send(request, &to, text, via, expiry, now);
             }
             Command::P2sn(question) => self.answer_p2sn(request, question, now),
+            Command::DeleteHistory(chosen) => self.delete_history(request, chosen),
             Command::Outbox => {
                 let outbox = Reply::Outbox(self.report_outbox());
                 self.effects.reply(request, outbox);
@@ -404,6 +420,7 @@ impl State {
             Command::Configure(settings) => {
                 self.settings = *settings;
                 self.add_configured_addresses();
+                self.resize_shares();
                 self.effects.reply(request, Reply::Configured);
             }
         }
@@ -496,18 +513,21 @@ impl State {
         self.prune_letters(believed);
         self.prune_tokens(believed);
         self.prune_users(believed);
-        if now.unix_ms() < CLOCK_SET_MS {
-            return;
-        }
-        let before_ms = believed
-            .unix_ms()
-            .saturating_sub(millis(self.settings.history_age_max));
-        let bytes_max = self.settings.history_bytes_max;
+        // A clock that is not set says nothing about age.
+        let age_max_ms = millis(self.settings.history_age_max);
+        let before_ms = if now.unix_ms() < CLOCK_SET_MS {
+            0
+        } else {
+            believed.unix_ms().saturating_sub(age_max_ms)
+        };
+        let bytes_max = self.history_limit();
         let mut records = vec![Record::Prune {
             before_ms,
             bytes_max,
         }];
-        records.extend(self.date_record(now));
+        if now.unix_ms() >= CLOCK_SET_MS {
+            records.extend(self.date_record(now));
+        }
         self.effects.store(records, None);
     }
 }

@@ -94,6 +94,9 @@ impl State {
                     encoding: Encoding::Utf8,
                     text,
                 };
+                if !self.has_room_for(request, "server_message", &message, now) {
+                    return;
+                }
                 let records = vec![Record::Incoming(message.clone()), Record::Seen(fingerprint)];
                 self.see_letter(fingerprint);
                 let received = ServerReceived {

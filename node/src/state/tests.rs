@@ -1,6 +1,7 @@
 //! One node's state, fed by hand: this input gives these outputs.
 
 mod bridging;
+mod capacity;
 mod clock;
 mod door;
 mod integers;

@@ -1,48 +1,28 @@
-//! Reading the history of messages, beside the writer.
+//! Reading the history of messages, beside the writer: a page at a time, so that neither the
+//! number of messages nor their size shows in the memory of the node.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+};
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Rows, ToSql};
 
 use super::{
-    StoreError,
+    error::{Flaw, StoreError},
+    pruning::NOT_WAITING,
     schema::{bytes, encoding, number, party, party_bytes},
 };
 use crate::{
     proto::mesh::MessageId,
-    state::io::{Encoding, Party},
+    state::io::{Encoding, Party, Selection, Way},
 };
 
 /// Most rows of one page.
-const ROWS_MAX: u32 = 1000;
+const PAGE_ROWS: u64 = 256;
 
-/// Which way messages went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// To this node.
-    Received,
-    /// From this node.
-    Sent,
-}
-
-/// Which messages are wanted.
-#[derive(Clone, Debug)]
-pub struct Query {
-    /// Which way they went.
-    pub direction: Direction,
-    /// From or to this member or client only.
-    pub peer: Option<Party>,
-    /// From or to this user only, as `user@node`.
-    pub user: Option<String>,
-    /// At this Unix millisecond or later.
-    pub since_ms: Option<u64>,
-    /// Behind this row; rows grow in the order in which messages came.
-    pub after: Option<i64>,
-    /// With this text in them, without regard to the case of ASCII letters.
-    pub search: Option<String>,
-    /// At most so many: the first ones behind `after`, or the last ones if `after` is not given.
-    pub limit: u32,
-}
+/// Bytes of text after which a page ends: with the longest message behind it, it has 1.5 MiB.
+const PAGE_BYTES: usize = 512 * 1024;
 
 /// One message.
 #[derive(Clone, derive_more::Debug, PartialEq, Eq)]
@@ -74,65 +54,152 @@ pub struct Row {
 #[derive(Debug)]
 pub struct History {
     connection: Mutex<Connection>,
+    path: PathBuf,
+}
+
+/// The condition of a selection, with the values of [`values`].
+pub(super) const WANTED: &str = "direction = :direction AND row <= :up_to \
+     AND (:first IS NULL OR id BETWEEN :first AND :last) AND (:peer IS NULL OR peer = :peer) \
+     AND (:user IS NULL OR user = :user) AND at_ms >= :since AND at_ms < :before \
+     AND (:search IS NULL OR body LIKE :search ESCAPE '\\')";
+
+/// Calls `run` with the values of [`WANTED`], and with more.
+pub(super) fn with_values<T>(
+    selection: &Selection,
+    more: &[(&str, &dyn ToSql)],
+    run: impl FnOnce(&[(&str, &dyn ToSql)]) -> T,
+) -> T {
+    let time = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+    let direction = i64::from(selection.way == Way::Sent);
+    let up_to = selection.up_to.unwrap_or(i64::MAX);
+    // A received message is stored under its id and what follows it.
+    let first = selection.id.map(|id| id.0.to_vec());
+    let last = selection.id.map(|id| [&id.0[..], &[0xff; 64]].concat());
+    let peer = selection.peer.as_ref().map(party_bytes);
+    let since = selection.since_ms.map_or(0, time);
+    let before = selection.before_ms.map_or(i64::MAX, time);
+    let search = selection.search.as_ref();
+    let search = search.map(|text| format!("%{}%", escape(text)));
+    let mut values: Vec<(&str, &dyn ToSql)> = vec![
+        (":direction", &direction),
+        (":up_to", &up_to),
+        (":first", &first),
+        (":last", &last),
+        (":peer", &peer),
+        (":user", &selection.user),
+        (":since", &since),
+        (":before", &before),
+        (":search", &search),
+    ];
+    values.extend_from_slice(more);
+    run(&values)
 }
 
 impl History {
-    pub(super) const fn new(connection: Connection) -> Self {
+    pub(super) const fn new(connection: Connection, path: PathBuf) -> Self {
         Self {
             connection: Mutex::new(connection),
+            path,
         }
     }
 
-    /// Returns messages in the order in which they came. Blocks for the disk.
+    /// Returns the first messages behind a row, in the order in which they came: at most `count`,
+    /// and no more than a page. If there is none, nothing further is there. Blocks for the disk.
     ///
     /// # Errors
     /// Returns why the store cannot be read.
-    pub fn read(&self, query: &Query) -> Result<Vec<Row>, StoreError> {
+    pub fn page(
+        &self,
+        selection: &Selection,
+        after: i64,
+        count: u64,
+    ) -> Result<Vec<Row>, StoreError> {
+        let sql = format!(
+            "SELECT row, substr(id, 1, 16), peer, created_ms, at_ms, via, outcome, body, user, \
+             is_hex \
+             FROM history WHERE row > :after AND {WANTED} ORDER BY row LIMIT :count"
+        );
+        let count = count.min(PAGE_ROWS).cast_signed();
+        self.read(
+            &sql,
+            selection,
+            &[(":after", &after), (":count", &count)],
+            |mut rows| {
+                let (mut page, mut size) = (Vec::new(), 0);
+                while size < PAGE_BYTES
+                    && let Some(row) = rows.next()?
+                {
+                    let row = read_row(row)?;
+                    size += row.text.len();
+                    page.push(row);
+                }
+                Ok(page)
+            },
+        )
+    }
+
+    /// Returns the row behind which the last `count` messages are; 0 if there are no more than
+    /// that. Blocks for the disk.
+    ///
+    /// # Errors
+    /// Returns why the store cannot be read.
+    pub fn before_last(&self, selection: &Selection, count: u64) -> Result<i64, StoreError> {
+        let sql = format!(
+            "SELECT row FROM history WHERE {WANTED} ORDER BY row DESC LIMIT 1 OFFSET :count"
+        );
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.read(&sql, selection, &[(":count", &count)], |mut rows| {
+            Ok(rows.next()?.map_or(Ok(0), |row| row.get(0))?)
+        })
+    }
+
+    /// Returns how many messages there are that do not wait in the outbox, and the row of the last
+    /// one. Blocks for the disk.
+    ///
+    /// # Errors
+    /// Returns why the store cannot be read.
+    pub fn count_deletable(&self, selection: &Selection) -> Result<(u64, i64), StoreError> {
+        let sql = format!(
+            "SELECT count(*), coalesce(max(row), 0) FROM history WHERE {WANTED} AND {NOT_WAITING}"
+        );
+        self.read(&sql, selection, &[], |mut rows| match rows.next()? {
+            Some(row) => Ok((number(row, 0)?, row.get(1)?)),
+            None => Ok((0, 0)),
+        })
+    }
+
+    fn read<T>(
+        &self,
+        sql: &str,
+        selection: &Selection,
+        more: &[(&str, &dyn ToSql)],
+        take: impl FnOnce(Rows<'_>) -> Result<T, Flaw>,
+    ) -> Result<T, StoreError> {
         let connection = self
             .connection
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        // Without a cursor the last rows are wanted, and turned round afterwards.
-        let order = if query.after.is_some() { "ASC" } else { "DESC" };
-        let mut statement = connection.prepare_cached(&format!(
-            "SELECT row, id, peer, created_ms, at_ms, via, outcome, body, user, is_hex \
-             FROM history \
-             WHERE direction = ?1 AND (?2 IS NULL OR peer = ?2) AND at_ms >= ?3 AND row > ?4 \
-             AND (?5 IS NULL OR body LIKE ?5 ESCAPE '\\') AND (?7 IS NULL OR user = ?7) ORDER BY row {order} LIMIT ?6"
-        ))?;
-        let pattern = query
-            .search
-            .as_ref()
-            .map(|text| format!("%{}%", escape(text)));
-        let mut rows = statement.query(params![
-            i64::from(query.direction == Direction::Sent),
-            query.peer.as_ref().map(party_bytes),
-            query.since_ms.unwrap_or(0).cast_signed(),
-            query.after.unwrap_or(0),
-            pattern,
-            query.limit.clamp(1, ROWS_MAX),
-            query.user,
-        ])?;
-        let mut all = Vec::new();
-        while let Some(row) = rows.next()? {
-            all.push(Row {
-                row: row.get(0)?,
-                id: MessageId(bytes(row, 1)?),
-                peer: party(row, 2)?,
-                created_ms: number(row, 3)?,
-                at_ms: number(row, 4)?,
-                via: row.get(5)?,
-                outcome: row.get(6)?,
-                text: row.get(7)?,
-                user: row.get(8)?,
-                encoding: encoding(row.get(9)?),
-            });
-        }
-        if query.after.is_none() {
-            all.reverse();
-        }
-        Ok(all)
+        let run = || {
+            let mut statement = connection.prepare_cached(sql)?;
+            with_values(selection, more, |values| take(statement.query(values)?))
+        };
+        run().map_err(|flaw: Flaw| flaw.at(&self.path))
     }
+}
+
+fn read_row(row: &rusqlite::Row<'_>) -> Result<Row, Flaw> {
+    Ok(Row {
+        row: row.get(0)?,
+        id: MessageId(bytes(row, 1)?),
+        peer: party(row, 2)?,
+        created_ms: number(row, 3)?,
+        at_ms: number(row, 4)?,
+        via: row.get(5)?,
+        outcome: row.get(6)?,
+        text: row.get(7)?,
+        user: row.get(8)?,
+        encoding: encoding(row.get(9)?),
+    })
 }
 
 /// Takes the meaning out of the wildcards of `LIKE`.

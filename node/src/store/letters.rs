@@ -1,10 +1,16 @@
 //! Reading the letters of Syft users, beside the writer.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+};
 
 use rusqlite::{Connection, params};
 
-use super::{StoreError, schema::number};
+use super::{
+    error::{Flaw, StoreError},
+    schema::number,
+};
 use crate::proto::syft::UserId;
 
 /// Most letters that are read at once.
@@ -27,12 +33,14 @@ pub struct Batch {
 #[derive(Debug)]
 pub struct Letters {
     connection: Mutex<Connection>,
+    path: PathBuf,
 }
 
 impl Letters {
-    pub(super) const fn new(connection: Connection) -> Self {
+    pub(super) const fn new(connection: Connection, path: PathBuf) -> Self {
         Self {
             connection: Mutex::new(connection),
+            path,
         }
     }
 
@@ -42,6 +50,11 @@ impl Letters {
     /// # Errors
     /// Returns why the store cannot be read.
     pub fn read(&self, user: &UserId, after: u64) -> Result<Batch, StoreError> {
+        self.try_read(user, after)
+            .map_err(|flaw| flaw.at(&self.path))
+    }
+
+    fn try_read(&self, user: &UserId, after: u64) -> Result<Batch, Flaw> {
         let connection = self
             .connection
             .lock()

@@ -8,9 +8,14 @@
 //! torn tail of the log is cut off when the file is opened again. Bodies of messages are stored
 //! as plain text: the disk is the owner's, and so is its encryption.
 
+mod check;
+mod error;
 mod history;
 mod letters;
+mod migrate;
+mod pruning;
 mod schema;
+mod space;
 mod writer;
 
 use std::{
@@ -21,13 +26,17 @@ use std::{
     thread::JoinHandle,
 };
 
+use self::error::Flaw;
 pub use self::{
-    history::{Direction, History, Query, Row},
+    check::check,
+    error::StoreError,
+    history::{History, Row},
     letters::{Batch, Letters},
+    space::Space,
 };
 use crate::{
     files,
-    state::io::{Loaded, Record, Ticket},
+    state::io::{Disk, Loaded, Record, Ticket},
 };
 
 /// Its name in the home folder. SQLite adds files of its own beside it: `-wal` with what was written
@@ -45,43 +54,8 @@ pub enum Completion {
     Stored(Ticket),
     /// They are not, for this reason.
     Failed(Ticket, String),
-}
-
-/// Why a store cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The folder or a file in it cannot be used.
-    #[error("could not open {path}")]
-    Open {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// Another process has it open.
-    #[error("another pimesh runs on {0}")]
-    Locked(PathBuf),
-    /// There was something in it once.
-    #[error("{0} is empty, and this folder holds a node that wrote to it")]
-    Emptied(PathBuf),
-    /// A newer program wrote it.
-    #[error("the store was written by a newer pimesh (format {found}, this one knows {known})")]
-    Newer {
-        /// The format found.
-        found: i64,
-        /// The newest format this program knows.
-        known: i64,
-    },
-    /// The file is of another program.
-    #[error("{0} is not a pimesh store")]
-    Foreign(PathBuf),
-    /// Something stored is not legal.
-    #[error("the store is damaged: {0}")]
-    Damaged(String),
-    /// The database failed.
-    #[error("the store failed")]
-    Database(#[from] rusqlite::Error),
+    /// The room on the disk was measured: every few seconds, and after each failure.
+    Measured(Disk),
 }
 
 /// The one writer of a node's home folder.
@@ -90,6 +64,7 @@ pub struct Store {
     queue: Option<SyncSender<(Ticket, Vec<Record>)>>,
     writer: Option<JoinHandle<()>>,
     path: PathBuf,
+    copy: Option<Result<PathBuf, String>>,
     _lock: HomeLock,
 }
 
@@ -126,12 +101,13 @@ impl Store {
         let lock = HomeLock::take(home)?;
         let path = home.join(FILE_NAME);
         create_private(&path)?;
-        let connection = schema::open(&path, past)?;
-        let loaded = schema::load(&connection)?;
+        let (connection, copy) = schema::open(&path, past)?;
+        let loaded = schema::load(&connection).map_err(|flaw: Flaw| flaw.at(&path))?;
         let (queue, groups) = sync_channel(QUEUE_GROUPS);
+        let file = path.clone();
         let writer = std::thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || writer::run(connection, &groups, &done))
+            .spawn(move || writer::run(connection, &file, &groups, &done))
             .map_err(|source| StoreError::Open {
                 path: path.clone(),
                 source,
@@ -141,10 +117,18 @@ impl Store {
                 queue: Some(queue),
                 writer: Some(writer),
                 path,
+                copy,
                 _lock: lock,
             },
             loaded,
         ))
+    }
+
+    /// Returns where the copy is that was made before the store was brought to the newest format, or
+    /// why there is none; `None` if it had that format.
+    #[must_use]
+    pub const fn copy(&self) -> Option<&Result<PathBuf, String>> {
+        self.copy.as_ref()
     }
 
     /// Hands over records; the ticket's completion follows.
@@ -166,7 +150,10 @@ impl Store {
     /// # Errors
     /// Returns why it cannot be read.
     pub fn history(&self) -> Result<History, StoreError> {
-        Ok(History::new(schema::open_reader(&self.path)?))
+        Ok(History::new(
+            schema::open_reader(&self.path)?,
+            self.path.clone(),
+        ))
     }
 
     /// Opens the letters for reading; they may be read from any thread.
@@ -174,7 +161,10 @@ impl Store {
     /// # Errors
     /// Returns why they cannot be read.
     pub fn letters(&self) -> Result<Letters, StoreError> {
-        Ok(Letters::new(schema::open_reader(&self.path)?))
+        Ok(Letters::new(
+            schema::open_reader(&self.path)?,
+            self.path.clone(),
+        ))
     }
 
     /// Writes what still waits, and ends the thread.

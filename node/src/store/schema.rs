@@ -1,11 +1,14 @@
-//! The tables, their versions, and what is read from them at start.
+//! Opening the database, and what is read from its tables at start.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use libp2p_identity::PeerId;
 use rusqlite::{Connection, Row, config::DbConfig};
 
-use super::StoreError;
+use super::{
+    error::{Flaw, StoreError},
+    migrate,
+};
 use crate::{
     proto::{
         iid::Index,
@@ -19,109 +22,13 @@ use crate::{
     },
 };
 
-/// "pmsh": marks the file as a pimesh store.
-pub(super) const APPLICATION_ID: i64 = 0x706d_7368;
-
 /// How large the log grows until it is written back, in pages of 4 KiB: 4 MiB. Writing back costs
 /// two flushes, so it should be rare; the log is overwritten from its start afterwards, at its
 /// full length, so that a commit does not change the file's length.
 const CHECKPOINT_PAGES: i64 = 1024;
 
-/// One step for each version of the format; the number of steps is the newest version.
-pub(super) const MIGRATIONS: [&str; 5] = [
-    "
-    CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
-    CREATE TABLE members (peer BLOB PRIMARY KEY, certificate BLOB NOT NULL) STRICT;
-    CREATE TABLE revocations (peer BLOB PRIMARY KEY, revocation BLOB NOT NULL) STRICT;
-    CREATE TABLE invites (
-        secret_hash BLOB PRIMARY KEY,
-        expires_ms INTEGER NOT NULL,
-        name TEXT NOT NULL DEFAULT '',
-        idx INTEGER NOT NULL,
-        used_by BLOB NOT NULL DEFAULT x''
-    ) STRICT;
-    CREATE TABLE addresses (
-        peer BLOB NOT NULL, rank INTEGER NOT NULL, address TEXT NOT NULL,
-        PRIMARY KEY (peer, rank)
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE pins (
-        peer BLOB PRIMARY KEY, fingerprint BLOB NOT NULL, bits INTEGER NOT NULL
-    ) STRICT;
-    CREATE TABLE marks (
-        used INTEGER PRIMARY KEY AUTOINCREMENT,
-        sender BLOB NOT NULL, epoch INTEGER NOT NULL, sequence INTEGER NOT NULL
-    ) STRICT;
-    CREATE UNIQUE INDEX marks_by_sender ON marks (sender, epoch);
-    CREATE TABLE outbox (
-        row INTEGER PRIMARY KEY AUTOINCREMENT,
-        id BLOB NOT NULL UNIQUE, recipient BLOB NOT NULL,
-        epoch INTEGER NOT NULL, sequence INTEGER NOT NULL,
-        created_ms INTEGER NOT NULL, expires_ms INTEGER NOT NULL
-    ) STRICT;
-    CREATE TABLE history (
-        row INTEGER PRIMARY KEY AUTOINCREMENT,
-        id BLOB NOT NULL,
-        direction INTEGER NOT NULL CHECK (direction IN (0, 1)),
-        peer BLOB NOT NULL,
-        created_ms INTEGER NOT NULL,
-        at_ms INTEGER NOT NULL,
-        via TEXT NOT NULL,
-        outcome TEXT NOT NULL DEFAULT '',
-        body TEXT NOT NULL,
-        UNIQUE (id, direction)
-    ) STRICT;
-    CREATE TABLE totals (one INTEGER PRIMARY KEY CHECK (one = 1), bytes INTEGER NOT NULL) STRICT;
-    INSERT INTO totals VALUES (1, 0);
-    CREATE TRIGGER history_in AFTER INSERT ON history BEGIN
-        UPDATE totals SET bytes = bytes + length(CAST(new.body AS BLOB));
-    END;
-    CREATE TRIGGER history_out AFTER DELETE ON history BEGIN
-        UPDATE totals SET bytes = bytes - length(CAST(old.body AS BLOB));
-    END;
-",
-    "
-    ALTER TABLE invites ADD COLUMN vouched TEXT NOT NULL DEFAULT 'all';
-",
-    "
-    -- From here on `history.peer` and `outbox.recipient` may be the name of a client, too: text
-    -- with a colon in it. The bytes of a peer id begin with 0x00 or 0x12, and no name does.
-    CREATE TABLE client_pins (
-        row INTEGER PRIMARY KEY AUTOINCREMENT,
-        address TEXT NOT NULL, fingerprint BLOB NOT NULL, bits INTEGER NOT NULL,
-        UNIQUE (address, fingerprint)
-    ) STRICT;
-",
-    // Doors for Syft agents. `user` is for whom a message to a member is there, or who sent it;
-    // `letter` is what is carried for a user, which has no place in this node's history.
-    "
-    ALTER TABLE outbox ADD COLUMN user TEXT NOT NULL DEFAULT '';
-    ALTER TABLE outbox ADD COLUMN letter TEXT NOT NULL DEFAULT '';
-    ALTER TABLE history ADD COLUMN user TEXT NOT NULL DEFAULT '';
-    CREATE TABLE users (
-        id TEXT NOT NULL, door BLOB NOT NULL,
-        title TEXT NOT NULL, key BLOB NOT NULL, shown BLOB NOT NULL DEFAULT x'',
-        registered_ms INTEGER NOT NULL, descriptions TEXT NOT NULL, taken INTEGER NOT NULL,
-        PRIMARY KEY (id, door)
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE letters (
-        row INTEGER PRIMARY KEY,
-        id BLOB NOT NULL, user TEXT NOT NULL, sender TEXT NOT NULL, author TEXT NOT NULL,
-        door BLOB NOT NULL, at_ms INTEGER NOT NULL, bytes INTEGER NOT NULL, frame TEXT NOT NULL
-    ) STRICT;
-    CREATE INDEX letters_by_user ON letters (user, row);
-    CREATE TABLE seen (
-        row INTEGER PRIMARY KEY AUTOINCREMENT, fingerprint BLOB NOT NULL UNIQUE
-    ) STRICT;
-    CREATE TABLE revoked_tokens (token BLOB PRIMARY KEY, until_ms INTEGER NOT NULL) STRICT;
-",
-    // When a message to a user of a foreign server was last accepted here.
-    "
-    ALTER TABLE users ADD COLUMN written_ms INTEGER NOT NULL DEFAULT 0;
-    -- Whether a user is more than a registration that nobody has used.
-    ALTER TABLE users ADD COLUMN stays INTEGER NOT NULL DEFAULT 1;
-    ALTER TABLE history ADD COLUMN is_hex INTEGER NOT NULL DEFAULT 0;
-",
-];
+/// How long the log stays after a large change, in bytes: what a small disk can spare.
+const LOG_BYTES_MAX: i64 = 8 * 1024 * 1024;
 
 /// What is known of a store before it is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,26 +39,46 @@ pub(super) enum Past {
     Written,
 }
 
-pub(super) fn open(path: &Path, past: Past) -> Result<Connection, StoreError> {
-    let connection = Connection::open(path)?;
-    if past == Past::Written && format(&connection)? == 0 {
+pub(super) fn open(
+    path: &Path,
+    past: Past,
+) -> Result<(Connection, Option<Result<PathBuf, String>>), StoreError> {
+    let failed = |error: rusqlite::Error| Flaw::from(error).at(path);
+    let connection = Connection::open(path).map_err(failed)?;
+    // A file that turns out to be of another program is left as it is when it is closed again.
+    let keep_log = |on| {
+        let set = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, on);
+        set.map(drop).map_err(failed)
+    };
+    keep_log(true)?;
+    let found = migrate::inspect(&connection, path)?;
+    if past == Past::Written && found == migrate::Found::New {
         return Err(StoreError::Emptied(path.to_owned()));
     }
+    keep_log(false)?;
+    prepare(&connection).map_err(failed)?;
+    let copy = migrate::migrate(&connection, path, found)?;
+    Ok((connection, copy))
+}
+
+fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    connection.pragma_update_and_check(None, "journal_size_limit", LOG_BYTES_MAX, |_| Ok(()))?;
     connection.set_prepared_statement_cache_capacity(64);
-    keep_plans(&connection)?;
-    migrate(&connection, path)?;
-    Ok(connection)
+    keep_plans(connection)
 }
 
 /// Opens the store for reading, beside the writer.
 pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
-    let connection = Connection::open(path)?;
-    keep_plans(&connection)?;
-    Ok(connection)
+    let open = || {
+        let connection = Connection::open(path)?;
+        keep_plans(&connection)?;
+        Ok(connection)
+    };
+    open().map_err(|error: rusqlite::Error| Flaw::from(error).at(path))
 }
 
 /// Has a statement planned once and not anew for each value that is bound to it: that takes longer
@@ -161,35 +88,8 @@ fn keep_plans(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Returns the number of its format: 0 if nothing was ever written.
-fn format(connection: &Connection) -> rusqlite::Result<i64> {
-    connection.pragma_query_value(None, "user_version", |row| row.get(0))
-}
-
-fn migrate(connection: &Connection, path: &Path) -> Result<(), StoreError> {
-    let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
-    let (application, found) = (number("application_id")?, number("user_version")?);
-    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
-    if application != APPLICATION_ID && (application != 0 || found != 0) {
-        return Err(StoreError::Foreign(path.to_owned()));
-    }
-    if found > known {
-        return Err(StoreError::Newer { found, known });
-    }
-    for (version, step) in (1..)
-        .zip(MIGRATIONS)
-        .skip(usize::try_from(found).unwrap_or(0))
-    {
-        connection.execute_batch(&format!(
-            "BEGIN; {step} PRAGMA application_id = {APPLICATION_ID}; \
-             PRAGMA user_version = {version}; COMMIT;"
-        ))?;
-    }
-    Ok(())
-}
-
 /// Reads what the state starts from.
-pub(super) fn load(connection: &Connection) -> Result<Loaded, StoreError> {
+pub(super) fn load(connection: &Connection) -> Result<Loaded, Flaw> {
     Ok(Loaded {
         certificate: rows(
             connection,
@@ -266,7 +166,7 @@ pub(super) fn load(connection: &Connection) -> Result<Loaded, StoreError> {
 
 /// Returns the date that had come when the node last ran. An earlier version did not write it; then
 /// the newest message tells.
-fn load_date(connection: &Connection) -> Result<Option<u64>, StoreError> {
+fn load_date(connection: &Connection) -> Result<Option<u64>, Flaw> {
     let written = rows(
         connection,
         "SELECT value FROM meta WHERE key = 'date'",
@@ -285,8 +185,8 @@ fn load_date(connection: &Connection) -> Result<Option<u64>, StoreError> {
 fn rows<T>(
     connection: &Connection,
     sql: &str,
-    read: impl Fn(&Row<'_>) -> Result<T, StoreError>,
-) -> Result<Vec<T>, StoreError> {
+    read: impl Fn(&Row<'_>) -> Result<T, Flaw>,
+) -> Result<Vec<T>, Flaw> {
     let mut statement = connection.prepare(sql)?;
     let mut rows = statement.query([])?;
     let mut all = Vec::new();
@@ -296,7 +196,7 @@ fn rows<T>(
     Ok(all)
 }
 
-fn load_addresses(connection: &Connection) -> Result<Vec<(PeerId, Vec<Address>)>, StoreError> {
+fn load_addresses(connection: &Connection) -> Result<Vec<(PeerId, Vec<Address>)>, Flaw> {
     let listed = rows(
         connection,
         "SELECT peer, address FROM addresses ORDER BY peer, rank",
@@ -312,7 +212,7 @@ fn load_addresses(connection: &Connection) -> Result<Vec<(PeerId, Vec<Address>)>
     Ok(all)
 }
 
-fn read_invite(row: &Row<'_>) -> Result<Invite, StoreError> {
+fn read_invite(row: &Row<'_>) -> Result<Invite, Flaw> {
     let used_by: Vec<u8> = row.get(4)?;
     let name: String = row.get(2)?;
     Ok(Invite {
@@ -323,7 +223,7 @@ fn read_invite(row: &Row<'_>) -> Result<Invite, StoreError> {
         vouched: row
             .get::<_, String>(5)?
             .parse()
-            .map_err(|e: VouchedError| StoreError::Damaged(e.to_string()))?,
+            .map_err(|e: VouchedError| Flaw::Illegal(e.to_string()))?,
         used_by: if used_by.is_empty() {
             None
         } else {
@@ -332,7 +232,7 @@ fn read_invite(row: &Row<'_>) -> Result<Invite, StoreError> {
     })
 }
 
-fn read_outgoing(row: &Row<'_>) -> Result<Outgoing, StoreError> {
+fn read_outgoing(row: &Row<'_>) -> Result<Outgoing, Flaw> {
     Ok(Outgoing {
         id: MessageId(bytes(row, 0)?),
         recipient: peer(row, 1)?,
@@ -355,7 +255,7 @@ fn read_outgoing(row: &Row<'_>) -> Result<Outgoing, StoreError> {
     })
 }
 
-fn read_for_client(row: &Row<'_>) -> Result<ForClient, StoreError> {
+fn read_for_client(row: &Row<'_>) -> Result<ForClient, Flaw> {
     Ok(ForClient {
         id: MessageId(bytes(row, 0)?),
         client: client(row.get(1)?)?,
@@ -375,7 +275,7 @@ pub(super) const fn encoding(is_hex: bool) -> Encoding {
 }
 
 /// Reads the other side of a message.
-pub(super) fn party(row: &Row<'_>, column: usize) -> Result<Party, StoreError> {
+pub(super) fn party(row: &Row<'_>, column: usize) -> Result<Party, Flaw> {
     let bytes: Vec<u8> = row.get(column)?;
     match PeerId::from_bytes(&bytes) {
         Ok(peer) => Ok(Party::Member(peer)),
@@ -391,13 +291,13 @@ pub(super) fn party_bytes(party: &Party) -> Vec<u8> {
     }
 }
 
-fn client(bytes: Vec<u8>) -> Result<ClientName, StoreError> {
+fn client(bytes: Vec<u8>) -> Result<ClientName, Flaw> {
     let text = String::from_utf8(bytes).ok();
     text.and_then(ClientName::new)
-        .ok_or_else(|| StoreError::Damaged("a message is of nobody".to_owned()))
+        .ok_or_else(|| Flaw::Illegal("a message is of nobody".to_owned()))
 }
 
-fn read_user(row: &Row<'_>) -> Result<UserRecord, StoreError> {
+fn read_user(row: &Row<'_>) -> Result<UserRecord, Flaw> {
     let shown: Vec<u8> = row.get(4)?;
     let texts: String = row.get(6)?;
     Ok(UserRecord {
@@ -411,16 +311,15 @@ fn read_user(row: &Row<'_>) -> Result<UserRecord, StoreError> {
             Some(public_key(&bytes(row, 4)?)?)
         },
         registered_ms: number(row, 5)?,
-        descriptions: serde_json::from_str(&texts)
-            .map_err(|e| StoreError::Damaged(e.to_string()))?,
+        descriptions: serde_json::from_str(&texts).map_err(|e| Flaw::Illegal(e.to_string()))?,
         taken: number(row, 7)?,
         written_ms: number(row, 8)?,
         stays: row.get(9)?,
     })
 }
 
-fn read_letter(row: &Row<'_>) -> Result<LetterRecord, StoreError> {
-    let user = |column| -> Result<Option<UserId>, StoreError> {
+fn read_letter(row: &Row<'_>) -> Result<LetterRecord, Flaw> {
+    let user = |column| -> Result<Option<UserId>, Flaw> {
         let text: String = row.get(column)?;
         (!text.is_empty()).then(|| user_id(&text)).transpose()
     };
@@ -439,28 +338,28 @@ fn read_letter(row: &Row<'_>) -> Result<LetterRecord, StoreError> {
     })
 }
 
-fn user_id(text: &str) -> Result<UserId, StoreError> {
+fn user_id(text: &str) -> Result<UserId, Flaw> {
     text.parse()
-        .map_err(|e: crate::proto::syft::UserIdError| StoreError::Damaged(e.to_string()))
+        .map_err(|e: crate::proto::syft::UserIdError| Flaw::Illegal(e.to_string()))
 }
 
-fn public_key(bytes: &[u8; 32]) -> Result<PublicKey, StoreError> {
-    PublicKey::from_bytes(bytes).map_err(|e| StoreError::Damaged(e.to_string()))
+fn public_key(bytes: &[u8; 32]) -> Result<PublicKey, Flaw> {
+    PublicKey::from_bytes(bytes).map_err(|e| Flaw::Illegal(e.to_string()))
 }
 
-pub(super) fn peer(row: &Row<'_>, column: usize) -> Result<PeerId, StoreError> {
+pub(super) fn peer(row: &Row<'_>, column: usize) -> Result<PeerId, Flaw> {
     let bytes: Vec<u8> = row.get(column)?;
-    PeerId::from_bytes(&bytes).map_err(|e| StoreError::Damaged(e.to_string()))
+    PeerId::from_bytes(&bytes).map_err(|e| Flaw::Illegal(e.to_string()))
 }
 
-pub(super) fn bytes<const N: usize>(row: &Row<'_>, column: usize) -> Result<[u8; N], StoreError> {
+pub(super) fn bytes<const N: usize>(row: &Row<'_>, column: usize) -> Result<[u8; N], Flaw> {
     let bytes: Vec<u8> = row.get(column)?;
     bytes
         .try_into()
-        .map_err(|_| StoreError::Damaged(format!("column {column} is not {N} bytes")))
+        .map_err(|_| Flaw::Illegal(format!("column {column} is not {N} bytes")))
 }
 
 /// SQLite's integers are signed; ours keep their bits.
-pub(super) fn number(row: &Row<'_>, column: usize) -> Result<u64, StoreError> {
+pub(super) fn number(row: &Row<'_>, column: usize) -> Result<u64, Flaw> {
     Ok(row.get::<_, i64>(column)?.cast_unsigned())
 }

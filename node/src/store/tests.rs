@@ -1,21 +1,25 @@
 //! What was completed is there after a restart, whatever happened to the tail of the log.
 
 mod date;
+mod formats;
+mod history;
 
 use std::sync::mpsc::{Receiver, channel};
 
 use libp2p_identity::PeerId;
-use rusqlite::Connection;
 
 use super::*;
 use crate::{
     proto::{
         iid::Index,
-        mesh::{Address, MessageId, peer_of_seed, vouched::Vouched},
+        mesh::{Address, MessageId, peer_of_seed},
         syft::letter::Fingerprint,
     },
     state::{
-        io::{ClientName, Encoding, ForClient, Incoming, Invite, Outcome, Outgoing, Party, Via},
+        io::{
+            ClientName, Encoding, ForClient, Incoming, Invite, Outcome, Outgoing, Party, Selection,
+            Via, Way,
+        },
         post::LetterRecord,
     },
 };
@@ -52,7 +56,7 @@ impl Fixture {
         self.store
             .write(ticket, records)
             .expect("room in the queue");
-        match self.completions.recv().expect("a completion") {
+        match self.completion() {
             Completion::Stored(stored) => {
                 assert_eq!(stored, ticket);
                 true
@@ -61,7 +65,15 @@ impl Fixture {
                 assert_eq!(failed, ticket);
                 false
             }
+            Completion::Measured(_) => unreachable!("passed over"),
         }
+    }
+
+    /// Returns the next completion of a ticket.
+    fn completion(&self) -> Completion {
+        let mut completions = self.completions.iter();
+        let of_ticket = |completion: &Completion| !matches!(completion, Completion::Measured(_));
+        completions.find(of_ticket).expect("a completion")
     }
 
     fn reopen(self) -> Self {
@@ -70,18 +82,14 @@ impl Fixture {
         Self::at(home)
     }
 
-    fn received(&self, after: Option<i64>, search: Option<&str>) -> Vec<Row> {
+    /// Returns what was received, as much as one page holds.
+    fn received(&self) -> Vec<Row> {
+        self.found(&Selection::default())
+    }
+
+    fn found(&self, selection: &Selection) -> Vec<Row> {
         let history = self.store.history().expect("a history");
-        let query = Query {
-            direction: Direction::Received,
-            peer: None,
-            user: None,
-            since_ms: None,
-            after,
-            search: search.map(str::to_owned),
-            limit: 100,
-        };
-        history.read(&query).expect("rows")
+        history.page(selection, 0, 1000).expect("rows")
     }
 }
 
@@ -225,47 +233,13 @@ fn what_is_known_of_clients_is_there_after_a_restart() {
     assert_eq!(store.loaded.client_pins, pins);
     assert_eq!(store.loaded.for_clients, [answer(3)]);
     assert_eq!(store.loaded.outbox, [outgoing(2)]);
-    let received = store.store.history().expect("a history").read(&Query {
-        direction: Direction::Received,
+    let received = store.found(&Selection {
         peer: Some(Party::Client(client.clone())),
-        user: None,
-        since_ms: None,
-        after: None,
-        search: None,
-        limit: 10,
+        ..Selection::default()
     });
-    let received = received.expect("readable");
     assert_eq!(received.len(), 1);
     assert_eq!(received[0].peer, Party::Client(client));
     assert_eq!(received[0].via, "p2sn");
-}
-
-#[test]
-fn a_store_of_the_first_format_is_taken_over() {
-    let home = tempfile::tempdir().expect("a folder");
-    let connection = Connection::open(home.path().join("pimesh.db")).expect("a database");
-    let first = schema::MIGRATIONS[0];
-    connection
-        .execute_batch(&format!(
-            "{first} PRAGMA application_id = 1886221160; PRAGMA user_version = 1;
-             INSERT INTO outbox (id, recipient, epoch, sequence, created_ms, expires_ms)
-             VALUES (x'07070707070707070707070707070707', x'{peer}', 5, 6, 1000, 2000);
-             INSERT INTO history (id, direction, peer, created_ms, at_ms, via, body)
-             VALUES (x'07070707070707070707070707070707', 1, x'{peer}', 1000, 1000, 'direct', 'a');",
-            peer = hex::encode(peer().to_bytes()),
-        ))
-        .expect("the first format");
-    drop(connection);
-
-    let mut store = Fixture::at(home);
-
-    assert_eq!(store.loaded.outbox.len(), 1);
-    assert_eq!(store.loaded.outbox[0].recipient, peer());
-    assert!(store.write(vec![Record::ClientPin {
-        address: "10.0.0.7".to_owned(),
-        fingerprint: [1; 32],
-        bits: 2048,
-    }]));
 }
 
 #[test]
@@ -324,7 +298,7 @@ fn completions_come_in_the_order_of_the_tickets() {
     }
 
     for expected in 0..500 {
-        let Completion::Stored(ticket) = store.completions.recv().expect("one") else {
+        let Completion::Stored(ticket) = store.completion() else {
             panic!("ticket {expected} failed")
         };
         assert_eq!(ticket, Ticket(expected));
@@ -344,135 +318,6 @@ fn a_second_process_on_the_same_home_is_refused() {
     let second = Store::open(store.home.path(), |_| {});
 
     assert!(matches!(second, Err(StoreError::Locked(_))), "{second:?}");
-}
-
-#[test]
-fn a_newer_and_a_foreign_store_are_refused() {
-    for (pragma, value) in [("user_version", 99), ("application_id", 7)] {
-        let store = Fixture::new();
-        let path = store.home.path().join("pimesh.db");
-        let Fixture { home, store, .. } = store;
-        drop(store);
-        let connection = Connection::open(&path).expect("the file");
-        connection
-            .pragma_update(None, pragma, value)
-            .expect("written");
-        drop(connection);
-
-        let opened = Store::open(home.path(), |_| {});
-
-        assert!(
-            matches!(
-                opened,
-                Err(StoreError::Newer {
-                    found: 99,
-                    known: 5
-                } | StoreError::Foreign(_))
-            ),
-            "{opened:?}"
-        );
-    }
-}
-
-#[test]
-fn an_invite_of_the_first_version_gives_what_members_vouch_for_by_default() {
-    let home = tempfile::tempdir().expect("a folder");
-    let connection = Connection::open(home.path().join("pimesh.db")).expect("a file");
-    connection
-        .execute_batch(&format!(
-            "{} PRAGMA application_id = {}; PRAGMA user_version = 1;",
-            schema::MIGRATIONS[0],
-            schema::APPLICATION_ID
-        ))
-        .expect("the first version");
-    connection
-        .execute(
-            "INSERT INTO invites VALUES (?1, 5, 'pi-2', -2, x'')",
-            [[1; 32]],
-        )
-        .expect("written");
-    drop(connection);
-
-    let (_store, loaded) = Store::open(home.path(), |_| {}).expect("migrated");
-
-    assert_eq!(
-        loaded.invites,
-        [Invite {
-            secret_hash: [1; 32],
-            expires_ms: 5,
-            name: Some("pi-2".to_owned()),
-            index: Index(-2),
-            vouched: Vouched::ALL,
-            used_by: None,
-        }]
-    );
-}
-
-#[test]
-fn history_is_searched_and_followed_without_gaps() {
-    let mut store = Fixture::new();
-    store.write(vec![
-        Record::Incoming(incoming(1, "Door open")),
-        Record::Incoming(incoming(2, "100%")),
-    ]);
-    let seen = store.received(None, None);
-    store.write(vec![Record::Incoming(incoming(3, "door shut"))]);
-
-    let texts = |rows: Vec<Row>| rows.into_iter().map(|row| row.text).collect::<Vec<_>>();
-    assert_eq!(texts(seen.clone()), ["Door open", "100%"]);
-    assert_eq!(
-        texts(store.received(Some(seen[1].row), None)),
-        ["door shut"]
-    );
-    assert_eq!(
-        texts(store.received(None, Some("door"))),
-        ["Door open", "door shut"]
-    );
-    assert_eq!(texts(store.received(None, Some("%"))), ["100%"]);
-}
-
-#[test]
-fn pruning_keeps_what_is_in_the_outbox_and_the_newest() {
-    let mut store = Fixture::new();
-    store.write(vec![Record::Outgoing(outgoing(1))]);
-    for number in 2..10 {
-        store.write(vec![Record::Incoming(incoming(number, "0123456789"))]);
-    }
-
-    store.write(vec![Record::Prune {
-        before_ms: 0,
-        bytes_max: 35,
-    }]);
-    let kept = store.received(None, None).len();
-    store.write(vec![Record::Prune {
-        before_ms: 5_000,
-        bytes_max: u64::MAX >> 1,
-    }]);
-
-    assert_eq!(kept, 3, "\"out 1\" has 5 bytes, which leaves room for three times 10");
-    assert!(store.received(None, None).is_empty());
-    assert_eq!(store.reopen().loaded.outbox, [outgoing(1)]);
-}
-
-#[test]
-fn pruning_deletes_no_more_than_it_has_to() {
-    let mut store = Fixture::new();
-    let records = (0..300).map(|number| {
-        Record::Incoming(Incoming {
-            id: id_of(number),
-            text: format!("{number:04}").repeat(1024),
-            ..incoming(1, "")
-        })
-    });
-    store.write(records.collect());
-
-    store.write(vec![Record::Prune {
-        before_ms: 0,
-        bytes_max: 1 << 20,
-    }]);
-
-    let rows = store.received(Some(0), None);
-    assert_eq!(&rows[0].text[..4], "0044", "256 times 4 KiB are 1 MiB");
 }
 
 #[test]

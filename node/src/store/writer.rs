@@ -1,20 +1,21 @@
 //! The thread that writes.
 
 use std::{
-    sync::mpsc::Receiver,
+    path::Path,
+    sync::mpsc::{Receiver, RecvTimeoutError},
     time::{Duration, Instant},
 };
 
 use rusqlite::{Connection, Savepoint, params};
 
-use super::{Completion, schema::party_bytes};
+use super::{Completion, error::Flaw, pruning, schema::party_bytes, space::Space};
 use crate::{
     proto::syft::letter::Fingerprint,
     state::{
         FINGERPRINTS_MAX,
         io::{
-            Encoding, ForClient, Incoming, Invite, Outcome, Outgoing, OutgoingKind, Record, Ticket,
-            Via,
+            Disk, Encoding, ForClient, Incoming, Invite, Outcome, Outgoing, OutgoingKind, Record,
+            Ticket, Via,
         },
         post::{LetterRecord, UserRecord},
     },
@@ -30,33 +31,89 @@ const LAZY_TIME: Duration = Duration::from_millis(25);
 /// Most numberings kept of one sender: as many as the state remembers.
 const EPOCHS_PER_SENDER_MAX: i64 = 1000;
 
-/// Most pages given back to the file system after one pruning: 16 MiB.
-const VACUUM_PAGES: u32 = 4096;
+/// How often the room on the disk is measured while nothing fails.
+const MEASURE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Writes groups until the queue is closed.
+/// Writes groups until the queue is closed. When nothing waits, free pages go back to the disk.
 pub(super) fn run(
     mut connection: Connection,
+    path: &Path,
     queue: &Receiver<(Ticket, Vec<Record>)>,
     done: &dyn Fn(Completion),
 ) {
-    while let Ok(first) = queue.recv() {
-        let mut group = vec![first];
-        let until = Instant::now() + LAZY_TIME;
-        while group.len() < TICKETS_MAX
-            && group.iter().all(|(_, records)| are_lazy(records))
-            && let Ok(next) = queue.recv_timeout(until.saturating_duration_since(Instant::now()))
-        {
-            group.push(next);
+    let mut measure_at = Instant::now();
+    let mut has_free_pages = false;
+    loop {
+        let wait = measure_at.saturating_duration_since(Instant::now());
+        match queue.recv_timeout(if has_free_pages { Duration::ZERO } else { wait }) {
+            Ok(first) => {
+                let group = gather(first, queue);
+                has_free_pages |= group.iter().flat_map(|(_, r)| r).any(deletes_history);
+                for completion in commit(&mut connection, path, &group) {
+                    if matches!(completion, Completion::Failed(..)) {
+                        measure_at = Instant::now();
+                    }
+                    done(completion);
+                }
+            }
+            // Pages that could not be given back are used again.
+            Err(RecvTimeoutError::Timeout) if has_free_pages => {
+                has_free_pages = pruning::give_back(&connection).unwrap_or(false);
+                if !has_free_pages {
+                    measure_at = Instant::now();
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
         }
-        group.extend(
-            queue
-                .try_iter()
-                .take(TICKETS_MAX.saturating_sub(group.len())),
-        );
-        for completion in commit(&mut connection, &group) {
-            done(completion);
+        if measure_at <= Instant::now() {
+            measure_at = Instant::now() + MEASURE_INTERVAL;
+            if let Some(measured) = measure(&connection, path) {
+                done(measured);
+            }
         }
     }
+}
+
+/// Takes what waits behind a first ticket into the same commit.
+fn gather(
+    first: (Ticket, Vec<Record>),
+    queue: &Receiver<(Ticket, Vec<Record>)>,
+) -> Vec<(Ticket, Vec<Record>)> {
+    let mut group = vec![first];
+    let until = Instant::now() + LAZY_TIME;
+    while group.len() < TICKETS_MAX
+        && group.iter().all(|(_, records)| are_lazy(records))
+        && let Ok(next) = queue.recv_timeout(until.saturating_duration_since(Instant::now()))
+    {
+        group.push(next);
+    }
+    group.extend(
+        queue
+            .try_iter()
+            .take(TICKETS_MAX.saturating_sub(group.len())),
+    );
+    group
+}
+
+const fn deletes_history(record: &Record) -> bool {
+    matches!(record, Record::Prune { .. } | Record::DeleteHistory(_))
+}
+
+/// Measures what the history weighs and what room the disk has.
+fn measure(connection: &Connection, path: &Path) -> Option<Completion> {
+    let number = |sql| {
+        let number = connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+        number.ok().map(i64::cast_unsigned)
+    };
+    let free_pages = number("PRAGMA freelist_count")?;
+    let space = Space::of(path).ok()?;
+    Some(Completion::Measured(Disk {
+        // Free pages of the file are used before the file grows.
+        free_bytes: space.free_bytes + free_pages * number("PRAGMA page_size")?,
+        size_bytes: space.size_bytes,
+        history_bytes: number("SELECT coalesce(sum(bytes), 0) FROM totals")?,
+    }))
 }
 
 /// Says whether nothing is lost if a power cut comes before these records: a message whose end is
@@ -78,11 +135,15 @@ fn are_lazy(records: &[Record]) -> bool {
 
 /// Writes a group with one commit. A ticket that fails takes no other with it, unless the commit
 /// itself fails.
-fn commit(connection: &mut Connection, group: &[(Ticket, Vec<Record>)]) -> Vec<Completion> {
-    match try_commit(connection, group) {
+fn commit(
+    connection: &mut Connection,
+    path: &Path,
+    group: &[(Ticket, Vec<Record>)],
+) -> Vec<Completion> {
+    match try_commit(connection, path, group) {
         Ok(completions) => completions,
         Err(error) => {
-            let reason = error.to_string();
+            let reason = Flaw::from(error).text(path);
             group
                 .iter()
                 .map(|(ticket, _)| Completion::Failed(*ticket, reason.clone()))
@@ -93,6 +154,7 @@ fn commit(connection: &mut Connection, group: &[(Ticket, Vec<Record>)]) -> Vec<C
 
 fn try_commit(
     connection: &mut Connection,
+    path: &Path,
     group: &[(Ticket, Vec<Record>)],
 ) -> rusqlite::Result<Vec<Completion>> {
     let mut transaction = connection.transaction()?;
@@ -107,17 +169,11 @@ fn try_commit(
             Err(error) => {
                 // Dropped without commit, a savepoint is rolled back.
                 drop(savepoint);
-                Completion::Failed(*ticket, error.to_string())
+                Completion::Failed(*ticket, Flaw::from(error).text(path))
             }
         });
     }
     transaction.commit()?;
-    if group
-        .iter()
-        .any(|(_, records)| records.iter().any(|r| matches!(r, Record::Prune { .. })))
-    {
-        connection.execute_batch(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
-    }
     Ok(completions)
 }
 
@@ -225,11 +281,12 @@ fn write(to: &Savepoint<'_>, record: &Record) -> rusqlite::Result<()> {
                 delete.execute([row.cast_signed()])?;
             }
         }
-        Record::Read { id } => {
+        Record::Read { id, recipient } => {
             to.prepare_cached(
-                "UPDATE history SET outcome = 'read' WHERE id = ?1 AND direction = 1",
+                "UPDATE history SET outcome = 'read' \
+                 WHERE id = ?1 AND direction = 1 AND peer = ?2",
             )?
-            .execute([id.0])?;
+            .execute(params![id.0, recipient.to_bytes()])?;
         }
         Record::Revoked { token, until_ms } => {
             to.prepare_cached("INSERT OR REPLACE INTO revoked_tokens VALUES (?1, ?2)")?
@@ -242,7 +299,8 @@ fn write(to: &Savepoint<'_>, record: &Record) -> rusqlite::Result<()> {
         Record::Prune {
             before_ms,
             bytes_max,
-        } => prune(to, *before_ms, *bytes_max)?,
+        } => pruning::prune(to, *before_ms, *bytes_max)?,
+        Record::DeleteHistory(chosen) => pruning::delete(to, chosen)?,
     }
     Ok(())
 }
@@ -333,12 +391,13 @@ fn write_incoming(to: &Savepoint<'_>, message: &Incoming) -> rusqlite::Result<()
         Via::P2sn => "p2sn",
         Via::Syft => "syft",
     };
+    // The same message once more, of a numbering that was forgotten: it is stored.
     to.prepare_cached(
-        "INSERT INTO history (id, direction, peer, created_ms, at_ms, via, body, user, is_hex) \
+        "INSERT OR IGNORE INTO history (id, direction, peer, created_ms, at_ms, via, body, user, is_hex) \
          VALUES (?1, 0, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     )?
     .execute(params![
-        message.id.0,
+        received_key(message, &sender),
         sender,
         message.created_ms.cast_signed(),
         message.received_ms.cast_signed(),
@@ -350,6 +409,18 @@ fn write_incoming(to: &Savepoint<'_>, message: &Incoming) -> rusqlite::Result<()
     message
         .mark
         .map_or(Ok(()), |mark| write_mark(to, &sender, mark))
+}
+
+/// Returns what a received message is stored under: its id, and what makes it another one than a
+/// message with the same id that another sender made.
+fn received_key(message: &Incoming, sender: &[u8]) -> Vec<u8> {
+    let mut key = message.id.0.to_vec();
+    if let Some((epoch, sequence)) = message.mark {
+        key.extend_from_slice(sender);
+        key.extend_from_slice(&epoch.to_be_bytes());
+        key.extend_from_slice(&sequence.to_be_bytes());
+    }
+    key
 }
 
 fn write_mark(
@@ -428,36 +499,4 @@ fn outcome_text(outcome: &Outcome) -> String {
         Outcome::Expired => "expired".to_owned(),
         Outcome::Refused(why) => format!("refused: {why}"),
     }
-}
-
-/// Deletes history that is older than `before_ms`, and then the oldest rows until the texts of the
-/// rest have at most `bytes_max` bytes. Messages that wait in the outbox stay.
-fn prune(to: &Savepoint<'_>, before_ms: u64, bytes_max: u64) -> rusqlite::Result<()> {
-    const NOT_WAITING: &str =
-        "NOT (direction = 1 AND EXISTS (SELECT 1 FROM outbox o WHERE o.id = history.id))";
-    to.execute(
-        &format!("DELETE FROM history WHERE at_ms < ?1 AND {NOT_WAITING}"),
-        [before_ms.cast_signed()],
-    )?;
-    let bytes: i64 = to.query_row("SELECT bytes FROM totals", [], |row| row.get(0))?;
-    let mut excess = bytes - bytes_max.cast_signed();
-    if excess <= 0 {
-        return Ok(());
-    }
-    let mut oldest = to.prepare(&format!(
-        "SELECT row, octet_length(body) FROM history WHERE {NOT_WAITING} ORDER BY row"
-    ))?;
-    let mut rows = oldest.query([])?;
-    let mut last = 0_i64;
-    while excess > 0
-        && let Some(row) = rows.next()?
-    {
-        last = row.get(0)?;
-        excess -= row.get::<_, i64>(1)?;
-    }
-    to.execute(
-        &format!("DELETE FROM history WHERE row <= ?1 AND {NOT_WAITING}"),
-        [last],
-    )?;
-    Ok(())
 }

@@ -14,7 +14,7 @@ use crate::commands::{
 };
 
 /// Rows of one page while following.
-const PAGE_ROWS: u32 = 100;
+const PAGE_ROWS: u64 = 100;
 
 /// Returns the row behind which new messages are.
 ///

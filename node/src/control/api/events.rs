@@ -193,6 +193,15 @@ pub enum EventBody {
         /// Why.
         reason: String,
     },
+    /// The room on the disk went below the reserve, or is there again.
+    DiskSpace {
+        /// Whether there is too little, so that nothing is taken from outside.
+        is_low: bool,
+        /// What is left, in bytes.
+        free_bytes: u64,
+        /// What there should be, in bytes.
+        reserve_bytes: u64,
+    },
     /// A client of a gateway has signed in.
     ClientSignedIn {
         /// Which door.
@@ -405,6 +414,15 @@ impl From<&Event> for EventBody {
             Event::ClockDoubted { ahead_ms } => Self::ClockDoubted { ahead_ms },
             Event::ClockBelieved => Self::ClockBelieved,
             Event::StoreFailed { reason } => Self::StoreFailed { reason },
+            Event::DiskSpace {
+                is_low,
+                free_bytes,
+                reserve_bytes,
+            } => Self::DiskSpace {
+                is_low,
+                free_bytes,
+                reserve_bytes,
+            },
             Event::ClientSignedIn {
                 gateway,
                 client,
@@ -445,7 +463,7 @@ impl From<&Event> for EventBody {
 }
 
 /// What the field `event` of an [`EventBody`] says, for each kind of event.
-pub const KINDS: [&str; 29] = [
+pub const KINDS: [&str; 30] = [
     "peer_up",
     "peer_down",
     "member_added",
@@ -465,6 +483,7 @@ pub const KINDS: [&str; 29] = [
     "refused",
     "counted",
     "store_failed",
+    "disk_space",
     "client_signed_in",
     "client_left",
     "client_kicked",
@@ -502,6 +521,7 @@ pub const fn kind(event: &Event) -> &'static str {
         Event::ClockDoubted { .. } => "clock_doubted",
         Event::ClockBelieved => "clock_believed",
         Event::StoreFailed { .. } => "store_failed",
+        Event::DiskSpace { .. } => "disk_space",
         Event::ClientSignedIn { .. } => "client_signed_in",
         Event::ClientLeft { .. } => "client_left",
         Event::ClientKicked { .. } => "client_kicked",

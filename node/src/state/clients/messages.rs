@@ -50,6 +50,10 @@ impl State {
         bytes: Vec<u8>,
         now: Now,
     ) {
+        if let Err(no_room) = self.check_disk() {
+            self.effects.refused(None, "p2sn_message", no_room.name());
+            return self.effects.fail(request, no_room.failure());
+        }
         let own_name = self.membership.own_terms().name.as_str();
         if let Some(to) = to.filter(|to| *to != own_name && *to != self.own.peer.to_string()) {
             let to = Recipients::Named(vec![to.to_owned()]);
@@ -57,6 +61,9 @@ impl State {
             return self.send(request, &to, text, Via::Direct, None, now);
         }
         let message = self.p2sn_incoming(Party::Client(client), bytes, now);
+        if !self.has_room_for(request, "p2sn_message", &message, now) {
+            return;
+        }
         let record = Record::Incoming(message.clone());
         let after = After::Brought(Bringing { request, message });
         self.effects.store(vec![record], Some(after));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ClientId, Via};
+use super::{ClientId, Selection, Via};
 use crate::{
     proto::{
         iid::{Iid, Index, Value},
@@ -72,6 +72,8 @@ pub enum Command {
     },
     /// Something about old P2SN clients and servers.
     P2sn(clients::Question),
+    /// Delete messages from the history; those that wait in the outbox stay.
+    DeleteHistory(Selection),
     /// Which messages wait?
     Outbox,
     /// Broadcast integers.
@@ -141,6 +143,8 @@ pub enum Reply {
     Accepted(Vec<report::Accepted>),
     /// To [`Command::P2sn`].
     P2sn(clients::Answer),
+    /// To [`Command::DeleteHistory`]: they are gone.
+    HistoryDeleted,
     /// To [`Command::Outbox`].
     Outbox(Vec<report::Pending>),
     /// To [`Command::Integers`].

@@ -140,6 +140,8 @@ pub enum Record {
     Read {
         /// The message.
         id: MessageId,
+        /// The member to which it was sent: only that one can say so.
+        recipient: PeerId,
     },
     /// A token of a door is good no more.
     Revoked {
@@ -157,9 +159,54 @@ pub enum Record {
     Prune {
         /// Rows older than this Unix millisecond go.
         before_ms: u64,
-        /// The oldest rows go until the bodies have at most this many bytes.
+        /// The oldest rows of those who have most go until all weigh at most this many bytes.
         bytes_max: u64,
     },
+    /// A person deletes these messages from the history; those in the outbox stay.
+    DeleteHistory(Selection),
+}
+
+/// Which way messages went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Way {
+    /// To this node.
+    #[default]
+    Received,
+    /// From this node.
+    Sent,
+}
+
+/// Messages of the history: those that fit everything that is given here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// Which way they went.
+    pub way: Way,
+    /// The message with this id.
+    pub id: Option<MessageId>,
+    /// From or to this member or client.
+    pub peer: Option<Party>,
+    /// From or to this user, as `user@node`.
+    pub user: Option<String>,
+    /// At this Unix millisecond or later.
+    pub since_ms: Option<u64>,
+    /// Before this Unix millisecond.
+    pub before_ms: Option<u64>,
+    /// With this text in them, without regard to the case of ASCII letters.
+    pub search: Option<String>,
+    /// Up to this row of the history; rows grow in the order in which messages came.
+    pub up_to: Option<i64>,
+}
+
+/// The room on the disk, and what the history takes of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// What can still be written, in bytes.
+    pub free_bytes: u64,
+    /// The size of the file system, in bytes.
+    pub size_bytes: u64,
+    /// What the history weighs: texts, and a constant for each message.
+    pub history_bytes: u64,
 }
 
 /// A ticket that was made here and may still be used.

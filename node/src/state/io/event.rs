@@ -209,6 +209,16 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// The room on the disk went below the reserve, or is there again. Below it nothing is taken from
+    /// outside.
+    DiskSpace {
+        /// Whether there is too little.
+        is_low: bool,
+        /// What is left, in bytes.
+        free_bytes: u64,
+        /// What there should be, in bytes.
+        reserve_bytes: u64,
+    },
     /// A client of a gateway has signed in.
     ClientSignedIn {
         /// Which door.

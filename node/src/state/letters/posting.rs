@@ -12,6 +12,7 @@ use crate::{
     },
     state::{
         After, State,
+        capacity::NoRoom,
         io::{Failure, Incoming, Now, Outgoing, OutgoingKind, Record, Reply, RequestId},
         names::Meant,
         post::{LetterRecord, Posted, Told},
@@ -68,6 +69,8 @@ impl State {
             let text = "Your name belongs to another node of the mesh: log in as user@node.";
             return Err(("name_taken", Failure::conflict(text)));
         }
+        let no_room = |no_room: NoRoom| (no_room.name(), no_room.failure());
+        self.check_disk().map_err(no_room)?;
         let fingerprint = letter.fingerprint();
         if self.letters.seen.contains(&fingerprint) {
             return Ok(Some(Posted::Repeated));
@@ -99,10 +102,13 @@ impl State {
                 }
                 Some(Meant::Member(peer)) if peer == here => {
                     let opened = self.open_letter(&letter, id, here, user, now);
-                    posting.read = Some(opened.map_err(|why| {
+                    let opened = opened.map_err(|why| {
                         let text = format!("{name} cannot open the message.");
                         (why, Failure::bad_request(text))
-                    })?);
+                    })?;
+                    let taken = self.take_share(&opened.sender, &opened.text, now);
+                    taken.map_err(no_room)?;
+                    posting.read = Some(opened);
                 }
                 Some(Meant::User(to, door)) if door == here => {
                     let kept = self.kept(&letter, id, here, Some(&to), Some(user), now)?;

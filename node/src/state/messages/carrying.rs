@@ -179,7 +179,8 @@ impl State {
                 .refused(Some(peer), "own_message", status.name());
         }
         let all = settled >= under_way.ids.len();
-        if all {
+        if all || settled > 0 {
+            // The first one that was not taken comes first in the next request.
             queue.failures = 0;
         } else {
             queue.failures = queue.failures.saturating_add(1);

@@ -12,6 +12,7 @@ use crate::{
     },
     state::{
         After, State,
+        capacity::NoRoom,
         io::{Encoding, Event, ForClient, InboundId, Incoming, NetOutput, Now, Party, Record, Via},
         letters::Arrived,
         report,
@@ -71,6 +72,10 @@ impl State {
         {
             return self.answer(inbound, vec![Status::TryAgain; request.messages.len()]);
         }
+        if let Err(no_room) = self.check_disk() {
+            self.effects.refused(Some(peer), "message", no_room.name());
+            return self.answer(inbound, vec![Status::TryAgain; request.messages.len()]);
+        }
         let mut statuses = Vec::with_capacity(request.messages.len());
         let mut messages: Vec<Judged> = Vec::new();
         let own_key = self.own.key.clone();
@@ -82,7 +87,8 @@ impl State {
                 statuses.push(Status::TryAgain);
                 continue;
             }
-            let status = match self.judge_message(&peer, signed, &messages, &mut opener, now) {
+            let judged = self.judge_message(&peer, signed, &messages, &mut opener, now);
+            let status = match judged.and_then(|message| self.within_share(message, now)) {
                 Ok(message) => {
                     if let Arrived::Kept(letter) = &message.arrived {
                         self.reserve_letter(letter);
@@ -97,8 +103,10 @@ impl State {
             } else if status == Status::Duplicate {
                 self.effects.count("message_duplicate", 1);
             }
-            is_held_up = status.may_pass();
             statuses.push(status);
+            // The same holds for a refusal for good, if this answer is lost and the request comes
+            // again: the watermark says that everything up to it is stored.
+            is_held_up = !matches!(status, Status::Stored | Status::Duplicate);
         }
         if messages.is_empty() {
             return self.answer(inbound, statuses);
@@ -123,6 +131,18 @@ impl State {
         };
         self.effects
             .store(records, Some(After::Received(receiving)));
+    }
+
+    /// Takes room in the history for a message that is good.
+    fn within_share(&self, message: Judged, now: Now) -> Result<Judged, Status> {
+        let Arrived::Opened(opened) = &message.arrived else {
+            return Ok(message);
+        };
+        match self.take_share(&opened.sender, &opened.text, now) {
+            Ok(()) => Ok(message),
+            Err(NoRoom::Share) => Err(Status::MailboxFull),
+            Err(NoRoom::Disk) => Err(Status::TryAgain),
+        }
     }
 
     fn judge_message(

@@ -432,8 +432,8 @@ fn that_a_letter_was_read_is_noted_where_it_is_from() {
     let outputs = ask(&mut state, Ask::Taken { user, row });
 
     let carols = MessageId([9; 16]);
-    let is_alices = |record: &Record| matches!(record, Record::Read { id } if *id != carols);
-    let is_carols = |record: &Record| matches!(record, Record::Read { id } if *id == carols);
+    let is_alices = |record: &Record| matches!(record, Record::Read { id, .. } if *id != carols);
+    let is_carols = |record: &Record| matches!(record, Record::Read { id, .. } if *id == carols);
     let records = outputs.iter().find_map(|output| match output {
         Output::Store(_, records) => Some(records),
         _ => None,

@@ -1,0 +1,277 @@
+//! The history of messages: read page by page, however long it is, and deleted by those who own it.
+
+use std::{io, sync::Arc};
+
+use axum::{
+    Json,
+    body::{Body, Bytes},
+    extract::State,
+    http::header,
+    response::{IntoResponse, Response},
+};
+use futures::{Stream, StreamExt, stream};
+
+use super::{
+    api::{Deleted, Deletion, HistoryQuery, HistoryRow},
+    handle::NodeHandle,
+    server::{Answer, Asked, Refused},
+};
+use crate::{
+    state::{
+        io::{Command, Failure, Party, Reply, Selection},
+        report,
+    },
+    store::{History, Row, StoreError},
+};
+
+/// Messages that are returned if the query does not say how many.
+const COUNT_DEFAULT: u64 = 100;
+
+/// Messages that a query asks for, a page at a time.
+#[derive(Debug)]
+pub struct Pages {
+    history: Arc<History>,
+    selection: Selection,
+    members: Vec<report::Peer>,
+    /// Behind which row the next page begins.
+    after: i64,
+    /// How many more are wanted.
+    left: u64,
+}
+
+impl Pages {
+    /// Reads the next page; it has at least one message, and a megabyte and a half at most.
+    ///
+    /// # Errors
+    /// Returns why the store cannot be read.
+    pub async fn next(&mut self) -> Result<Option<Vec<HistoryRow>>, Failure> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        let (history, selection) = (Arc::clone(&self.history), self.selection.clone());
+        let (after, left) = (self.after, self.left);
+        let page = read(move || history.page(&selection, after, left)).await?;
+        let Some(last) = page.last() else {
+            return Ok(None);
+        };
+        self.after = last.row;
+        self.left -= page.len() as u64;
+        Ok(Some(page.into_iter().map(|row| self.named(row)).collect()))
+    }
+
+    /// Adds the name of the other side.
+    fn named(&self, row: Row) -> HistoryRow {
+        let member = || {
+            self.members
+                .iter()
+                .find(|m| Party::Member(m.peer_id) == row.peer)
+        };
+        let name = if row.user.is_empty() {
+            member().map_or_else(|| row.peer.to_string(), |member| member.name.clone())
+        } else {
+            row.user
+        };
+        HistoryRow {
+            row: row.row,
+            id: row.id,
+            name,
+            peer_id: row.peer.to_string(),
+            created_ms: row.created_ms,
+            at_ms: row.at_ms,
+            via: row.via,
+            outcome: row.outcome,
+            text: row.text,
+            encoding: row.encoding,
+        }
+    }
+}
+
+impl NodeHandle {
+    /// Begins to read messages that are on disk.
+    ///
+    /// # Errors
+    /// Returns why they cannot be read.
+    pub async fn history(&self, query: HistoryQuery) -> Result<Pages, Failure> {
+        let members = self.members().await?;
+        let (peer, user) = resolve(&members, query.peer)?;
+        let selection = Selection {
+            way: query.way,
+            peer,
+            user,
+            since_ms: query.since_ms,
+            before_ms: query.before_ms,
+            search: query.search,
+            ..Selection::default()
+        };
+        let left = match (query.all, query.limit) {
+            (true, Some(_)) => {
+                return Err(Failure::bad_request("one of `all` and `limit`, not both"));
+            }
+            (true, None) => u64::MAX,
+            (false, limit) => limit.unwrap_or(COUNT_DEFAULT),
+        };
+        let history = Arc::clone(self.stored());
+        let after = match query.after {
+            Some(after) => after,
+            None if query.all => 0,
+            None => {
+                let (history, selection) = (Arc::clone(&history), selection.clone());
+                read(move || history.before_last(&selection, left)).await?
+            }
+        };
+        Ok(Pages {
+            history,
+            selection,
+            members,
+            after,
+            left,
+        })
+    }
+
+    /// Deletes messages from the history; those that wait in the outbox stay. With `dry_run` it
+    /// only says how many there are.
+    ///
+    /// # Errors
+    /// Returns why they cannot be deleted.
+    pub async fn delete_history(&self, deletion: Deletion) -> Result<Deleted, Failure> {
+        let is_everything =
+            deletion.id.is_none() && deletion.peer.is_none() && deletion.before_ms.is_none();
+        if is_everything != deletion.all {
+            let text = "say which messages: an `id`, a `peer`, `before_ms`, or else `all`";
+            return Err(Failure::bad_request(text));
+        }
+        let (peer, user) = resolve(&self.members().await?, deletion.peer)?;
+        let mut selection = Selection {
+            way: deletion.way,
+            id: deletion.id,
+            peer,
+            user,
+            before_ms: deletion.before_ms,
+            up_to: deletion.up_to,
+            ..Selection::default()
+        };
+        let history = Arc::clone(self.stored());
+        let chosen = selection.clone();
+        let (count, last) = read(move || history.count_deletable(&chosen)).await?;
+        if count > 0 && !deletion.dry_run {
+            // What comes from here on was not counted, and stays.
+            selection.up_to = Some(last);
+            match self.ask(Command::DeleteHistory(selection)).await? {
+                Reply::HistoryDeleted => {}
+                _ => {
+                    return Err(Failure::unavailable(
+                        "the node gave an answer that does not fit",
+                    ));
+                }
+            }
+        }
+        Ok(Deleted { count, up_to: last })
+    }
+
+    async fn members(&self) -> Result<Vec<report::Peer>, Failure> {
+        match self.ask(Command::Peers).await? {
+            Reply::Peers(peers) => Ok(peers),
+            _ => Ok(Vec::new()),
+        }
+    }
+}
+
+/// Reads the store off the loop.
+async fn read<T: Send + 'static>(
+    run: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, Failure> {
+    let done = tokio::task::spawn_blocking(run).await;
+    let done = done.map_err(|_| Failure::unavailable("the node is stopping"))?;
+    done.map_err(|error| {
+        let failure = Failure::unavailable(format!("could not read the history: {error}"));
+        match error.hint() {
+            Some(hint) => failure.with_hint(hint),
+            None => failure,
+        }
+    })
+}
+
+/// Finds whom a name means: a member or client, or a user.
+fn resolve(
+    members: &[report::Peer],
+    wanted: Option<String>,
+) -> Result<(Option<Party>, Option<String>), Failure> {
+    let Some(wanted) = wanted else {
+        return Ok((None, None));
+    };
+    let fits = |m: &&report::Peer| m.name == wanted || m.peer_id.to_string() == wanted;
+    if let Some(member) = members.iter().find(fits) {
+        return Ok((Some(Party::Member(member.peer_id)), None));
+    }
+    // Messages of a peer that is no member any more are still there under its peer id, and those
+    // of clients under their names.
+    match wanted.parse::<Party>() {
+        Ok(party) => Ok((Some(party), None)),
+        Err(_) if wanted.contains('@') => Ok((None, Some(wanted))),
+        Err(_) => Err(Failure::not_found(format!("no member is named `{wanted}`"))
+            .with_hint("`pimesh peers` lists the members")),
+    }
+}
+
+/// `GET /v1/messages`: a JSON list, written as it is read.
+pub(super) async fn list(
+    State(node): State<NodeHandle>,
+    Asked(query): Asked<HistoryQuery>,
+) -> Result<Response, Refused> {
+    let pages = pages(node.history(query).await?).await?;
+    let mut is_first = true;
+    let items = pages.map(move |page| {
+        let mut text = String::new();
+        for row in page? {
+            if !std::mem::take(&mut is_first) {
+                text.push(',');
+            }
+            text.push_str(&serde_json::to_string(&row)?);
+        }
+        Ok::<_, io::Error>(Bytes::from(text))
+    });
+    let bracket = |text: &'static str| stream::iter([Ok(Bytes::from_static(text.as_bytes()))]);
+    let body = Body::from_stream(bracket("[").chain(items).chain(bracket("]")));
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+/// `GET /v1/messages/stream`: the same, one message a line behind a first empty line.
+pub(super) async fn lines(
+    State(node): State<NodeHandle>,
+    Asked(query): Asked<HistoryQuery>,
+) -> Result<Response, Refused> {
+    let pages = pages(node.history(query).await?).await?;
+    let items = pages.map(|page| {
+        let mut text = String::new();
+        for row in page? {
+            text.push_str(&serde_json::to_string(&row)?);
+            text.push('\n');
+        }
+        Ok::<_, io::Error>(Bytes::from(text))
+    });
+    let hello = stream::iter([Ok(Bytes::from_static(b"\n"))]);
+    let body = Body::from_stream(hello.chain(items));
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
+}
+
+/// Reads the first page, so that what is wrong is an answer of its own; the rest is read as the
+/// reader takes it. What goes wrong later breaks the answer off.
+async fn pages(
+    mut pages: Pages,
+) -> Result<impl Stream<Item = io::Result<Vec<HistoryRow>>>, Failure> {
+    let first = pages.next().await?.map(Ok);
+    let rest = stream::try_unfold(pages, |mut pages| async {
+        let page = pages.next().await;
+        let page = page.map_err(|failure| io::Error::other(failure.message))?;
+        Ok(page.map(|page| (page, pages)))
+    });
+    Ok(stream::iter(first).chain(rest))
+}
+
+/// `DELETE /v1/messages`.
+pub(super) async fn delete(
+    State(node): State<NodeHandle>,
+    Asked(deletion): Asked<Deletion>,
+) -> Answer<Deleted> {
+    Ok(Json(node.delete_history(deletion).await?))
+}

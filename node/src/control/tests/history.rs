@@ -1,0 +1,174 @@
+//! Messages that are on disk: read whole however many they are, and deleted.
+
+use std::sync::{Arc, Mutex};
+
+use futures::{StreamExt, TryStreamExt};
+
+use super::*;
+use crate::{
+    control::api::{Deletion, HistoryQuery, HistoryRow, Way},
+    proto::mesh::peer_of_seed,
+    state::io::{Incoming, Outgoing, OutgoingKind, Party, Record, Selection, Ticket, Via},
+};
+
+impl Fixture {
+    /// Puts records on the disk.
+    fn write(&self, records: Vec<Record>) {
+        self.store.write(Ticket(0), records).expect("room");
+        let mut completions = self.completions.iter();
+        assert!(completions.any(|c| matches!(c, Completion::Stored(_))));
+    }
+
+    fn receive(&self, count: u64, bytes: usize) {
+        let record = |number: u64| {
+            Record::Incoming(Incoming {
+                id: MessageId(u128::from(number).to_be_bytes()),
+                sender: Party::Member(peer()),
+                user: None,
+                mark: Some((1, number)),
+                created_ms: number,
+                received_ms: number,
+                via: Via::Direct,
+                text: "x".repeat(bytes),
+                encoding: Encoding::Utf8,
+            })
+        };
+        self.write((1..=count).map(record).collect());
+    }
+}
+
+fn no_members() -> Fixture {
+    Fixture::serving(|_| Ok(Reply::Peers(Vec::new())))
+}
+
+fn rows(rows: &[HistoryRow]) -> Vec<i64> {
+    rows.iter().map(|row| row.row).collect()
+}
+
+#[tokio::test]
+async fn history_is_asked_with_every_field_and_rows_of_strangers_keep_their_peer_id() {
+    let fixture = no_members();
+    for (number, text) in [(1, "door & window"), (2, "door & window"), (3, "window")] {
+        fixture.write(vec![Record::Outgoing(Outgoing {
+            id: MessageId([number; 16]),
+            recipient: peer(),
+            epoch: 1,
+            sequence: number.into(),
+            created_ms: number.into(),
+            expires_ms: 9,
+            kind: OutgoingKind::Member,
+            text: text.to_owned(),
+        })]);
+    }
+    let query = HistoryQuery {
+        way: Way::Sent,
+        peer: Some(peer().to_string()),
+        since_ms: Some(1),
+        before_ms: Some(3),
+        after: Some(1),
+        search: Some("door & window".to_owned()),
+        limit: Some(10),
+        all: false,
+    };
+
+    let found = fixture.client.history(&query).await.expect("reads");
+
+    assert_eq!(rows(&found), [2]);
+    assert_eq!(found[0].name, peer().to_string());
+    assert_eq!(found[0].text, "door & window");
+}
+
+#[tokio::test]
+async fn as_many_messages_are_returned_as_are_asked_for() {
+    let fixture = no_members();
+    fixture.receive(2500, 1);
+    let ask = |limit, all| HistoryQuery {
+        limit,
+        all,
+        ..HistoryQuery::default()
+    };
+
+    for (query, expected) in [
+        (ask(None, false), 2401..=2500),
+        (ask(Some(2000), false), 501..=2500),
+        (ask(Some(9999), false), 1..=2500),
+        (ask(None, true), 1..=2500),
+    ] {
+        let listed = fixture.client.history(&query).await.expect("reads");
+        let streamed = fixture.client.history_stream(&query).await.expect("reads");
+        let streamed: Vec<HistoryRow> = streamed.try_collect().await.expect("whole");
+
+        assert_eq!(rows(&listed), expected.collect::<Vec<i64>>());
+        assert_eq!(rows(&streamed), rows(&listed));
+    }
+}
+
+#[tokio::test]
+async fn an_inbox_without_messages_is_an_empty_list() {
+    let fixture = no_members();
+
+    let listed = fixture.client.history(&HistoryQuery::default()).await;
+
+    assert_eq!(listed.expect("reads"), []);
+}
+
+#[tokio::test]
+async fn large_messages_come_one_by_one() {
+    let fixture = no_members();
+    fixture.receive(4, 1024 * 1024);
+    let query = HistoryQuery {
+        all: true,
+        ..HistoryQuery::default()
+    };
+    let mut pages = fixture.handle.history(query.clone()).await.expect("reads");
+
+    let page = pages.next().await.expect("reads").expect("a page");
+    let mut lines = fixture.client.history_stream(&query).await.expect("reads");
+    let first = lines.next().await.expect("a line").expect("reads");
+
+    assert_eq!(page.len(), 1, "one message fills a page");
+    assert_eq!(first.row, 1);
+}
+
+#[tokio::test]
+async fn only_what_was_counted_is_deleted() {
+    let asked: Arc<Mutex<Vec<Selection>>> = Arc::default();
+    let chosen = Arc::clone(&asked);
+    let fixture = Fixture::serving(move |command| match command {
+        Command::DeleteHistory(selection) => {
+            chosen.lock().expect("alive").push(selection);
+            Ok(Reply::HistoryDeleted)
+        }
+        _ => Ok(Reply::Peers(Vec::new())),
+    });
+    fixture.receive(3, 1);
+    let mut deletion = Deletion {
+        peer: Some(peer().to_string()),
+        before_ms: Some(3),
+        dry_run: true,
+        ..Deletion::default()
+    };
+
+    let counted = fixture.client.delete_history(&deletion).await;
+    deletion.dry_run = false;
+    let deleted = fixture.client.delete_history(&deletion).await;
+    let nobody = Deletion {
+        peer: Some(peer_of_seed(9).to_string()),
+        ..Deletion::default()
+    };
+    let of_nobody = fixture.client.delete_history(&nobody).await;
+    let everything = fixture.client.delete_history(&Deletion::default()).await;
+
+    let expected = crate::control::api::Deleted { count: 2, up_to: 2 };
+    assert_eq!(counted.expect("counts"), expected);
+    assert_eq!(deleted.expect("deletes"), expected);
+    assert_eq!(of_nobody.expect("deletes").count, 0);
+    assert!(failure(everything).message.contains("say which messages"));
+    let selection = Selection {
+        peer: Some(Party::Member(peer())),
+        before_ms: Some(3),
+        up_to: Some(2),
+        ..Selection::default()
+    };
+    assert_eq!(*asked.lock().expect("alive"), [selection]);
+}

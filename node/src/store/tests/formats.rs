@@ -1,0 +1,312 @@
+//! Which files are taken for a store, and how stores of earlier formats are.
+
+use std::{
+    fs,
+    os::unix::fs::{FileExt, PermissionsExt},
+};
+
+use rusqlite::Connection;
+
+use super::*;
+use crate::{
+    proto::{mesh::vouched::Vouched, syft::door::TokenId},
+    state::io::OutgoingKind,
+};
+
+/// A store of each earlier format.
+const FORMATS: [&str; 4] = [
+    include_str!("../formats/1.sql"),
+    include_str!("../formats/2.sql"),
+    include_str!("../formats/3.sql"),
+    include_str!("../formats/4.sql"),
+];
+
+fn home_with(sql: &str) -> tempfile::TempDir {
+    let home = tempfile::tempdir().expect("a folder");
+    let connection = Connection::open(home.path().join("pimesh.db")).expect("a database");
+    connection.execute_batch(sql).expect("a store");
+    home
+}
+
+fn refused(home: &tempfile::TempDir) -> StoreError {
+    Store::open(home.path(), |_| {}).expect_err("refused")
+}
+
+/// What is in the example of a format.
+fn expected(format: usize) -> Loaded {
+    let outgoing = |number: u8, sequence, at, kind, text: &str| Outgoing {
+        id: MessageId([number; 16]),
+        recipient: peer_of_seed(2),
+        epoch: 7,
+        sequence,
+        created_ms: at,
+        expires_ms: 1_800_600_000_000,
+        kind,
+        text: text.to_owned(),
+    };
+    let address = |text: &str| Address::new(text).expect("legal");
+    let vouched = if format == 1 {
+        Vouched::ALL
+    } else {
+        "-5..7".parse().expect("legal")
+    };
+    let mut loaded = Loaded {
+        certificate: Some(vec![1; 4]),
+        members: vec![vec![2; 4]],
+        revocations: vec![vec![3; 4]],
+        invites: vec![Invite {
+            secret_hash: [1; 32],
+            expires_ms: 1_800_000_900_000,
+            name: Some("pi-2".to_owned()),
+            index: Index(-2),
+            vouched,
+            used_by: Some(peer_of_seed(2)),
+        }],
+        addresses: vec![(
+            peer_of_seed(2),
+            vec![
+                address("/ip4/10.0.0.2/tcp/4001"),
+                address("/ip4/10.0.0.3/tcp/4001"),
+            ],
+        )],
+        outbox: vec![outgoing(
+            0x11,
+            1,
+            1_800_000_000_000,
+            OutgoingKind::Member,
+            "it waits",
+        )],
+        marks: vec![(peer_of_seed(2), u64::MAX, 3), (peer_of_seed(2), 5, 9)],
+        pins: vec![(peer_of_seed(2), [4; 32], 3072)],
+        // The newest message tells what the date was.
+        date_ms: Some(1_800_000_006_000),
+        ..Loaded::default()
+    };
+    if format >= 3 {
+        loaded.date_ms = Some(1_800_000_008_000);
+        loaded.client_pins = vec![("10.0.0.7".to_owned(), [9; 32], 2048)];
+        loaded.for_clients = vec![ForClient {
+            id: MessageId([0x14; 16]),
+            client: ClientName::new("p2sn:10.0.0.7/abababababababab").expect("a name"),
+            created_ms: 1_800_000_007_000,
+            expires_ms: 1_800_600_000_000,
+            text: "for the client".to_owned(),
+            encoding: Encoding::Utf8,
+        }];
+    }
+    if format >= 4 {
+        loaded.date_ms = Some(1_800_000_011_000);
+        let alice = OutgoingKind::User {
+            user: "alice".parse().expect("an id"),
+            name: "alice@pi-2".to_owned(),
+        };
+        loaded.outbox.extend([
+            outgoing(0x16, 2, 1_800_000_009_000, alice, "to alice"),
+            outgoing(
+                0x17,
+                3,
+                1_800_000_010_000,
+                OutgoingKind::Letter,
+                r#"{"a":1}"#,
+            ),
+        ]);
+        loaded.seen = vec![Fingerprint([0x1a; 16])];
+        loaded.revoked_tokens = vec![(TokenId([0x1b; 16]), 1_800_000_900_000)];
+    }
+    loaded
+}
+
+#[test]
+fn a_store_of_each_earlier_format_is_taken_over_whole() {
+    for (format, sql) in (1..).zip(FORMATS) {
+        let mut store = Fixture::at(home_with(sql));
+
+        let mut loaded = store.loaded.clone();
+        let users: Vec<_> = std::mem::take(&mut loaded.users);
+        let letters: Vec<_> = std::mem::take(&mut loaded.letters);
+        assert_eq!(
+            format!("{loaded:?}"),
+            format!("{:?}", expected(format)),
+            "{format}"
+        );
+        let users: Vec<_> = users.iter().map(|u| (u.id.as_str(), u.taken)).collect();
+        let letters: Vec<_> = letters.iter().map(|l| (l.row, l.from.as_str())).collect();
+        if format >= 4 {
+            assert_eq!(users, [("alice", 0), ("bob", 4)]);
+            assert_eq!(letters, [(5, "alice@pi-2")]);
+        }
+        let rows = |store: &Fixture, way| {
+            let found = store.found(&Selection {
+                way,
+                ..Selection::default()
+            });
+            let row = |row: Row| {
+                (
+                    row.id.0[0],
+                    row.at_ms % 1_000_000,
+                    row.user,
+                    row.outcome,
+                    row.text,
+                )
+            };
+            found.into_iter().map(row).collect::<Vec<_>>()
+        };
+        let row = |id, at, user: &str, outcome: &str, text: &str| {
+            (id, at, user.to_owned(), outcome.to_owned(), text.to_owned())
+        };
+        let mut received = vec![
+            row(0x13, 4000, "", "", "grüße"),
+            row(0x12, 6000, "", "", ""),
+        ];
+        let mut sent = vec![
+            row(0x11, 0, "", "", "it waits"),
+            row(0x12, 2000, "", "delivered", "it is there"),
+        ];
+        if format >= 3 {
+            received.push(row(0x15, 8000, "", "", "from the client"));
+            sent.push(row(0x14, 7000, "", "", "for the client"));
+        }
+        if format >= 4 {
+            received.push(row(0x18, 11000, "alice@pi-2", "", "from alice"));
+            sent.push(row(0x16, 9000, "alice@pi-2", "", "to alice"));
+        }
+        assert_eq!(rows(&store, Way::Received), received, "{format}");
+        assert_eq!(rows(&store, Way::Sent), sent, "{format}");
+
+        // What is written from here on goes with what was there.
+        assert!(store.write(vec![Record::Incoming(incoming(0x13, "the same id"))]));
+        assert!(store.write(vec![Record::Prune {
+            before_ms: 0,
+            bytes_max: 0
+        }]));
+        assert!(store.received().is_empty(), "{format}");
+    }
+}
+
+#[test]
+fn an_older_store_is_copied_before_it_changes_and_one_copy_is_kept() {
+    let home = home_with(FORMATS[3]);
+    let file = |name: &str| home.path().join(name);
+    fs::write(file("pimesh.db.format-2"), "an older copy").expect("written");
+
+    let (store, _) = Store::open(home.path(), |_| {}).expect("a store");
+
+    let copy = file("pimesh.db.format-4");
+    assert_eq!(store.copy(), Some(&Ok(copy.clone())));
+    assert!(!file("pimesh.db.format-2").exists());
+    let mode = fs::metadata(&copy).expect("a copy").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let copy = Connection::open(copy).expect("a database");
+    let read = |sql: &str| {
+        copy.query_row(sql, [], |row| row.get::<_, i64>(0))
+            .expect("a row")
+    };
+    assert_eq!(read("PRAGMA user_version"), 4);
+    assert_eq!(read("SELECT count(*) FROM history"), 8);
+    drop(store);
+    let (again, _) = Store::open(home.path(), |_| {}).expect("a store");
+    assert_eq!(again.copy(), None);
+}
+
+#[test]
+fn an_older_store_is_taken_over_even_if_it_cannot_be_copied() {
+    let home = home_with(FORMATS[0]);
+    fs::create_dir(home.path().join("pimesh.db.format-part")).expect("made");
+
+    let (store, loaded) = Store::open(home.path(), |_| {}).expect("a store");
+
+    assert!(matches!(store.copy(), Some(Err(_))), "{:?}", store.copy());
+    assert_eq!(loaded.members.len(), 1);
+}
+
+#[test]
+fn a_newer_store_is_refused_with_what_to_do() {
+    let home = Fixture::new().home;
+    let path = home.path().join("pimesh.db");
+    let connection = Connection::open(&path).expect("the file");
+    connection
+        .pragma_update(None, "user_version", 99)
+        .expect("written");
+    drop(connection);
+
+    let error = refused(&home);
+
+    let newest = schema_formats();
+    assert!(
+        matches!(&error, StoreError::Newer { path: p, found: 99, known } if *p == path && *known == newest),
+        "{error:?}"
+    );
+    assert!(
+        error
+            .hint()
+            .is_some_and(|hint| hint.contains("update pimesh"))
+    );
+}
+
+fn schema_formats() -> usize {
+    migrate::MIGRATIONS.len()
+}
+
+#[test]
+fn a_database_of_another_program_is_refused_and_left_as_it_is() {
+    for pragmas in ["", "PRAGMA application_id = 7;", "PRAGMA user_version = 3;"] {
+        for journal in ["delete", "wal"] {
+            let home = home_with(&format!(
+                "PRAGMA journal_mode = {journal}; CREATE TABLE theirs (a); \
+                 INSERT INTO theirs VALUES (1); {pragmas}"
+            ));
+            let read = || fs::read(home.path().join("pimesh.db")).expect("a file");
+            let before = read();
+
+            let error = refused(&home);
+
+            assert!(
+                matches!(error, StoreError::Foreign(_)),
+                "{pragmas} {journal}: {error:?}"
+            );
+            assert!(error.hint().is_some());
+            assert!(read() == before, "{pragmas} {journal}");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_is_no_database_is_named_with_a_way_out() {
+    let home = tempfile::tempdir().expect("a folder");
+    let path = home.path().join("pimesh.db");
+    fs::write(&path, "not a database, and longer than a header ".repeat(9)).expect("written");
+
+    let error = refused(&home);
+
+    assert!(
+        matches!(&error, StoreError::Damaged { path: p, .. } if *p == path),
+        "{error:?}"
+    );
+    assert!(
+        error.to_string().contains("pimesh.db is damaged"),
+        "{error}"
+    );
+    assert!(error.hint().is_some_and(|hint| hint.contains("backup")));
+}
+
+#[test]
+fn a_check_finds_what_no_start_would_notice() {
+    let mut store = Fixture::new();
+    for number in 1..=99 {
+        store.write(vec![Record::Incoming(incoming(number, &"x".repeat(9_000)))]);
+    }
+    let path = store.home.path().join("pimesh.db");
+    assert!(check(&path).is_ok(), "while it is in use");
+    let Fixture { home, store, .. } = store;
+    drop(store);
+    let file = fs::OpenOptions::new().write(true).open(&path);
+    let length = fs::metadata(&path).expect("a file").len();
+    // The last page of many, somewhere in the texts.
+    let write = file.and_then(|file| file.write_all_at(&[0xff; 4096], length - 4096));
+    write.expect("damaged");
+
+    let error = check(&path).expect_err("damaged");
+
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error:?}");
+    drop(home);
+}
