@@ -5,6 +5,7 @@
 //! | `home` | the home folder: settings, parts, owner, permissions, disk |
 //! | `network` | ports, mDNS, names |
 //! | `node` | what the running node says: version, members, clocks, gateways, servers |
+//! | `store` | with `--deep`: whether every page of the store is whole |
 //!
 //! A check is a function that returns a [`Check`], or several; add it to a list in one of these
 //! files, and to the list in [`Doctor::run`] if it is a new kind.
@@ -12,8 +13,10 @@
 mod home;
 mod network;
 mod node;
+mod store;
 
 use clap::Args;
+use pimesh_node::store::FILE_NAME;
 use serde::Serialize;
 
 use super::Global;
@@ -23,7 +26,11 @@ use crate::output;
 ///
 /// Works without a running node; with one, it checks more. Ends with 1 if a check fails.
 #[derive(Clone, Copy, Debug, Args)]
-pub(super) struct Doctor {}
+pub(super) struct Doctor {
+    /// Read the whole store, too, and say whether it is damaged; takes a while if it is large
+    #[arg(long)]
+    deep: bool,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -77,6 +84,9 @@ impl Doctor {
         let folder = global.home()?;
         let config = pimesh_node::Config::load(&folder);
         let mut checks = home::checks(&folder, &config);
+        if self.deep {
+            checks.push(store::check(folder.join(FILE_NAME)).await?);
+        }
         let config = config.unwrap_or_default();
         checks.extend(network::checks(&config).await);
         checks.extend(node::checks(global, &config).await?);
