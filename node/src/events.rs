@@ -109,6 +109,7 @@ fn provoked(event: &Event) -> Option<Kind> {
         | Event::ClockDoubted { .. }
         | Event::ClockBelieved
         | Event::StoreFailed { .. }
+        | Event::DiskSpace { .. }
         | Event::ClientSignedIn { .. }
         | Event::ClientLeft { .. } => None,
     }

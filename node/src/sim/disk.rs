@@ -123,8 +123,12 @@ impl Disk {
             }
             Record::LettersGone { rows } => on.letters.retain(|l| !rows.contains(&l.row)),
             Record::Date { unix_ms } => on.date_ms = Some(unix_ms),
-            Record::Prune { before_ms, .. } => {
+            Record::Prune {
+                before_ms,
+                bytes_max,
+            } => {
                 self.inbox.retain(|message| message.at_ms >= before_ms);
+                self.prune(bytes_max);
             }
             Record::Revoked { token, until_ms } => on.revoked_tokens.push((token, until_ms)),
             Record::Read { .. }
@@ -132,7 +136,6 @@ impl Disk {
             | Record::ForgetClientPin { .. }
             | Record::ForClient(_)
             | Record::DeleteHistory(_) => {}
-            Record::Prune { bytes_max, .. } => self.prune(bytes_max),
         }
     }
 

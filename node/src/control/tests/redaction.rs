@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    control::api::{EventBody, Join, NewMessage, NewP2snMessage, P2snReplied},
+    control::api::{EventBody, HistoryRow, Join, NewMessage, NewP2snMessage, P2snReplied},
     state::io::{Party, Recipients, Via},
 };
 
@@ -37,8 +37,18 @@ fn bodies_print_how_long_a_text_is_and_not_the_text() {
         reply: text(),
         reply_hex: Some(text()),
     });
-    let mut history = row(&HistoryQuery::default());
-    history.text = text();
+    let history = HistoryRow {
+        row: 1,
+        id: MessageId([1; 16]),
+        name: "pi-2".to_owned(),
+        peer_id: peer().to_string(),
+        created_ms: 1,
+        at_ms: 2,
+        via: "direct".to_owned(),
+        outcome: String::new(),
+        text: text(),
+        encoding: Encoding::Utf8,
+    };
     assert!(printed(&history).contains("text: 7 bytes"));
     let received = report::Received {
         id: MessageId([1; 16]),
