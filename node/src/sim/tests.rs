@@ -6,7 +6,7 @@ use super::*;
 const SEEDS: u64 = 300;
 
 /// What has to happen in all runs together, each so often, or the simulation tests nothing.
-const AT_LEAST: [(&str, usize); 41] = [
+const AT_LEAST: [(&str, usize); 45] = [
     ("clock_leaps", 100),
     ("starts_refused", 100),
     ("live_cables_cut", 300),
