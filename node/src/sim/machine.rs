@@ -417,8 +417,10 @@ impl World {
                 };
                 assert_eq!(why, "mailbox_full");
                 let to = sent.peer_id.member().expect("a member");
-                let place = self.place(&to).expect("a machine");
-                let brought = self.machines[place].disk.bytes_from(&own);
+                let disks = self.places(&to);
+                let disks = disks.iter().map(|to| &self.machines[*to].disk);
+                let brought = disks.map(|disk| disk.bytes_from(&own)).max();
+                let brought = brought.expect("a machine");
                 assert!(
                     brought + 2 * ROW_BYTES > SHARE_BYTES,
                     "refused after {brought} bytes"
