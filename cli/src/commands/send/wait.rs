@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Rows of the history that are looked through for an outcome that was missed.
-const ROWS: u32 = 1000;
+const ROWS: u64 = 1000;
 
 /// What the history says of a message that was delivered.
 const DELIVERED: [&str; 2] = ["delivered", "read"];
