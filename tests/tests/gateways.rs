@@ -1,5 +1,7 @@
 //! What holds for all gateways: their settings change while they are open.
 
+use std::sync::atomic::{AtomicU16, Ordering};
+
 use anyhow::{Context, ensure};
 use pimesh_node::gateway::DoorReport;
 use pimesh_tests::{Pi, World, eventually, pimesh};
@@ -13,16 +15,19 @@ const ROUNDS: usize = 5;
 
 const GATEWAYS: [&str; 3] = ["iid", "p2sn", "syft"];
 
-/// Returns three ports that nobody listens on.
+/// Returns three ports that nobody listens on. The system gives none of this range to others that
+/// ask for any port, so they are still free when a gateway opens again.
 async fn free_ports() -> anyhow::Result<[u16; 3]> {
-    let mut ports = [0; 3];
-    let mut taken = Vec::new();
-    for port in &mut ports {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        *port = listener.local_addr()?.port();
-        taken.push(listener);
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let begin = 20_000 + u16::try_from(std::process::id() % 10_000)?;
+    let mut ports = Vec::new();
+    while ports.len() < 3 {
+        let port = begin + NEXT.fetch_add(1, Ordering::Relaxed);
+        if TcpListener::bind(("127.0.0.1", port)).await.is_ok() {
+            ports.push(port);
+        }
     }
-    Ok(ports)
+    Ok([ports[0], ports[1], ports[2]])
 }
 
 /// Writes settings with all gateways at these ports; another number makes each section another.
