@@ -30,6 +30,8 @@ pub(super) struct Disk {
     pub(super) sent: BTreeSet<MessageId>,
     /// The history, the oldest first.
     history: Vec<Kept>,
+    /// The newest date of a message that was ever in the history.
+    newest_ms: Option<u64>,
 }
 
 /// A message in the history.
@@ -42,6 +44,14 @@ struct Kept {
 }
 
 impl Disk {
+    /// Returns what a start finds. As in the real store, the newest message tells the date if none
+    /// was written.
+    pub(super) fn load(&self) -> Loaded {
+        let mut loaded = self.loaded.clone();
+        loaded.date_ms = loaded.date_ms.or(self.newest_ms);
+        loaded
+    }
+
     pub(super) fn write(&mut self, record: Record) {
         let on = &mut self.loaded;
         match record {
@@ -69,6 +79,7 @@ impl Disk {
             }
             Record::Outgoing(message) => {
                 self.sent.insert(message.id);
+                self.newest_ms = self.newest_ms.max(Some(message.created_ms));
                 keep(&mut self.history, None, message.id, &message.text);
                 on.outbox.push(message);
             }
@@ -82,6 +93,7 @@ impl Disk {
                     on.marks.push((sender, epoch, sequence));
                 }
                 keep(&mut self.history, Some(sender), message.id, &message.text);
+                self.newest_ms = self.newest_ms.max(Some(message.received_ms));
                 self.inbox.push(Received {
                     sender,
                     id: message.id,

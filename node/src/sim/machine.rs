@@ -190,7 +190,7 @@ impl World {
                 ..Settings::default()
             },
         };
-        let loaded = machine.disk.loaded.clone();
+        let loaded = machine.disk.load();
         let now = self.clocks(at);
         self.start_without_a_part(&setup, &loaded, now);
         let state = State::new(setup, loaded, now).expect("the disk is good");

@@ -149,7 +149,7 @@ impl State {
             via: Via::P2sn,
             warning: None,
         };
-        self.clients.push(message, now);
+        self.clients.push(message, self.calendar.believed(now));
         self.effects.reply(request, Reply::Accepted(vec![accepted]));
     }
 
@@ -179,8 +179,9 @@ impl State {
     }
 
     pub(in crate::state) fn answers_stored(&mut self, answers: Vec<ForClient>, now: Now) {
+        let believed = self.believed(now);
         for message in answers {
-            self.clients.push(message, now);
+            self.clients.push(message, believed);
         }
     }
 

@@ -35,8 +35,10 @@ impl State {
     /// Queues messages that are on disk, and sends what can be sent.
     pub(in crate::state) fn queue_all(&mut self, messages: Vec<Outgoing>, now: Now) {
         let recipients: Vec<PeerId> = messages.iter().map(|m| m.recipient).collect();
+        // The clock may have leapt ahead while they were written.
+        let believed = self.believed(now);
         for message in messages {
-            self.messages.push(message, now);
+            self.messages.push(message, believed);
         }
         for peer in recipients {
             self.give_up_if_removed(peer, now);

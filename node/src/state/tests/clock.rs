@@ -201,3 +201,16 @@ fn members_stay_members_while_the_clock_is_beyond_their_certificates() {
     let opens = |o: &Output| matches!(o, Output::Net(NetOutput::Open { .. }));
     assert!(opened.iter().any(opens), "{opened:?}");
 }
+
+#[test]
+fn a_message_whose_clock_leaps_while_it_is_written_keeps_its_time() {
+    let mut state = state(Settings::default());
+    let (_, ticket) = send(&mut state, "hello");
+    let leapt = ahead(Duration::from_secs(1), YEARS);
+
+    feed_at(&mut state, Input::Stored(ticket.expect("a ticket")), leapt);
+
+    let outputs = timeout(&mut state, ahead(Duration::from_secs(2), YEARS));
+    assert!(!has_expired(&outputs));
+    assert_eq!(state.messages.count(), 1);
+}
