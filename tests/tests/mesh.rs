@@ -137,7 +137,11 @@ async fn the_largest_message_passes_and_one_byte_more_is_refused() -> anyhow::Re
         .expect_err("too long");
 
     assert!(b.wait_for_inbox(1).await? == [largest]);
-    assert!(refused.to_string().contains("at most 1 MiB"), "{refused}");
+    let said = refused.to_string();
+    assert!(
+        said.contains("at most 1048576 bytes (1 MiB), got 1048577"),
+        "{said}"
+    );
     Ok(())
 }
 

@@ -268,6 +268,8 @@ async fn a_changed_rsa_key_is_refused_until_it_is_trusted() -> anyhow::Result<()
 
     b.child.kill().await?;
     std::fs::remove_file(b.home.join("rsa.key"))?;
+    let (code, _, err) = pimesh(&b.home, &["home", "forget", "rsa.key"]).await?;
+    assert_eq!(code, 0, "{err}");
     let b = b.restart().await?;
     let is_change = |event| match event {
         EventBody::KeyChanged { name, .. } => Some(name),

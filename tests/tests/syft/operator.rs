@@ -119,7 +119,7 @@ async fn a_key_is_taken_as_the_programs_keep_it_and_a_private_one_is_not() -> an
             1,
             "would be a user of the node `pi-1`",
         ),
-        ("x", BASE64, long.as_str(), 1, "at most 256 bytes"),
+        ("x", BASE64, long.as_str(), 2, "at most 256 bytes"),
     ] {
         let args = [
             "gateway", "syft", "add", user, "--key", key, "--title", title,
