@@ -2,7 +2,7 @@
 //!
 //! But for the log (`log`), nothing else in this program writes to stdout or stderr. What is printed
 //! may come from a stranger (texts, names, reasons), and a terminal obeys control characters. So
-//! [`line`], [`note`], [`message`], [`table`] and the errors show such characters as escapes, and no
+//! [`line()`], [`note()`], [`message()`], [`table()`] and the errors show such characters as escapes, and no
 //! text can begin a line of its own. JSON has escapes of its own. Only [`generated`] prints a text as
 //! it is.
 

@@ -4,7 +4,7 @@
 //! No circles (rules SERVER-ECHO and SERVER-FELLOW): the server's echo of what was sent to it is
 //! taken out, once for each that was sent, and what came from the server is not sent to it. What
 //! entered the mesh at another node's door is sent, unless that node is seen to be a client of the
-//! same server, or the date is no time. Equal integers stay apart ([`super::echo`]).
+//! same server, or the date is no time. Equal integers stay apart (`echo`).
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
