@@ -463,7 +463,7 @@ impl From<&Event> for EventBody {
 }
 
 /// What the field `event` of an [`EventBody`] says, for each kind of event.
-pub const KINDS: [&str; 30] = [
+pub const KINDS: [&str; 32] = [
     "peer_up",
     "peer_down",
     "member_added",
@@ -484,6 +484,8 @@ pub const KINDS: [&str; 30] = [
     "counted",
     "store_failed",
     "disk_space",
+    "clock_doubted",
+    "clock_believed",
     "client_signed_in",
     "client_left",
     "client_kicked",

@@ -50,6 +50,8 @@ fn every_event_is_of_the_kind_that_its_json_says() {
         Event::Revoked,
         refused,
         counted,
+        Event::ClockDoubted { ahead_ms: 1 },
+        Event::ClockBelieved,
     ] {
         let json = serde_json::to_value(EventBody::from(&event)).expect("encodes");
         assert_eq!(json["event"], kind(&event));
