@@ -47,6 +47,13 @@ impl MeshId {
     }
 }
 
+impl MeshId {
+    /// Verifies that the mesh key signed this.
+    pub(super) fn verify(&self, label: Label, signed: &Signed) -> Result<(), WrongSignature> {
+        signed.verify(label, &self.0)
+    }
+}
+
 impl fmt::Display for MeshId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&hex::encode(self.as_bytes()))
@@ -80,6 +87,11 @@ impl MeshKey {
     #[must_use]
     pub fn mesh(&self) -> MeshId {
         MeshId(self.0.verifying_key())
+    }
+
+    /// Signs another payload than a certificate or a revocation.
+    pub(super) fn sign(&self, label: Label, payload: Vec<u8>) -> Signed {
+        Signed::sign(label, payload, &self.0)
     }
 
     /// Issues a certificate.

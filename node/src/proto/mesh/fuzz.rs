@@ -7,10 +7,12 @@ use sha2::{Digest, Sha256};
 
 use super::{
     certificate::{Certificate, CertificateError, MeshId, MeshKey, Revocation, Terms},
-    direct,
+    direct, key,
     member::{self, Join, Refusal, Welcome},
     peer_of_seed,
+    ranges::Ranges,
     signed::{Label, Signed},
+    statement::{Says, Statement},
     sync::{self, LastInteger},
     ticket::{Secret, Ticket},
     users::{self, ToldUser},
@@ -113,6 +115,71 @@ fn unsigned(payload: &[u8]) -> Signed {
 fn signed(label: Label, payload: &[u8]) -> Vec<u8> {
     let key = ed25519_dalek::SigningKey::from_bytes(&SEED);
     Signed::sign(label, payload.to_vec(), &key).encode()
+}
+
+fn statements() -> Vec<Statement> {
+    let ranges = "-5..-1,7,100..109".parse().expect("legal");
+    vec![
+        KEY.state_holder(peer_of_seed(5), true, 7),
+        KEY.state_indices(peer_of_seed(5), ranges, u64::MAX),
+        Statement::left(&certificates()[1], 8, &MESSAGING),
+    ]
+}
+
+#[test]
+fn no_statement_is_believed_but_the_issued_ones() {
+    let issued = statements();
+    let mut corpus: Vec<_> = issued.iter().map(Statement::encode).collect();
+    corpus.extend(certificates().iter().map(Certificate::encode));
+    fuzz(bolero::check!(), &corpus, |bytes| {
+        let Ok(read) = Statement::decode(bytes, &KEY.mesh()) else {
+            return false;
+        };
+        assert!(issued.contains(&read), "{read:?}");
+        assert!(bytes.len() <= Statement::BYTES_MAX);
+        true
+    });
+}
+
+#[test]
+fn what_the_mesh_key_signs_as_further_indices_is_legal_or_refused() {
+    let issued = statements();
+    let outer = issued[1].encode();
+    // The statement is one field: its number and kind, its length in two bytes or one, and a
+    // `Signed`.
+    let inner = Signed::decode(&outer[2..]).or_else(|_| Signed::decode(&outer[3..]));
+    let corpus = [inner.expect("a signed payload").payload];
+    fuzz(bolero::check!(), &corpus, |payload| {
+        let signed = signed(Label::INDICES, payload);
+        let mut bytes = vec![0x12];
+        prost::encode_length_delimiter(signed.len(), &mut bytes).expect("room");
+        bytes.extend(signed);
+        let Ok(read) = Statement::decode(&bytes, &KEY.mesh()) else {
+            return false;
+        };
+        let Says::Indices(ranges) = read.says() else {
+            panic!("another kind: {read:?}");
+        };
+        assert!(ranges.iter().count() <= Ranges::MAX);
+        assert_eq!(ranges.to_string().parse::<Ranges>().as_ref(), Ok(ranges));
+        true
+    });
+}
+
+#[test]
+fn a_key_request_and_its_answer_say_the_same_again() {
+    let request = key::Request {
+        sealed: "{\"a\":1}".to_owned(),
+    };
+    let corpus = [request.encode(), key::Answer::Stored.encode()];
+    fuzz(bolero::check!(), &corpus, |bytes| {
+        let read = round_trip(bytes, key::Request::decode, key::Request::encode);
+        if let Some(request) = &read {
+            assert!(request.open(&MESSAGING).is_none());
+        }
+        let answer = round_trip(bytes, key::Answer::decode, |answer| answer.encode());
+        read.is_some() || answer.is_some()
+    });
 }
 
 #[test]
@@ -326,6 +393,7 @@ fn a_sync_request_says_the_same_again_and_keeps_its_limits() {
         boot: Some(sync::BootId::new(1)),
         sightings: vec![sighting; 2],
         copied: vec![copied; 2],
+        statements: statements().iter().map(Statement::encode).collect(),
     };
     let full = sync::Request {
         certificates: vec![vec![]; sync::MEMBERS_MAX],
@@ -339,6 +407,7 @@ fn a_sync_request_says_the_same_again_and_keeps_its_limits() {
         };
         assert!(read.certificates.len() <= 256 && read.revocations.len() <= 1024);
         assert!(read.addresses.len() <= 256 && read.last.len() <= 4096);
+        assert!(read.statements.len() <= 768);
         assert!(read.addresses.iter().all(|(_, listed)| listed.len() <= 16));
         assert!(read.sightings.len() <= 256 && read.copied.len() <= 256);
         assert!(read.sightings.iter().all(|seen| seen.outlived.len() <= 8));

@@ -93,6 +93,8 @@ pub enum Refusal {
     TryAgain = 4,
     /// The mesh has as many members as it can have.
     MeshFull = 5,
+    /// The ticket was cancelled. Programs that do not know this number take it for 0.
+    TicketCancelled = 6,
 }
 
 impl Request {

@@ -6,11 +6,14 @@
 //! | `name` | names of nodes and messages |
 //! | `signed` | a payload and the signature over its exact bytes |
 //! | `certificate` | who is a member, and who no longer is |
+//! | `ranges` | further indices that a member owns |
+//! | `statement` | what is said of members beside their certificates |
 //! | `vouched` | what a member may speak for as a gateway |
 //! | `ticket` | what `pimesh invite` prints |
 //! | `member` | `/pimesh/member/1`: how a connection is opened |
 //! | `sync` | `/pimesh/sync/1`: what members tell each other |
 //! | `direct` | `/pimesh/dm/1`: direct messages |
+//! | `key` | `/pimesh/key/1`: the mesh key for another member |
 //! | `users` | `/pimesh/users/1`: what a door tells of its users |
 //!
 //! Everything is protobuf (proto3), because every libp2p implementation brings it along. Bytes
@@ -20,9 +23,12 @@
 pub mod address;
 pub mod certificate;
 pub mod direct;
+pub mod key;
 pub mod member;
 pub mod name;
+pub mod ranges;
 pub mod signed;
+pub mod statement;
 pub mod sync;
 pub mod ticket;
 pub mod users;

@@ -22,6 +22,13 @@ impl Label {
     /// Direct messages, signed by the messaging key.
     pub const DIRECT: Self = Self(b"pimesh/dm/1\0");
 
+    /// That a member holds the mesh key, signed by that key.
+    pub const HOLDER: Self = Self(b"pimesh/holder/1\0");
+    /// Which further indices a member owns, signed by the mesh key.
+    pub const INDICES: Self = Self(b"pimesh/indices/1\0");
+    /// That a member left, signed by its messaging key.
+    pub const LEFT: Self = Self(b"pimesh/left/1\0");
+
     /// Returns the bytes that are signed for `payload`.
     #[must_use]
     pub fn before(self, payload: &[u8]) -> Vec<u8> {

@@ -22,6 +22,12 @@ pub const MEMBERS_MAX: usize = 256;
 /// Most revocations that are kept and told: those of the largest mesh, four times over.
 pub const REVOCATIONS_MAX: usize = 4 * MEMBERS_MAX;
 
+/// Most statements that are kept and told of one kind: one about each member of the largest mesh.
+pub const STATEMENTS_PER_KIND_MAX: usize = MEMBERS_MAX;
+
+/// Most statements in one request: of three kinds.
+const STATEMENTS_MAX: usize = 3 * STATEMENTS_PER_KIND_MAX;
+
 /// Most addresses kept of one peer: four interfaces, two address families, two transports.
 pub const ADDRESSES_PER_PEER_MAX: usize = 16;
 
@@ -87,6 +93,8 @@ pub struct Request {
     pub sightings: Vec<Sighting>,
     /// Members whose identity two machines have.
     pub copied: Vec<Copied>,
+    /// Encoded statements about members.
+    pub statements: Vec<Vec<u8>>,
 }
 
 /// The last integer that was heard for an index.
@@ -123,12 +131,14 @@ impl Request {
             boot: _,
             sightings: _,
             copied,
+            statements,
         } = self;
         !(certificates.is_empty()
             && revocations.is_empty()
             && addresses.is_empty()
             && last.is_empty()
-            && copied.is_empty())
+            && copied.is_empty()
+            && statements.is_empty())
     }
 
     /// Encodes what is told.
@@ -137,6 +147,7 @@ impl Request {
         let wire = WireRequest {
             certificates: self.certificates.clone(),
             revocations: self.revocations.clone(),
+            statements: self.statements.clone(),
             addresses: self
                 .addresses
                 .iter()
@@ -188,6 +199,7 @@ impl Request {
         let wire: WireRequest = decode(WHAT, bytes)?;
         super::at_most(WHAT, "certificates", wire.certificates.len(), MEMBERS_MAX)?;
         super::at_most(WHAT, "revocations", wire.revocations.len(), REVOCATIONS_MAX)?;
+        super::at_most(WHAT, "statements", wire.statements.len(), STATEMENTS_MAX)?;
         super::at_most(WHAT, "peers", wire.addresses.len(), MEMBERS_MAX)?;
         super::at_most(WHAT, "last integers", wire.last.len(), LAST_INTEGERS_MAX)?;
         super::at_most(WHAT, "sightings", wire.sightings.len(), MEMBERS_MAX)?;
@@ -230,6 +242,7 @@ impl Request {
         Ok(Self {
             certificates: wire.certificates,
             revocations: wire.revocations,
+            statements: wire.statements,
             addresses: addresses.collect::<Result<_, DecodeError>>()?,
             last: last.collect::<Result<_, DecodeError>>()?,
             boot: BootId::read(wire.boot),
@@ -291,6 +304,8 @@ struct WireRequest {
     sightings: Vec<WireSighting>,
     #[prost(message, repeated, tag = "7")]
     copied: Vec<WireCopied>,
+    #[prost(bytes = "vec", repeated, tag = "8")]
+    statements: Vec<Vec<u8>>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -353,6 +368,7 @@ mod tests {
         let request = Request {
             certificates: vec![vec![1, 2, 3]],
             revocations: vec![vec![4]],
+            statements: vec![vec![5]],
             addresses: vec![(
                 peer,
                 vec![Address::new("/ip4/10.0.0.1/tcp/1").expect("legal")],
@@ -405,6 +421,10 @@ mod tests {
                 },
                 Request {
                     revocations: vec![vec![]; 1024 + more],
+                    ..Request::default()
+                },
+                Request {
+                    statements: vec![vec![]; 768 + more],
                     ..Request::default()
                 },
                 Request {
