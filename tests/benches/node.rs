@@ -18,7 +18,7 @@ use pimesh_node::{
     },
     state::{
         VALUES_MAX,
-        io::{Command, Event, Outcome, Recipients, Via},
+        io::{Command, Event, Outcome, Recipients, SendVia},
         report::PeerState,
     },
 };
@@ -265,7 +265,7 @@ async fn send(
             let command = Command::Send {
                 to: Recipients::Named(vec![to.to_owned()]),
                 text: "7".repeat(bytes),
-                via: Via::Direct,
+                via: SendVia::Direct,
                 expiry: None,
             };
             started.push_back(Instant::now());

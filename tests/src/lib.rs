@@ -27,7 +27,7 @@ use pimesh_node::{
     },
     proto::iid::Value,
     state::{
-        io::{Recipients, Via},
+        io::{Recipients, SendVia},
         report::{Accepted, PeerState, Published},
     },
 };
@@ -305,7 +305,7 @@ impl Pi {
         let message = NewMessage {
             to,
             text: text.to_owned(),
-            via: Via::Direct,
+            via: SendVia::Direct,
             expiry_s: None,
         };
         let accepted = self.client.send(&message).await?;

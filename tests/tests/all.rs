@@ -14,6 +14,7 @@ mod home;
 mod iid;
 mod kill;
 mod log;
+mod members;
 mod mesh;
 mod operate;
 mod p2sn;

@@ -5,7 +5,7 @@ use pimesh_node::{
     control::api::{EventBody, NewIntegers, NewInvite, NewMessage},
     proto::iid::{Index, Value},
     state::{
-        io::{At, Outcome, Recipients, Via},
+        io::{At, Outcome, Recipients, SendVia},
         report::Integer,
     },
 };
@@ -250,7 +250,7 @@ async fn p2sn_messages_pass_and_too_long_ones_are_refused_with_the_limit() -> an
     let message = |text: String| NewMessage {
         to: Recipients::Named(vec!["b".to_owned()]),
         text,
-        via: Via::P2sn,
+        via: SendVia::P2sn,
         expiry_s: None,
     };
 

@@ -59,12 +59,15 @@ impl Disk {
                 on.certificate = Some(certificate);
                 on.members.clear();
                 on.revocations.clear();
+                on.statements.clear();
+                on.addresses.clear();
                 on.invites.clear();
             }
             Record::Renewed { certificate } => on.certificate = Some(certificate),
             // Certificates are kept in the order in which they were learned; the last one counts.
             Record::Member { certificate, .. } => on.members.push(certificate),
             Record::Revocation { revocation, .. } => on.revocations.push(revocation),
+            Record::Statement { statement, .. } => on.statements.push(statement),
             Record::Invite(invite) => {
                 on.invites
                     .retain(|i: &Invite| i.secret_hash != invite.secret_hash);
@@ -73,6 +76,7 @@ impl Disk {
             Record::ForgetInvite { secret_hash } => {
                 on.invites.retain(|i| i.secret_hash != secret_hash);
             }
+            Record::Name { peer, name } => on.names.push((peer, name)),
             Record::Addresses { peer, addresses } => {
                 on.addresses.retain(|(p, _)| *p != peer);
                 on.addresses.push((peer, addresses));
@@ -124,6 +128,7 @@ impl Disk {
             Record::ForgetUser { id, door } => {
                 on.users.retain(|u| (&u.id, u.door) != (&id, door));
             }
+            Record::ForgetUsersOf { door } => on.users.retain(|u| u.door != door),
             Record::Letter(letter) => {
                 on.seen.push(letter.fingerprint);
                 on.letters.push(*letter);

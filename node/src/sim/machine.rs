@@ -10,12 +10,16 @@ use rand_core::Rng;
 
 use super::{Happening, Trace, World, disk::Disk, model::Heard};
 use crate::{
-    proto::{iid::Index, mesh::certificate::MeshKey, syft},
+    proto::{
+        iid::Index,
+        mesh::certificate::{Certificate, MeshKey},
+        syft,
+    },
     state::{
         ROW_BYTES, Settings, Setup, StartError, State,
         io::{
-            Command, Disk as Measured, Event, Failure, Input, Loaded, Now, Outcome, Output, Record,
-            Reply, RequestId, Ticket,
+            Command, Disk as Measured, Event, Failure, Input, KeyFile, Loaded, Now, Outcome, Output,
+            Record, Reply, RequestId, Ticket,
         },
         report,
     },
@@ -54,6 +58,14 @@ pub(super) struct Machine {
     pub(super) disk: Disk,
     /// Tickets on their way to the disk. A power cut loses them.
     pub(super) writing: Vec<(Ticket, Vec<Record>)>,
+    /// Its file with the mesh key.
+    pub(super) key_file: Option<MeshKey>,
+    /// A mesh key that was put aside.
+    staged: Option<MeshKey>,
+    /// Changes of these files that are under way. A power cut loses them, or some of them.
+    pub(super) writing_key: Vec<(Ticket, KeyFile)>,
+    /// Every name that somebody wanted it to have.
+    pub(super) names: BTreeSet<String>,
     /// Power-ons: what is under way from an earlier one finds nobody.
     pub(super) life: u32,
     /// Whether others have filled the disk.
@@ -91,6 +103,17 @@ pub(super) enum Asked {
     Invite {
         joiner: usize,
     },
+    /// A ticket that is cancelled at once.
+    Ticket,
+    Cancelled {
+        ticket: String,
+    },
+    /// Something that must be refused with this word in the reason.
+    Refused(&'static str),
+    Share {
+        to: usize,
+    },
+    Leave,
     Send {
         to: PeerId,
         text: String,
@@ -111,6 +134,10 @@ impl Machine {
             state: None,
             disk: Disk::default(),
             writing: Vec::new(),
+            key_file: None,
+            staged: None,
+            writing_key: Vec::new(),
+            names: [format!("pi-{seed}")].into(),
             life: 0,
             is_full: false,
             started: Duration::ZERO,
@@ -134,6 +161,33 @@ impl Machine {
     /// Returns the value that this machine last heard of an index.
     pub(super) fn last_of(&self, index: Index) -> Option<&report::Integer> {
         self.last.iter().find(|last| last.index == index)
+    }
+
+    /// Says whether it has yet to answer something.
+    pub(super) fn has_asked(&self) -> bool {
+        !self.requests.is_empty()
+    }
+
+    fn write_key(&mut self, file: KeyFile) {
+        match file {
+            KeyFile::Keep(key) => self.key_file = Some(key),
+            KeyFile::Stage(key) => self.staged = Some(key),
+            KeyFile::Adopt => {
+                if let Some(key) = self.staged.take() {
+                    self.key_file = Some(key);
+                }
+            }
+        }
+    }
+
+    /// Does with the mesh key that was put aside what a node does when it starts.
+    fn settle_key(&mut self) {
+        let certificate = self.disk.loaded.certificate.as_ref();
+        let mesh = certificate.map(|bytes| Certificate::mesh_of(bytes).expect("legal"));
+        let staged = self.staged.take().filter(|key| Some(key.mesh()) == mesh);
+        if let Some(key) = staged {
+            self.key_file = Some(key);
+        }
     }
 
     /// Counts what the outbox holds once all is written.
@@ -171,15 +225,19 @@ impl World {
     pub(super) fn power_on(&mut self, at: usize) {
         let chance = self.rng.next_u64();
         let machine = &mut self.machines[at];
+        machine.settle_key();
+        if machine.disk.loaded.certificate.is_none() {
+            machine.key_file = Some(mesh_key(machine.seed));
+        }
         machine.started = self.now;
         let mut seed = [machine.seed; 32];
         seed[..8].copy_from_slice(&chance.to_le_bytes());
         let (budget_per_second, budget_burst) = budget_of(at);
-        let has_mesh = machine.disk.loaded.certificate.is_some();
         let setup = Setup {
             peer: machine.peer,
             messaging_key: messaging_key(machine.seed),
-            mesh_key: (!has_mesh || machine.seed == 1).then(|| mesh_key(machine.seed)),
+            mesh_key: machine.key_file.clone(),
+            mesh_key_exported: false,
             name: format!("pi-{}", machine.seed).parse().expect("a name"),
             seed,
             settings: Settings {
@@ -249,6 +307,12 @@ impl World {
         machine.warns_of_copies = false;
         // What was not yet written is gone; some of it may have reached the disk unsaid.
         let writing = std::mem::take(&mut machine.writing);
+        let keys = std::mem::take(&mut machine.writing_key);
+        for (_, file) in keys {
+            if self.chance(2) == 0 {
+                self.machines[at].write_key(file);
+            }
+        }
         let kept = usize::try_from(self.chance(writing.len() as u64 + 1)).expect("small");
         self.count("records_kept_in_a_power_cut", kept);
         self.count("records_lost_in_a_power_cut", writing.len() - kept);
@@ -274,6 +338,12 @@ impl World {
             let most = HISTORY_BYTES_MAX + HISTORY_BYTES_MAX / 64 + waiting;
             assert!(all <= most, "{all} bytes of history");
         }
+        self.input(at, Input::Stored(ticket));
+    }
+
+    pub(super) fn key_written(&mut self, at: usize) {
+        let (ticket, file) = self.machines[at].writing_key.remove(0);
+        self.machines[at].write_key(file);
         self.input(at, Input::Stored(ticket));
     }
 
@@ -311,6 +381,7 @@ impl World {
                 Output::Net(output) => self.act(at, output),
                 Output::Reply(request, result) => self.replied(at, request, result),
                 Output::Store(ticket, records) => self.store(at, ticket, records),
+                Output::KeyFile(ticket, file) => self.change_key_file(at, ticket, file),
                 Output::Event(event) => self.event(at, event),
             }
         }
@@ -399,6 +470,7 @@ impl World {
                 what: "bridged_over_budget",
                 times,
             } => self.machines[at].kept = *times,
+            Event::Joined { .. } => self.machines[at].key_file = None,
             Event::Sent(sent) if sent.outcome == Outcome::Delivered => {
                 let to = self.places(&sent.peer_id.member().expect("a member"));
                 let mut disks = to.iter().map(|to| &self.machines[*to].disk);
@@ -456,6 +528,26 @@ impl World {
                 let ticket = invite.ticket;
                 self.tickets.push(ticket.clone());
                 self.ask(joiner, Command::Join { ticket }, Asked::Nothing);
+            }
+            (Asked::Ticket, Ok(Reply::Invited(invite))) => {
+                let (which, ticket) = (Some(invite.id), invite.ticket);
+                let asked = Asked::Cancelled { ticket };
+                self.ask(at, Command::CancelInvites { which }, asked);
+            }
+            (Asked::Cancelled { ticket }, Ok(Reply::InvitesCancelled(_))) => {
+                self.cancelled = Some(ticket);
+            }
+            (Asked::Refused(word), Err(failure)) => {
+                let text = failure.message;
+                assert!(text.contains(word), "{text}");
+                self.count("cancelled_tickets_refused", 1);
+            }
+            (Asked::Share { to }, Ok(Reply::KeyShared(_))) => self.check_share(to),
+            (Asked::Share { .. }, Err(_)) => self.count("mesh_keys_not_shared", 1),
+            (Asked::Leave, Ok(Reply::Left(left))) => {
+                let others = self.machines.len() - 1;
+                assert_eq!(left.told.len(), others, "all are connected");
+                self.count("members_left", 1);
             }
             (Asked::Send { to, text }, Ok(Reply::Accepted(accepted))) => {
                 let sent = &self.machines[at].disk.sent;

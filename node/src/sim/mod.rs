@@ -14,6 +14,7 @@
 //! | `gossip` | gossipsub: who passes integers on to whom, again or on a detour |
 //! | `p2sn` | P2SN sessions, as far as the state sees them |
 //! | `strangers` | who must not get in, and members who lie |
+//! | `members` | names that change, the mesh key that is shared, one that leaves and returns |
 //! | `vouching` | ranges of members that change |
 //! | `model` | the reference: plain lists of what was said, and rules for what each node makes of it |
 //!
@@ -25,6 +26,7 @@ mod copied;
 mod disk;
 mod gossip;
 mod machine;
+mod members;
 mod model;
 mod network;
 mod p2sn;
@@ -55,7 +57,10 @@ use crate::{
         iid::{Date, Iid, Index, Value},
         mesh::{Address, certificate::Terms, vouched::Vouched},
     },
-    state::io::{Command, Connection, Event, InboundId, Input, Recipients, Via},
+    state::{
+        Wanted,
+        io::{Command, Connection, Event, InboundId, Input, Recipients, SendVia},
+    },
 };
 
 /// Machines of a run: with three, what one cannot tell another directly goes over the third.
@@ -94,6 +99,9 @@ enum Happening {
     ClockIsBack(usize, i64),
     Say,
     Vouch,
+    Rename,
+    Share,
+    KeyWritten(usize, u32),
     Lie,
     Visit(usize),
     Intrusion(usize, Connection),
@@ -128,6 +136,9 @@ struct World {
     sessions: Vec<Session>,
     next_text: u32,
     next_value: i32,
+    next_name: u32,
+    /// A ticket that was cancelled.
+    cancelled: Option<String>,
     model: Model,
     counts: BTreeMap<&'static str, usize>,
     trace: Vec<(Duration, Trace)>,
@@ -165,6 +176,8 @@ impl World {
             sessions: Vec::new(),
             next_text: 0,
             next_value: 0,
+            next_name: 0,
+            cancelled: None,
             model: Model::default(),
             counts: BTreeMap::new(),
             trace: Vec::new(),
@@ -177,6 +190,7 @@ impl World {
     /// and another member was removed.
     fn begin_mesh(&mut self) {
         let first = &mut self.machines[0];
+        first.key_file = Some(mesh_key(1));
         let own = mesh_key(1).issue(Terms {
             peer: first.peer,
             messaging_key: *messaging_key(1).public(),
@@ -361,13 +375,13 @@ impl World {
     }
 
     fn send_message(&mut self, from: usize, to: usize) {
-        let Machine { peer: to, seed, .. } = self.machines[to];
+        let Machine { peer: to, .. } = self.machines[to];
         self.next_text += 1;
         let text = self.next_text.to_string();
         let command = Command::Send {
-            to: Recipients::Named(vec![format!("pi-{seed}")]),
+            to: Recipients::Named(vec![to.to_string()]),
             text: text.clone(),
-            via: Via::Direct,
+            via: SendVia::Direct,
             expiry: None,
         };
         self.ask(from, command, Asked::Send { to, text });
@@ -388,6 +402,7 @@ impl World {
             self.some_time(Happening::Lie);
         }
         self.plan_vouching();
+        self.plan_members();
         for stranger in 0..self.strangers.len() {
             self.some_time(Happening::Visit(stranger));
         }
@@ -400,6 +415,7 @@ impl World {
         }
         self.steps_until(Self::is_settled);
         self.check();
+        self.leave_and_return();
     }
 
     fn some_time(&mut self, happening: Happening) {
@@ -410,12 +426,7 @@ impl World {
     /// Joining goes without faults; a second machine follows when the first is in.
     fn join_all(&mut self, count: usize) {
         for joiner in 1..count {
-            let command = Command::Invite {
-                name: None,
-                index: None,
-                vouched: Vouched::ALL,
-                lifetime: None,
-            };
+            let command = Command::Invite(Wanted::default());
             self.ask(0, command, Asked::Invite { joiner });
             self.steps_until(|world| world.all_know(joiner + 1));
         }
@@ -486,12 +497,14 @@ impl World {
                 self.dialled(at, &to, Some(&addresses));
             }
             Happening::Lan => self.lan_speaks(),
+            Happening::KeyWritten(at, life) if self.is_alive(at, life) => self.key_written(at),
             Happening::PowerFails(at, life) if self.is_alive(at, life) => self.power_fails(at),
             Happening::Greet(at, life) if self.is_alive(at, life) => self.send_integers(at, 1),
             Happening::Input(..)
             | Happening::PowerFails(..)
             | Happening::Greet(..)
             | Happening::Written(..)
+            | Happening::KeyWritten(..)
             | Happening::Timeout(..)
             | Happening::Dialled(..) => {}
             Happening::Arrives(connection, parcel) => self.arrives(connection, parcel),
@@ -506,6 +519,8 @@ impl World {
             Happening::Fault => self.fault(),
             Happening::Say => self.say(),
             Happening::Vouch => self.vouch(),
+            Happening::Rename => self.rename(),
+            Happening::Share => self.share(),
             Happening::Lie => self.lie(),
             Happening::Visit(stranger) => self.visit(stranger),
             Happening::Intrusion(place, connection) => self.intrude_as_member(place, connection),
@@ -521,6 +536,7 @@ impl World {
         self.model.check_integers();
         self.check_last_values();
         self.check_certificates();
+        self.check_names();
         for at in 0..self.machines.len() {
             self.ask(at, Command::Status, Asked::Idle);
         }

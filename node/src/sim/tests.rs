@@ -6,7 +6,7 @@ use super::*;
 const SEEDS: u64 = 300;
 
 /// What has to happen in all runs together, each so often, or the simulation tests nothing.
-const AT_LEAST: [(&str, usize); 45] = [
+const AT_LEAST: [(&str, usize); 49] = [
     ("clock_leaps", 100),
     ("starts_refused", 100),
     ("live_cables_cut", 300),
@@ -43,6 +43,10 @@ const AT_LEAST: [(&str, usize); 45] = [
     ("rsa_keys_shown", 300),
     ("lies_refused", 300),
     ("ranges_changed", 300),
+    ("members_renamed", 300),
+    ("mesh_keys_shared", 300),
+    ("members_left", 300),
+    ("cancelled_tickets_refused", 300),
     ("strangers_at_the_closed_gate", 300),
     ("strangers_that_were_dialled", 300),
     ("strangers_with_no_certificate", 100),

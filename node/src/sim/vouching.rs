@@ -29,7 +29,7 @@ impl World {
         let seed = self.machines[at].seed;
         let below = i32::try_from(self.chance(1_000_000)).expect("small");
         let vouched = Vouched::range(-below, i32::from(seed)).expect("legal");
-        let peer = format!("pi-{seed}");
+        let peer = self.machines[at].peer.to_string();
         self.count("ranges_changed", 1);
         self.ask(0, Command::Vouch { peer, vouched }, Asked::Nothing);
     }

@@ -4,13 +4,18 @@ mod bridging;
 mod capacity;
 mod clock;
 mod door;
+mod indices;
 mod integers;
 mod joining;
+mod leaving;
 mod links;
 mod members;
 mod messages;
 mod redaction;
+mod renaming;
 mod servers;
+mod sharing;
+mod tickets;
 mod vouching;
 mod waiting;
 mod work;
@@ -24,7 +29,7 @@ use super::{
     io::{
         Command, Connection, Direction, Event, Failure, GossipId, InboundId, Input, Loaded,
         NetInput, NetOutput, Now, Opening, Output, Protocol, Recipients, Record, Reply, RequestId,
-        Ticket, Transport, Verdict, Via,
+        SendVia, Ticket, Transport, Verdict,
     },
     *,
 };
@@ -39,6 +44,8 @@ use crate::proto::{
         direct::{Frame, Request as DirectRequest, Response as DirectResponse, Status},
         member::{Join, Refusal, Request, Response},
         peer_of_seed,
+        ranges::Ranges,
+        statement::{Kind, Says, Statement},
         sync::Request as SyncRequest,
         ticket::Secret,
         vouched::Vouched,
@@ -80,6 +87,7 @@ fn state_knowing(member: &Certificate, seed: [u8; 32], settings: Settings) -> St
         peer: peer_of_seed(1),
         messaging_key: messaging_key(1),
         mesh_key: Some(mesh_key()),
+        mesh_key_exported: false,
         name: "pi-1".parse().expect("a name"),
         seed,
         settings,
@@ -237,7 +245,7 @@ fn send(state: &mut State, text: &str) -> (Vec<Output>, Option<Ticket>) {
     let command = Command::Send {
         to: Recipients::Named(vec!["pi-2".to_owned()]),
         text: text.to_owned(),
-        via: Via::Direct,
+        via: SendVia::Direct,
         expiry: None,
     };
     let outputs = feed(state, Input::Control(RequestId(7), command));

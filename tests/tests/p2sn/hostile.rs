@@ -9,7 +9,7 @@ use anyhow::Context;
 use futures::StreamExt;
 use pimesh_node::{
     control::api::{EventBody, NewMessage},
-    state::io::{Recipients, Via},
+    state::io::{Recipients, SendVia},
 };
 use pimesh_tests::{PATIENCE, Pi, World, chance::Chance};
 use serde_json::{Value, json};
@@ -271,7 +271,7 @@ async fn both_ways(a: &Pi, b: &Pi, text: &str) -> anyhow::Result<()> {
     let message = NewMessage {
         to: Recipients::Named(vec!["pi-1".to_owned()]),
         text: text.to_owned(),
-        via: Via::P2sn,
+        via: SendVia::P2sn,
         expiry_s: None,
     };
     b.client.send(&message).await?;

@@ -23,6 +23,7 @@ fn state_with(own: &Certificate) -> State {
         peer: peer_of_seed(1),
         messaging_key: messaging_key(1),
         mesh_key: Some(mesh_key()),
+        mesh_key_exported: false,
         name: "pi-1".parse().expect("a name"),
         seed: [0; 32],
         settings: Settings::default(),
@@ -178,12 +179,13 @@ fn another_gateway_for_everything_does_not_speak_for_this_node() {
 fn a_range_for_everything_takes_no_index_and_a_narrower_one_takes_its_own() {
     let invited = |own: &Certificate, index| {
         let mut state = state_with(own);
-        let command = Command::Invite {
+        let command = Command::Invite(Wanted {
             name: None,
             index,
+            further: Ranges::default(),
             vouched: Vouched::ALL,
             lifetime: None,
-        };
+        });
         let outputs = feed(&mut state, Input::Control(RequestId(1), command));
         outputs.into_iter().find_map(|output| match output {
             Output::Store(_, records) => records.into_iter().find_map(|record| match record {

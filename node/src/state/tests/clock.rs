@@ -30,6 +30,7 @@ fn restarted(now: Now) -> State {
         peer: peer_of_seed(1),
         messaging_key: messaging_key(1),
         mesh_key: Some(mesh_key()),
+        mesh_key_exported: false,
         name: "pi-1".parse().expect("a name"),
         seed: [0; 32],
         settings: Settings::default(),

@@ -12,6 +12,7 @@ fn alone() -> State {
         peer: peer_of_seed(1),
         messaging_key: messaging_key(1),
         mesh_key: Some(mesh_key()),
+        mesh_key_exported: false,
         name: "pi-1".parse().expect("a name"),
         seed: [0; 32],
         settings: Settings::default(),
@@ -142,12 +143,10 @@ fn a_clone_of_the_inviter_is_told_what_it_is() {
 fn a_ticket_that_is_of_no_use_elsewhere_comes_with_a_warning() {
     let mut state = alone();
     let warning = |state: &mut State| {
-        let command = Command::Invite {
-            name: None,
-            index: None,
+        let command = Command::Invite(Wanted {
             vouched: Vouched::NONE,
-            lifetime: None,
-        };
+            ..Wanted::default()
+        });
         let stored = stored(&feed(state, Input::Control(RequestId(1), command)));
         let outputs = feed(state, Input::Stored(stored));
         let invited = outputs.into_iter().find_map(|output| match output {

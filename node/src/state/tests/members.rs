@@ -142,12 +142,13 @@ fn a_ticket_lets_in_the_first_peer_that_knows_its_secret_and_nobody_else() {
 
 /// Makes a ticket; returns its secret.
 fn invite(state: &mut State) -> Secret {
-    let command = Command::Invite {
+    let command = Command::Invite(Wanted {
         name: None,
         index: None,
+        further: Ranges::default(),
         vouched: Vouched::ALL,
         lifetime: None,
-    };
+    });
     let ticket = stored(&feed(state, Input::Control(RequestId(1), command)));
     let outputs = feed(state, Input::Stored(ticket));
     let text = outputs.iter().find_map(|output| match output {

@@ -171,7 +171,7 @@ fn the_nodes_own_name_is_not_answered_with_a_name_like_it() {
     let command = Command::Send {
         to: Recipients::Named(vec![own.clone()]),
         text: "hello".to_owned(),
-        via: Via::Direct,
+        via: SendVia::Direct,
         expiry: None,
     };
 
@@ -265,6 +265,7 @@ fn a_node_whose_messaging_key_is_not_in_its_certificate_does_not_start() {
         peer: peer_of_seed(1),
         messaging_key: messaging_key(3),
         mesh_key: None,
+        mesh_key_exported: false,
         name: "pi-1".parse().expect("a name"),
         seed: [0; 32],
         settings: Settings::default(),
@@ -277,4 +278,38 @@ fn a_node_whose_messaging_key_is_not_in_its_certificate_does_not_start() {
     let refused = State::new(setup, loaded, NOW).expect_err("it could read nothing");
 
     assert_eq!(refused, StartError::OtherMessagingKey);
+}
+
+/// Sends to these; returns why not, if nothing was sent.
+fn send_to_named(state: &mut State, names: Vec<String>) -> Option<Failure> {
+    let command = Command::Send {
+        to: Recipients::Named(names),
+        text: "hello".to_owned(),
+        via: SendVia::Direct,
+        expiry: None,
+    };
+    let outputs = feed(state, Input::Control(RequestId(7), command));
+    failure(&outputs).cloned()
+}
+
+#[test]
+fn too_many_recipients_are_an_error_that_names_the_limit_and_nothing_is_sent() {
+    let mut state = state(Settings::default());
+
+    let most = send_to_named(&mut state, vec!["pi-2".to_owned(); 256]);
+    let one_more = send_to_named(&mut state, vec!["pi-2".to_owned(); 257]);
+
+    assert_eq!(most, None);
+    let one_more = one_more.expect("refused");
+    assert!(one_more.message.contains("at most 256"), "{one_more:?}");
+    assert!(one_more.message.contains("257"), "{one_more:?}");
+}
+
+#[test]
+fn a_message_to_nobody_says_that_a_recipient_is_missing() {
+    let mut state = state(Settings::default());
+
+    let failure = send_to_named(&mut state, vec![]).expect("refused");
+
+    assert!(failure.message.contains("needs a recipient"), "{failure:?}");
 }

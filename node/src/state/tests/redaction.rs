@@ -5,7 +5,10 @@ use crate::{
     proto::syft::{Message, UserId, letter::Fingerprint},
     state::{
         clients::{Answer, Question},
-        io::{ClientName, Encoding, ForClient, Incoming, Outgoing, OutgoingKind, Party, SessionId},
+        io::{
+            ClientName, Encoding, ForClient, Incoming, Outgoing, OutgoingKind, Party, SessionId,
+            Via,
+        },
         post::{Fetched, LetterRecord, ToServer},
         report,
     },
@@ -48,7 +51,7 @@ fn commands_and_answers_print_how_long_a_text_is_and_not_the_text() {
     let send = Command::Send {
         to: Recipients::All,
         text: hidden(),
-        via: Via::Direct,
+        via: SendVia::Direct,
         expiry: None,
     };
     assert_eq!(

@@ -80,7 +80,7 @@ fn write_to(state: &mut State, user: &str) {
     let command = Command::Send {
         to: Recipients::Named(vec![format!("{user}@hub")]),
         text: "hello".to_owned(),
-        via: Via::Direct,
+        via: SendVia::Direct,
         expiry: None,
     };
     let ticket = stored(&feed(state, Input::Control(RequestId(9), command)));

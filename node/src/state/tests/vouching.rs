@@ -153,12 +153,13 @@ fn an_index_that_two_members_have_stays_with_its_owner() {
 #[test]
 fn a_ticket_says_what_the_new_member_vouches_for() {
     let mut state = state(Settings::default());
-    let command = Command::Invite {
+    let command = Command::Invite(Wanted {
         name: None,
         index: None,
+        further: Ranges::default(),
         vouched: range(300, 399),
         lifetime: None,
-    };
+    });
     let invited = stored(&feed(&mut state, Input::Control(RequestId(1), command)));
     let outputs = feed(&mut state, Input::Stored(invited));
     let text = outputs.iter().find_map(|output| match output {
@@ -183,6 +184,7 @@ fn nobody_vouches_without_the_mesh_key_or_for_a_stranger() {
         peer: peer_of_seed(1),
         messaging_key: messaging_key(1),
         mesh_key: None,
+        mesh_key_exported: false,
         name: "pi-1".parse().expect("a name"),
         seed: [0; 32],
         settings: Settings::default(),

@@ -15,6 +15,7 @@ fn with_waiting(count: u64) -> State {
         peer: peer_of_seed(1),
         messaging_key: messaging_key(1),
         mesh_key: Some(mesh_key()),
+        mesh_key_exported: false,
         name: "pi-1".parse().expect("a name"),
         seed: [0; 32],
         settings: Settings::default(),

@@ -1,0 +1,133 @@
+//! Tickets that are listed and cancelled.
+
+use super::*;
+
+fn ask(state: &mut State, command: Command) -> Vec<Output> {
+    feed(state, Input::Control(RequestId(3), command))
+}
+
+/// Makes a ticket with this name, on disk; returns what was answered, and its secret.
+pub(super) fn invite(state: &mut State, name: Option<&str>) -> (report::Invite, Secret) {
+    let command = Command::Invite(Wanted {
+        name: name.map(str::to_owned),
+        index: None,
+        further: Ranges::default(),
+        vouched: Vouched::ALL,
+        lifetime: None,
+    });
+    let ticket = stored(&ask(state, command));
+    let outputs = feed(state, Input::Stored(ticket));
+    let invite = outputs.into_iter().find_map(|output| match output {
+        Output::Reply(_, Ok(Reply::Invited(invite))) => Some(invite),
+        _ => None,
+    });
+    let invite = invite.expect("a ticket");
+    let ticket = crate::proto::mesh::ticket::Ticket::from_text(&invite.ticket);
+    let secret = ticket.expect("legal").secret;
+    (invite, secret)
+}
+
+fn open_ids(state: &mut State) -> Vec<String> {
+    let outputs = ask(state, Command::Invites);
+    match &outputs[..] {
+        [Output::Reply(_, Ok(Reply::Invites(invites)))] => {
+            invites.iter().map(|invite| invite.id.clone()).collect()
+        }
+        outputs => panic!("a list, not {outputs:?}"),
+    }
+}
+
+fn cancel(state: &mut State, which: Option<&str>) -> Vec<Output> {
+    let which = which.map(str::to_owned);
+    ask(state, Command::CancelInvites { which })
+}
+
+#[test]
+fn a_cancelled_ticket_frees_its_index_and_whoever_comes_with_it_is_told() {
+    let mut state = state(Settings::default());
+    let (first, secret) = invite(&mut state, Some("kitchen"));
+
+    let outputs = cancel(&mut state, Some("kitchen"));
+    let before_disk = outputs.iter().any(|o| matches!(o, Output::Reply(..)));
+    let replied = feed(&mut state, Input::Stored(stored(&outputs)));
+    let refused = join(&mut state, 5, &secret, 5, NOW);
+    let (second, _) = invite(&mut state, Some("kitchen"));
+
+    assert!(!before_disk, "nobody hears of it before it is on disk");
+    let [Output::Reply(_, Ok(Reply::InvitesCancelled(cancelled)))] = &replied[..] else {
+        panic!("an answer, not {replied:?}");
+    };
+    assert_eq!(cancelled[0].id, first.id);
+    assert_eq!(refused, Some(Refusal::TicketCancelled));
+    assert_eq!(second.index, first.index);
+    assert_eq!(open_ids(&mut state), [second.id]);
+}
+
+#[test]
+fn a_ticket_whose_cancelling_cannot_be_written_is_as_good_as_before() {
+    let mut state = state(Settings::default());
+    let (invite, secret) = invite(&mut state, None);
+
+    let ticket = stored(&cancel(&mut state, Some(&invite.id)));
+    let failed = Input::StoreFailed(ticket, "disk full".to_owned());
+    let outputs = feed(&mut state, failed);
+
+    assert!(failure(&outputs).is_some_and(|f| f.message.contains("disk full")));
+    assert_eq!(open_ids(&mut state), [invite.id]);
+    assert_eq!(join(&mut state, 5, &secret, 5, NOW), None);
+}
+
+#[test]
+fn all_open_tickets_are_cancelled_at_once_and_used_ones_are_not_among_them() {
+    let mut state = state(Settings::default());
+    let (_, used) = invite(&mut state, None);
+    assert_eq!(join(&mut state, 5, &used, 5, NOW), None);
+    let (one, _) = invite(&mut state, None);
+    let (two, _) = invite(&mut state, None);
+
+    let listed: std::collections::BTreeSet<String> = open_ids(&mut state).into_iter().collect();
+    let ticket = stored(&cancel(&mut state, None));
+    feed(&mut state, Input::Stored(ticket));
+
+    assert_eq!(listed, [one.id, two.id].into());
+    assert_eq!(open_ids(&mut state), Vec::<String>::new());
+    let second = join(&mut state, 6, &used, 6, NOW);
+    assert_eq!(second, Some(Refusal::TicketUnknown), "used, not cancelled");
+}
+
+#[test]
+fn no_more_cancelled_tickets_are_remembered_than_may_be_open() {
+    let mut state = state(Settings::default());
+    let (_, first) = invite(&mut state, None);
+    let ticket = stored(&cancel(&mut state, None));
+    feed(&mut state, Input::Stored(ticket));
+    for _ in 0..64 {
+        invite(&mut state, None);
+    }
+
+    let ticket = stored(&cancel(&mut state, None));
+    feed(&mut state, Input::Stored(ticket));
+
+    let refused = join(&mut state, 5, &first, 5, NOW);
+    assert!(
+        matches!(
+            refused,
+            Some(Refusal::TicketUnknown | Refusal::TicketCancelled)
+        ),
+        "{refused:?}"
+    );
+    assert_eq!(state.membership.remembered_invites(), 64);
+}
+
+#[test]
+fn a_ticket_that_is_not_there_cannot_be_cancelled() {
+    let mut state = state(Settings::default());
+    invite(&mut state, Some("kitchen"));
+
+    let outputs = cancel(&mut state, Some("cellar"));
+
+    let failure = failure(&outputs).expect("refused");
+    assert!(failure.message.contains("`cellar`"), "{failure:?}");
+    let text = failure.hint.as_deref().unwrap_or_default();
+    assert!(text.contains("invite --list"), "{failure:?}");
+}
