@@ -24,7 +24,7 @@ use self::fold::{LongWords, fold};
 pub(crate) use self::{
     error::{Exit, Printed, hinted, print_error, print_usage, with_exit, wrong},
     table::table,
-    units::{age, bytes, clock_offset, date, local_time, millis, span},
+    units::{age, bytes, clock_offset, date, indices, local_time, millis, span},
 };
 
 /// What stands in front of the lines of a text but the first. No line of the program's own begins so.

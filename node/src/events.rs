@@ -91,7 +91,11 @@ fn provoked(event: &Event) -> Option<Kind> {
         Event::PeerUp { .. }
         | Event::PeerDown { .. }
         | Event::MemberAdded { .. }
+        | Event::MemberRenamed { .. }
         | Event::MemberRemoved { .. }
+        | Event::MemberLeft { .. }
+        | Event::Left { .. }
+        | Event::MeshKeyReceived { .. }
         | Event::JoinTries { .. }
         | Event::JoinTried { .. }
         | Event::Joined { .. }
@@ -131,12 +135,20 @@ fn log(event: &Event, more: Option<u64>) {
         Event::MemberAdded { name, index, .. } => {
             tracing::info!(member = %name, %index, "member added");
         }
+        Event::MemberRenamed { was, name, .. } => {
+            tracing::info!(member = %name, %was, "member renamed");
+        }
         Event::MemberRemoved { name, .. } => tracing::info!(member = %name, "member removed"),
         Event::JoinTries { addresses, .. } => {
             tracing::info!(addresses = addresses.len(), "joining a mesh");
         }
         Event::JoinTried { address, reason } => {
             tracing::info!(%address, %reason, "the inviter was not reached here");
+        }
+        Event::MemberLeft { name, .. } => tracing::info!(member = %name, "member left"),
+        Event::Left { mesh } => tracing::warn!(%mesh, "this node left its mesh"),
+        Event::MeshKeyReceived { name, .. } => {
+            tracing::warn!(from = %name, "this node holds the mesh key from here on: it can invite, rename and remove");
         }
         Event::Joined { name, .. } => tracing::info!(%name, "joined a mesh"),
         Event::Revoked => tracing::warn!("this node was removed from its mesh"),

@@ -33,6 +33,15 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     sync_folder(path)
 }
 
+/// Gives a file the name of another one, which it replaces.
+///
+/// # Errors
+/// Returns why it cannot: [`io::ErrorKind::NotFound`] if it is not there.
+pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    sync_folder(to)
+}
+
 /// Writes a file that is not there yet, for the owner of the folder only.
 ///
 /// # Errors

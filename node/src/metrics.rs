@@ -175,6 +175,10 @@ impl Metrics {
             }
             Event::MemberAdded { .. }
             | Event::MemberRemoved { .. }
+            | Event::MemberRenamed { .. }
+            | Event::MemberLeft { .. }
+            | Event::Left { .. }
+            | Event::MeshKeyReceived { .. }
             | Event::Joined { .. }
             | Event::Revoked
             | Event::Copied { .. }

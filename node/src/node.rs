@@ -44,7 +44,7 @@ use crate::{
     },
     state::{
         self, Settings, Setup, State,
-        io::{Event, Failure, Input, NetInput, Now, Output, RequestId},
+        io::{Event, Failure, Input, KeyFile, NetInput, Now, Output, RequestId, Ticket},
     },
     store::{Completion, Letters, Store, StoreError},
 };
@@ -150,6 +150,8 @@ pub struct Node {
     peer: PeerId,
     clock: Clock,
     completions: mpsc::Receiver<Completion>,
+    /// Where completions come from that are not of the store.
+    done: mpsc::Sender<Completion>,
     commands: mpsc::Receiver<Asked>,
     events: Events,
     listeners: Arc<Mutex<Vec<String>>>,
@@ -192,13 +194,14 @@ impl Node {
         let held_a_node = home::held_a_node(&home)?;
         let (done, completions) = mpsc::channel(COMPLETIONS);
         // Fails only when the node is gone, and then nobody waits for the completion.
-        let done = move |completion| drop(done.blocking_send(completion));
+        let of_store = done.clone();
+        let of_store = move |completion| drop(of_store.blocking_send(completion));
         // The lock of the home folder comes before anything that writes to it, and the store is set
         // up before the first key is made: an empty one beside a key has lost something.
         let (store, loaded) = if held_a_node {
-            Store::reopen(&home, done)?
+            Store::reopen(&home, of_store)?
         } else {
-            Store::open(&home, done)?
+            Store::open(&home, of_store)?
         };
         match store.copy() {
             Some(Ok(copy)) => tracing::info!(
@@ -215,6 +218,10 @@ impl Node {
             Some(_) => Identity::load(&home, phrase)?,
             None => Identity::load_or_create(&home, phrase)?,
         };
+        let mesh = loaded.certificate.as_deref().map(Certificate::mesh_of);
+        if let Some(Ok(mesh)) = &mesh {
+            identity::settle_mesh_key(&home, phrase, mesh)?;
+        }
         let mesh_key = match &loaded.certificate {
             Some(certificate) => own_mesh_key(&home, phrase, certificate)?,
             None => Some(identity::load_or_create_mesh_key(&home, phrase)?),
@@ -225,6 +232,9 @@ impl Node {
         let setup = Setup {
             peer,
             messaging_key: messaging,
+            mesh_key_exported: mesh_key
+                .as_ref()
+                .is_some_and(|key| identity::is_exported(&home, &key.mesh())),
             mesh_key,
             name: config.name.clone().unwrap_or(fallback_name),
             seed: random(),
@@ -269,6 +279,7 @@ impl Node {
             peer,
             clock,
             completions,
+            done,
             commands,
             events,
             listeners,
@@ -412,15 +423,33 @@ impl Node {
                         self.state.handle(Input::StoreFailed(ticket, reason), now);
                     }
                 }
+                Output::KeyFile(ticket, file) => self.change_key_file(ticket, file),
                 Output::Event(event) => self.tell(event),
             }
         }
     }
 
+    /// Changes the file with the mesh key on a thread of its own: sealing it takes a while.
+    fn change_key_file(&self, ticket: Ticket, file: KeyFile) {
+        let (keys, done) = (Arc::clone(self.handle.keys()), self.done.clone());
+        tokio::task::spawn_blocking(move || {
+            let completion = match keys.change_mesh_key(&file) {
+                Ok(()) => Completion::Stored(ticket),
+                Err(error) => Completion::Failed(ticket, error.to_string()),
+            };
+            // Fails only when the node is gone.
+            drop(done.blocking_send(completion));
+        });
+    }
+
     fn tell(&mut self, event: Event) {
         match &event {
             Event::MemberAdded { peer, .. } => self.net.set_member(*peer, true),
-            Event::MemberRemoved { peer, .. } => self.net.set_member(*peer, false),
+            Event::MemberRemoved { peer, .. } | Event::MemberLeft { peer, .. } => {
+                self.net.set_member(*peer, false);
+            }
+            // Whoever is a member of the mesh of now is told after this.
+            Event::Left { .. } | Event::Joined { .. } => self.net.forget_members(),
             _ => {}
         }
         if matches!(event, Event::Joined { .. })

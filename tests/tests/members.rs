@@ -145,7 +145,7 @@ async fn a_member_with_several_indices_speaks_for_each_and_last_values_are_shown
     let table = done(&a, &["int", "--last"]).await?;
     assert_eq!(table.lines().count(), 4, "{table}");
     let (code, out, err) = pimesh(&a.home, &["int", "--last", "7", "-3"]).await?;
-    assert_eq!(code, 1);
+    assert_eq!(code, 4);
     assert!(
         out.contains("21") && err.contains("no value of index -3"),
         "{out}{err}"

@@ -17,7 +17,7 @@ use pimesh_node::{
     },
     proto::iid::Value,
     state::{
-        io::{Recipients, Via},
+        io::{Recipients, SendVia},
         report::{Integer, PeerState},
     },
 };
@@ -98,7 +98,7 @@ impl Pi {
         let message = NewMessage {
             to,
             text,
-            via: Via::Direct,
+            via: SendVia::Direct,
             expiry_s: None,
         };
         self.client.send(&message).await?;

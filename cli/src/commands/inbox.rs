@@ -117,15 +117,19 @@ fn print(global: &Global, way: Way, row: &HistoryRow) -> anyhow::Result<()> {
         Encoding::Utf8 => row.text.clone(),
         Encoding::Hex => format!("(bytes) {}", row.text),
     };
+    let name = match &row.name_then {
+        Some(then) => format!("{} (was {then})", row.name),
+        None => row.name.clone(),
+    };
     match way {
-        Way::Received => output::message(&format!("{time}  {}{via}: ", row.name), &text),
+        Way::Received => output::message(&format!("{time}  {name}{via}: "), &text),
         Way::Sent => {
             let outcome = if row.outcome.is_empty() {
                 "waiting"
             } else {
                 &row.outcome
             };
-            output::message(&format!("{time}  to {} ({outcome}): ", row.name), &text)
+            output::message(&format!("{time}  to {name} ({outcome}): "), &text)
         }
     }
 }

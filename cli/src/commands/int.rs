@@ -1,6 +1,7 @@
 //! `pimesh int`
 
 mod held;
+mod last;
 mod listen;
 mod publish;
 
@@ -21,13 +22,18 @@ use super::Global;
 #[command(
     after_help = "Example:\n  pimesh int 42\n  pimesh int 1 2 3 --at +200ms\n  \
                         seq 1000 | pimesh int --stdin\n  pimesh int --listen --index 7\n  \
+                        pimesh int --last 7 100\n  \
                         pimesh int --listen --udp 127.0.0.1:3615"
 )]
 pub(super) struct Int {
-    /// The integers, from -2147483648 to 2147483647
-    #[arg(allow_negative_numbers = true, required_unless_present_any = ["listen", "stdin"])]
+    /// The integers, from -2147483648 to 2147483647; with `--last`, indices
+    #[arg(
+        allow_negative_numbers = true,
+        required_unless_present_any = ["listen", "stdin", "last"]
+    )]
     pub(super) values: Vec<i32>,
-    /// Speak for this index (or listen to it alone) [default: this node's own]
+    /// Speak for this index, one of this node's own or one that its gateways may speak for (or
+    /// listen to it alone) [default: this node's own]
     #[arg(long, allow_negative_numbers = true)]
     pub(super) index: Option<i32>,
     /// When to carry them out: `+200ms` from now, or a time such as 2026-11-21T08:00:00Z
@@ -39,6 +45,9 @@ pub(super) struct Int {
     /// Listen
     #[arg(long, conflicts_with_all = ["values", "stdin", "at"])]
     listen: bool,
+    /// Show the last value of each index, or of these: when it was sent, by whom, and how old it is
+    #[arg(long, conflicts_with_all = ["stdin", "at", "listen", "index"])]
+    last: bool,
     /// Send each integer on as 16 bytes: index, value, date, little endian
     #[arg(long, value_name = "HOST:PORT", requires = "listen")]
     udp: Option<SocketAddr>,
@@ -47,6 +56,9 @@ pub(super) struct Int {
 impl Int {
     pub(super) async fn run(self, global: &Global) -> anyhow::Result<()> {
         let client = global.client()?;
+        if self.last {
+            return last::show(global, &client, &self.values).await;
+        }
         let index = self.index.map(Index);
         if self.listen {
             let listener = Listener::new(global, index, self.udp).await?;

@@ -6,6 +6,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use pimesh_node::{
     Config,
+    control::client::ClientError,
     identity::{self, KeyFileError, Passphrase},
 };
 use serde::Serialize;
@@ -19,12 +20,12 @@ use crate::output;
 /// Back up the mesh key, or bring it to another node so that it can invite, too
 ///
 /// The mesh key says who is a member: whoever has it can invite and remove. It is made on the first
-/// node, in `mesh.key` in its home folder. An export is always sealed with a passphrase.
+/// node, in `mesh.key` in its home folder; several members may hold it. An export is always sealed
+/// with a passphrase.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Example:\n  pi-1$ pimesh mesh-key export mesh.backup\n  \
-                        pi-2$ pimesh mesh-key import mesh.backup   # then restart the node"
-)]
+#[command(after_help = "Example:\n  pi-1$ pimesh mesh-key share pi-2\n  \
+                        pi-1$ pimesh mesh-key export mesh.backup\n  \
+                        pi-2$ pimesh mesh-key import mesh.backup")]
 pub(super) struct MeshKey {
     #[command(subcommand)]
     action: MeshKeyAction,
@@ -42,6 +43,11 @@ enum MeshKeyAction {
         /// The file
         file: PathBuf,
     },
+    /// Give the key to another member, which must be connected; it can invite, too, at once
+    Share {
+        /// Its name or peer id
+        peer: String,
+    },
     /// Say whether this node holds a mesh key
     Status,
 }
@@ -53,10 +59,18 @@ struct MeshKeyStatus {
 }
 
 impl MeshKey {
-    pub(super) fn run(self, global: &Global) -> anyhow::Result<()> {
+    pub(super) async fn run(self, global: &Global) -> anyhow::Result<()> {
+        if let MeshKeyAction::Share { peer } = &self.action {
+            let shared = global.client()?.share_mesh_key(peer).await?;
+            if global.json {
+                return output::json(&shared);
+            }
+            return output::line(format!("{} holds the mesh key, too", shared.name));
+        }
         let home = global.home()?;
         let passphrase = passphrase_for(&home, &pimesh_node::Config::load(&home)?)?;
         match self.action {
+            MeshKeyAction::Share { .. } => {}
             MeshKeyAction::Export { file } => {
                 let seal = ask_new("passphrase for the exported file")?;
                 let key = identity::export_mesh_key(&home, passphrase.as_ref(), &file, &seal)?;
@@ -65,12 +79,18 @@ impl MeshKey {
                     key.mesh(),
                     file.display()
                 ));
+                tell_node(global).await?;
             }
             MeshKeyAction::Import { file } => {
                 let seal = ask("passphrase of the exported file")?;
                 let key = identity::import_mesh_key(&home, passphrase.as_ref(), &file, &seal)?;
+                let from = if tell_node(global).await? {
+                    "from here on"
+                } else {
+                    "from the node's next start"
+                };
                 output::note(format!(
-                    "imported the key of mesh {}; it counts from the node's next start",
+                    "imported the key of mesh {}; it counts {from}",
                     key.mesh()
                 ));
             }
@@ -90,6 +110,15 @@ impl MeshKey {
             }
         }
         Ok(())
+    }
+}
+
+/// Has the node look at the file with the mesh key again; returns whether one runs.
+async fn tell_node(global: &Global) -> anyhow::Result<bool> {
+    match global.client()?.reload_mesh_key().await {
+        Ok(()) => Ok(true),
+        Err(ClientError::NoSocket(_) | ClientError::Dead(_)) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 

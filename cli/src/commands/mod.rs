@@ -13,9 +13,11 @@ mod int;
 mod invite;
 mod join;
 mod keys;
+mod leave;
 mod outbox;
 mod p2sn;
 mod peers;
+mod rename;
 mod run;
 mod send;
 mod shell;
@@ -155,7 +157,9 @@ enum Command {
     Demo(demo::Demo),
     Invite(invite::Invite),
     Join(join::Join),
+    Leave(leave::Leave),
     Peers(peers::Peers),
+    Rename(rename::Rename),
     Send(send::Send),
     Inbox(inbox::Inbox),
     Outbox(outbox::Outbox),
@@ -180,7 +184,6 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
     let Cli { global, command } = cli;
     match command {
         Command::Config(command) => return command.run(&global),
-        Command::MeshKey(command) => return command.run(&global),
         Command::Passphrase(command) => return command.run(&global),
         Command::Home(command) => return command.run(&global),
         Command::Completions(command) => return command.run(),
@@ -200,6 +203,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Invite(command) => command.run(&global).await,
             Command::Join(command) => command.run(&global).await,
             Command::Peers(command) => command.run(&global).await,
+            Command::Rename(command) => command.run(&global).await,
             Command::Send(command) => command.run(&global).await,
             Command::Inbox(command) => command.run(&global).await,
             Command::Outbox(command) => command.run(&global).await,
@@ -209,8 +213,9 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
             Command::P2sn(command) => command.run(&global).await,
             Command::Id(command) => command.run(&global).await,
             Command::Doctor(command) => command.run(&global).await,
+            Command::Leave(command) => command.run(&global).await,
+            Command::MeshKey(command) => command.run(&global).await,
             Command::Config(_)
-            | Command::MeshKey(_)
             | Command::Passphrase(_)
             | Command::Home(_)
             | Command::Completions(_)

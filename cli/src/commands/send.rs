@@ -9,7 +9,10 @@ use clap::{Args, ValueEnum};
 use pimesh_node::{
     control::api::NewMessage,
     proto::mesh::direct::TEXT_BYTES_MAX,
-    state::{io::Via, report::Accepted},
+    state::{
+        io::{SendVia, Via},
+        report::Accepted,
+    },
 };
 
 use self::{wait::Waiting, words::Split};
@@ -81,8 +84,8 @@ impl Send {
             to,
             text,
             via: match via {
-                Protocol::Direct => Via::Direct,
-                Protocol::P2sn => Via::P2sn,
+                Protocol::Direct => SendVia::Direct,
+                Protocol::P2sn => SendVia::P2sn,
             },
             expiry_s,
         };

@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use clap::Args;
-use pimesh_node::{clock, gateway::DoorReport, state::report::COPIED_HINT};
+use pimesh_node::{
+    clock,
+    gateway::DoorReport,
+    state::report::{self, COPIED_HINT},
+};
 
 use super::Global;
 use crate::output;
@@ -23,9 +27,10 @@ impl Status {
         let mut lines = vec![
             ("name", node.name.clone()),
             ("peer id", node.peer_id.to_string()),
-            ("index", node.index.to_string()),
+            ("index", output::indices(node.index, &node.further)),
             ("mesh", node.mesh.clone()),
             ("may invite", yes_no(node.may_invite).to_owned()),
+            ("mesh key", mesh_key(node)),
             (
                 "members",
                 format!(
@@ -78,6 +83,10 @@ impl Status {
         {
             lines.push(("gateway", gateway(door)));
         }
+        if let Some(warning) = &node.mesh_key_warning {
+            let text = format!("{}; {}", warning.problem, warning.todo);
+            lines.push(("WARNING", text));
+        }
         if node.revoked {
             lines.push(("WARNING", "this node was removed from its mesh".to_owned()));
         }
@@ -103,6 +112,18 @@ impl Status {
         lines
             .iter()
             .try_for_each(|(name, value)| output::line(format!("{name:<14}  {value}")))
+    }
+}
+
+fn mesh_key(node: &report::Status) -> String {
+    let exported = if node.mesh_key_exported {
+        "exported"
+    } else {
+        "never exported"
+    };
+    match node.mesh_key_holders.as_slice() {
+        [] => "nobody is known to hold it".to_owned(),
+        holders => format!("held by {}; {exported}", holders.join(", ")),
     }
 }
 

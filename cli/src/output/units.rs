@@ -2,7 +2,18 @@
 
 use std::time::Duration;
 
-use pimesh_node::proto::iid::Date;
+use pimesh_node::proto::{
+    iid::{Date, Index},
+    mesh::ranges::Ranges,
+};
+
+/// Writes all indices that a member owns.
+pub(crate) fn indices(index: Index, further: &Ranges) -> String {
+    if further.is_empty() {
+        return index.to_string();
+    }
+    format!("{index},{further}")
+}
 
 /// Writes a Unix millisecond as local time.
 pub(crate) fn local_time(unix_ms: u64) -> String {

@@ -8,6 +8,13 @@
 //! | `POST /v1/peers/{peer}/trust` | | [`report::Trusted`] |
 //! | `POST /v1/peers/{peer}/vouch` | [`Vouch`] | [`report::Vouched`] |
 //! | `POST /v1/invites` | [`NewInvite`] | [`report::Invite`] |
+//! | `GET /v1/invites` | | list of [`report::OpenInvite`]: tickets that may still be used |
+//! | `DELETE /v1/invites` | | list of [`report::OpenInvite`], those that were cancelled: all |
+//! | `DELETE /v1/invites/{ticket}` | | the same, of the one with this id or name |
+//! | `POST /v1/rename` | [`NewName`] | [`report::Renamed`] |
+//! | `POST /v1/leave` | [`Leave`] | [`report::Left`] |
+//! | `POST /v1/mesh-key/share` | [`ShareMeshKey`] | [`report::KeyShared`] |
+//! | `POST /v1/mesh-key/reload` | | `null`, once the file with the mesh key was looked at again |
 //! | `POST /v1/join` | [`Join`] | [`report::Joined`] |
 //! | `POST /v1/messages` | [`NewMessage`] | list of [`report::Accepted`] |
 //! | `GET /v1/messages` | [`HistoryQuery`] as the query | list of [`HistoryRow`] |
@@ -48,10 +55,10 @@ use crate::{
     gateway::DoorReport,
     proto::{
         iid::{Index, Value},
-        mesh::{MessageId, vouched::Vouched},
+        mesh::{MessageId, ranges::Ranges, vouched::Vouched},
     },
     state::{
-        io::{At, Encoding, Failure, Recipients, Via},
+        io::{At, Encoding, Failure, Recipients, SendVia},
         report,
     },
 };
@@ -88,6 +95,9 @@ pub struct NewInvite {
     /// Its index.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index: Option<Index>,
+    /// Further indices that it owns: a list of `7` or `100..109`.
+    #[serde(default, skip_serializing_if = "Ranges::is_empty")]
+    pub further: Ranges,
     /// What it may speak for as a gateway: `none`, `all` (if absent) or `A..B`.
     #[serde(default)]
     pub vouched: Vouched,
@@ -102,6 +112,34 @@ pub struct NewInvite {
 pub struct Vouch {
     /// What the member may speak for as a gateway: `none`, `all` or `A..B`.
     pub vouched: Vouched,
+}
+
+/// The body of `POST /v1/rename`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewName {
+    /// The member: its name or peer id; this node itself if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
+    /// The new name.
+    pub name: String,
+}
+
+/// The body of `POST /v1/leave`.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Leave {
+    /// Whether to leave even if nobody else is known to hold the mesh key.
+    #[serde(default)]
+    pub sure: bool,
+}
+
+/// The body of `POST /v1/mesh-key/share`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShareMeshKey {
+    /// The member, by name or peer id.
+    pub peer: String,
 }
 
 /// The body of `POST /v1/join`.
@@ -129,7 +167,7 @@ pub struct NewMessage {
     pub text: String,
     /// The protocol.
     #[serde(default)]
-    pub via: Via,
+    pub via: SendVia,
     /// How long to keep trying, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expiry_s: Option<u64>,
@@ -324,8 +362,11 @@ pub struct HistoryRow {
     pub row: i64,
     /// Its id.
     pub id: MessageId,
-    /// Name of the other side.
+    /// Name of the other side, as it is called now.
     pub name: String,
+    /// What it was called when the message was written down, if that was another name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name_then: Option<String>,
     /// Peer id of the other side, or the name of a client.
     pub peer_id: String,
     /// When the sender accepted it.

@@ -1,5 +1,7 @@
 //! What the command line uses to speak with a running node.
 
+mod members;
+
 use std::{
     path::{Path, PathBuf},
     time::Duration,
@@ -30,7 +32,7 @@ use crate::{
         syft::door::{Registration, UserBody},
     },
     state::{
-        io::{Failure, FailureKind, Via},
+        io::{Failure, FailureKind, SendVia},
         post::User,
         report,
     },
@@ -261,8 +263,8 @@ impl Client {
     /// See [`Self::status`].
     pub async fn send(&self, message: &NewMessage) -> Result<Vec<report::Accepted>, ClientError> {
         let patient = match message.via {
-            Via::Direct | Via::Syft => self.clone(),
-            Via::P2sn => self.patient(self.silence + OTHERS_TIME),
+            SendVia::Direct => self.clone(),
+            SendVia::P2sn => self.patient(self.silence + OTHERS_TIME),
         };
         patient
             .call(Method::POST, "/v1/messages", Some(message))

@@ -155,6 +155,20 @@ impl NodeHandle {
         Ok(())
     }
 
+    /// Looks at the file with the mesh key again: it was imported, or exported.
+    ///
+    /// # Errors
+    /// Returns why the file cannot be read.
+    pub async fn reload_mesh_key(&self) -> Result<(), Failure> {
+        let keys = Arc::clone(self.keys());
+        let read = tokio::task::spawn_blocking(move || keys.mesh()).await;
+        let read = read.map_err(|_| Failure::unavailable("the node is stopping"))?;
+        let (key, exported) =
+            read.map_err(|e| Failure::unavailable(format!("could not read the mesh key: {e}")))?;
+        self.ask(Command::MeshKeyFile { key, exported }).await?;
+        Ok(())
+    }
+
     /// Returns the date that integers get here and now.
     pub(crate) fn date(&self) -> Date {
         Date(self.clock().now().unix_ms())

@@ -32,7 +32,7 @@ const COUNT_DEFAULT: u64 = 100;
 pub struct Pages {
     history: Arc<History>,
     selection: Selection,
-    members: Vec<report::Peer>,
+    names: Vec<report::Names>,
     /// Behind which row the next page begins.
     after: i64,
     /// How many more are wanted.
@@ -59,22 +59,22 @@ impl Pages {
         Ok(Some(page.into_iter().map(|row| self.named(row)).collect()))
     }
 
-    /// Adds the name of the other side.
+    /// Adds the names of the other side. A user's message bears the name that it came with.
     fn named(&self, row: Row) -> HistoryRow {
-        let member = || {
-            self.members
-                .iter()
-                .find(|m| Party::Member(m.peer_id) == row.peer)
-        };
-        let name = if row.user.is_empty() {
-            member().map_or_else(|| row.peer.to_string(), |member| member.name.clone())
+        let (name, name_then) = if row.user.is_empty() {
+            let is_of = |names: &&report::Names| Party::Member(names.peer_id) == row.peer;
+            let called = self.names.iter().find(is_of);
+            let name = called.map_or_else(|| row.peer.to_string(), |names| names.name.clone());
+            let then = Some(row.name_then).filter(|then| !then.is_empty() && *then != name);
+            (name, then)
         } else {
-            row.user
+            (row.user, None)
         };
         HistoryRow {
             row: row.row,
             id: row.id,
             name,
+            name_then,
             peer_id: row.peer.to_string(),
             created_ms: row.created_ms,
             at_ms: row.at_ms,
@@ -92,8 +92,8 @@ impl NodeHandle {
     /// # Errors
     /// Returns why they cannot be read.
     pub async fn history(&self, query: HistoryQuery) -> Result<Pages, Failure> {
-        let members = self.members().await?;
-        let (peer, user) = resolve(&members, query.peer)?;
+        let names = self.names().await?;
+        let (peer, user) = resolve(&names, query.peer)?;
         let selection = Selection {
             way: query.way,
             peer,
@@ -122,7 +122,7 @@ impl NodeHandle {
         Ok(Pages {
             history,
             selection,
-            members,
+            names,
             after,
             left,
         })
@@ -140,7 +140,7 @@ impl NodeHandle {
             let text = "say which messages: an `id`, a `peer`, `before_ms`, or else `all`";
             return Err(Failure::bad_request(text));
         }
-        let (peer, user) = resolve(&self.members().await?, deletion.peer)?;
+        let (peer, user) = resolve(&self.names().await?, deletion.peer)?;
         let mut selection = Selection {
             way: deletion.way,
             id: deletion.id,
@@ -168,9 +168,9 @@ impl NodeHandle {
         Ok(Deleted { count, up_to: last })
     }
 
-    async fn members(&self) -> Result<Vec<report::Peer>, Failure> {
-        match self.ask(Command::Peers).await? {
-            Reply::Peers(peers) => Ok(peers),
+    async fn names(&self) -> Result<Vec<report::Names>, Failure> {
+        match self.ask(Command::Names).await? {
+            Reply::Names(names) => Ok(names),
             _ => Ok(Vec::new()),
         }
     }
@@ -191,25 +191,40 @@ async fn read<T: Send + 'static>(
     })
 }
 
-/// Finds whom a name means: a member or client, or a user.
+/// Finds whom a name means: a member, a former one, a client, or a user. A name that somebody has now
+/// means him; a former name means whoever had it, if that was one.
 fn resolve(
-    members: &[report::Peer],
+    names: &[report::Names],
     wanted: Option<String>,
 ) -> Result<(Option<Party>, Option<String>), Failure> {
     let Some(wanted) = wanted else {
         return Ok((None, None));
     };
-    let fits = |m: &&report::Peer| m.name == wanted || m.peer_id.to_string() == wanted;
-    if let Some(member) = members.iter().find(fits) {
-        return Ok((Some(Party::Member(member.peer_id)), None));
+    let is_now = |n: &&report::Names| n.member && n.name == wanted;
+    let is_peer = |n: &&report::Names| n.peer_id.to_string() == wanted;
+    let was = |n: &&report::Names| n.name == wanted || n.earlier.contains(&wanted);
+    let now = names.iter().find(is_now);
+    if let Some(found) = now.or_else(|| names.iter().find(is_peer)) {
+        return Ok((Some(Party::Member(found.peer_id)), None));
     }
-    // Messages of a peer that is no member any more are still there under its peer id, and those
-    // of clients under their names.
-    match wanted.parse::<Party>() {
-        Ok(party) => Ok((Some(party), None)),
-        Err(_) if wanted.contains('@') => Ok((None, Some(wanted))),
-        Err(_) => Err(Failure::not_found(format!("no member is named `{wanted}`"))
-            .with_hint("`pimesh peers` lists the members")),
+    let former: Vec<&report::Names> = names.iter().filter(was).collect();
+    match former.as_slice() {
+        [one] => Ok((Some(Party::Member(one.peer_id)), None)),
+        // Messages of a peer whose name is not known are there under its peer id, and those of
+        // clients under their names.
+        [] => match wanted.parse::<Party>() {
+            Ok(party) => Ok((Some(party), None)),
+            Err(_) if wanted.contains('@') => Ok((None, Some(wanted))),
+            Err(_) => Err(Failure::not_found(format!("no member is named `{wanted}`"))
+                .with_hint("`pimesh peers` lists the members")),
+        },
+        several => {
+            let ids: Vec<String> = several.iter().map(|n| n.peer_id.to_string()).collect();
+            Err(
+                Failure::conflict(format!("several former members were named `{wanted}`"))
+                    .with_hint(format!("name one by its peer id: {}", ids.join(", "))),
+            )
+        }
     }
 }
 

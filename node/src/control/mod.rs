@@ -9,6 +9,7 @@
 //! | `share` | lets a group use the unix socket |
 //! | `limit` | how many connections are open at once |
 //! | `words` | integers out of a stream of text |
+//! | `members` | what is asked about membership: open tickets, names |
 //! | `p2sn` | what is asked about old P2SN clients and servers |
 //! | `syft` | what is asked about the users of Syft, and about Syft servers |
 //! | `client` | what the command line uses |
@@ -18,6 +19,7 @@ pub mod client;
 pub mod handle;
 mod history;
 mod limit;
+mod members;
 mod p2sn;
 pub mod server;
 pub(crate) mod share;

@@ -53,7 +53,7 @@ use crate::{
     gateway::{DoorReport, iid::upstream::ServerReport, visit::ClientReport},
     proto::iid::Value,
     state::{
-        VALUES_MAX,
+        VALUES_MAX, Wanted,
         io::{Command, Event, Failure, FailureKind, Reply},
         report,
     },
@@ -185,6 +185,7 @@ fn router(handle: NodeHandle) -> Router {
             "/v1/integers/stream",
             get(integer_stream).post(publish_stream),
         )
+        .merge(super::members::routes())
         .merge(super::p2sn::routes())
         .merge(super::syft::routes())
         .route("/v1/events", get(events))
@@ -355,19 +356,18 @@ async fn invite(
     let NewInvite {
         name,
         index,
+        further,
         vouched,
         lifetime_s,
     } = invite;
-    let lifetime = lifetime_s.map(Duration::from_secs);
-    match node
-        .ask(Command::Invite {
-            name,
-            index,
-            vouched,
-            lifetime,
-        })
-        .await?
-    {
+    let wanted = Wanted {
+        name,
+        index,
+        further,
+        vouched,
+        lifetime: lifetime_s.map(Duration::from_secs),
+    };
+    match node.ask(Command::Invite(wanted)).await? {
         Reply::Invited(invite) => Ok(Json(invite)),
         other => Err(unexpected(other)),
     }

@@ -32,6 +32,7 @@ use crate::{
         mesh::MessageId,
     },
     state::{
+        Wanted,
         io::{At, Command, Encoding, Event, Failure, FailureKind, Reply},
         report,
     },
@@ -293,7 +294,7 @@ async fn a_body_over_the_limit_is_refused_before_it_is_read() {
 #[tokio::test]
 async fn a_ticket_is_asked_for_in_seconds_and_counters_come_as_text() {
     let fixture = Fixture::serving(|command| {
-        let Command::Invite { lifetime, .. } = command else {
+        let Command::Invite(Wanted { lifetime, .. }) = command else {
             panic!("not `invite`")
         };
         assert_eq!(lifetime, Some(std::time::Duration::from_secs(90)));
@@ -309,4 +310,21 @@ async fn a_ticket_is_asked_for_in_seconds_and_counters_come_as_text() {
     assert_eq!(failure.kind, FailureKind::Conflict);
     let metrics = fixture.client.metrics().await.expect("answers");
     assert!(metrics.ends_with("# EOF\n"), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_message_cannot_be_asked_to_go_as_only_gateways_let_it_go() {
+    let fixture = Fixture::serving(|_| panic!("asked for what cannot be asked"));
+    let body = r#"{"to":"all","text":"hello","via":"syft"}"#;
+
+    let answer = fixture
+        .exchange(format!(
+            "POST /v1/messages HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        ))
+        .await;
+
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    assert!(answer.contains("syft"), "{answer}");
 }

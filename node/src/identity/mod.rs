@@ -38,7 +38,11 @@ pub use self::{
 };
 use crate::{
     files,
-    proto::{mesh::certificate::MeshKey, p2sn, syft},
+    proto::{
+        mesh::certificate::{MeshId, MeshKey},
+        p2sn, syft,
+    },
+    state::io::KeyFile,
 };
 
 /// Opens the key files.
@@ -192,6 +196,66 @@ pub fn remove_mesh_key(home: &Path) -> Result<(), KeyFileError> {
     }
 }
 
+/// The mesh key of a mesh that this node is about to be in.
+const STAGED_MESH_KEY: &str = "mesh-next.key";
+
+/// Says that the mesh key was exported, and of which mesh.
+const EXPORTED: &str = "mesh-key.exported";
+
+/// Longest such file, in bytes: a mesh and a line end.
+const EXPORTED_BYTES_MAX: u64 = 256;
+
+/// Makes what a power cut left of a change of meshes whole: a key that was put aside is the mesh
+/// key if it is that of the mesh which this node is in, and rubbish if not.
+///
+/// # Errors
+/// Returns what is wrong with a file.
+pub fn settle_mesh_key(
+    home: &Path,
+    passphrase: Option<&Passphrase>,
+    mesh: &MeshId,
+) -> Result<(), KeyFileError> {
+    let path = home.join(STAGED_MESH_KEY);
+    let Some(bytes) = file::load(&path, Kind::Mesh, passphrase)? else {
+        return Ok(());
+    };
+    if MeshKey::from_seed(&*seed(&bytes, &path)?).mesh() == *mesh {
+        return adopt_mesh_key(home);
+    }
+    fs::remove_file(&path).map_err(|source| KeyFileError::Io { path, source })
+}
+
+/// Makes the key that was put aside the mesh key. Doing it twice is harmless.
+fn adopt_mesh_key(home: &Path) -> Result<(), KeyFileError> {
+    let (from, path) = (
+        home.join(STAGED_MESH_KEY),
+        home.join(Kind::Mesh.file_name()),
+    );
+    match files::rename(&from, &path) {
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(KeyFileError::Io { path, source }),
+        Ok(()) => made::list(home, Kind::Mesh.file_name()),
+    }
+}
+
+/// Notes, for good, that the mesh key was exported to a file.
+///
+/// # Errors
+/// Returns why that cannot be written.
+pub fn note_export(home: &Path, mesh: &MeshId) -> Result<(), KeyFileError> {
+    let path = home.join(EXPORTED);
+    let text = format!("{mesh}\n");
+    files::replace(&path, text.as_bytes(), files::OWNER_ONLY)
+        .map_err(|source| KeyFileError::Io { path, source })
+}
+
+/// Says whether the key of this mesh was exported here.
+#[must_use]
+pub fn is_exported(home: &Path, mesh: &MeshId) -> bool {
+    let text = files::read_bounded(&home.join(EXPORTED), EXPORTED_BYTES_MAX);
+    text.is_ok_and(|text| text.trim() == mesh.to_string())
+}
+
 /// Writes the mesh key to a file of its own, sealed with a passphrase: the backup, and the way to
 /// make another node one that may invite.
 ///
@@ -213,7 +277,9 @@ pub fn export_mesh_key(
     } else {
         file::export(to, Kind::Mesh, &*seed, seal)?;
     }
-    Ok(MeshKey::from_seed(&seed))
+    let key = MeshKey::from_seed(&seed);
+    note_export(home, &key.mesh())?;
+    Ok(key)
 }
 
 /// Reads a mesh key that was exported, and keeps it in the home folder.
@@ -305,6 +371,38 @@ impl fmt::Debug for KeyRing {
 impl KeyRing {
     pub(crate) const fn new(home: PathBuf, passphrase: Option<Passphrase>) -> Self {
         Self { home, passphrase }
+    }
+
+    /// Returns the mesh key, if this node holds one, and whether it was ever exported.
+    ///
+    /// # Errors
+    /// Returns what is wrong with the file.
+    pub fn mesh(&self) -> Result<(Option<MeshKey>, bool), KeyFileError> {
+        let key = load_mesh_key(&self.home, self.passphrase.as_ref())?;
+        let exported = key
+            .as_ref()
+            .is_some_and(|key| is_exported(&self.home, &key.mesh()));
+        Ok((key, exported))
+    }
+
+    /// Changes the file with the mesh key.
+    ///
+    /// # Errors
+    /// Returns why it cannot be written; then it is as it was.
+    pub(crate) fn change_mesh_key(&self, change: &KeyFile) -> Result<(), KeyFileError> {
+        let write = |name: &str, key: &MeshKey| {
+            let path = self.home.join(name);
+            let phrase = self.passphrase.as_ref();
+            file::replace(&path, Kind::Mesh, &*key.to_seed(), phrase)
+        };
+        match change {
+            KeyFile::Keep(key) => {
+                write(Kind::Mesh.file_name(), key)?;
+                made::list(&self.home, Kind::Mesh.file_name())
+            }
+            KeyFile::Stage(key) => write(STAGED_MESH_KEY, key),
+            KeyFile::Adopt => adopt_mesh_key(&self.home),
+        }
     }
 }
 

@@ -199,3 +199,42 @@ fn a_key_file_of_another_kind_is_refused() {
         Err(KeyFileError::OtherKind { wanted: "mesh", .. })
     ));
 }
+
+#[test]
+fn a_mesh_key_that_was_put_aside_counts_if_it_is_that_of_the_mesh_on_disk() {
+    let (old, new) = (MeshKey::from_seed(&[1; 32]), MeshKey::from_seed(&[2; 32]));
+    for (mesh, held) in [(&old, &old), (&new, &new)] {
+        for sealed in [None, Some(phrase("correct horse"))] {
+            let home = home();
+            let keys = KeyRing::new(home.path().to_owned(), sealed.clone());
+            let keep = KeyFile::Keep(old.clone());
+            keys.change_mesh_key(&keep).expect("kept");
+            let stage = KeyFile::Stage(new.clone());
+            keys.change_mesh_key(&stage).expect("put aside");
+
+            // The power goes here.
+            settle_mesh_key(home.path(), sealed.as_ref(), &mesh.mesh()).expect("settled");
+            settle_mesh_key(home.path(), sealed.as_ref(), &mesh.mesh()).expect("settled before");
+
+            let read = load_mesh_key(home.path(), sealed.as_ref()).expect("read");
+            assert_eq!(read.map(|key| key.mesh()), Some(held.mesh()));
+            assert!(!home.path().join("mesh-next.key").exists());
+            let mode = fs::metadata(home.path().join("mesh.key")).expect("there");
+            assert_eq!(mode.permissions().mode() & 0o777, 0o600);
+        }
+    }
+}
+
+#[test]
+fn an_export_is_remembered_for_the_mesh_whose_key_it_was() {
+    let home = home();
+    let key = load_or_create_mesh_key(home.path(), None).expect("made");
+    let file = home.path().join("backup");
+    assert!(!is_exported(home.path(), &key.mesh()));
+
+    export_mesh_key(home.path(), None, &file, &phrase("correct horse")).expect("exported");
+
+    assert!(is_exported(home.path(), &key.mesh()));
+    let other = MeshKey::from_seed(&[2; 32]).mesh();
+    assert!(!is_exported(home.path(), &other));
+}

@@ -63,6 +63,7 @@ pub(super) struct Members {
     pub(super) sync: Exchange,
     pub(super) direct: Exchange,
     pub(super) users: Exchange,
+    pub(super) key: Exchange,
     pub(super) streams: libp2p_stream::Behaviour,
 }
 
@@ -105,6 +106,7 @@ impl Members {
             sync: exchange(Protocol::Sync, reading),
             direct: exchange(Protocol::Direct, reading),
             users: exchange(Protocol::Users, reading),
+            key: exchange(Protocol::Key, reading),
             streams: libp2p_stream::Behaviour::new(),
         })
     }

@@ -42,6 +42,11 @@ impl MemoryLimit {
             self.members.remove(&peer);
         }
     }
+
+    /// From here on nobody is a member.
+    pub(super) fn forget_members(&mut self) {
+        self.members.clear();
+    }
 }
 
 impl NetworkBehaviour for MemoryLimit {

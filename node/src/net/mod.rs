@@ -231,6 +231,11 @@ impl Net {
         behaviour.memory.set_member(peer, is_member);
     }
 
+    /// Says that nobody is a member any more.
+    pub fn forget_members(&mut self) {
+        self.swarm.behaviour_mut().memory.forget_members();
+    }
+
     /// Gives the RSA key; P2SN sessions are possible from here on.
     pub fn set_rsa(&mut self, key: PrivateKey) {
         self.queue
@@ -482,6 +487,9 @@ impl Net {
             }
             BehaviourEvent::Gate(MembersEvent::Users(event)) => {
                 Some(self.requested(Protocol::Users, event))
+            }
+            BehaviourEvent::Gate(MembersEvent::Key(event)) => {
+                Some(self.requested(Protocol::Key, event))
             }
             BehaviourEvent::Member(exchange::Event::Request {
                 connection,

@@ -12,7 +12,7 @@ use super::{
     reading::Reading,
 };
 use crate::{
-    proto::mesh::{direct, sync, users},
+    proto::mesh::{direct, key, sync, users},
     state::io::{InboundId, NetInput, OutboundId, Protocol},
 };
 
@@ -56,6 +56,11 @@ pub(super) fn exchange(protocol: Protocol, reading: &Reading) -> Exchange {
             "/pimesh/users/1",
             users::REQUEST_BYTES_MAX,
             users::RESPONSE_BYTES_MAX,
+        ),
+        Protocol::Key => (
+            "/pimesh/key/1",
+            key::REQUEST_BYTES_MAX,
+            key::RESPONSE_BYTES_MAX,
         ),
     };
     Exchange::new(Terms {
@@ -163,5 +168,6 @@ const fn behaviour(gate: &mut Gate<Members>, protocol: Protocol) -> &mut Exchang
         Protocol::Sync => &mut members.sync,
         Protocol::Direct => &mut members.direct,
         Protocol::Users => &mut members.users,
+        Protocol::Key => &mut members.key,
     }
 }

@@ -18,8 +18,8 @@ use crate::{
     state::{
         ROW_BYTES, Settings, Setup, StartError, State,
         io::{
-            Command, Disk as Measured, Event, Failure, Input, KeyFile, Loaded, Now, Outcome, Output,
-            Record, Reply, RequestId, Ticket,
+            Command, Disk as Measured, Event, Failure, Input, KeyFile, Loaded, Now, Outcome,
+            Output, Record, Reply, RequestId, Ticket,
         },
         report,
     },

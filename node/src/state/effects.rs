@@ -12,7 +12,8 @@ use rand_core::{Rng, SeedableRng};
 use super::{
     clients,
     io::{
-        Connection, Event, Failure, NetOutput, OutboundId, Output, Record, Reply, RequestId, Ticket,
+        Connection, Event, Failure, KeyFile, NetOutput, OutboundId, Output, Record, Reply,
+        RequestId, Ticket,
     },
     keys, letters, membership, messages, servers,
 };
@@ -33,6 +34,10 @@ pub(super) enum After {
     Accepted(messages::Accepting),
     Received(messages::Receiving),
     Reply(RequestId, Reply),
+    Cancelled(membership::Cancelling),
+    LeaveStaged(Box<membership::Leaving>),
+    LeaveStored(Box<membership::Leaving>),
+    KeyKept(Box<membership::KeyComing>),
     Welcome(Box<membership::Welcoming>),
     Joined(Box<membership::Entering>),
     P2snReceived(keys::P2snReceiving),
@@ -59,6 +64,10 @@ pub(super) enum Asked {
     },
     Users {
         peer: PeerId,
+    },
+    Key {
+        peer: PeerId,
+        request: RequestId,
     },
 }
 
@@ -103,14 +112,30 @@ impl Effects {
         self.outputs.push_back(Output::Reply(request, Err(failure)));
     }
 
+    /// Has the file with the mesh key changed; `after` happens once that is on disk.
+    pub(super) fn key_file(&mut self, file: KeyFile, after: Option<After>) {
+        let ticket = self.ticket(after);
+        self.outputs.push_back(Output::KeyFile(ticket, file));
+    }
+
     /// Has records written; `after` happens once they are on disk.
     pub(super) fn store(&mut self, records: Vec<Record>, after: Option<After>) {
+        let ticket = self.ticket(after);
+        self.outputs.push_back(Output::Store(ticket, records));
+    }
+
+    #[cfg(test)]
+    pub(super) const fn last_ticket(&self) -> u64 {
+        self.next_ticket - 1
+    }
+
+    fn ticket(&mut self, after: Option<After>) -> Ticket {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         if let Some(after) = after {
             self.waiting.insert(ticket, after);
         }
-        self.outputs.push_back(Output::Store(ticket, records));
+        ticket
     }
 
     /// Names a request of ours; its answer will be matched to `asked`.

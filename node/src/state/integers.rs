@@ -116,6 +116,12 @@ impl Integers {
             .collect()
     }
 
+    /// Forgets what was heard in a mesh that was left.
+    pub(super) fn forget_all(&mut self) {
+        self.last.clear();
+        self.budgets = Budgets::default();
+    }
+
     /// Remembers the last integer of each index in a frame.
     fn remember(&mut self, source: PeerId, head: &Head, iids: &[Iid]) {
         // Of those in a row with one index, only the last can be it.
@@ -157,15 +163,15 @@ impl State {
     ) {
         let index = index.unwrap_or(self.membership.own_terms().index);
         match self.check_publish(index, values, at, now) {
-            Ok(date) => {
+            Ok((date, entry)) => {
                 let held = at.is_some();
                 let iids: Vec<Iid> = values
                     .iter()
                     .map(|&value| Iid { index, value, date })
                     .collect();
                 let count = iids.len();
-                self.send_iids(&iids, Entry::Native, held, now);
-                self.hear_own(iids, Entry::Native, held, None, now);
+                self.send_iids(&iids, entry, held, now);
+                self.hear_own(iids, entry, held, None, now);
                 let connected = self.links.open_peers().count();
                 let published = report::Published {
                     index,
@@ -185,15 +191,9 @@ impl State {
         values: &[Value],
         at: Option<At>,
         now: Now,
-    ) -> Result<Date, Failure> {
+    ) -> Result<(Date, Entry), Failure> {
         self.check_count(values.len())?;
-        if !self.membership.may_speak(&self.own.peer, index, false) {
-            let own = self.membership.own_terms().index;
-            return Err(
-                Failure::conflict(format!("index {index} is not this node's"))
-                    .with_hint(format!("this node owns index {own}; leave `--index` out")),
-            );
-        }
+        let entry = self.entry_of(index)?;
         let date = match at {
             None => now.unix_ms(),
             Some(At::InMs(ms)) => now.unix_ms().saturating_add(ms),
@@ -206,7 +206,35 @@ impl State {
         }
         let budgets = &mut self.integers.budgets;
         budgets.spend_own(values.len(), &self.settings, now.mono)?;
-        Ok(Date(date))
+        Ok((Date(date), entry))
+    }
+
+    /// Returns as what this node speaks for an index: as its owner, or as a gateway.
+    fn entry_of(&self, index: Index) -> Result<Entry, Failure> {
+        let may_speak = |bridged| self.membership.may_speak(&self.own.peer, index, bridged);
+        if may_speak(false) {
+            return Ok(Entry::Native);
+        }
+        if may_speak(true) {
+            return Ok(Entry::Bridged);
+        }
+        let own = self.membership.own_terms();
+        let further = self.further_of(&own.peer);
+        let owned = if further.is_empty() {
+            format!("index {}", own.index)
+        } else {
+            format!("the indices {},{further}", own.index)
+        };
+        let hint = format!(
+            "this node owns {owned}, and speaks as a gateway for: {}",
+            own.vouched
+        );
+        let owner = self.membership.owner(index);
+        let text = match owner.filter(|owner| owner.peer != own.peer) {
+            Some(owner) => format!("index {index} is that of `{}`", owner.name),
+            None => format!("index {index} is not this node's"),
+        };
+        Err(Failure::conflict(text).with_hint(hint))
     }
 
     fn check_count(&self, count: usize) -> Result<(), Failure> {

@@ -31,8 +31,10 @@ pub use self::{
     event::Event,
     ids::{ClientId, Connection, GossipId, InboundId, OutboundId, RequestId, SessionId, Ticket},
     net::{Direction, NetInput, NetOutput, Opening, OwnReach, Protocol, Transport, Tried, Verdict},
-    party::{ClientName, Gateway, NoParty, Party, Via},
+    party::{ClientName, Gateway, NoParty, Party, SendVia, Via},
 };
+
+use crate::proto::mesh::certificate::MeshKey;
 
 /// What happens to the state.
 #[derive(Debug)]
@@ -60,8 +62,23 @@ pub enum Output {
     Reply(RequestId, Result<Reply, Failure>),
     /// Write these records, all or none, after those of every earlier ticket.
     Store(Ticket, Vec<Record>),
+    /// Change the file with the mesh key; its completion follows as for records, in any order.
+    KeyFile(Ticket, KeyFile),
     /// Tell whoever listens; also the source of log lines and counters.
     Event(Event),
+}
+
+/// What becomes of the file with the mesh key. Leaving a mesh takes two steps, so that a power cut in
+/// between leaves the key of the mesh that is on disk: what is put aside becomes the key when it is
+/// that of the mesh, and else nothing.
+#[derive(Debug)]
+pub enum KeyFile {
+    /// This is the mesh key from here on.
+    Keep(MeshKey),
+    /// This may become the mesh key: put it aside.
+    Stage(MeshKey),
+    /// What was put aside is the mesh key from here on.
+    Adopt,
 }
 
 /// The two clocks, read at the same moment by whoever calls the state.

@@ -92,12 +92,6 @@ impl Keys {
         self.changed.get(peer).map(|pin| pin.fingerprint)
     }
 
-    pub(super) fn forget_all(&mut self) {
-        self.pins.clear();
-        self.changed.clear();
-        self.exchanged.clear();
-    }
-
     pub(super) fn next_retry(&self) -> Option<Duration> {
         self.retry_at.values().min().copied()
     }

@@ -267,6 +267,7 @@ impl State {
             let up_for = now.mono.saturating_sub(link.opened_at.unwrap_or(now.mono));
             self.peers
                 .went_down(&peer, up_for, reason.clone(), &mut self.effects, now);
+            self.farewell_heard(&peer, now);
             self.messages.link_lost(&peer);
             self.copies.link_changed(&peer);
             self.users_link_lost(peer);

@@ -5,8 +5,14 @@
 
 mod believing;
 mod inviting;
+mod issuing;
 mod joining;
+mod leaving;
 mod removing;
+mod renaming;
+mod sharing;
+mod stating;
+mod tickets;
 mod vouching;
 
 use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
@@ -23,14 +29,20 @@ use crate::proto::{
     mesh::{
         NodeName,
         certificate::{Certificate, CertificateError, MeshId, MeshKey, Revocation, Terms},
+        ranges::{IndexRange, Ranges},
+        statement::{Kind, Statement},
         sync::{MEMBERS_MAX, REVOCATIONS_MAX},
         vouched::Vouched,
     },
 };
 
+pub use self::inviting::Wanted;
 pub(super) use self::{
     inviting::Welcoming,
     joining::{Entering, Joining},
+    leaving::{Farewell, Leaving},
+    sharing::KeyComing,
+    tickets::Cancelling,
 };
 
 /// How long a certificate is good: ten years. A mesh at home must not fall apart because nobody
@@ -40,6 +52,9 @@ pub const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 6
 /// How long a ticket is good if nothing else is said.
 pub const INVITE_LIFETIME: Duration = Duration::from_secs(15 * 60);
 
+/// Most tickets that are open at once, and most cancelled ones that are remembered.
+const INVITES_MAX: usize = 64;
+
 /// What is known of the mesh.
 pub(super) struct Membership {
     mesh: MeshId,
@@ -47,6 +62,7 @@ pub(super) struct Membership {
     own: Certificate,
     members: BTreeMap<PeerId, Certificate>,
     revocations: BTreeMap<PeerId, Revocation>,
+    statements: BTreeMap<(Kind, PeerId), Statement>,
     invites: BTreeMap<[u8; 32], Invite>,
 }
 
@@ -99,24 +115,41 @@ impl Membership {
         }
         let mut membership = Self {
             mesh,
-            key: key.filter(|key| key.mesh() == mesh),
-            own: certificate,
-            members: BTreeMap::new(),
-            revocations: BTreeMap::new(),
             invites: loaded
                 .invites
                 .iter()
                 .map(|i| (i.secret_hash, i.clone()))
                 .collect(),
+            ..Self::alone(mesh, key.filter(|key| key.mesh() == mesh), certificate)
         };
+        // What a mesh that was left told at the last moment may still have been written.
+        let is_foreign = |error: &CertificateError| *error == CertificateError::ForeignMesh;
         for bytes in &loaded.revocations {
-            let revocation =
-                Revocation::decode(bytes, &mesh).map_err(|e| damaged(e.to_string()))?;
-            membership.revocations.insert(revocation.peer(), revocation);
+            match Revocation::decode(bytes, &mesh) {
+                Ok(revocation) => {
+                    membership.revocations.insert(revocation.peer(), revocation);
+                }
+                Err(error) if is_foreign(&error) => {}
+                Err(error) => return Err(damaged(error.to_string())),
+            }
         }
         for bytes in &loaded.members {
-            let member = Certificate::decode(bytes, &mesh).map_err(|e| damaged(e.to_string()))?;
-            membership.members.insert(member.terms().peer, member);
+            match Certificate::decode(bytes, &mesh) {
+                Ok(member) => {
+                    membership.members.insert(member.terms().peer, member);
+                }
+                Err(error) if is_foreign(&error) => {}
+                Err(error) => return Err(damaged(error.to_string())),
+            }
+        }
+        for bytes in &loaded.statements {
+            match Statement::decode(bytes, &mesh) {
+                Ok(statement) => {
+                    membership.learn_statement(statement);
+                }
+                Err(error) if is_foreign(&error) => {}
+                Err(error) => return Err(damaged(error.to_string())),
+            }
         }
         Ok(membership)
     }
@@ -144,14 +177,20 @@ impl Membership {
             }],
             None,
         );
-        Ok(Self {
-            mesh: key.mesh(),
-            key: Some(key),
-            own: certificate,
+        Ok(Self::alone(key.mesh(), Some(key), certificate))
+    }
+
+    /// Knows nobody but this node.
+    const fn alone(mesh: MeshId, key: Option<MeshKey>, own: Certificate) -> Self {
+        Self {
+            mesh,
+            key,
+            own,
             members: BTreeMap::new(),
             revocations: BTreeMap::new(),
+            statements: BTreeMap::new(),
             invites: BTreeMap::new(),
-        })
+        }
     }
 
     pub(super) const fn mesh(&self) -> &MeshId {
@@ -175,10 +214,13 @@ impl Membership {
     }
 
     pub(super) fn open_invites(&self, now: Now) -> usize {
-        self.invites
-            .values()
-            .filter(|i| i.used_by.is_none() && i.expires_ms > now.unix_ms())
-            .count()
+        let open = |invite: &&Invite| invite.is_open(now.unix_ms());
+        self.invites.values().filter(open).count()
+    }
+
+    #[cfg(test)]
+    pub(super) fn remembered_invites(&self) -> usize {
+        self.invites.len()
     }
 
     /// Returns the members that are not revoked, without this node.
@@ -303,9 +345,20 @@ impl Membership {
     }
 
     fn ended(&self, terms: &Terms) -> bool {
-        self.revocations
-            .get(&terms.peer)
-            .is_some_and(|revocation| revocation.ends(terms))
+        self.ended_at(&terms.peer, terms.issued_ms)
+    }
+
+    /// Says whether what was said of a peer at this time is over: it was removed, or has left, at
+    /// that time or later.
+    fn ended_at(&self, peer: &PeerId, at_ms: u64) -> bool {
+        self.ended_until(peer).is_some_and(|until| at_ms <= until)
+    }
+
+    /// Returns until when what was said of a peer is over.
+    fn ended_until(&self, peer: &PeerId) -> Option<u64> {
+        let removed = self.revocations.get(peer).map(Revocation::until_ms);
+        let left = self.statements.get(&(Kind::Left, *peer));
+        removed.max(left.map(Statement::at_ms))
     }
 
     /// Says whether a node may speak for an index: natively for the one it owns, and as a gateway
@@ -324,56 +377,84 @@ impl Membership {
             && self.owner(index).is_none_or(|terms| terms.peer == *peer)
     }
 
-    /// Returns the member that owns an index: of those it was given to, the one whose certificate
-    /// was issued first.
+    /// Returns the member that owns an index: of those it was given to, the one that it was given to
+    /// first.
     pub(super) fn owner(&self, index: Index) -> Option<&Terms> {
         let others = self.members.values().map(Certificate::terms);
         // This node counts as a member of its own mesh even if it was removed from it.
         others
-            .filter(|terms| terms.index == index && !self.ended(terms))
-            .chain(Some(self.own.terms()).filter(|own| own.index == index))
-            .min_by_key(|terms| (terms.issued_ms, terms.peer))
+            .filter(|terms| !self.ended(terms))
+            .chain([self.own.terms()])
+            .filter_map(|terms| Some((self.owned_since(terms, index)?, terms)))
+            .min_by_key(|(since, terms)| (*since, terms.peer))
+            .map(|(_, terms)| terms)
     }
 
-    fn names_and_indices(&self) -> impl Iterator<Item = (&str, Index)> {
-        let members = self
-            .members()
-            .map(|(_, terms)| terms)
-            .chain([self.own.terms()]);
-        members.map(|terms| (terms.name.as_str(), terms.index))
+    /// Returns when a member was given an index, if it was.
+    fn owned_since(&self, terms: &Terms, index: Index) -> Option<u64> {
+        if terms.index == index {
+            return Some(terms.issued_ms);
+        }
+        let (ranges, since) = self.further_since(&terms.peer)?;
+        ranges.contains(index).then_some(since)
     }
 
     fn is_name_taken(&self, name: &NodeName) -> bool {
-        self.names_and_indices()
-            .any(|(taken, _)| taken == name.as_str())
-    }
-
-    fn is_index_taken(&self, index: Index, now: Now) -> bool {
-        self.taken(index, now).is_some()
-    }
-
-    /// Returns the taken indices around a taken one: a member's, that of an open invite, or a range
-    /// that a door was given. A door that may speak for everything keeps nobody from an index.
-    fn taken(&self, index: Index, now: Now) -> Option<RangeInclusive<i32>> {
-        let is_open =
-            |invite: &&Invite| invite.used_by.is_none() && invite.expires_ms > now.unix_ms();
-        let invited = self.invites.values().filter(is_open);
-        let given = self.names_and_indices().map(|(_, index)| index);
-        let single = given.chain(invited.map(|invite| invite.index));
         let members = self.members().map(|(_, terms)| terms);
-        let vouched = members
+        members
             .chain([self.own.terms()])
-            .filter_map(|terms| terms.vouched.kept());
-        single
-            .map(|Index(index)| index..=index)
-            .chain(vouched)
-            .find(|taken| taken.contains(&index.0))
+            .any(|terms| terms.name == *name)
     }
 
-    fn free_index(&self, now: Now) -> Option<Index> {
+    /// Returns the indices that are not free, and whose they are: a member's, those of an open
+    /// ticket, or a range that a gateway was given. A gateway that may speak for everything keeps
+    /// nobody from an index.
+    fn claims(&self, now: Now) -> Vec<(RangeInclusive<i32>, String)> {
+        let mut claims = Vec::new();
+        let members = self.members().map(|(_, terms)| terms);
+        for terms in members.chain([self.own.terms()]) {
+            let whose = format!("it is that of `{}`", terms.name);
+            let further = self.further(&terms.peer);
+            let own = std::iter::once(terms.index.0..=terms.index.0);
+            let further = further.into_iter().flat_map(|ranges| ranges.iter());
+            let owned = own.chain(further.map(IndexRange::bounds));
+            claims.extend(owned.map(|range| (range, whose.clone())));
+            let kept = terms.vouched.kept();
+            let whose = format!("it is in the range of the gateway `{}`", terms.name);
+            claims.extend(kept.map(|range| (range, whose)));
+        }
+        let open = self.invites.values();
+        for invite in open.filter(|invite| invite.is_open(now.unix_ms())) {
+            let whose = format!("an open ticket gives it ({})", invite.short_id());
+            let own = std::iter::once(invite.index.0..=invite.index.0);
+            let given = own.chain(invite.further.iter().map(IndexRange::bounds));
+            claims.extend(given.map(|range| (range, whose.clone())));
+        }
+        claims
+    }
+
+    /// Says why these indices cannot be given to a new member, if they cannot.
+    fn conflict(&self, ranges: &[RangeInclusive<i32>], now: Now) -> Option<String> {
+        let claims = self.claims(now);
+        ranges.iter().find_map(|wanted| {
+            let overlaps = |(taken, _): &&(RangeInclusive<i32>, String)| {
+                taken.start() <= wanted.end() && wanted.start() <= taken.end()
+            };
+            let (taken, whose) = claims.iter().find(overlaps)?;
+            let index = wanted.start().max(taken.start());
+            Some(format!("index {index} is taken: {whose}"))
+        })
+    }
+
+    /// Returns the lowest index from 1 on that is nobody's, and is not among these.
+    fn free_index(&self, beside: &Ranges, now: Now) -> Option<Index> {
+        let claims = self.claims(now).into_iter().map(|(range, _)| range);
+        let taken: Vec<_> = claims
+            .chain(beside.iter().map(IndexRange::bounds))
+            .collect();
         let mut index = 1;
-        while let Some(taken) = self.taken(Index(index), now) {
-            index = taken.end().checked_add(1)?;
+        while let Some(range) = taken.iter().find(|range| range.contains(&index)) {
+            index = range.end().checked_add(1)?;
         }
         Some(Index(index))
     }
@@ -386,6 +467,14 @@ impl Membership {
             .map(|number| wished.numbered(number))
             .find(|name| !self.is_name_taken(name))
             .unwrap_or_else(|| wished.clone())
+    }
+
+    /// Says whether a name is that of a member, or one that an open ticket gives.
+    fn is_name_given(&self, name: &NodeName, now: Now) -> bool {
+        let gives = |invite: &Invite| {
+            invite.is_open(now.unix_ms()) && invite.name.as_deref() == Some(name.as_str())
+        };
+        self.is_name_taken(name) || self.invites.values().any(gives)
     }
 
     /// Removes invites whose time is over. A used one stays until then, so that the peer which
@@ -438,13 +527,20 @@ impl State {
                 .with_hint("`pimesh join TICKET` enters a mesh again"));
         }
         self.membership.key.as_ref().ok_or_else(|| {
-            Failure::conflict(format!(
-                "this node cannot {what}: it does not hold the mesh key"
-            ))
-            .with_hint(
-                "run it on a node that does (`pimesh status` tells), or copy the key here \
-                     with `pimesh mesh-key export` and `import`",
-            )
+            let text = format!("this node cannot {what}: it does not hold the mesh key");
+            let holders = self.holder_names();
+            Failure::conflict(text).with_hint(if holders.is_empty() {
+                "run it on a node that does (`pimesh status` tells), or copy the key here with \
+                 `pimesh mesh-key export` and `import`"
+                    .to_owned()
+            } else {
+                let holders = holders.join("`, `");
+                format!(
+                    "`{holders}` can; or have the key given to this node there, with `pimesh \
+                     mesh-key share {}`",
+                    self.membership.own_terms().name
+                )
+            })
         })
     }
 }

@@ -19,6 +19,7 @@
 //! | `effects` | nothing: the outputs, and what waits for answers |
 //! | `calendar` | which date counts when something is deleted for its age |
 //! | `names` | whom a name means |
+//! | `name_history` | what members are and were called |
 //! | `membership` | who is a member: certificates, revocations, invites, joining |
 //! | `links` | which connections are opened, kept and closed |
 //! | `addresses` | where a peer may be, by whose word |
@@ -53,6 +54,7 @@ mod letters;
 mod links;
 mod membership;
 mod messages;
+mod name_history;
 mod names;
 mod peers;
 pub mod post;
@@ -73,7 +75,8 @@ pub use self::{
     capacity::ROW_BYTES,
     integers::VALUES_MAX,
     letters::FINGERPRINTS_MAX,
-    membership::{CERTIFICATE_LIFETIME, INVITE_LIFETIME},
+    membership::{CERTIFICATE_LIFETIME, INVITE_LIFETIME, Wanted},
+    name_history::NAMES_PER_MEMBER_MAX,
     setup::{LetterLimits, Settings, Setup, StartError},
 };
 use self::{
@@ -97,6 +100,7 @@ pub struct State {
     own: Own,
     settings: Settings,
     membership: membership::Membership,
+    names: name_history::NameHistory,
     links: links::Links,
     peers: peers::Peers,
     sync: sync::Sync,
@@ -110,6 +114,13 @@ pub struct State {
     clients: clients::Clients,
     capacity: capacity::Capacity,
     joining: Option<membership::Joining>,
+    /// Whether this node is about to leave its mesh.
+    leaving: bool,
+    farewell: Option<membership::Farewell>,
+    /// Whether the mesh key is on its way to the disk.
+    key_coming: bool,
+    /// Whether this node's mesh key was ever exported.
+    key_exported: bool,
     effects: Effects,
     calendar: calendar::Calendar,
     started: Now,
@@ -148,6 +159,7 @@ impl State {
             membership::Membership::load(&own, setup.mesh_key, &loaded, &mut effects, now)?;
         let calendar = calendar::Calendar::new(loaded.date_ms, now);
         let believed = calendar.believed(now);
+        let names = name_history::NameHistory::load(loaded.names);
         let letters = letters::Letters::load(&loaded.users, loaded.letters, loaded.seen, own.peer);
         let mut state = Self {
             letters,
@@ -163,14 +175,21 @@ impl State {
             links: links::Links::default(),
             sync: sync::Sync::default(),
             joining: None,
+            leaving: false,
+            farewell: None,
+            key_coming: false,
+            key_exported: setup.mesh_key_exported,
             settings: setup.settings,
             started: now,
             prune_at: now.mono,
             own,
             membership,
+            names,
             effects,
             calendar,
         };
+        state.note_all_names();
+        state.announce_holding(now);
         state.tell_of_doubt(now);
         state.add_configured_addresses();
         state.dial_due(now);
@@ -217,6 +236,7 @@ impl State {
             self.keys.next_retry(),
             self.clients.next_deadline(),
             self.joining.as_ref().map(membership::Joining::deadline),
+            self.farewell.as_ref().map(membership::Farewell::deadline),
             Some(self.prune_at),
         ]
         .into_iter()
@@ -228,6 +248,7 @@ impl State {
     pub fn handle_timeout(&mut self, now: Now) {
         self.look_at_clock(now);
         self.give_up_joining(now);
+        self.farewell_due(now);
         self.dial_due(now);
         self.messages_due(now);
         self.clients_due(now);
@@ -300,6 +321,14 @@ impl State {
             }
             NetInput::Request {
                 peer,
+                protocol: Protocol::Key,
+                id,
+                bytes,
+            } => {
+                self.key_request(peer, id, &bytes, now);
+            }
+            NetInput::Request {
+                peer,
                 protocol: Protocol::Users,
                 id,
                 bytes,
@@ -359,6 +388,7 @@ impl State {
                 news,
             }) => self.sync_answered(peer, id, (sent_us, news), result, now),
             Some(Asked::Direct { peer }) => self.direct_answered(peer, id, result, now),
+            Some(Asked::Key { peer, request }) => self.key_answered(&peer, request, result),
             Some(Asked::Users { peer }) => self.users_answered(peer, id, result.is_ok(), now),
             None => {}
         }
@@ -374,15 +404,24 @@ impl State {
                 let peers = Reply::Peers(self.report_peers(now));
                 self.effects.reply(request, peers);
             }
-            Command::Invite {
-                name,
-                index,
-                vouched,
-                lifetime,
-            } => {
-                self.invite(request, name, index, vouched, lifetime, now);
+            Command::Invite(wanted) => self.invite(request, wanted, now),
+            Command::Invites => {
+                let invites = Reply::Invites(self.report_invites(now));
+                self.effects.reply(request, invites);
+            }
+            Command::CancelInvites { which } => self.cancel_invites(request, which, now),
+            Command::Rename { peer, name } => self.rename(request, peer, &name, now),
+            Command::Names => {
+                let names = Reply::Names(self.report_names());
+                self.effects.reply(request, names);
             }
             Command::Join { ticket } => self.join(request, &ticket, now),
+            Command::Leave { sure } => self.leave(request, sure, now),
+            Command::ShareMeshKey { peer } => self.share_mesh_key(request, &peer),
+            Command::MeshKeyFile { key, exported } => {
+                self.mesh_key_file(key, exported, now);
+                self.effects.reply(request, Reply::Configured);
+            }
             Command::Remove { peer } => self.remove(request, &peer, now),
             Command::Vouch { peer, vouched } => self.vouch(request, &peer, vouched, now),
             Command::Trust { peer } => {
@@ -431,6 +470,10 @@ impl State {
             Some(After::Accepted(accepted)) => self.messages_accepted(accepted, now),
             Some(After::Received(received)) => self.messages_received(received, now),
             Some(After::Reply(request, reply)) => self.effects.reply(request, reply),
+            Some(After::Cancelled(cancelling)) => self.invites_cancelled(cancelling),
+            Some(After::LeaveStaged(leaving)) => self.leave_staged(leaving),
+            Some(After::LeaveStored(leaving)) => self.leave_stored(*leaving, now),
+            Some(After::KeyKept(coming)) => self.mesh_key_kept(*coming, now),
             Some(After::Welcome(welcome)) => self.welcome_stored(*welcome, now),
             Some(After::Joined(joined)) => self.join_stored(*joined, now),
             Some(After::P2snReceived(received)) => self.p2sn_stored(received),
@@ -450,6 +493,13 @@ impl State {
             Some(After::Reply(request, _)) => {
                 self.effects.fail(request, Failure::not_stored(&reason))
             }
+            Some(After::Cancelled(cancelling)) => {
+                self.invites_not_cancelled(cancelling, &reason);
+            }
+            Some(After::LeaveStaged(leaving) | After::LeaveStored(leaving)) => {
+                self.not_left(&leaving, &reason);
+            }
+            Some(After::KeyKept(coming)) => self.mesh_key_not_kept(&coming),
             Some(After::Welcome(welcome)) => self.welcome_not_stored(*welcome),
             Some(After::Joined(joined)) => self.join_not_stored(*joined, &reason, now),
             Some(After::P2snReceived(received)) => self.p2sn_not_stored(&received),
@@ -474,6 +524,10 @@ impl State {
             peer_id: self.own.peer,
             mesh: self.membership.mesh().to_string(),
             index: terms.index,
+            further: self.further_of(&terms.peer),
+            mesh_key_holders: self.holder_names(),
+            mesh_key_exported: self.membership.is_exported(),
+            mesh_key_warning: self.mesh_key_warning(),
             may_invite: self.membership.may_invite(),
             revoked: self.membership.is_revoked(),
             messaging_key: self.own.key.public().to_base64(),

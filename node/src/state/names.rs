@@ -147,11 +147,23 @@ impl State {
         format!("{user}@{}", self.door_name(&door))
     }
 
-    /// Returns the name of a member, or its peer id if it is none.
+    /// Returns the name of a member, the last name of a former one, or the peer id of a stranger.
     pub(super) fn name_of(&self, peer: &PeerId) -> String {
-        self.membership
-            .terms(peer)
-            .map_or_else(|| peer.to_string(), |terms| terms.name.to_string())
+        match self.membership.terms(peer) {
+            Some(terms) => terms.name.to_string(),
+            None => self
+                .names
+                .last(peer)
+                .map_or_else(|| peer.to_string(), str::to_owned),
+        }
+    }
+
+    /// Returns the name of this node, or of a member.
+    pub(super) fn name_of_any(&self, peer: &PeerId) -> String {
+        if *peer == self.own.peer {
+            return self.membership.own_terms().name.to_string();
+        }
+        self.name_of(peer)
     }
 
     /// Returns the name of a member, or of a client.

@@ -111,6 +111,12 @@ impl Peers {
         self.peers.remove(peer);
     }
 
+    /// Forgets the members of a mesh that was left, and where they are.
+    pub(super) fn forget_all(&mut self) {
+        self.peers.clear();
+        self.addresses.clear();
+    }
+
     /// Returns where to dial a peer, in this order.
     pub(super) fn addresses(&self, peer: &PeerId) -> Vec<Address> {
         let known = self.peers.get(peer);
@@ -345,13 +351,21 @@ impl State {
         }
     }
 
+    /// Returns the further indices of a member, or of this node.
+    pub(super) fn further_of(&self, peer: &PeerId) -> crate::proto::mesh::ranges::Ranges {
+        self.membership.further(peer).cloned().unwrap_or_default()
+    }
+
     pub(super) fn report_peers(&self, now: Now) -> Vec<report::Peer> {
         let own = self.membership.own_terms();
+        let holders = self.membership.holders();
         let mut peers = vec![report::Peer {
             name: own.name.to_string(),
             peer_id: self.own.peer,
             index: own.index,
+            further: self.further_of(&own.peer),
             vouched: own.vouched,
+            holds_mesh_key: holders.contains(&own.peer),
             state: report::PeerState::Own,
             address: None,
             transport: None,
@@ -382,7 +396,9 @@ impl State {
                 name: terms.name.to_string(),
                 peer_id: peer,
                 index: terms.index,
+                further: self.further_of(&peer),
                 vouched: terms.vouched,
+                holds_mesh_key: holders.contains(&peer),
                 state,
                 address: link.map(|l| l.address().clone()),
                 transport: link.map(super::links::Link::transport),

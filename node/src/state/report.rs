@@ -28,8 +28,20 @@ pub struct Status {
     pub mesh: String,
     /// The index it owns.
     pub index: Index,
+    /// Further indices that it owns.
+    #[serde(default)]
+    pub further: mesh::ranges::Ranges,
     /// Whether it holds the mesh key and may invite.
     pub may_invite: bool,
+    /// Names of the members that are known to hold the mesh key, this node included.
+    #[serde(default)]
+    pub mesh_key_holders: Vec<String>,
+    /// Whether one of them is known to have exported it to a file.
+    #[serde(default)]
+    pub mesh_key_exported: bool,
+    /// What a person should do about the mesh key, if anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mesh_key_warning: Option<MeshKeyWarning>,
     /// Whether it was taken out of the mesh.
     pub revoked: bool,
     /// Base64 of the messaging key.
@@ -74,6 +86,15 @@ pub struct Status {
     pub own_copied: bool,
 }
 
+/// What is wrong with where the mesh key is, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MeshKeyWarning {
+    /// What is wrong.
+    pub problem: String,
+    /// What to do.
+    pub todo: String,
+}
+
 /// How it stands with a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -97,8 +118,14 @@ pub struct Peer {
     pub peer_id: PeerId,
     /// The index it owns.
     pub index: Index,
+    /// Further indices that it owns.
+    #[serde(default)]
+    pub further: mesh::ranges::Ranges,
     /// What it may speak for as a gateway.
     pub vouched: mesh::vouched::Vouched,
+    /// Whether it is known to hold the mesh key.
+    #[serde(default)]
+    pub holds_mesh_key: bool,
     /// How it stands.
     pub state: PeerState,
     /// Where it is connected.
@@ -139,10 +166,15 @@ pub struct Peer {
 pub struct Invite {
     /// The ticket's text.
     pub ticket: String,
+    /// What it is called in the list of tickets; no secret.
+    pub id: String,
     /// The name it gives, if it gives one.
     pub name: Option<String>,
     /// The index it gives.
     pub index: Index,
+    /// Further indices that it gives.
+    #[serde(default)]
+    pub further: mesh::ranges::Ranges,
     /// What the new member may speak for as a gateway.
     pub vouched: mesh::vouched::Vouched,
     /// When it ends.
@@ -155,12 +187,79 @@ pub struct Invite {
 impl std::fmt::Debug for Invite {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Invite")
+            .field("id", &self.id)
             .field("name", &self.name)
             .field("index", &self.index)
             .field("vouched", &self.vouched)
             .field("expires_ms", &self.expires_ms)
             .finish_non_exhaustive()
     }
+}
+
+/// A ticket that may still be used, as `pimesh invite --list` shows it. Its text is not kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenInvite {
+    /// What `pimesh invite --cancel` takes.
+    pub id: String,
+    /// The name it gives, if it gives one.
+    pub name: Option<String>,
+    /// The index it gives.
+    pub index: Index,
+    /// Further indices that it gives.
+    #[serde(default)]
+    pub further: mesh::ranges::Ranges,
+    /// What the new member may speak for as a gateway.
+    pub vouched: mesh::vouched::Vouched,
+    /// When it ends.
+    pub expires_ms: u64,
+}
+
+/// What `pimesh mesh-key share` did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyShared {
+    /// The member that has the key on disk from here on.
+    pub name: String,
+    /// Its peer id.
+    pub peer_id: PeerId,
+}
+
+/// What `pimesh leave` did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Left {
+    /// The mesh that this node left.
+    pub mesh: String,
+    /// The mesh of its own that it is in from here on.
+    pub own_mesh: String,
+    /// Names of the members that heard it.
+    pub told: Vec<String>,
+    /// Names of the members that did not: they hear it from others, or never.
+    pub not_told: Vec<String>,
+    /// Messages to them that were given up.
+    pub dropped_messages: usize,
+}
+
+/// What `pimesh rename` did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renamed {
+    /// The member.
+    pub peer_id: PeerId,
+    /// What it was called.
+    pub was: String,
+    /// What it is called from here on.
+    pub name: String,
+}
+
+/// What a member is called, and what it was called before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Names {
+    /// The member, or former member.
+    pub peer_id: PeerId,
+    /// Its latest name.
+    pub name: String,
+    /// Those before it, the oldest first.
+    pub earlier: Vec<String>,
+    /// Whether it is a member here and now; this node itself is one.
+    pub member: bool,
 }
 
 /// What `pimesh join` brought.

@@ -85,6 +85,8 @@ pub struct Setup {
     pub messaging_key: syft::SigningKey,
     /// The mesh key, if this node holds one.
     pub mesh_key: Option<MeshKey>,
+    /// Whether that key was ever exported to a file.
+    pub mesh_key_exported: bool,
     /// The name it would like to have.
     pub name: NodeName,
     /// Chance for ids, jitter and envelopes, from the operating system.

@@ -99,6 +99,11 @@ impl Sync {
         self.offset_since(peer, since).is_some()
     }
 
+    /// Forgets the clocks of the members of a mesh that was left.
+    pub(super) fn forget_all(&mut self) {
+        *self = Self::default();
+    }
+
     pub(super) const fn next_round(&self) -> Option<Duration> {
         self.next_round
     }
@@ -134,6 +139,7 @@ impl State {
             last: self.integers.last_values(),
             sightings,
             copied,
+            statements: self.membership.statements(),
             ..Request::default()
         };
         self.sync.untold.remove(&peer);
@@ -179,7 +185,19 @@ impl State {
         }
     }
 
-    fn tell(&mut self, peer: PeerId, request: &Request, now: Now) {
+    /// Tells every connected member statements that are new.
+    pub(super) fn tell_statements(&mut self, statements: Vec<Vec<u8>>, now: Now) {
+        let request = Request {
+            statements,
+            ..Request::default()
+        };
+        let peers: Vec<PeerId> = self.links.open_peers().collect();
+        for peer in peers {
+            self.tell(peer, &request, now);
+        }
+    }
+
+    pub(super) fn tell(&mut self, peer: PeerId, request: &Request, now: Now) {
         let id = self.effects.ask(Asked::Sync {
             peer,
             sent_us: now.unix_us,
@@ -216,6 +234,10 @@ impl State {
         if !certificates.is_empty() || !revocations.is_empty() {
             self.tell_everybody(certificates, revocations, now);
         }
+        let statements = self.learn_told_statements(request.statements, now);
+        if !statements.is_empty() {
+            self.tell_statements(statements, now);
+        }
         for (of, addresses) in request.addresses {
             if of == peer {
                 self.replace_addresses(of, addresses);
@@ -236,6 +258,9 @@ impl State {
         result: Result<Vec<u8>, String>,
         now: Now,
     ) {
+        if result.is_ok() {
+            self.farewell_heard(&peer, now);
+        }
         if news && result.is_err() && self.links.is_open(&peer) {
             self.sync.untold.insert(peer);
             self.next_round_by(now.mono + REPEAT);

@@ -103,6 +103,12 @@ impl Users {
             .map(|(_, entry)| entry)
     }
 
+    /// Forgets the users of a member of a mesh that was left; returns whether there were any.
+    fn forget_door(&mut self, door: &PeerId) -> bool {
+        self.telling.remove(door);
+        self.entries.forget_gateway(*door)
+    }
+
     pub(super) fn of_door(&self, door: PeerId) -> impl Iterator<Item = &Entry> {
         self.entries.of_gateway(door)
     }
@@ -182,6 +188,14 @@ impl State {
         match answer {
             Ok(told) => self.effects.reply(request, Reply::Told(told)),
             Err(failure) => self.effects.fail(request, failure),
+        }
+    }
+
+    /// Forgets the users of a member of a mesh that was left.
+    pub(super) fn forget_users_of(&mut self, door: &PeerId) {
+        if self.users.forget_door(door) {
+            let record = Record::ForgetUsersOf { door: *door };
+            self.effects.store(vec![record], None);
         }
     }
 

@@ -35,6 +35,8 @@ pub struct Row {
     pub peer: Party,
     /// The user, as `user@node`; empty for the member itself.
     pub user: String,
+    /// What a member was called when the message was written down; empty if that is not known.
+    pub name_then: String,
     /// When the sender accepted it, Unix ms by the sender's clock.
     pub created_ms: u64,
     /// When it came, or when its outcome was known, Unix ms.
@@ -116,7 +118,9 @@ impl History {
     ) -> Result<Vec<Row>, StoreError> {
         let sql = format!(
             "SELECT row, substr(id, 1, 16), peer, created_ms, at_ms, via, outcome, body, user, \
-             is_hex \
+             is_hex, \
+             coalesce((SELECT n.name FROM names n WHERE n.peer = history.peer \
+             AND n.from_row <= history.row ORDER BY n.from_row DESC, n.row DESC LIMIT 1), '') \
              FROM history WHERE row > :after AND {WANTED} ORDER BY row LIMIT :count"
         );
         let count = count.min(PAGE_ROWS).cast_signed();
@@ -199,6 +203,7 @@ fn read_row(row: &rusqlite::Row<'_>) -> Result<Row, Flaw> {
         text: row.get(7)?,
         user: row.get(8)?,
         encoding: encoding(row.get(9)?),
+        name_then: row.get(10)?,
     })
 }
 

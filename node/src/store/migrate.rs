@@ -19,7 +19,7 @@ use super::{
 pub(super) const APPLICATION_ID: i64 = 0x706d_7368;
 
 /// One step for each version of the format; the number of steps is the newest version.
-pub(super) const MIGRATIONS: [&str; 5] = [
+pub(super) const MIGRATIONS: [&str; 6] = [
     "
     CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
     CREATE TABLE members (peer BLOB PRIMARY KEY, certificate BLOB NOT NULL) STRICT;
@@ -136,6 +136,21 @@ pub(super) const MIGRATIONS: [&str; 5] = [
     -- Whether a user is more than a registration that nobody has used.
     ALTER TABLE users ADD COLUMN stays INTEGER NOT NULL DEFAULT 1;
     ALTER TABLE history ADD COLUMN is_hex INTEGER NOT NULL DEFAULT 0;
+",
+    "
+    -- What members are called from a row of the history on, so that renaming and removal leave the
+    -- names in it as they were.
+    CREATE TABLE names (
+        row INTEGER PRIMARY KEY AUTOINCREMENT,
+        peer BLOB NOT NULL, name TEXT NOT NULL, from_row INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX names_by_peer ON names (peer, from_row);
+    ALTER TABLE invites ADD COLUMN cancelled INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE invites ADD COLUMN further TEXT NOT NULL DEFAULT '';
+    CREATE TABLE statements (
+        kind INTEGER NOT NULL, peer BLOB NOT NULL, statement BLOB NOT NULL,
+        PRIMARY KEY (kind, peer)
+    ) STRICT, WITHOUT ROWID;
 ",
 ];
 

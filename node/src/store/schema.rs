@@ -12,7 +12,7 @@ use super::{
 use crate::{
     proto::{
         iid::Index,
-        mesh::{Address, MessageId, vouched::VouchedError},
+        mesh::{Address, MessageId, ranges::RangesError, vouched::VouchedError},
         syft::{PublicKey, UserId, door::TokenId, letter::Fingerprint},
     },
     state::{
@@ -103,10 +103,19 @@ pub(super) fn load(connection: &Connection) -> Result<Loaded, Flaw> {
         revocations: rows(connection, "SELECT revocation FROM revocations", |row| {
             Ok(row.get(0)?)
         })?,
+        statements: rows(connection, "SELECT statement FROM statements", |row| {
+            Ok(row.get(0)?)
+        })?,
         invites: rows(
             connection,
-            "SELECT secret_hash, expires_ms, name, idx, used_by, vouched FROM invites",
+            "SELECT secret_hash, expires_ms, name, idx, used_by, vouched, cancelled, \
+             further FROM invites",
             read_invite,
+        )?,
+        names: rows(
+            connection,
+            "SELECT peer, name FROM names ORDER BY row",
+            |row| Ok((peer(row, 0)?, row.get(1)?)),
         )?,
         addresses: load_addresses(connection)?,
         outbox: rows(
@@ -229,6 +238,11 @@ fn read_invite(row: &Row<'_>) -> Result<Invite, Flaw> {
         } else {
             Some(peer(row, 4)?)
         },
+        cancelled: row.get(6)?,
+        further: row
+            .get::<_, String>(7)?
+            .parse()
+            .map_err(|e: RangesError| Flaw::Illegal(e.to_string()))?,
     })
 }
 

@@ -131,8 +131,10 @@ fn every_kind_of_record_is_there_after_a_restart() {
         expires_ms: 5,
         name: Some("pi-2".to_owned()),
         index: Index(-2),
+        further: "7,100..109".parse().expect("legal"),
         vouched: "-5..7".parse().expect("legal"),
         used_by: Some(peer()),
+        cancelled: true,
     };
     let addresses = vec![
         Address::new("/ip4/10.0.0.2/tcp/1").expect("legal"),
@@ -150,6 +152,16 @@ fn every_kind_of_record_is_there_after_a_restart() {
         Record::Revocation {
             peer: peer(),
             revocation: vec![3]
+        },
+        Record::Statement {
+            kind: 2,
+            peer: peer(),
+            statement: vec![7],
+        },
+        Record::Statement {
+            kind: 2,
+            peer: peer(),
+            statement: vec![8],
         },
         Record::Invite(invite.clone()),
         Record::Addresses {
@@ -179,11 +191,49 @@ fn every_kind_of_record_is_there_after_a_restart() {
     assert_eq!(loaded.certificate, Some(vec![9]));
     assert_eq!(loaded.members, [vec![2]]);
     assert_eq!(loaded.revocations, [vec![3]]);
+    assert_eq!(loaded.statements, [vec![8]]);
     assert_eq!(loaded.invites, [invite]);
     assert_eq!(loaded.addresses, [(peer(), addresses)]);
     assert_eq!(loaded.pins, [(peer(), [4; 32], 3072)]);
     assert_eq!(loaded.outbox, [outgoing(2)]);
     assert_eq!(loaded.marks, [(peer(), u64::MAX, 3)]);
+}
+
+#[test]
+fn history_keeps_the_name_that_a_member_had_when_each_message_came() {
+    let name = |name: &str| Record::Name {
+        peer: peer(),
+        name: name.to_owned(),
+    };
+    let mut store = Fixture::new();
+    store.write(vec![Record::Incoming(incoming(1, "before any name"))]);
+    store.write(vec![name("pi-1")]);
+    store.write(vec![Record::Incoming(incoming(2, "as pi-1"))]);
+    store.write(vec![name("kitchen")]);
+    store.write(vec![name("cellar")]);
+    store.write(vec![Record::Incoming(incoming(3, "as cellar"))]);
+
+    let store = store.reopen();
+
+    let then = |row: Row| row.name_then;
+    let named: Vec<String> = store.received().into_iter().map(then).collect();
+    assert_eq!(named, ["pi-1", "pi-1", "cellar"]);
+    let names = ["pi-1", "kitchen", "cellar"].map(|name| (peer(), name.to_owned()));
+    assert_eq!(store.loaded.names, names);
+}
+
+#[test]
+fn no_more_names_of_a_member_are_kept_than_are_remembered() {
+    let mut store = Fixture::new();
+    for number in 0..40 {
+        let name = format!("name-{number}");
+        store.write(vec![Record::Name { peer: peer(), name }]);
+    }
+
+    let loaded = store.reopen().loaded;
+
+    assert_eq!(loaded.names.len(), 16);
+    assert_eq!(loaded.names[15].1, "name-39");
 }
 
 #[test]
@@ -253,6 +303,15 @@ fn entering_another_mesh_forgets_the_first_one() {
             peer: peer(),
             certificate: vec![2],
         },
+        Record::Statement {
+            kind: 1,
+            peer: peer(),
+            statement: vec![3],
+        },
+        Record::Name {
+            peer: peer(),
+            name: "pi-2".to_owned(),
+        },
         Record::Pin {
             peer: peer(),
             fingerprint: [4; 32],
@@ -266,7 +325,12 @@ fn entering_another_mesh_forgets_the_first_one() {
 
     let loaded = store.reopen().loaded;
     assert_eq!(loaded.certificate, Some(vec![9]));
-    assert!(loaded.members.is_empty() && loaded.pins.is_empty());
+    assert!(loaded.members.is_empty() && loaded.statements.is_empty());
+    assert_eq!(
+        (loaded.pins.len(), loaded.names.len()),
+        (1, 1),
+        "these stay"
+    );
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::{Completion, error::Flaw, pruning, schema::party_bytes, space::Space}
 use crate::{
     proto::syft::letter::Fingerprint,
     state::{
-        FINGERPRINTS_MAX,
+        FINGERPRINTS_MAX, NAMES_PER_MEMBER_MAX,
         io::{
             Disk, Encoding, ForClient, Incoming, Invite, Outcome, Outgoing, OutgoingKind, Record,
             Ticket, Via,
@@ -188,7 +188,7 @@ fn write(to: &Savepoint<'_>, record: &Record) -> rusqlite::Result<()> {
         Record::JoinedMesh { certificate } => {
             to.execute_batch(
                 "DELETE FROM members; DELETE FROM revocations; DELETE FROM invites; \
-                 DELETE FROM pins;",
+                 DELETE FROM statements; DELETE FROM addresses;",
             )?;
             to.prepare_cached("INSERT OR REPLACE INTO meta VALUES ('certificate', ?1)")?
                 .execute([certificate])?;
@@ -205,11 +205,20 @@ fn write(to: &Savepoint<'_>, record: &Record) -> rusqlite::Result<()> {
             to.prepare_cached("INSERT OR REPLACE INTO revocations VALUES (?1, ?2)")?
                 .execute(params![peer.to_bytes(), revocation])?;
         }
+        Record::Statement {
+            kind,
+            peer,
+            statement,
+        } => {
+            to.prepare_cached("INSERT OR REPLACE INTO statements VALUES (?1, ?2, ?3)")?
+                .execute(params![kind, peer.to_bytes(), statement])?;
+        }
         Record::Invite(invite) => write_invite(to, invite)?,
         Record::ForgetInvite { secret_hash } => {
             to.prepare_cached("DELETE FROM invites WHERE secret_hash = ?1")?
                 .execute([secret_hash])?;
         }
+        Record::Name { peer, name } => write_name(to, &peer.to_bytes(), name)?,
         Record::Addresses { peer, addresses } => {
             to.prepare_cached("DELETE FROM addresses WHERE peer = ?1")?
                 .execute([peer.to_bytes()])?;
@@ -267,6 +276,10 @@ fn write(to: &Savepoint<'_>, record: &Record) -> rusqlite::Result<()> {
             to.prepare_cached("DELETE FROM users WHERE id = ?1 AND door = ?2")?
                 .execute(params![user.as_str(), server.to_bytes()])?;
         }
+        Record::ForgetUsersOf { door } => {
+            to.prepare_cached("DELETE FROM users WHERE door = ?1")?
+                .execute([door.to_bytes()])?;
+        }
         Record::Letter(letter) => write_letter(to, letter)?,
         Record::Seen(fingerprint) => write_seen(to, *fingerprint)?,
         Record::LettersTaken { user, row } => {
@@ -306,18 +319,45 @@ fn write(to: &Savepoint<'_>, record: &Record) -> rusqlite::Result<()> {
 }
 
 fn write_invite(to: &Savepoint<'_>, invite: &Invite) -> rusqlite::Result<()> {
-    to.prepare_cached("INSERT OR REPLACE INTO invites VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
-        .execute(params![
-            invite.secret_hash,
-            invite.expires_ms.cast_signed(),
-            invite.name.as_deref().unwrap_or_default(),
-            invite.index.0,
-            invite
-                .used_by
-                .map(|peer| peer.to_bytes())
-                .unwrap_or_default(),
-            invite.vouched.to_string(),
-        ])?;
+    to.prepare_cached(
+        "INSERT OR REPLACE INTO invites \
+         (secret_hash, expires_ms, name, idx, used_by, vouched, cancelled, further) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    )?
+    .execute(params![
+        invite.secret_hash,
+        invite.expires_ms.cast_signed(),
+        invite.name.as_deref().unwrap_or_default(),
+        invite.index.0,
+        invite
+            .used_by
+            .map(|peer| peer.to_bytes())
+            .unwrap_or_default(),
+        invite.vouched.to_string(),
+        invite.cancelled,
+        invite.further.to_string(),
+    ])?;
+    Ok(())
+}
+
+/// Notes that a member is called this from the next row of the history on. Its first name holds for
+/// what is there already, too.
+fn write_name(to: &Savepoint<'_>, peer: &[u8], name: &str) -> rusqlite::Result<()> {
+    to.prepare_cached(
+        "INSERT INTO names (peer, name, from_row) VALUES (?1, ?2, \
+         CASE WHEN EXISTS (SELECT 1 FROM names WHERE peer = ?1) \
+         THEN coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'history'), 0) + 1 \
+         ELSE 0 END)",
+    )?
+    .execute(params![peer, name])?;
+    to.prepare_cached(
+        "DELETE FROM names WHERE peer = ?1 AND row <= \
+         (SELECT row FROM names WHERE peer = ?1 ORDER BY row DESC LIMIT 1 OFFSET ?2)",
+    )?
+    .execute(params![
+        peer,
+        i64::try_from(NAMES_PER_MEMBER_MAX).unwrap_or(i64::MAX)
+    ])?;
     Ok(())
 }
 

@@ -64,6 +64,7 @@ pub(super) async fn checks(global: &Global, config: &Config) -> anyhow::Result<V
         // The others do not speak with it any more: whether they run is not the question.
         return Ok(checks);
     }
+    checks.push(mesh_key(&status));
     checks.push(listening(&status));
     let Ok(more) = tokio::time::timeout(ANSWER_TIME, more(&client, &status)).await else {
         checks.push(silent());
@@ -71,6 +72,13 @@ pub(super) async fn checks(global: &Global, config: &Config) -> anyhow::Result<V
     };
     checks.extend(more?);
     Ok(checks)
+}
+
+fn mesh_key(status: &Status) -> Check {
+    match &status.node.mesh_key_warning {
+        Some(warning) => Check::warn("mesh key", warning.problem.clone(), warning.todo.clone()),
+        None => Check::ok("mesh key", status.node.mesh_key_holders.join(" ")),
+    }
 }
 
 async fn more(client: &Client, status: &Status) -> anyhow::Result<Vec<Check>> {

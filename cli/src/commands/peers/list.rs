@@ -19,13 +19,15 @@ use crate::{
 };
 
 /// Events that change the list.
-const CHANGES: [&str; 6] = [
+const CHANGES: [&str; 8] = [
     "peer_up",
     "peer_down",
     "member_added",
     "member_removed",
     "copied",
     "copy_gone",
+    "member_renamed",
+    "member_left",
 ];
 
 /// How often a list on a terminal is drawn anew: ages and round trips change without an event.
@@ -72,7 +74,7 @@ pub(super) fn show(global: &Global, peers: &[Peer]) -> anyhow::Result<usize> {
         return Ok(0);
     }
     let mut header = vec![
-        "NAME", "INDEX", "STATE", "SEEN", "RTT", "CLOCK", "OUTBOX", "WHERE",
+        "NAME", "INDEX", "KEY", "STATE", "SEEN", "RTT", "CLOCK", "OUTBOX", "WHERE",
     ];
     let now = now_ms();
     let mut rows: Vec<Vec<String>> = peers.iter().map(|peer| row(peer, now)).collect();
@@ -92,7 +94,9 @@ fn row(peer: &Peer, now_ms: u64) -> Vec<String> {
     let is_own = peer.state == PeerState::Own;
     vec![
         peer.name.clone(),
-        peer.index.to_string(),
+        output::indices(peer.index, &peer.further),
+        // Whether it holds the mesh key.
+        if peer.holds_mesh_key { "mesh" } else { "-" }.to_owned(),
         match peer.state {
             PeerState::Own => "self",
             PeerState::Up => "up",

@@ -77,6 +77,15 @@ pub enum EventBody {
         /// Its index.
         index: Index,
     },
+    /// A member, or this node itself, has another name from here on.
+    MemberRenamed {
+        /// Its name.
+        name: String,
+        /// Its peer id.
+        peer_id: String,
+        /// What it was called.
+        was: String,
+    },
     /// A member was taken out of the mesh.
     MemberRemoved {
         /// Its name.
@@ -97,6 +106,25 @@ pub enum EventBody {
         address: String,
         /// Why.
         reason: String,
+    },
+    /// A member has left the mesh.
+    MemberLeft {
+        /// Its name.
+        name: String,
+        /// Its peer id.
+        peer_id: String,
+    },
+    /// This node has left its mesh, and is in one of its own.
+    Left {
+        /// The mesh that it left.
+        mesh: String,
+    },
+    /// A member gave this node the mesh key.
+    MeshKeyReceived {
+        /// The member's name.
+        name: String,
+        /// Its peer id.
+        peer_id: String,
     },
     /// This node has entered a mesh.
     Joined {
@@ -314,6 +342,11 @@ impl From<&Event> for EventBody {
                 peer_id: peer.to_string(),
                 index,
             },
+            Event::MemberRenamed { peer, was, name } => Self::MemberRenamed {
+                name,
+                peer_id: peer.to_string(),
+                was,
+            },
             Event::MemberRemoved { peer, name } => Self::MemberRemoved {
                 name,
                 peer_id: peer.to_string(),
@@ -325,6 +358,15 @@ impl From<&Event> for EventBody {
             Event::JoinTried { address, reason } => Self::JoinTried {
                 address: address.to_string(),
                 reason,
+            },
+            Event::MemberLeft { peer, name } => Self::MemberLeft {
+                name,
+                peer_id: peer.to_string(),
+            },
+            Event::Left { mesh } => Self::Left { mesh },
+            Event::MeshKeyReceived { peer, name } => Self::MeshKeyReceived {
+                name,
+                peer_id: peer.to_string(),
             },
             Event::Joined { mesh, name } => Self::Joined { mesh, name },
             Event::Revoked => Self::Revoked,
@@ -463,13 +505,17 @@ impl From<&Event> for EventBody {
 }
 
 /// What the field `event` of an [`EventBody`] says, for each kind of event.
-pub const KINDS: [&str; 32] = [
+pub const KINDS: [&str; 36] = [
     "peer_up",
     "peer_down",
     "member_added",
+    "member_renamed",
     "member_removed",
     "join_tries",
     "join_tried",
+    "member_left",
+    "left",
+    "mesh_key_received",
     "joined",
     "revoked",
     "copied",
@@ -505,9 +551,13 @@ pub const fn kind(event: &Event) -> &'static str {
         Event::PeerUp { .. } => "peer_up",
         Event::PeerDown { .. } => "peer_down",
         Event::MemberAdded { .. } => "member_added",
+        Event::MemberRenamed { .. } => "member_renamed",
         Event::MemberRemoved { .. } => "member_removed",
         Event::JoinTries { .. } => "join_tries",
         Event::JoinTried { .. } => "join_tried",
+        Event::MemberLeft { .. } => "member_left",
+        Event::Left { .. } => "left",
+        Event::MeshKeyReceived { .. } => "mesh_key_received",
         Event::Joined { .. } => "joined",
         Event::Revoked => "revoked",
         Event::Copied { .. } => "copied",

@@ -38,7 +38,7 @@ impl Fixture {
 }
 
 fn no_members() -> Fixture {
-    Fixture::serving(|_| Ok(Reply::Peers(Vec::new())))
+    Fixture::serving(|_| Ok(Reply::Names(Vec::new())))
 }
 
 fn rows(rows: &[HistoryRow]) -> Vec<i64> {
@@ -76,6 +76,33 @@ async fn history_is_asked_with_every_field_and_rows_of_strangers_keep_their_peer
     assert_eq!(rows(&found), [2]);
     assert_eq!(found[0].name, peer().to_string());
     assert_eq!(found[0].text, "door & window");
+}
+
+#[tokio::test]
+async fn history_shows_the_name_of_now_and_the_one_of_then() {
+    let names = |member: bool| report::Names {
+        peer_id: peer(),
+        name: "cellar".to_owned(),
+        earlier: vec!["kitchen".to_owned()],
+        member,
+    };
+    for member in [true, false] {
+        let fixture = Fixture::serving(move |_| Ok(Reply::Names(vec![names(member)])));
+        fixture.write(vec![Record::Name {
+            peer: peer(),
+            name: "kitchen".to_owned(),
+        }]);
+        fixture.receive(1, 1);
+        for from in ["cellar", "kitchen"] {
+            let query = HistoryQuery {
+                peer: Some(from.to_owned()),
+                ..HistoryQuery::default()
+            };
+            let rows = fixture.client.history(&query).await.expect("reads");
+            let shown = (rows[0].name.as_str(), rows[0].name_then.as_deref());
+            assert_eq!(shown, ("cellar", Some("kitchen")));
+        }
+    }
 }
 
 #[tokio::test]
@@ -139,7 +166,7 @@ async fn only_what_was_counted_is_deleted() {
             chosen.lock().expect("alive").push(selection);
             Ok(Reply::HistoryDeleted)
         }
-        _ => Ok(Reply::Peers(Vec::new())),
+        _ => Ok(Reply::Names(Vec::new())),
     });
     fixture.receive(3, 1);
     let mut deletion = Deletion {

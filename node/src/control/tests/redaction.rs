@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     control::api::{EventBody, HistoryRow, Join, NewMessage, NewP2snMessage, P2snReplied},
-    state::io::{Party, Recipients, Via},
+    state::io::{Party, Recipients, SendVia, Via},
 };
 
 const HIDDEN: &str = "hunter2";
@@ -21,7 +21,7 @@ fn bodies_print_how_long_a_text_is_and_not_the_text() {
     let message = NewMessage {
         to: Recipients::All,
         text: text(),
-        via: Via::Direct,
+        via: SendVia::Direct,
         expiry_s: None,
     };
     assert!(printed(&message).contains("text: 7 bytes"));
@@ -41,6 +41,7 @@ fn bodies_print_how_long_a_text_is_and_not_the_text() {
         row: 1,
         id: MessageId([1; 16]),
         name: "pi-2".to_owned(),
+        name_then: None,
         peer_id: peer().to_string(),
         created_ms: 1,
         at_ms: 2,

@@ -9,7 +9,7 @@ use crate::{
         After, State,
         io::{
             ClientName, Encoding, Event, Failure, ForClient, Incoming, Now, Outcome, Party,
-            Recipients, Record, Reply, RequestId, Via,
+            Recipients, Record, Reply, RequestId, SendVia, Via,
         },
         millis, report,
     },
@@ -58,7 +58,7 @@ impl State {
         if let Some(to) = to.filter(|to| *to != own_name && *to != self.own.peer.to_string()) {
             let to = Recipients::Named(vec![to.to_owned()]);
             let text = marked(&client, bytes);
-            return self.send(request, &to, text, Via::Direct, None, now);
+            return self.send(request, &to, text, SendVia::Direct, None, now);
         }
         let message = self.p2sn_incoming(Party::Client(client), bytes, now);
         if !self.has_room_for(request, "p2sn_message", &message, now) {

@@ -5,7 +5,7 @@ use crate::state::{
     Settings, State,
     io::{
         Command, Encoding, Event, Failure, FailureKind, Input, Output, Recipients, Record,
-        RequestId, Ticket, Via,
+        RequestId, SendVia, Ticket,
     },
     tests::{NOW, feed, feed_at, later, message_saying, open, outputs, receive, state},
 };
@@ -86,7 +86,7 @@ fn send(state: &mut State, to: &str, text: &str) -> Vec<Output> {
     let command = Command::Send {
         to: Recipients::Named(vec![to.to_owned()]),
         text: text.to_owned(),
-        via: Via::Direct,
+        via: SendVia::Direct,
         expiry: Some(Duration::from_secs(60)),
     };
     feed(state, Input::Control(REQUEST, command))

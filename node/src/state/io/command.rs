@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ClientId, Selection, Via};
+use super::{ClientId, Selection, SendVia};
 use crate::{
     proto::{
         iid::{Iid, Index, Value},
-        mesh::vouched::Vouched,
+        mesh::{certificate::MeshKey, vouched::Vouched},
     },
     state::{
-        Settings, clients,
+        Settings, Wanted, clients,
         post::{Ask, Told},
         report,
     },
@@ -25,21 +25,45 @@ pub enum Command {
     /// Who is in the mesh?
     Peers,
     /// Make a ticket for a new member.
-    Invite {
-        /// The new member's name; its own wish if `None`.
-        name: Option<String>,
-        /// Its index; the lowest free one if `None`.
-        index: Option<Index>,
-        /// What it may speak for as a gateway.
-        vouched: Vouched,
-        /// How long the ticket is good; 15 minutes if `None`.
-        lifetime: Option<Duration>,
+    Invite(Wanted),
+    /// Which tickets may still be used?
+    Invites,
+    /// Make tickets useless.
+    CancelInvites {
+        /// The short id or the name of one; all of them if `None`.
+        which: Option<String>,
     },
+    /// Give a member another name.
+    Rename {
+        /// Its name or peer id; this node itself if `None`.
+        peer: Option<String>,
+        /// From here on.
+        name: String,
+    },
+    /// What are members called, and what were they called before?
+    Names,
     /// Enter a mesh.
     Join {
         /// The ticket, as `invite` printed it.
         #[debug("{} bytes", ticket.len())]
         ticket: String,
+    },
+    /// Leave the mesh.
+    Leave {
+        /// Whether this node leaves even if nobody else holds the mesh key.
+        sure: bool,
+    },
+    /// Give the mesh key to a member.
+    ShareMeshKey {
+        /// Its name or peer id.
+        peer: String,
+    },
+    /// The file with the mesh key was looked at again.
+    MeshKeyFile {
+        /// The key in it.
+        key: Option<MeshKey>,
+        /// Whether it was ever exported.
+        exported: bool,
     },
     /// Take a member out of the mesh.
     Remove {
@@ -66,7 +90,7 @@ pub enum Command {
         #[debug("{} bytes", text.len())]
         text: String,
         /// How.
-        via: Via,
+        via: SendVia,
         /// How long to keep trying; the configured time if `None`.
         expiry: Option<Duration>,
     },
@@ -131,8 +155,20 @@ pub enum Reply {
     Peers(Vec<report::Peer>),
     /// To [`Command::Invite`].
     Invited(report::Invite),
+    /// To [`Command::Invites`].
+    Invites(Vec<report::OpenInvite>),
+    /// To [`Command::CancelInvites`]: these are cancelled, on disk.
+    InvitesCancelled(Vec<report::OpenInvite>),
+    /// To [`Command::Rename`]: the new certificate is on disk here.
+    Renamed(report::Renamed),
+    /// To [`Command::Names`].
+    Names(Vec<report::Names>),
     /// To [`Command::Join`].
     Joined(report::Joined),
+    /// To [`Command::Leave`]: this node is in a mesh of its own, on disk.
+    Left(report::Left),
+    /// To [`Command::ShareMeshKey`]: the key is on the member's disk.
+    KeyShared(report::KeyShared),
     /// To [`Command::Remove`].
     Removed(report::Removed),
     /// To [`Command::Trust`].
@@ -160,7 +196,7 @@ pub enum Reply {
     OwnIndex(Index),
     /// To [`Command::Door`].
     Told(Told),
-    /// To [`Command::Configure`].
+    /// To [`Command::Configure`] and [`Command::MeshKeyFile`].
     Configured,
 }
 

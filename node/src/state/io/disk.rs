@@ -7,7 +7,7 @@ use super::{ClientName, Encoding, Party, Via};
 use crate::{
     proto::{
         iid::Index,
-        mesh::{Address, MessageId, vouched::Vouched},
+        mesh::{Address, MessageId, ranges::Ranges, vouched::Vouched},
         syft::{UserId, door::TokenId, letter::Fingerprint},
     },
     state::post::{LetterRecord, UserRecord},
@@ -16,8 +16,9 @@ use crate::{
 /// One change on disk. A group of them is written all or none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
-    /// This node is a member of this mesh with this certificate; everything known of another mesh
-    /// (members, revocations, invites, pins) is forgotten first.
+    /// This node is a member of this mesh with this certificate; what is known of another mesh
+    /// (members, their addresses, revocations, statements, invites) is forgotten first. Names and
+    /// pinned keys of former members stay: a peer is the same in any mesh.
     JoinedMesh {
         /// The node's own encoded certificate.
         certificate: Vec<u8>,
@@ -42,12 +43,28 @@ pub enum Record {
         /// The encoded revocation.
         revocation: Vec<u8>,
     },
+    /// A statement about a member is known; replaces an earlier one of the same kind.
+    Statement {
+        /// Its kind, as [`Kind::number`](crate::proto::mesh::statement::Kind::number) says it.
+        kind: u8,
+        /// The member.
+        peer: PeerId,
+        /// The encoded statement.
+        statement: Vec<u8>,
+    },
     /// An invite exists, or was changed.
     Invite(Invite),
     /// An invite is gone.
     ForgetInvite {
         /// SHA-256 of its secret.
         secret_hash: [u8; 32],
+    },
+    /// A member is called this from here on; what it was called before is kept, too.
+    Name {
+        /// The member.
+        peer: PeerId,
+        /// Its name.
+        name: String,
     },
     /// The addresses of a peer, best first; replaces the earlier ones.
     Addresses {
@@ -119,6 +136,11 @@ pub enum Record {
         user: UserId,
         /// The server.
         server: PeerId,
+    },
+    /// The users of another door are gone, for this node is in another mesh.
+    ForgetUsersOf {
+        /// The door, which is not this one.
+        door: PeerId,
     },
     /// A letter is for a user of this door, or for all; a repetition of it is known from here on.
     Letter(Box<LetterRecord>),
@@ -220,10 +242,29 @@ pub struct Invite {
     pub name: Option<String>,
     /// The index it gives.
     pub index: Index,
+    /// Further indices that it gives.
+    pub further: Ranges,
     /// What the new member may speak for as a gateway.
     pub vouched: Vouched,
     /// The peer that used it. The same peer may use it again, for it may have missed the answer.
     pub used_by: Option<PeerId>,
+    /// Whether it was cancelled. It is kept until it ends all the same, so that whoever comes with
+    /// it is told.
+    pub cancelled: bool,
+}
+
+impl Invite {
+    /// Says whether it may still be used by anybody.
+    #[must_use]
+    pub const fn is_open(&self, unix_ms: u64) -> bool {
+        self.used_by.is_none() && !self.cancelled && self.expires_ms > unix_ms
+    }
+
+    /// Returns what people call it: the first bytes of the hash, in hexadecimal.
+    #[must_use]
+    pub fn short_id(&self) -> String {
+        hex::encode(&self.secret_hash[..4])
+    }
 }
 
 /// A message on its way out.
@@ -327,8 +368,12 @@ pub struct Loaded {
     pub members: Vec<Vec<u8>>,
     /// All known revocations.
     pub revocations: Vec<Vec<u8>>,
+    /// All known statements about members.
+    pub statements: Vec<Vec<u8>>,
     /// Invites that were made here.
     pub invites: Vec<Invite>,
+    /// Names of members, former ones too, in the order in which they were given.
+    pub names: Vec<(PeerId, String)>,
     /// Addresses of peers, best first.
     pub addresses: Vec<(PeerId, Vec<Address>)>,
     /// The outbox, in the order of acceptance.

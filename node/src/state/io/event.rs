@@ -51,6 +51,15 @@ pub enum Event {
         /// Its index.
         index: Index,
     },
+    /// A member, or this node itself, has another name from here on.
+    MemberRenamed {
+        /// The member.
+        peer: PeerId,
+        /// What it was called.
+        was: String,
+        /// Its name.
+        name: String,
+    },
     /// A member was taken out of the mesh.
     MemberRemoved {
         /// The member.
@@ -71,6 +80,25 @@ pub enum Event {
         address: Address,
         /// Why.
         reason: String,
+    },
+    /// A member has left the mesh.
+    MemberLeft {
+        /// The member.
+        peer: PeerId,
+        /// Its name.
+        name: String,
+    },
+    /// This node has left its mesh, and is in one of its own.
+    Left {
+        /// The mesh that it left.
+        mesh: String,
+    },
+    /// A member gave this node the mesh key, and it is on disk.
+    MeshKeyReceived {
+        /// The member.
+        peer: PeerId,
+        /// Its name.
+        name: String,
     },
     /// This node has entered a mesh.
     Joined {

@@ -362,6 +362,8 @@ pub enum Protocol {
     Direct,
     /// `/pimesh/users/1`: what doors tell of their users.
     Users,
+    /// `/pimesh/key/1`: the mesh key for another member.
+    Key,
 }
 
 /// How far a connection is opened to the protocols for members.

@@ -117,6 +117,17 @@ pub enum Via {
     Syft,
 }
 
+/// How a message that is asked for goes: what comes and goes at gateways is never asked for here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SendVia {
+    /// The durable direct message of the mesh.
+    #[default]
+    Direct,
+    /// One P2SN message on a stream, at once or not at all.
+    P2sn,
+}
+
 /// A door for clients of an older system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

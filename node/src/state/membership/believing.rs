@@ -63,6 +63,8 @@ impl State {
         now: Now,
     ) -> bool {
         let peer = certificate.terms().peer;
+        let name = certificate.terms().name.to_string();
+        let was = self.called(&peer);
         let encoded = certificate.encode();
         let record = if peer == self.own.peer {
             Record::Renewed {
@@ -76,14 +78,21 @@ impl State {
         };
         match self.membership.learn(certificate) {
             Learned::Nothing => return false,
-            Learned::Renewed => {}
+            Learned::Renewed => {
+                if let Some(was) = was.filter(|was| *was != name) {
+                    let name = name.clone();
+                    self.effects.event(Event::MemberRenamed { peer, was, name });
+                }
+            }
             Learned::Added { name, index } => {
                 self.peers.add(peer, now);
                 self.effects.event(Event::MemberAdded { peer, name, index });
                 self.dial_due(now);
             }
         }
-        self.effects.store(vec![record], after);
+        let renamed = self.names.note(peer, &name);
+        self.effects
+            .store([record].into_iter().chain(renamed).collect(), after);
         true
     }
 

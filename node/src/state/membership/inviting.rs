@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use libp2p_identity::PeerId;
 
-use super::{INVITE_LIFETIME, Learned, certificate_end};
+use super::{
+    INVITE_LIFETIME, INVITES_MAX, Learned, Membership, certificate_end, stating::statement_record,
+};
 use crate::{
     proto::{
         iid::Index,
@@ -13,6 +15,8 @@ use crate::{
             Address, NodeName,
             certificate::{Certificate, Terms},
             member::{Join, Refusal, Response, Welcome},
+            ranges::{IndexRange, Ranges},
+            statement::Statement,
             sync::MEMBERS_MAX,
             ticket::{Secret, Ticket},
             vouched::Vouched,
@@ -31,33 +35,41 @@ use crate::{
 /// Longest time a ticket may be good: a week, for a Pi that travels by post.
 const INVITE_LIFETIME_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// Most tickets that are open at once.
-const INVITES_MAX: usize = 64;
-
 /// A new member that is on its way to the disk.
 pub(in crate::state) struct Welcoming {
     connection: Connection,
     inbound: InboundId,
     certificate: Certificate,
+    /// Its further indices, if it is given any.
+    indices: Option<Statement>,
     earlier: Option<Invite>,
 }
 
+/// Which ticket is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// The new member's name; its own wish if `None`.
+    pub name: Option<String>,
+    /// Its index; the lowest free one if `None`.
+    pub index: Option<Index>,
+    /// Further indices that it owns.
+    pub further: Ranges,
+    /// What it may speak for as a gateway.
+    pub vouched: Vouched,
+    /// How long the ticket is good; 15 minutes if `None`.
+    pub lifetime: Option<Duration>,
+}
+
 impl State {
-    pub(in crate::state) fn invite(
-        &mut self,
-        request: RequestId,
-        name: Option<String>,
-        index: Option<Index>,
-        vouched: Vouched,
-        lifetime: Option<Duration>,
-        now: Now,
-    ) {
-        match self.make_invite(name, index, vouched, lifetime, now) {
+    pub(in crate::state) fn invite(&mut self, request: RequestId, wanted: Wanted, now: Now) {
+        match self.make_invite(wanted, now) {
             Ok((ticket, invite, mut records)) => {
                 let reply = report::Invite {
                     ticket: ticket.to_text().to_string(),
+                    id: invite.short_id(),
                     name: invite.name.clone(),
                     index: invite.index,
+                    further: invite.further.clone(),
                     vouched: invite.vouched,
                     expires_ms: invite.expires_ms,
                     warning: self.ticket_warning(),
@@ -90,12 +102,16 @@ impl State {
 
     fn make_invite(
         &mut self,
-        name: Option<String>,
-        index: Option<Index>,
-        vouched: Vouched,
-        lifetime: Option<Duration>,
+        wanted: Wanted,
         now: Now,
     ) -> Result<(Ticket, Invite, Vec<Record>), Failure> {
+        let Wanted {
+            name,
+            index,
+            further,
+            vouched,
+            lifetime,
+        } = wanted;
         self.require_mesh_key("invite")?;
         let lifetime = lifetime.unwrap_or(INVITE_LIFETIME);
         if lifetime.is_zero() || lifetime > INVITE_LIFETIME_MAX {
@@ -107,11 +123,9 @@ impl State {
             .map_err(|e| Failure::bad_request(e.to_string()))?;
         if let Some(name) = name
             .as_ref()
-            .filter(|name| self.membership.is_name_taken(name))
+            .filter(|name| self.membership.is_name_given(name, now))
         {
-            return Err(Failure::conflict(format!(
-                "a member is named `{name}` already"
-            )));
+            return Err(name_is_taken(name));
         }
         if self.membership.is_full() {
             let text = format!("a mesh has at most {MEMBERS_MAX} members");
@@ -125,16 +139,7 @@ impl State {
                 "{INVITES_MAX} tickets are open already"
             )));
         }
-        let index = match index {
-            Some(index) if self.membership.is_index_taken(index, now) => {
-                return Err(Failure::conflict(format!("index {index} is taken")));
-            }
-            Some(index) => index,
-            None => self
-                .membership
-                .free_index(now)
-                .ok_or_else(|| Failure::conflict("every index is taken"))?,
-        };
+        let index = self.membership.choose_index(index, &further, now)?;
         let secret = Secret::new(self.effects.random());
         let expires_ms = now.unix_ms() + millis(lifetime);
         let invite = Invite {
@@ -142,8 +147,10 @@ impl State {
             expires_ms,
             name: name.map(|name| name.to_string()),
             index,
+            further,
             vouched,
             used_by: None,
+            cancelled: false,
         };
         let addresses: Vec<Address> = self.own.addresses.clone();
         let ticket = Ticket {
@@ -166,22 +173,24 @@ impl State {
         now: Now,
     ) {
         match self.redeem(peer, join, now) {
-            Ok((certificate, invite)) => {
+            Ok((certificate, indices, invite)) => {
                 let earlier = self
                     .membership
                     .invites
                     .insert(invite.secret_hash, invite.clone());
-                let records = vec![
+                let mut records = vec![
                     Record::Invite(invite),
                     Record::Member {
                         peer,
                         certificate: certificate.encode(),
                     },
                 ];
+                records.extend(indices.as_ref().map(statement_record));
                 let welcome = Welcoming {
                     connection,
                     inbound,
                     certificate,
+                    indices,
                     earlier,
                 };
                 self.effects
@@ -205,7 +214,7 @@ impl State {
         peer: PeerId,
         join: &Join,
         now: Now,
-    ) -> Result<(Certificate, Invite), (Refusal, &'static str)> {
+    ) -> Result<(Certificate, Option<Statement>, Invite), (Refusal, &'static str)> {
         let proof = Join::proof_payload(&peer, &join.secret);
         if join.messaging_key.verify(&proof, &join.proof).is_err() {
             return Err((Refusal::NotAMember, "wrong_proof"));
@@ -225,6 +234,9 @@ impl State {
         if invite.expires_ms <= now.unix_ms() {
             return Err((Refusal::TicketExpired, "expired"));
         }
+        if invite.cancelled {
+            return Err((Refusal::TicketCancelled, "cancelled"));
+        }
         if self.membership.is_revoked() {
             return Err((Refusal::NotAMember, "revoked"));
         }
@@ -232,7 +244,7 @@ impl State {
             invite.used_by == Some(peer) && c.terms().messaging_key == join.messaging_key
         });
         if let Some(certificate) = earlier.filter(|c| !self.membership.ended(c.terms())) {
-            return Ok((certificate.clone(), invite));
+            return Ok((certificate.clone(), None, invite));
         }
         if self.membership.is_full() {
             return Err((Refusal::MeshFull, "mesh_full"));
@@ -241,27 +253,31 @@ impl State {
         let name = self
             .membership
             .free_name(given.as_ref().unwrap_or(&join.name));
+        // A member says itself when it left, and may say anything.
         let after = self
             .membership
-            .revocations
-            .get(&peer)
-            .map_or(0, |r| r.until_ms() + 1);
+            .ended_until(&peer)
+            .map_or(Some(0), |until| until.checked_add(1));
+        let after = after.ok_or((Refusal::NotAMember, "left_for_ever"))?;
         let known = self
             .membership
             .members
             .get(&peer)
             .map_or(0, |c| c.terms().issued_ms + 1);
         invite.used_by = Some(peer);
+        let issued_ms = now.unix_ms().max(after).max(known);
+        let further = invite.further.clone();
+        let indices = (!further.is_empty()).then(|| key.state_indices(peer, further, issued_ms));
         let certificate = key.issue(Terms {
             peer,
             messaging_key: join.messaging_key,
             name,
             index: invite.index,
             vouched: invite.vouched,
-            issued_ms: now.unix_ms().max(after).max(known),
+            issued_ms,
             expires_ms: certificate_end(now),
         });
-        Ok((certificate, invite))
+        Ok((certificate, indices, invite))
     }
 
     pub(in crate::state) fn welcome_stored(&mut self, welcome: Welcoming, now: Now) {
@@ -269,10 +285,12 @@ impl State {
             connection,
             inbound,
             certificate,
+            indices,
             ..
         } = welcome;
         let encoded = certificate.encode();
         let peer = certificate.terms().peer;
+        self.note_name(peer, certificate.terms().name.to_string());
         if let Learned::Added { name, index } = self.membership.learn(certificate) {
             self.peers.add(peer, now);
             self.effects.event(Event::MemberAdded { peer, name, index });
@@ -293,6 +311,11 @@ impl State {
             bytes,
         });
         self.tell_everybody(vec![encoded], vec![], now);
+        if let Some(indices) = indices {
+            let told = indices.encode();
+            self.membership.learn_statement(indices);
+            self.tell_statements(vec![told], now);
+        }
     }
 
     pub(in crate::state) fn welcome_not_stored(&mut self, welcome: Welcoming) {
@@ -312,4 +335,42 @@ impl State {
             bytes,
         });
     }
+}
+
+impl Membership {
+    /// Returns the index that a new member gets: the one that is asked for, or the lowest that is
+    /// free. Neither it nor a further one may be anybody's.
+    fn choose_index(
+        &self,
+        index: Option<Index>,
+        further: &Ranges,
+        now: Now,
+    ) -> Result<Index, Failure> {
+        let wanted = index.map(|Index(index)| index..=index);
+        let wanted = wanted
+            .into_iter()
+            .chain(further.iter().map(IndexRange::bounds));
+        let wanted: Vec<_> = wanted.collect();
+        if let Some(index) = index.filter(|index| further.contains(*index)) {
+            return Err(Failure::bad_request(format!(
+                "index {index} is named twice"
+            )));
+        }
+        if let Some(text) = self.conflict(&wanted, now) {
+            return Err(Failure::conflict(text).with_hint(
+                "`pimesh peers` shows whose each index is, `pimesh invite --list` the open tickets",
+            ));
+        }
+        index
+            .or_else(|| self.free_index(further, now))
+            .ok_or_else(|| Failure::conflict("every index is taken"))
+    }
+}
+
+/// Makes the failure of a name that somebody has, or is to have.
+pub(super) fn name_is_taken(name: &NodeName) -> Failure {
+    Failure::conflict(format!(
+        "the name `{name}` is that of a member, or of a ticket that is open"
+    ))
+    .with_hint("`pimesh peers` lists the members, `pimesh invite --list` the tickets")
 }

@@ -132,6 +132,10 @@ impl State {
         if self.joining.is_some() {
             return Err(Failure::conflict("this node is joining a mesh already"));
         }
+        if self.leaving || self.farewell.is_some() {
+            return Err(Failure::conflict("this node is leaving its mesh")
+                .with_hint("try again in a few seconds"));
+        }
         if ticket.inviter == self.own.peer {
             return Err(Failure::bad_request(
                 "this ticket was made by this very node, or this machine is a copy of it: a \
@@ -147,8 +151,8 @@ impl State {
         if others > 0 && !self.membership.is_revoked() {
             let text = format!("this node is in a mesh with {others} other members already");
             return Err(Failure::conflict(text).with_hint(
-                "start a second node with another `--home`, or have this one removed first \
-                 (`pimesh peers remove` on another member)",
+                "`pimesh leave` leaves it; a second node with another `--home` can be in another \
+                 mesh at the same time",
             ));
         }
         if ticket.addresses.is_empty() {
@@ -329,15 +333,14 @@ impl State {
         let terms = own.terms().clone();
         let inviter_terms = inviter.terms().clone();
         let mesh = Certificate::mesh_of(&own.encode()).unwrap_or(self.membership.mesh);
+        self.forget_mesh();
         self.membership = Membership {
-            mesh,
-            key: None,
-            own,
             members: BTreeMap::from([(inviter_terms.peer, inviter)]),
-            revocations: BTreeMap::new(),
-            invites: BTreeMap::new(),
+            ..Membership::alone(mesh, None, own)
         };
-        self.keys.forget_all();
+        self.key_exported = false;
+        self.note_all_names();
+        self.add_configured_addresses();
         self.peers.add(inviter_terms.peer, now);
         self.peers.add_inviter(&inviter_terms.peer, addresses);
         self.effects.event(Event::Joined {
@@ -380,6 +383,9 @@ fn explain(refusal: Refusal) -> Failure {
     let another = "make another with `pimesh invite` on a member";
     match refusal {
         Refusal::TicketExpired => Failure::refused("the ticket's time is over").with_hint(another),
+        Refusal::TicketCancelled => {
+            Failure::refused("the ticket was cancelled by whoever made it").with_hint(another)
+        }
         Refusal::TicketUnknown => {
             Failure::refused("the inviter does not know the ticket, or it was used already")
                 .with_hint(another)

@@ -10,7 +10,7 @@ use crate::{
         After, State, clients,
         io::{
             Event, Failure, Now, Outcome, Outgoing, OutgoingKind, Party, Recipients, Record, Reply,
-            RequestId, Via,
+            RequestId, SendVia, Via,
         },
         millis,
         names::Meant,
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// Most recipients of one `send`.
+/// Most names in one `send`: as many as a mesh has members.
 const RECIPIENTS_MAX: usize = 256;
 
 /// Longest text to a user, in bytes: its envelope and frame are just below the 1 MiB that the old
@@ -40,7 +40,7 @@ impl State {
         request: RequestId,
         to: &Recipients,
         text: String,
-        via: Via,
+        via: SendVia,
         expiry: Option<Duration>,
         now: Now,
     ) {
@@ -59,7 +59,7 @@ impl State {
             Ok(recipients) => recipients,
             Err(failure) => return self.effects.fail(request, failure),
         };
-        if via == Via::P2sn {
+        if via == SendVia::P2sn {
             let Meant::Member(peer) = recipients[0] else {
                 let text = "P2SN goes to members only, not to users of a door";
                 return self.effects.fail(request, Failure::bad_request(text));
@@ -112,7 +112,7 @@ impl State {
             .store(records, Some(After::Accepted(accepting)));
     }
 
-    fn check_send(&self, to: &Recipients, text: &str, via: Via) -> Result<Vec<Meant>, Failure> {
+    fn check_send(&self, to: &Recipients, text: &str, via: SendVia) -> Result<Vec<Meant>, Failure> {
         if self.membership.is_revoked() {
             return Err(Failure::conflict("this node was removed from its mesh")
                 .with_hint("`pimesh join TICKET` enters a mesh again"));
@@ -131,9 +131,9 @@ impl State {
                 members.map(|(peer, _)| Meant::Member(peer)).collect()
             }
             Recipients::Named(names) => {
+                check_count(names.len())?;
                 let mut peers = names
                     .iter()
-                    .take(RECIPIENTS_MAX)
                     .map(|name| self.recipient(name))
                     .collect::<Result<Vec<_>, _>>()?;
                 let mut seen = Vec::new();
@@ -159,12 +159,12 @@ impl State {
             )
             .with_hint("`pimesh invite` makes a ticket for another machine"));
         }
-        if via == Via::P2sn && recipients.len() > 1 {
+        if via == SendVia::P2sn && recipients.len() > 1 {
             return Err(Failure::bad_request(
                 "a P2SN message goes to one peer at a time",
             ));
         }
-        if via == Via::Direct {
+        if via == SendVia::Direct {
             self.check_room(recipients.len(), recipients.len() * text.len())?;
         }
         Ok(recipients)
@@ -251,5 +251,18 @@ impl State {
         }
         self.effects
             .fail(accepted.request, Failure::not_stored(reason));
+    }
+}
+
+/// Says whether so many names may stand in one `send`.
+fn check_count(names: usize) -> Result<(), Failure> {
+    match names {
+        0 => Err(Failure::bad_request("a message needs a recipient")
+            .with_hint("name a member, or `all`")),
+        1..=RECIPIENTS_MAX => Ok(()),
+        _ => Err(Failure::bad_request(format!(
+            "one `send` names at most {RECIPIENTS_MAX} recipients, got {names}"
+        ))
+        .with_hint("send it in parts, or to `all`")),
     }
 }

@@ -175,11 +175,11 @@ impl State {
             return Ok(Judged { mark, arrived });
         }
         let message = syft::Message::decode(&frame.syft).map_err(|_| Status::Malformed)?;
-        if message.from != terms.name.as_str() {
-            return Err(Status::WrongSender);
+        if !self.is_called(peer, &message.from) {
+            return Err(self.misnamed(&message.from, Status::WrongSender));
         }
-        if message.to != self.membership.own_terms().name.as_str() {
-            return Err(Status::WrongRecipient);
+        if !self.is_called(&self.own.peer, &message.to) {
+            return Err(self.misnamed(&message.to, Status::WrongRecipient));
         }
         message
             .verify(&terms.messaging_key)
@@ -205,6 +205,22 @@ impl State {
             mark,
             arrived: Arrived::Opened(message),
         })
+    }
+
+    /// Says whether a member, or this node, has this name, or had it: who wrote may not have heard
+    /// of the new one, and the peer ids are right in any case.
+    fn is_called(&self, peer: &PeerId, name: &str) -> bool {
+        self.name_of_any(peer) == name || self.names.had(peer, name)
+    }
+
+    /// Judges a name that is not that of the peer. If it is nobody's, news of a new name may be on
+    /// the way to this node, and the message must not be lost for that.
+    fn misnamed(&self, name: &str, wrong: Status) -> Status {
+        if self.members_named(name).is_empty() {
+            Status::TryAgain
+        } else {
+            wrong
+        }
     }
 
     pub(in crate::state) fn messages_received(&mut self, received: Receiving, now: Now) {

@@ -58,6 +58,17 @@ impl Entries {
         self.all.remove(key)
     }
 
+    /// Removes the users of a gateway; returns whether there were any.
+    pub(super) fn forget_gateway(&mut self, gateway: PeerId) -> bool {
+        let Some(ids) = self.of_gateways.remove(&gateway) else {
+            return false;
+        };
+        for id in ids {
+            self.all.remove(&(id, gateway));
+        }
+        true
+    }
+
     pub(super) fn get_mut(&mut self, key: &Key) -> Option<&mut Entry> {
         self.all.get_mut(key)
     }

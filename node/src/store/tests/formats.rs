@@ -9,7 +9,10 @@ use rusqlite::Connection;
 
 use super::*;
 use crate::{
-    proto::{mesh::vouched::Vouched, syft::door::TokenId},
+    proto::{
+        mesh::{ranges::Ranges, vouched::Vouched},
+        syft::door::TokenId,
+    },
     state::io::OutgoingKind,
 };
 
@@ -59,8 +62,10 @@ fn expected(format: usize) -> Loaded {
             expires_ms: 1_800_000_900_000,
             name: Some("pi-2".to_owned()),
             index: Index(-2),
+            further: Ranges::default(),
             vouched,
             used_by: Some(peer_of_seed(2)),
+            cancelled: false,
         }],
         addresses: vec![(
             peer_of_seed(2),

@@ -1,0 +1,75 @@
+//! `pimesh leave`
+
+use std::io::IsTerminal;
+
+use anyhow::Context;
+use clap::Args;
+
+use super::Global;
+use crate::output;
+
+/// Leave the mesh; the node is in a mesh of its own from then on
+///
+/// History, keys, names and settings stay. The others are told, and this node's name and index are
+/// free there. Messages that wait for the others are given up. Members can be invited into the new
+/// mesh, or this node can join another one.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  pi-2$ pimesh leave\n  pi-2$ pimesh join pimesh1:…")]
+pub(super) struct Leave {
+    /// Do not ask, and leave even if nobody else holds the mesh key
+    #[arg(long)]
+    yes: bool,
+}
+
+impl Leave {
+    pub(super) async fn run(self, global: &Global) -> anyhow::Result<()> {
+        let client = global.client()?;
+        if !self.yes {
+            if !std::io::stdin().is_terminal() {
+                return Err(output::wrong(
+                    "leaving the mesh asks first, and there is nobody to ask",
+                    "`--yes` answers",
+                ));
+            }
+            let others = client.status().await?.node.members.saturating_sub(1);
+            output::ask(&format!(
+                "leave the mesh with {others} other members? [y/N] "
+            ));
+            let mut answer = String::new();
+            std::io::stdin()
+                .read_line(&mut answer)
+                .context("read the answer")?;
+            anyhow::ensure!(
+                answer.trim().eq_ignore_ascii_case("y"),
+                "nothing was changed"
+            );
+        }
+        let left = client.leave(self.yes).await?;
+        if global.json {
+            return output::json(&left);
+        }
+        output::line(format!(
+            "left mesh {}; this node is in mesh {} of its own",
+            short(&left.mesh),
+            short(&left.own_mesh)
+        ))?;
+        if !left.told.is_empty() {
+            output::line(format!("told {}", left.told.join(", ")))?;
+        }
+        if !left.not_told.is_empty() {
+            output::line(format!(
+                "not connected: {}; they hear it from the others",
+                left.not_told.join(", ")
+            ))?;
+        }
+        if left.dropped_messages > 0 {
+            output::line(format!("gave up {} messages", left.dropped_messages))?;
+        }
+        Ok(())
+    }
+}
+
+/// Returns the first digits of a mesh's name: enough to tell two apart.
+fn short(mesh: &str) -> &str {
+    mesh.get(..8).unwrap_or(mesh)
+}

@@ -1,0 +1,55 @@
+//! How this node changes what a member's certificate says: it issues it again (`CERT-AGAIN`).
+
+use super::certificate_end;
+use crate::{
+    proto::mesh::certificate::{Certificate, Terms},
+    state::{
+        State,
+        io::{Failure, Now},
+    },
+};
+
+impl State {
+    /// Finds a member, or this node itself, by name or peer id.
+    pub(super) fn terms_of(&self, text: &str) -> Result<&Terms, Failure> {
+        let own = self.membership.own_terms();
+        if text == own.name.as_str() || text == own.peer.to_string() {
+            return Ok(own);
+        }
+        let peer = self.resolve(text)?;
+        Ok(self.membership.terms(&peer).unwrap_or(own))
+    }
+
+    /// Issues a member's certificate again with these changes; `what` this node would do.
+    pub(super) fn issue_again(
+        &self,
+        text: &str,
+        what: &str,
+        now: Now,
+        change: impl FnOnce(&mut Terms),
+    ) -> Result<Certificate, Failure> {
+        let key = self.require_mesh_key(what)?;
+        let own = self.membership.own_terms();
+        let known = self.terms_of(text)?;
+        let next = known.issued_ms.checked_add(1).ok_or_else(|| {
+            Failure::conflict(format!("no certificate of `{text}` can be later than this"))
+        })?;
+        // Of two with one index the earlier certificate owns it, and that must not change hands.
+        let members = self.membership.members().map(|(_, terms)| terms);
+        let is_shared = members
+            .chain([own])
+            .filter(|other| other.peer != known.peer)
+            .any(|other| self.membership.owned_since(other, known.index).is_some());
+        let mut terms = Terms {
+            issued_ms: if is_shared {
+                next
+            } else {
+                next.max(now.unix_ms())
+            },
+            expires_ms: certificate_end(now).max(known.expires_ms),
+            ..known.clone()
+        };
+        change(&mut terms);
+        Ok(key.issue(terms))
+    }
+}

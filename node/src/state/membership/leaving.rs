@@ -1,0 +1,222 @@
+//! How this node leaves its mesh: it is in one of its own on disk before anybody hears of it, then
+//! it says goodbye. History, keys and settings stay; what belongs to the mesh goes.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use libp2p_identity::PeerId;
+
+use super::{Membership, certificate_end};
+use crate::{
+    proto::{
+        iid::Index,
+        mesh::{
+            certificate::{Certificate, MeshKey, Terms},
+            statement::Statement,
+            sync,
+            vouched::Vouched,
+        },
+    },
+    state::{
+        After, State,
+        io::{Event, Failure, KeyFile, Now, Record, Reply, RequestId},
+        report,
+    },
+};
+
+/// How long the others have to answer the goodbye. Whoever did not hear it is told by those that
+/// did.
+const FAREWELL_TIME: Duration = Duration::from_secs(2);
+
+/// A mesh of one that is on its way to the disk, in the place of the mesh that is left.
+pub(in crate::state) struct Leaving {
+    request: RequestId,
+    key: MeshKey,
+    certificate: Certificate,
+    /// What the others are told.
+    left: Statement,
+}
+
+/// A goodbye that is under way.
+pub(in crate::state) struct Farewell {
+    request: RequestId,
+    deadline: Duration,
+    /// Members that have not heard it yet, and their names.
+    waiting: BTreeSet<PeerId>,
+    report: report::Left,
+}
+
+impl Farewell {
+    pub(in crate::state) const fn deadline(&self) -> Duration {
+        self.deadline
+    }
+}
+
+impl State {
+    /// Begins to leave the mesh.
+    pub(in crate::state) fn leave(&mut self, request: RequestId, sure: bool, now: Now) {
+        if let Err(failure) = self.check_leave(sure) {
+            return self.effects.fail(request, failure);
+        }
+        let key = MeshKey::from_seed(&self.effects.random());
+        let own = self.membership.own();
+        let terms = own.terms();
+        let left = Statement::left(own, now.unix_ms().max(terms.issued_ms), &self.own.key);
+        let certificate = key.issue(Terms {
+            index: Index(1),
+            vouched: Vouched::ALL,
+            issued_ms: now.unix_ms(),
+            expires_ms: certificate_end(now),
+            ..terms.clone()
+        });
+        self.leaving = true;
+        let leaving = Leaving {
+            request,
+            key: key.clone(),
+            certificate,
+            left,
+        };
+        let after = After::LeaveStaged(Box::new(leaving));
+        self.effects.key_file(KeyFile::Stage(key), Some(after));
+    }
+
+    fn check_leave(&self, sure: bool) -> Result<(), Failure> {
+        if self.leaving || self.farewell.is_some() {
+            return Err(Failure::conflict("this node is leaving its mesh already"));
+        }
+        if self.joining.is_some() {
+            return Err(Failure::conflict("this node is joining a mesh"));
+        }
+        if self.membership.is_revoked() {
+            return Ok(());
+        }
+        let others = self.membership.members().count();
+        if others == 0 {
+            return Err(Failure::conflict(
+                "this node is in a mesh of its own: there is nothing to leave",
+            ));
+        }
+        if !sure && self.membership.holders() == [self.own.peer] {
+            return Err(Failure::conflict(format!(
+                "nobody else is known to hold the mesh key: without this node, the {others} \
+                 others can neither invite nor rename nor remove anybody"
+            ))
+            .with_hint(
+                "give it to another member first with `pimesh mesh-key share NAME`, or leave all \
+                 the same with `pimesh leave --yes`",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The new mesh key is put aside: from here on the certificate on disk decides which counts.
+    pub(in crate::state) fn leave_staged(&mut self, leaving: Box<Leaving>) {
+        let record = Record::JoinedMesh {
+            certificate: leaving.certificate.encode(),
+        };
+        let after = After::LeaveStored(leaving);
+        self.effects.store(vec![record], Some(after));
+    }
+
+    pub(in crate::state) fn leave_stored(&mut self, leaving: Leaving, now: Now) {
+        let Leaving {
+            request,
+            key,
+            certificate,
+            left,
+        } = leaving;
+        self.leaving = false;
+        self.effects.key_file(KeyFile::Adopt, None);
+        let was_revoked = self.membership.is_revoked();
+        let members: Vec<(PeerId, String)> = self
+            .membership
+            .members()
+            .map(|(peer, terms)| (peer, terms.name.to_string()))
+            .collect();
+        let count_for = |(peer, _): &(PeerId, String)| self.messages.count_for(peer);
+        let dropped_messages: usize = members.iter().map(count_for).sum();
+        let waiting: BTreeSet<PeerId> = if was_revoked {
+            BTreeSet::new()
+        } else {
+            self.links.open_peers().collect()
+        };
+        let goodbye = sync::Request {
+            statements: vec![left.encode()],
+            ..sync::Request::default()
+        };
+        for peer in &waiting {
+            self.tell(*peer, &goodbye, now);
+        }
+        for (peer, _) in &members {
+            self.give_up_messages_to(*peer, "left the mesh", now);
+        }
+        let mesh = self.membership.mesh().to_string();
+        self.forget_mesh();
+        self.membership = Membership::alone(key.mesh(), Some(key), certificate);
+        self.key_exported = false;
+        self.note_all_names();
+        self.announce_holding(now);
+        self.add_configured_addresses();
+        self.effects.event(Event::Left { mesh: mesh.clone() });
+        let not_told = members.into_iter().map(|(_, name)| name).collect();
+        self.farewell = Some(Farewell {
+            request,
+            deadline: now.mono + FAREWELL_TIME,
+            waiting,
+            report: report::Left {
+                mesh,
+                own_mesh: self.membership.mesh().to_string(),
+                told: Vec::new(),
+                not_told,
+                dropped_messages,
+            },
+        });
+        self.farewell_due(now);
+    }
+
+    pub(in crate::state) fn not_left(&mut self, leaving: &Leaving, reason: &str) {
+        self.leaving = false;
+        self.effects
+            .fail(leaving.request, Failure::not_stored(reason));
+    }
+
+    /// Forgets what belongs to the mesh that this node is in, but for its membership: members,
+    /// where they are, their clocks, their users, their last integers. Names, history and pinned
+    /// keys stay, and connections are closed by whoever calls this.
+    pub(in crate::state) fn forget_mesh(&mut self) {
+        let members: Vec<PeerId> = self.membership.members.keys().copied().collect();
+        for peer in &members {
+            self.forget_users_of(peer);
+        }
+        self.peers.forget_all();
+        self.sync.forget_all();
+        self.integers.forget_all();
+    }
+
+    /// A member has answered the goodbye, or hung up because of it.
+    pub(in crate::state) fn farewell_heard(&mut self, peer: &PeerId, now: Now) {
+        let Some(farewell) = &mut self.farewell else {
+            return;
+        };
+        if !farewell.waiting.remove(peer) {
+            return;
+        }
+        let name = self.names.last(peer).unwrap_or_default().to_owned();
+        farewell.report.not_told.retain(|known| *known != name);
+        farewell.report.told.push(name);
+        self.close_peer(peer, "this node left the mesh");
+        self.farewell_due(now);
+    }
+
+    /// Ends the goodbye when all have heard it, or its time is over.
+    pub(in crate::state) fn farewell_due(&mut self, now: Now) {
+        let is_over = self
+            .farewell
+            .as_ref()
+            .is_some_and(|f| f.waiting.is_empty() || f.deadline <= now.mono);
+        if is_over && let Some(farewell) = self.farewell.take() {
+            let reply = Reply::Left(farewell.report);
+            self.effects.reply(farewell.request, reply);
+            self.close_all("this node left the mesh");
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Statements about members that came from here or from elsewhere: who holds the mesh key, who owns
+//! further indices, who has left.
+
+use std::collections::BTreeSet;
+
+use libp2p_identity::PeerId;
+
+use super::{Certificate, Membership};
+use crate::{
+    proto::mesh::{
+        DecodeError,
+        certificate::CertificateError,
+        ranges::Ranges,
+        statement::{Kind, Says, Statement},
+        sync::STATEMENTS_PER_KIND_MAX,
+    },
+    state::{
+        After, State,
+        io::{Event, Now, Record},
+    },
+};
+
+impl Membership {
+    /// Keeps a statement if it says something that was not known.
+    pub(super) fn learn_statement(&mut self, statement: Statement) -> bool {
+        let key = (statement.kind(), statement.peer());
+        let known = self.statements.get(&key);
+        if known.is_some_and(|known| known.at_ms() >= statement.at_ms()) {
+            return false;
+        }
+        if known.is_none() && !self.make_room(key.0) {
+            return false;
+        }
+        self.statements.insert(key, statement);
+        true
+    }
+
+    /// Says whether there is room for one more statement of a kind. One about a peer that is no
+    /// member any more gives way, the oldest first.
+    fn make_room(&mut self, kind: Kind) -> bool {
+        let of_kind = || {
+            self.statements
+                .iter()
+                .filter(move |((of, _), _)| *of == kind)
+        };
+        if of_kind().count() < STATEMENTS_PER_KIND_MAX {
+            return true;
+        }
+        let former = of_kind().filter(|((_, peer), _)| !self.is_here(peer));
+        let oldest = former.min_by_key(|(_, statement)| statement.at_ms());
+        let Some(oldest) = oldest.map(|(key, _)| *key) else {
+            return false;
+        };
+        self.statements.remove(&oldest).is_some()
+    }
+
+    /// Says whether a peer is a member or this node.
+    fn is_here(&self, peer: &PeerId) -> bool {
+        *peer == self.own.terms().peer || self.is_known(peer)
+    }
+
+    /// Returns all statements, encoded.
+    pub(in crate::state) fn statements(&self) -> Vec<Vec<u8>> {
+        self.statements.values().map(Statement::encode).collect()
+    }
+
+    /// Returns the statement of a kind about a member, unless it is over.
+    pub(in crate::state) fn said(&self, kind: Kind, peer: &PeerId) -> Option<&Statement> {
+        let statement = self.statements.get(&(kind, *peer))?;
+        (!self.ended_at(peer, statement.at_ms())).then_some(statement)
+    }
+
+    /// Returns the further indices of a member, and when it was given them.
+    pub(super) fn further_since(&self, peer: &PeerId) -> Option<(&Ranges, u64)> {
+        let statement = self.said(Kind::Indices, peer)?;
+        match statement.says() {
+            Says::Indices(ranges) => Some((ranges, statement.at_ms())),
+            Says::Holder { .. } | Says::Left => None,
+        }
+    }
+
+    /// Returns the further indices of a member, or of this node.
+    pub(in crate::state) fn further(&self, peer: &PeerId) -> Option<&Ranges> {
+        self.further_since(peer).map(|(ranges, _)| ranges)
+    }
+
+    /// Returns who is known to hold the mesh key, this node included.
+    pub(in crate::state) fn holders(&self) -> Vec<PeerId> {
+        let members = self.members().map(|(peer, _)| peer);
+        let others = members.filter(|peer| self.said(Kind::Holder, peer).is_some());
+        let own = self.key.as_ref().map(|_| self.own.terms().peer);
+        own.into_iter().chain(others).collect()
+    }
+
+    /// Says whether a holder is known to have exported the mesh key to a file.
+    pub(in crate::state) fn is_exported(&self) -> bool {
+        self.statements.values().any(|statement| {
+            *statement.says() == Says::Holder { exported: true }
+                && !self.ended_at(&statement.peer(), statement.at_ms())
+        })
+    }
+
+    pub(super) const fn own(&self) -> &Certificate {
+        &self.own
+    }
+}
+
+impl State {
+    /// Learns statements that another member told; returns what was new, to be told on.
+    pub(in crate::state) fn learn_told_statements(
+        &mut self,
+        told: Vec<Vec<u8>>,
+        now: Now,
+    ) -> Vec<Vec<u8>> {
+        let mesh = *self.membership.mesh();
+        // Mostly all of it is known; comparing costs far less than verifying a signature.
+        let known: BTreeSet<Vec<u8>> = self.membership.statements().into_iter().collect();
+        let mut news = Vec::new();
+        for bytes in told {
+            if known.contains(&bytes) {
+                continue;
+            }
+            match Statement::decode(&bytes, &mesh) {
+                Ok(statement) => {
+                    if self.keep_statement(statement, None, now) {
+                        news.push(bytes);
+                    }
+                }
+                // One of a later version.
+                Err(CertificateError::Decode(DecodeError::Field { field: "kind", .. })) => {}
+                Err(error) => self.effects.refused(None, "statement", error.name()),
+            }
+        }
+        news
+    }
+
+    /// Keeps a statement if it is new, and does what follows from it; `after` happens once it is on
+    /// disk.
+    pub(super) fn keep_statement(
+        &mut self,
+        statement: Statement,
+        after: Option<After>,
+        now: Now,
+    ) -> bool {
+        let (kind, peer) = (statement.kind(), statement.peer());
+        let name = self.name_of(&peer);
+        let was_member = self.membership.is_known(&peer);
+        let was_revoked = self.membership.is_revoked();
+        let record = statement_record(&statement);
+        if !self.membership.learn_statement(statement) {
+            return false;
+        }
+        self.effects.store(vec![record], after);
+        if kind == Kind::Left && was_member && !self.membership.is_known(&peer) {
+            self.close_peer(&peer, "left the mesh");
+            self.peers.forget(&peer);
+            self.give_up_messages_to(peer, "left the mesh", now);
+            self.effects.event(Event::MemberLeft { peer, name });
+        }
+        if self.membership.is_revoked() && !was_revoked {
+            self.effects.event(Event::Revoked);
+            self.close_all("this node left the mesh");
+        }
+        true
+    }
+}
+
+/// Returns the record of a statement.
+pub(super) fn statement_record(statement: &Statement) -> Record {
+    Record::Statement {
+        kind: statement.kind().number(),
+        peer: statement.peer(),
+        statement: statement.encode(),
+    }
+}

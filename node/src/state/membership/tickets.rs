@@ -1,0 +1,117 @@
+//! Tickets that were made here: which may still be used, and how they are made useless.
+
+use super::{INVITES_MAX, Invite, Membership};
+use crate::state::{
+    After, State,
+    io::{Failure, Now, Record, Reply, RequestId},
+    report,
+};
+
+/// Tickets that are cancelled as soon as that is on disk.
+pub(in crate::state) struct Cancelling {
+    request: RequestId,
+    invites: Vec<Invite>,
+}
+
+impl State {
+    pub(in crate::state) fn report_invites(&self, now: Now) -> Vec<report::OpenInvite> {
+        let open = self.membership.invites.values();
+        let open = open.filter(|invite| invite.is_open(now.unix_ms()));
+        let mut open: Vec<report::OpenInvite> = open.map(report).collect();
+        open.sort_by_key(|invite| invite.expires_ms);
+        open
+    }
+
+    /// Cancels one ticket, or all. It is good for nothing at once, and again if the disk fails.
+    pub(in crate::state) fn cancel_invites(
+        &mut self,
+        request: RequestId,
+        which: Option<String>,
+        now: Now,
+    ) {
+        let invites = match self.membership.open_named(which.as_deref(), now) {
+            Ok(invites) => invites,
+            Err(failure) => return self.effects.fail(request, failure),
+        };
+        let believed = self.calendar.believed(now);
+        let mut records = self.membership.forget_old_invites(believed);
+        for invite in &invites {
+            records.push(self.membership.set_cancelled(invite, true));
+        }
+        records.extend(self.membership.forget_cancelled());
+        let after = After::Cancelled(Cancelling { request, invites });
+        self.effects.store(records, Some(after));
+    }
+
+    pub(in crate::state) fn invites_cancelled(&mut self, cancelling: Cancelling) {
+        let Cancelling { request, invites } = cancelling;
+        let cancelled = invites.iter().map(report).collect();
+        self.effects
+            .reply(request, Reply::InvitesCancelled(cancelled));
+    }
+
+    pub(in crate::state) fn invites_not_cancelled(&mut self, cancelling: Cancelling, reason: &str) {
+        let Cancelling { request, invites } = cancelling;
+        for invite in &invites {
+            self.membership.set_cancelled(invite, false);
+        }
+        self.effects.fail(request, Failure::not_stored(reason));
+    }
+}
+
+impl Membership {
+    /// Returns the open ticket that is called so, or all of them.
+    fn open_named(&self, which: Option<&str>, now: Now) -> Result<Vec<Invite>, Failure> {
+        let open = self.invites.values();
+        let open = open.filter(|invite| invite.is_open(now.unix_ms()));
+        let Some(which) = which else {
+            return Ok(open.cloned().collect());
+        };
+        let is_called =
+            |invite: &&Invite| invite.short_id() == which || invite.name.as_deref() == Some(which);
+        let called: Vec<Invite> = open.filter(is_called).cloned().collect();
+        if called.is_empty() {
+            let text = format!("no ticket that is open is called `{which}`");
+            return Err(Failure::not_found(text)
+                .with_hint("`pimesh invite --list` shows those that are, with their ids"));
+        }
+        Ok(called)
+    }
+
+    /// Returns the record of the ticket as it is from here on.
+    fn set_cancelled(&mut self, invite: &Invite, cancelled: bool) -> Record {
+        let invite = Invite {
+            cancelled,
+            ..invite.clone()
+        };
+        self.invites.insert(invite.secret_hash, invite.clone());
+        Record::Invite(invite)
+    }
+
+    /// Forgets the cancelled tickets that end first, if there are too many: whoever comes with one
+    /// hears that it is not known.
+    fn forget_cancelled(&mut self) -> Vec<Record> {
+        let cancelled = self.invites.values().filter(|invite| invite.cancelled);
+        let mut cancelled: Vec<(u64, [u8; 32])> = cancelled
+            .map(|invite| (invite.expires_ms, invite.secret_hash))
+            .collect();
+        cancelled.sort_unstable();
+        let too_many = cancelled.len().saturating_sub(INVITES_MAX);
+        let forget = |(_, secret_hash): (u64, [u8; 32])| {
+            self.invites.remove(&secret_hash);
+            Record::ForgetInvite { secret_hash }
+        };
+        cancelled.into_iter().take(too_many).map(forget).collect()
+    }
+}
+
+fn report(invite: &Invite) -> report::OpenInvite {
+    report::OpenInvite {
+        id: invite.short_id(),
+        name: invite.name.clone(),
+        index: invite.index,
+        further: invite.further.clone(),
+        vouched: invite.vouched,
+        expires_ms: invite.expires_ms,
+    }
+}
