@@ -17,11 +17,12 @@ use crate::{
 };
 
 /// A store of each earlier format.
-const FORMATS: [&str; 4] = [
+const FORMATS: [&str; 5] = [
     include_str!("../formats/1.sql"),
     include_str!("../formats/2.sql"),
     include_str!("../formats/3.sql"),
     include_str!("../formats/4.sql"),
+    include_str!("../formats/5.sql"),
 ];
 
 fn home_with(sql: &str) -> tempfile::TempDir {
@@ -118,6 +119,9 @@ fn expected(format: usize) -> Loaded {
         loaded.seen = vec![Fingerprint([0x1a; 16])];
         loaded.revoked_tokens = vec![(TokenId([0x1b; 16]), 1_800_000_900_000)];
     }
+    if format >= 5 {
+        loaded.date_ms = Some(1_800_000_013_000);
+    }
     loaded
 }
 
@@ -174,6 +178,10 @@ fn a_store_of_each_earlier_format_is_taken_over_whole() {
         if format >= 4 {
             received.push(row(0x18, 11000, "alice@pi-2", "", "from alice"));
             sent.push(row(0x16, 9000, "alice@pi-2", "", "to alice"));
+        }
+        if format >= 5 {
+            received.push(row(0x1c, 12000, "", "", "from pi-2"));
+            received.push(row(0x1d, 13000, "", "", "00ff"));
         }
         assert_eq!(rows(&store, Way::Received), received, "{format}");
         assert_eq!(rows(&store, Way::Sent), sent, "{format}");
