@@ -180,7 +180,7 @@ async fn a_node_may_not_speak_for_another_index_and_learns_last_values_on_return
     };
     let refused = a.client.publish(&foreign).await.expect_err("not its own");
     assert!(
-        refused.to_string().contains("index 2 is not this node's"),
+        refused.to_string().contains("index 2 is that of `b`"),
         "{refused}"
     );
 

@@ -298,6 +298,7 @@ impl World {
 
     pub(super) fn power_cut(&mut self, at: usize) {
         self.model.power_cut(at);
+        self.under_way.retain(|(of, _), _| *of != at);
         let machine = &mut self.machines[at];
         machine.state = None;
         machine.life += 1;

@@ -59,7 +59,7 @@ use crate::{
     },
     state::{
         Wanted,
-        io::{Command, Connection, Event, InboundId, Input, Recipients, SendVia},
+        io::{Command, Connection, Event, InboundId, Input, OutboundId, Recipients, SendVia},
     },
 };
 
@@ -131,6 +131,8 @@ struct World {
     leaping: Option<usize>,
     inbound: BTreeMap<(usize, InboundId), Asker>,
     next_inbound: u64,
+    /// Requests that the asker is told of if their connection goes.
+    under_way: BTreeMap<(usize, OutboundId), Connection>,
     newest_request: BTreeMap<(usize, usize), u64>,
     tickets: Vec<String>,
     sessions: Vec<Session>,
@@ -171,6 +173,7 @@ impl World {
             leaping: None,
             inbound: BTreeMap::new(),
             next_inbound: 0,
+            under_way: BTreeMap::new(),
             newest_request: BTreeMap::new(),
             tickets: Vec::new(),
             sessions: Vec::new(),

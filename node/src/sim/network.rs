@@ -300,8 +300,10 @@ impl World {
             return self.fail(at, id, REQUEST_TIME, "timed out");
         }
         if self.is_lost(12, "requests_lost") {
-            // The state must not count on hearing of it.
-            if protocol == Protocol::Sync || self.chance(2) == 0 {
+            // The state must not count on hearing of a message. What it has no timer for, the network
+            // always reports: the next sync, and the answer to a command about the mesh key.
+            let is_told = matches!(protocol, Protocol::Sync | Protocol::Key);
+            if is_told || self.chance(2) == 0 {
                 self.fail(at, id, REQUEST_TIME, "timed out");
             }
             return;
@@ -309,6 +311,9 @@ impl World {
         // Now and then a request comes twice, as after a reconnect, and the second one late.
         let twice = self.trouble && protocol == Protocol::Direct && self.chance(6) == 0;
         self.count("requests_delivered_twice", usize::from(twice));
+        if protocol == Protocol::Key {
+            self.under_way.insert((at, id), connection);
+        }
         let number = self.next;
         for copy in 0..=u64::from(twice) {
             let late = Duration::from_millis(copy * self.chance(3_000));
@@ -353,6 +358,7 @@ impl World {
             }
             (Parcel::Answer { id, bytes }, _) => {
                 self.model.clocks_answered(at, id);
+                self.under_way.remove(&(at, id));
                 let result = Ok(bytes);
                 self.input(at, Input::Net(NetInput::Response { id, result }));
             }
@@ -469,6 +475,11 @@ impl World {
         self.links
             .retain(|link| !link.ends.iter().all(|end| end.gone));
         let peer = self.peer(other);
+        let lost = |of: &(usize, OutboundId), by: &mut Connection| (of.0, *by) == (at, connection);
+        let lost: Vec<_> = self.under_way.extract_if(.., lost).collect();
+        for ((at, id), _) in lost {
+            self.fail(at, id, Duration::ZERO, "the connection was closed");
+        }
         if at < self.machines.len() {
             let gone = NetInput::Disconnected {
                 peer,

@@ -63,8 +63,10 @@ fn run(seed: u64) -> World {
     let mut world = World::new(seed);
     let outcome = catch_unwind(AssertUnwindSafe(|| world.run()));
     if outcome.is_err() {
-        let last = world.trace.len().saturating_sub(60);
-        let last = world.trace[last..].iter().map(|line| format!("{line:?}\n"));
+        let told = |line: &&_| !matches!(line, (_, Trace::Counted(..)));
+        let mut last: Vec<_> = world.trace.iter().rev().filter(told).take(60).collect();
+        last.reverse();
+        let last = last.iter().map(|line| format!("{line:?}\n"));
         panic!(
             "{}PIMESH_SEED={seed} repeats this",
             last.collect::<String>()
