@@ -197,7 +197,8 @@ impl State {
         }
     }
 
-    pub(super) fn tell(&mut self, peer: PeerId, request: &Request, now: Now) {
+    /// Tells a peer this; returns what its answer will be known by.
+    pub(super) fn tell(&mut self, peer: PeerId, request: &Request, now: Now) -> OutboundId {
         let id = self.effects.ask(Asked::Sync {
             peer,
             sent_us: now.unix_us,
@@ -214,6 +215,7 @@ impl State {
             id,
             bytes,
         });
+        id
     }
 
     pub(super) fn sync_request(&mut self, peer: PeerId, id: InboundId, bytes: &[u8], now: Now) {
@@ -259,7 +261,7 @@ impl State {
         now: Now,
     ) {
         if result.is_ok() {
-            self.farewell_heard(&peer, now);
+            self.farewell_answered(&peer, id, now);
         }
         if news && result.is_err() && self.links.is_open(&peer) {
             self.sync.untold.insert(peer);

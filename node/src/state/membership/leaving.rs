@@ -1,7 +1,7 @@
 //! How this node leaves its mesh: it is in one of its own on disk before anybody hears of it, then
 //! it says goodbye. History, keys and settings stay; what belongs to the mesh goes.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use libp2p_identity::PeerId;
 
@@ -18,7 +18,7 @@ use crate::{
     },
     state::{
         After, State,
-        io::{Event, Failure, KeyFile, Now, Record, Reply, RequestId},
+        io::{Event, Failure, KeyFile, Now, OutboundId, Record, Reply, RequestId},
         report,
     },
 };
@@ -40,8 +40,8 @@ pub(in crate::state) struct Leaving {
 pub(in crate::state) struct Farewell {
     request: RequestId,
     deadline: Duration,
-    /// Members that have not heard it yet, and their names.
-    waiting: BTreeSet<PeerId>,
+    /// Members that have not heard it yet, and what each was asked with it.
+    waiting: BTreeMap<PeerId, OutboundId>,
     report: report::Left,
 }
 
@@ -134,18 +134,16 @@ impl State {
             .collect();
         let count_for = |(peer, _): &(PeerId, String)| self.messages.count_for(peer);
         let dropped_messages: usize = members.iter().map(count_for).sum();
-        let waiting: BTreeSet<PeerId> = if was_revoked {
-            BTreeSet::new()
-        } else {
-            self.links.open_peers().collect()
-        };
         let goodbye = sync::Request {
             statements: vec![left.encode()],
             ..sync::Request::default()
         };
-        for peer in &waiting {
-            self.tell(*peer, &goodbye, now);
-        }
+        let mut to: Vec<PeerId> = self.links.open_peers().collect();
+        to.retain(|_| !was_revoked);
+        let told = to.into_iter();
+        let waiting = told
+            .map(|peer| (peer, self.tell(peer, &goodbye, now)))
+            .collect();
         for (peer, _) in &members {
             self.give_up_messages_to(*peer, "left the mesh", now);
         }
@@ -192,12 +190,20 @@ impl State {
         self.integers.forget_all();
     }
 
+    /// A member has answered: the goodbye, or what it was asked before that.
+    pub(in crate::state) fn farewell_answered(&mut self, peer: &PeerId, id: OutboundId, now: Now) {
+        let waiting = self.farewell.as_ref().map(|farewell| &farewell.waiting);
+        if waiting.and_then(|waiting| waiting.get(peer)) == Some(&id) {
+            self.farewell_heard(peer, now);
+        }
+    }
+
     /// A member has answered the goodbye, or hung up because of it.
     pub(in crate::state) fn farewell_heard(&mut self, peer: &PeerId, now: Now) {
         let Some(farewell) = &mut self.farewell else {
             return;
         };
-        if !farewell.waiting.remove(peer) {
+        if farewell.waiting.remove(peer).is_none() {
             return;
         }
         let name = self.names.last(peer).unwrap_or_default().to_owned();

@@ -65,16 +65,20 @@ fn a_node_that_leaves_is_in_a_mesh_of_its_own_and_tells_the_others() {
     };
     let left = Statement::decode(&goodbye.statements[0], &old).expect("legal");
     let early = reply(&outputs).cloned();
-    let result = Ok(crate::proto::mesh::sync::Response {
-        received_us: 1,
-        sent_us: 1,
-        boot: None,
-    }
-    .encode());
-    let heard = feed(
-        &mut state,
-        Input::Net(NetInput::Response { id: *id, result }),
-    );
+    let mut answered = |id| {
+        let answer = crate::proto::mesh::sync::Response {
+            received_us: 1,
+            sent_us: 1,
+            boot: None,
+        };
+        let result = Ok(answer.encode());
+        feed(&mut state, Input::Net(NetInput::Response { id, result }))
+    };
+    // What was asked before is answered first.
+    let before: Vec<Output> = (0..id.0)
+        .flat_map(|id| answered(io::OutboundId(id)))
+        .collect();
+    let heard = answered(*id);
 
     assert_eq!((left.peer(), left.says()), (peer_of_seed(1), &Says::Left));
     assert!(
@@ -83,6 +87,7 @@ fn a_node_that_leaves_is_in_a_mesh_of_its_own_and_tells_the_others() {
             .any(|o| matches!(o, Output::KeyFile(_, KeyFile::Adopt)))
     );
     assert_eq!(early, None, "the goodbye is under way");
+    assert_eq!(reply(&before), None, "the goodbye is under way");
     let report = reply(&heard).expect("answered");
     assert_eq!(report.told, ["pi-2"]);
     assert!(report.not_told.is_empty(), "{report:?}");
