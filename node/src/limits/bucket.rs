@@ -73,6 +73,11 @@ impl Bucket {
             .saturating_add(self.rate.time_for(units));
         true
     }
+
+    /// Gives back units that were taken for nothing. A bucket is never more than full.
+    pub fn give_back(&mut self, units: u32) {
+        self.full_at = self.full_at.saturating_sub(self.rate.time_for(units));
+    }
 }
 
 /// A token bucket for each key, for example for each [`Source`](super::Source).
@@ -107,6 +112,13 @@ impl<K: Ord + Clone> Buckets<K> {
             .entry(key.clone())
             .or_insert_with(|| Bucket::new(self.rate));
         bucket.take_units(units, now)
+    }
+
+    /// Gives back units that were taken from the bucket of this key for nothing.
+    pub fn give_back(&self, key: &K, units: u32) {
+        if let Some(bucket) = self.lock().get_mut(key) {
+            bucket.give_back(units);
+        }
     }
 
     /// Returns true if the bucket of this key has a unit; takes nothing.
@@ -176,6 +188,20 @@ mod tests {
         assert_eq!(bucket.ready_at(1, START).as_millis(), 102_200);
         assert!(!bucket.take_units(20, START + Duration::from_secs(3)));
         assert!(bucket.take_units(20, START + Duration::from_secs(4)));
+    }
+
+    #[test]
+    fn what_was_given_back_can_be_taken_again_and_no_more_than_a_full_bucket() {
+        let mut bucket = Bucket::new(RATE);
+        assert!(bucket.take_units(10, START));
+
+        bucket.give_back(4);
+        assert!(!bucket.take_units(5, START));
+        assert!(bucket.take_units(4, START));
+
+        bucket.give_back(50);
+        assert!(bucket.take_units(10, START));
+        assert!(!bucket.take(START));
     }
 
     #[test]

@@ -47,6 +47,9 @@ const SHARE_BYTES: u64 = HISTORY_BYTES_MAX / 4;
 /// The size of a simulated disk: so large that its history is never what fills it.
 const DISK_BYTES: u64 = 1 << 30;
 
+/// Why a failing disk writes nothing.
+const NO_WRITING: &str = "nothing can be added";
+
 /// What a write takes at least to count as slow.
 const SLOW: Duration = Duration::from_millis(500);
 
@@ -70,6 +73,9 @@ pub(super) struct Machine {
     pub(super) life: u32,
     /// Whether others have filled the disk.
     pub(super) is_full: bool,
+    /// Whether nothing can be added to the disk, although it seems to have room: a quota, or a card
+    /// that wears out.
+    pub(super) is_failing: bool,
     pub(super) started: Duration,
     /// The calendar clock minus true time, in microseconds.
     pub(super) clock_off_us: i64,
@@ -140,6 +146,7 @@ impl Machine {
             names: [format!("pi-{seed}")].into(),
             life: 0,
             is_full: false,
+            is_failing: false,
             started: Duration::ZERO,
             clock_off_us: 0,
             timer: None,
@@ -332,6 +339,11 @@ impl World {
 
     pub(super) fn written(&mut self, at: usize) {
         let (ticket, records) = self.machines[at].writing.remove(0);
+        let adds = |r: &Record| matches!(r, Record::Incoming(_) | Record::Outgoing(_));
+        if self.machines[at].is_failing && records.iter().any(adds) {
+            self.count("writes_failed", 1);
+            return self.input(at, Input::StoreFailed(ticket, NO_WRITING.to_owned()));
+        }
         self.write(at, records);
         let machine = &self.machines[at];
         if machine.writing.is_empty() {
@@ -560,6 +572,7 @@ impl World {
                 }
                 self.machines[at].warned = accepted.into_iter().find_map(|a| a.warning);
             }
+            (Asked::Send { .. }, Err(failure)) if failure.message.contains(NO_WRITING) => {}
             (Asked::Send { .. }, Err(failure)) => {
                 let waiting = self.machines[at].outbox_count();
                 let text = failure.message;

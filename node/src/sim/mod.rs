@@ -1,8 +1,9 @@
 //! A simulated network, clock and disk around the pure state, driven by a seed.
 //!
 //! Nodes join, send messages and broadcast integers while cables are cut, requests and answers get
-//! lost on live links, disks are slow, clocks jump and leap years ahead, power fails between writing
-//! and having written, members lie and strangers knock. The same seed gives the same trace.
+//! lost on live links, disks are slow or take nothing, clocks jump and leap years ahead, power fails
+//! between writing and having written, members lie and strangers knock. The same seed gives the same
+//! trace.
 //!
 //! | file | what it plays |
 //! | --- | --- |
@@ -268,7 +269,7 @@ impl World {
 
     fn fault(&mut self) {
         let (a, b) = (self.any_machine(), self.any_machine());
-        match self.chance(7) {
+        match self.chance(8) {
             4 => self.move_machine(a),
             5 if a != b => self.lie_about_places(a, b),
             0 if a != b => {
@@ -291,6 +292,7 @@ impl World {
                 self.measure(a);
                 self.count("disks_full_and_free_again", 1);
             }
+            7 => self.machines[a].is_failing ^= true,
             _ => {}
         }
     }
@@ -414,6 +416,7 @@ impl World {
         self.cut.clear();
         for at in 0..self.machines.len() {
             self.machines[at].is_full = false;
+            self.machines[at].is_failing = false;
             self.measure(at);
         }
         self.steps_until(Self::is_settled);

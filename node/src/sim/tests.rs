@@ -6,7 +6,7 @@ use super::*;
 const SEEDS: u64 = 300;
 
 /// What has to happen in all runs together, each so often, or the simulation tests nothing.
-const AT_LEAST: [(&str, usize); 49] = [
+const AT_LEAST: [(&str, usize); 50] = [
     ("clock_leaps", 100),
     ("starts_refused", 100),
     ("live_cables_cut", 300),
@@ -28,6 +28,7 @@ const AT_LEAST: [(&str, usize); 49] = [
     ("histories_over_their_limit", 10),
     ("disks_full_and_free_again", 300),
     ("messages_held_back_by_a_full_disk", 30),
+    ("writes_failed", 300),
     ("integers_heard", 3_000),
     ("integers_bridged", 3_000),
     ("integers_delivered_twice", 300),

@@ -168,6 +168,11 @@ fn weight(text_bytes: usize) -> u64 {
         .saturating_add(ROW_BYTES)
 }
 
+/// Returns what one message takes of a share.
+fn units(bytes: usize) -> u32 {
+    u32::try_from(weight(bytes)).unwrap_or(u32::MAX)
+}
+
 /// Returns what one sender may bring: so much at once, and as much again in a day.
 fn share_of(history_bytes_max: u64) -> Rate {
     let share = u32::try_from(history_bytes_max / SHARE).unwrap_or(u32::MAX);
@@ -186,15 +191,20 @@ impl State {
         Ok(())
     }
 
-    /// Takes room for a message of somebody else out of its sender's share.
-    pub(super) fn take_share(&self, sender: &Party, text: &str, now: Now) -> Result<(), NoRoom> {
+    /// Takes room for a message of somebody else, with so many bytes, out of its sender's share.
+    pub(super) fn take_share(&self, sender: &Party, bytes: usize, now: Now) -> Result<(), NoRoom> {
         self.check_disk()?;
-        let units = u32::try_from(weight(text.len())).unwrap_or(u32::MAX);
         let shares = &self.capacity.shares;
-        if !shares.take_units(&sender.into(), units, now.mono) {
+        if !shares.take_units(&sender.into(), units(bytes), now.mono) {
             return Err(NoRoom::Share);
         }
         Ok(())
+    }
+
+    /// Gives that room back: the message did not come to the disk, and will come again.
+    pub(super) fn give_back_share(&self, sender: &Party, bytes: usize) {
+        let shares = &self.capacity.shares;
+        shares.give_back(&sender.into(), units(bytes));
     }
 
     /// The same for a message that is answered with a failure.
@@ -205,7 +215,7 @@ impl State {
         message: &Incoming,
         now: Now,
     ) -> bool {
-        let taken = self.take_share(&message.sender, &message.text, now);
+        let taken = self.take_share(&message.sender, message.text.len(), now);
         if let Err(no_room) = taken {
             self.effects.refused(None, what, no_room.name());
             self.effects.fail(request, no_room.failure());

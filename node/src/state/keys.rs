@@ -357,7 +357,7 @@ impl State {
             return self.effects.net(NetOutput::P2snReply { session, bytes });
         }
         let message = self.p2sn_incoming(Party::Member(peer), bytes, now);
-        if let Err(no_room) = self.take_share(&message.sender, &message.text, now) {
+        if let Err(no_room) = self.take_share(&message.sender, message.text.len(), now) {
             let why = no_room.name();
             self.effects.refused(Some(peer), "p2sn_message", why);
             let bytes = UNEXPECTED_ERROR.to_vec();
@@ -392,7 +392,9 @@ impl State {
     }
 
     pub(super) fn p2sn_not_stored(&mut self, received: &P2snReceiving) {
-        let (session, bytes) = (received.session, UNEXPECTED_ERROR.to_vec());
+        let P2snReceiving { session, message } = received;
+        self.give_back_share(&message.sender, message.text.len());
+        let (session, bytes) = (*session, UNEXPECTED_ERROR.to_vec());
         self.effects.net(NetOutput::P2snReply { session, bytes });
     }
 }

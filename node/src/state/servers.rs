@@ -243,6 +243,8 @@ impl State {
         failure: Failure,
     ) {
         self.forget_letter(received.fingerprint);
+        let message = &received.message;
+        self.give_back_share(&message.sender, message.text.len());
         self.effects.fail(received.request, failure);
     }
 

@@ -75,6 +75,8 @@ impl State {
     }
 
     pub(in crate::state) fn not_brought(&mut self, bringing: &Bringing, reason: &str) {
+        let message = &bringing.message;
+        self.give_back_share(&message.sender, message.text.len());
         self.effects
             .fail(bringing.request, Failure::not_stored(reason));
     }

@@ -106,7 +106,7 @@ impl State {
                         let text = format!("{name} cannot open the message.");
                         (why, Failure::bad_request(text))
                     })?;
-                    let taken = self.take_share(&opened.sender, &opened.text, now);
+                    let taken = self.take_share(&opened.sender, opened.text.len(), now);
                     taken.map_err(no_room)?;
                     posting.read = Some(opened);
                 }
@@ -162,6 +162,9 @@ impl State {
         self.letters.forget(posting.fingerprint);
         if let Some(letter) = &posting.here {
             self.letters.drop_again(letter);
+        }
+        if let Some(message) = &posting.read {
+            self.give_back_share(&message.sender, message.text.len());
         }
         self.messages.release(&posting.carried);
         self.effects

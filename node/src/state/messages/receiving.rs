@@ -138,7 +138,7 @@ impl State {
         let Arrived::Opened(opened) = &message.arrived else {
             return Ok(message);
         };
-        match self.take_share(&opened.sender, &opened.text, now) {
+        match self.take_share(&opened.sender, opened.text.len(), now) {
             Ok(()) => Ok(message),
             Err(NoRoom::Share) => Err(Status::MailboxFull),
             Err(NoRoom::Disk) => Err(Status::TryAgain),
@@ -253,8 +253,12 @@ impl State {
             answers,
         } = received;
         for message in &messages {
-            if let Arrived::Kept(letter) = &message.arrived {
-                self.release_letter(letter);
+            match &message.arrived {
+                Arrived::Opened(opened) => {
+                    self.give_back_share(&opened.sender, opened.text.len());
+                }
+                Arrived::Kept(letter) => self.release_letter(letter),
+                Arrived::Repeated => {}
             }
         }
         self.answers_not_stored(&answers);

@@ -1,9 +1,13 @@
 //! What is taken in: shares of senders, and the reserve of the disk.
 
 use super::*;
-use crate::state::{
-    clients::Question,
-    io::{ClientName, Disk, Outcome},
+use crate::{
+    proto::syft::letter::Fingerprint,
+    state::{
+        clients::Question,
+        io::{ClientName, Disk, Outcome, SessionId},
+        post::{Ask, ToServer},
+    },
 };
 
 const MIB: u64 = 1024 * 1024;
@@ -97,6 +101,61 @@ fn messages_without_text_are_limited_too() {
 
     let stored = brought.iter().filter(|s| **s == Status::Stored).count();
     assert_eq!(stored, 3, "256 bytes each of 1000");
+}
+
+/// Whatever brings a message of somebody else.
+fn ways_in(number: u64) -> [Input; 5] {
+    let request = |bytes: Vec<u8>| NetInput::Request {
+        peer: peer_of_seed(2),
+        protocol: Protocol::Direct,
+        id: InboundId(9),
+        bytes,
+    };
+    let name = ClientName::new("p2sn:10.0.0.7/abababababababab").expect("a name");
+    let deliver = Question::Deliver {
+        client: name,
+        to: None,
+        bytes: b"hello".to_vec(),
+    };
+    let received = Ask::Server(ToServer::Received {
+        server: "hub".parse().expect("a name"),
+        from: super::door::id("alice"),
+        text: "hello".to_owned(),
+        fingerprint: Fingerprint([u8::try_from(number).expect("small"); 16]),
+    });
+    let p2sn = NetInput::P2snMessage {
+        session: SessionId::Theirs(number),
+        peer: peer_of_seed(2),
+        bytes: b"hello".to_vec(),
+    };
+    [
+        Input::Net(request(message(2, 1, 2, 1).encode())),
+        Input::Net(p2sn),
+        Input::Control(RequestId(number), Command::P2sn(deliver)),
+        Input::Control(RequestId(number), received.into()),
+        Input::Control(RequestId(number), super::door::post_to_node("alice", 1)),
+    ]
+}
+
+#[test]
+fn what_could_not_be_written_takes_nothing_of_its_senders_share() {
+    for way in 0..5 {
+        let settings = Settings {
+            history_bytes_max: 4 * 1000,
+            servers: vec!["hub".parse().expect("a name")],
+            ..Settings::default()
+        };
+        let mut state = super::door::door_with(settings);
+
+        for number in 1..=20 {
+            let input = ways_in(number).into_iter().nth(way).expect("a way");
+            let outputs = feed(&mut state, input);
+            let ticket = super::door::ticket(&outputs);
+            let ticket = ticket.unwrap_or_else(|| panic!("{way}, {number}: {outputs:?}"));
+            let reason = "read-only file system".to_owned();
+            feed(&mut state, Input::StoreFailed(ticket, reason));
+        }
+    }
 }
 
 #[test]

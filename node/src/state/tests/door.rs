@@ -115,9 +115,27 @@ pub(super) fn post(from: &str, to: &str, number: u64) -> Ask {
     }
 }
 
+/// A message of a user of the node to the node itself.
+pub(super) fn post_to_node(from: &str, number: u64) -> Command {
+    let chance = &mut rand_chacha::ChaCha20Rng::from_seed([1; 32]);
+    let chance = syft::SealChance::from_rng(chance);
+    let content = syft::seal("hello", messaging_key(1).public(), &chance);
+    let unix_ms = NOW.unix_ms() + 4 * number;
+    let message = syft::Message::signed(from, "pi-1", content, unix_ms, &user_key(from));
+    let ask = Ask::Post {
+        user: id(from),
+        letter: Box::new(Letter::of(message).expect("a letter")),
+    };
+    ask.into()
+}
+
 /// A node with a door, and the member with seed 2 connected.
 pub(super) fn door() -> State {
-    let mut state = state(Settings::default());
+    door_with(Settings::default())
+}
+
+pub(super) fn door_with(settings: Settings) -> State {
+    let mut state = state(settings);
     open(&mut state);
     for name in ["alice", "bob"] {
         assert_eq!(register(&mut state, name), Ok(Told::Registered));
