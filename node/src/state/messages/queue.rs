@@ -1,8 +1,7 @@
 //! Messages for one recipient: in their order, and by when each is given up.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
-    ops::Deref,
+    collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
@@ -30,32 +29,48 @@ impl Waiting {
     }
 }
 
-/// The messages. They read like a queue; what changes them keeps the deadlines in order, so that
-/// nobody has to look at all of them to know what is due.
+/// The messages in their order, with what finds one of them and what is due: nobody has to look at
+/// all of them for that.
 #[derive(Debug, Default)]
 pub(super) struct Line {
-    messages: VecDeque<Waiting>,
+    messages: BTreeMap<Place, Waiting>,
+    places: BTreeMap<MessageId, Place>,
     deadlines: BTreeSet<(Duration, MessageId)>,
+    next: Place,
 }
 
-impl Deref for Line {
-    type Target = VecDeque<Waiting>;
-
-    fn deref(&self) -> &VecDeque<Waiting> {
-        &self.messages
-    }
-}
+/// Where a message stands in its line; grows.
+type Place = u64;
 
 impl Line {
     pub(super) fn push(&mut self, waiting: Waiting) {
-        self.deadlines
-            .insert((waiting.deadline, waiting.message.id));
-        self.messages.push_back(waiting);
+        let id = waiting.message.id;
+        self.deadlines.insert((waiting.deadline, id));
+        self.places.insert(id, self.next);
+        self.messages.insert(self.next, waiting);
+        self.next += 1;
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Waiting> {
+        self.messages.values()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    pub(super) fn get(&self, id: MessageId) -> Option<&Waiting> {
+        look();
+        self.messages.get(self.places.get(&id)?)
     }
 
     /// Attempts to send the messages in their order, as many as `attempt` takes.
     pub(super) fn attempt(&mut self, mut attempt: impl FnMut(&mut Waiting) -> bool) {
-        for waiting in &mut self.messages {
+        for waiting in self.messages.values_mut() {
             look();
             if !attempt(waiting) {
                 return;
@@ -63,13 +78,10 @@ impl Line {
         }
     }
 
-    /// Takes a message out. Most often it is among the first.
+    /// Takes a message out.
     pub(super) fn remove(&mut self, id: MessageId) -> Option<Waiting> {
-        let at = self.messages.iter().position(|waiting| {
-            look();
-            waiting.message.id == id
-        })?;
-        let waiting = self.messages.remove(at)?;
+        look();
+        let waiting = self.messages.remove(&self.places.remove(&id)?)?;
         self.deadlines.remove(&(waiting.deadline, id));
         Some(waiting)
     }
@@ -90,7 +102,7 @@ impl Line {
 
     /// Gives messages an earlier deadline, where there is one.
     pub(super) fn hasten(&mut self, deadline: impl Fn(&Outgoing) -> Option<Duration>) {
-        for waiting in &mut self.messages {
+        for waiting in self.messages.values_mut() {
             look();
             let Some(sooner) = deadline(&waiting.message).filter(|at| *at < waiting.deadline)
             else {
@@ -105,11 +117,9 @@ impl Line {
 
     /// Gives a message another deadline.
     pub(super) fn put_off(&mut self, id: MessageId, until: Duration) {
-        let found = self.messages.iter_mut().find(|waiting| {
-            look();
-            waiting.message.id == id
-        });
-        if let Some(waiting) = found {
+        look();
+        let place = self.places.get(&id);
+        if let Some(waiting) = place.and_then(|place| self.messages.get_mut(place)) {
             self.deadlines.remove(&(waiting.deadline, id));
             waiting.deadline = until;
             self.deadlines.insert((until, id));

@@ -9,8 +9,14 @@ use crate::{
     },
 };
 
-/// A node for whose member with seed 2 so many messages wait.
+/// A node for whose member with seed 2 so many messages wait, each of which ends after the one
+/// before it.
 fn with_waiting(count: u64) -> State {
+    with_waiting_until(count, |number| number)
+}
+
+/// The same, with when each of them ends, in milliseconds after a day.
+fn with_waiting_until(count: u64, ends_ms: impl Fn(u64) -> u64) -> State {
     let setup = Setup {
         peer: peer_of_seed(1),
         messaging_key: messaging_key(1),
@@ -29,7 +35,7 @@ fn with_waiting(count: u64) -> State {
             epoch: 1,
             sequence: number,
             created_ms: NOW.unix_ms(),
-            expires_ms: NOW.unix_ms() + 86_400_000 + number,
+            expires_ms: NOW.unix_ms() + 86_400_000 + ends_ms(number),
             kind: OutgoingKind::Member,
             text: String::new(),
         }
@@ -79,6 +85,20 @@ fn messages_that_are_given_up_cost_no_look_at_those_that_are_not() {
     assert_eq!(state.messages.count(), 9_990);
     let cost = looks();
     assert!(cost <= 100, "{cost} looks");
+}
+
+#[test]
+fn messages_that_end_together_or_the_last_first_cost_a_few_looks_each() {
+    let cost = |ends_ms: fn(u64) -> u64| {
+        let mut state = with_waiting_until(10_000, ends_ms);
+        looks();
+        state.handle_timeout(later(Duration::from_millis(86_400_000 + 9_999)));
+        assert_eq!(state.messages.count(), 0);
+        looks()
+    };
+
+    assert!(cost(|_| 0) <= 50_000);
+    assert!(cost(|number| 9_999 - number) <= 50_000);
 }
 
 #[test]
