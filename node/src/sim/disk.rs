@@ -7,7 +7,7 @@ use libp2p_identity::PeerId;
 use crate::{
     proto::mesh::MessageId,
     state::{
-        ROW_BYTES,
+        CLOCK_SET_MS, ROW_BYTES,
         io::{Invite, Loaded, Outgoing, Party, Record},
     },
 };
@@ -144,8 +144,13 @@ impl Disk {
                 before_ms,
                 bytes_max,
             } => {
-                self.inbox.retain(|message| message.at_ms >= before_ms);
+                let stays = |at_ms| at_ms < CLOCK_SET_MS || at_ms >= before_ms;
+                self.inbox.retain(|message| stays(message.at_ms));
                 self.prune(bytes_max);
+            }
+            Record::Restamp { unix_ms } => {
+                let undated = self.inbox.iter_mut().filter(|m| m.at_ms < CLOCK_SET_MS);
+                undated.for_each(|message| message.at_ms = unix_ms);
             }
             Record::Revoked { token, until_ms } => on.revoked_tokens.push((token, until_ms)),
             Record::Read { .. }

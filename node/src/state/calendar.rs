@@ -48,6 +48,8 @@ pub(super) struct Calendar {
     /// Since when the clock goes on evenly.
     even_since: Duration,
     is_doubted: bool,
+    /// Whether something on disk may be dated by a clock that was not set.
+    has_undated: bool,
 }
 
 impl Calendar {
@@ -61,6 +63,7 @@ impl Calendar {
             last: now,
             even_since: now.mono,
             is_doubted: false,
+            has_undated: true,
         };
         calendar.look(now);
         calendar
@@ -97,7 +100,8 @@ impl Calendar {
             self.even_since = now.mono;
         }
         self.last = now;
-        if now.unix_ms() < CLOCK_SET_MS {
+        if !is_set(now) {
+            self.has_undated = true;
             return None;
         }
         let known_ms = self.known_ms(now.mono);
@@ -110,6 +114,11 @@ impl Calendar {
         changed.then_some(is_doubted)
     }
 
+    /// Says whether the clock is set by now, and was not before.
+    fn becomes_set(&self, now: Now) -> bool {
+        is_set(now) && !is_set(self.last)
+    }
+
     fn has_gone_on_evenly(&self, now: Now) -> bool {
         now.mono.saturating_sub(self.even_since) >= EVEN_TIME
     }
@@ -120,6 +129,10 @@ impl Calendar {
             at: now.mono,
         });
     }
+}
+
+const fn is_set(now: Now) -> bool {
+    now.unix_ms() >= CLOCK_SET_MS
 }
 
 fn is_ahead(now: Now, known_ms: u64) -> bool {
@@ -140,6 +153,10 @@ impl State {
 
     /// Looks at the clocks, before anything is done by them.
     pub(super) fn look_at_clock(&mut self, now: Now) {
+        if self.calendar.becomes_set(now) {
+            // What came before gets its date.
+            self.prune_at = now.mono;
+        }
         let changed = self.calendar.look(now);
         self.tell_of_clock(changed, now);
         if self.calendar.is_doubted && self.calendar.has_gone_on_evenly(now) {
@@ -227,6 +244,14 @@ impl State {
             }
             None => {}
         }
+    }
+
+    /// Returns what dates the messages that came while the clock was not set, if there may be some:
+    /// they are as old as that, as far as anybody knows.
+    pub(super) fn restamp(&mut self, believed: Now) -> Option<Record> {
+        let unix_ms = believed.unix_ms();
+        let is_due = is_set(believed) && std::mem::take(&mut self.calendar.has_undated);
+        is_due.then_some(Record::Restamp { unix_ms })
     }
 
     /// Returns the known date as it goes to the disk, where the next start finds it.

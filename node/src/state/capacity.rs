@@ -10,6 +10,8 @@
 //! When the disk has less room than the reserve, nothing from outside is taken: members keep their
 //! messages and try again. What waits here can still be sent, and marks be written.
 
+use std::time::Duration;
+
 use libp2p_identity::PeerId;
 
 use super::{
@@ -47,6 +49,10 @@ const HISTORY_PART_LEAST: u64 = 8;
 
 /// How far the history grows over its limit before it is pruned: the limit divided by this.
 const PRUNE_PART: u64 = 64;
+
+/// How long nothing is pruned by weight after that failed: what is wrong with a disk lasts, and each
+/// attempt is written to the log.
+const PRUNE_RETRY: Duration = Duration::from_secs(60);
 
 /// Bytes on the disk for each byte in the history: once in the log, and once in its place.
 const COPIES: u64 = 2;
@@ -112,6 +118,16 @@ pub(super) struct Capacity {
     /// What the shares are made from.
     limit_bytes: u64,
     shares: Buckets<Sender>,
+    pruning: Pruning,
+}
+
+/// Whether the history is being pruned by what it weighs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pruning {
+    Idle,
+    UnderWay,
+    /// It failed, and is tried again from this time on.
+    Failed(Duration),
 }
 
 impl Capacity {
@@ -123,6 +139,7 @@ impl Capacity {
             written_bytes: 0,
             limit_bytes: history_bytes_max,
             shares: Buckets::new(share_of(history_bytes_max)),
+            pruning: Pruning::Idle,
         }
     }
 
@@ -162,7 +179,7 @@ impl Capacity {
 }
 
 /// Returns what one message weighs.
-fn weight(text_bytes: usize) -> u64 {
+pub(super) fn weight(text_bytes: usize) -> u64 {
     u64::try_from(text_bytes)
         .unwrap_or(u64::MAX)
         .saturating_add(ROW_BYTES)
@@ -224,9 +241,13 @@ impl State {
     }
 
     /// The disk was measured: makes room on it if the history takes much of it.
-    pub(super) fn disk_measured(&mut self, disk: Disk) {
+    pub(super) fn disk_measured(&mut self, disk: Disk, now: Now) {
         let capacity = &mut self.capacity;
-        capacity.disk = Some(disk);
+        if matches!(capacity.pruning, Pruning::Failed(until) if until <= now.mono) {
+            capacity.pruning = Pruning::Idle;
+        }
+        // Of a disk that does not say how large it is, nothing is known.
+        capacity.disk = Some(disk).filter(|disk| disk.size_bytes > 0);
         capacity.written_bytes = 0;
         capacity.history_bytes = disk.history_bytes;
         self.resize_shares();
@@ -271,15 +292,30 @@ impl State {
         }
     }
 
-    /// Has the history pruned by what it weighs; the age of messages is another matter, for which
-    /// the clock has to be right.
+    /// Has the history pruned by what it weighs, unless nothing of it can be deleted; the age of
+    /// messages is another matter, for which the clock has to be right.
     fn prune_history(&mut self, bytes_max: u64) {
-        self.capacity.history_bytes = bytes_max;
+        let waiting = self.messages.history_bytes() + self.clients.history_bytes();
+        let least = self.capacity.limit_bytes / PRUNE_PART;
+        let has_some = self.capacity.history_bytes > waiting.saturating_add(least);
+        if !has_some || self.capacity.pruning != Pruning::Idle {
+            return;
+        }
+        self.capacity.history_bytes = bytes_max.max(waiting);
+        self.capacity.pruning = Pruning::UnderWay;
         let prune = Record::Prune {
             before_ms: 0,
             bytes_max,
         };
-        self.effects.store(vec![prune], None);
+        self.effects.store(vec![prune], Some(After::Pruned));
+    }
+
+    pub(super) const fn pruned(&mut self) {
+        self.capacity.pruning = Pruning::Idle;
+    }
+
+    pub(super) fn not_pruned(&mut self, now: Now) {
+        self.capacity.pruning = Pruning::Failed(now.mono + PRUNE_RETRY);
     }
 
     /// Deletes messages that a person chose.

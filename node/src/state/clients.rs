@@ -18,6 +18,7 @@ use std::{
 pub(super) use self::messages::{Bringing, Reserving};
 use super::{
     State,
+    capacity::weight,
     io::{ClientName, ForClient, Now, Outcome, Party, Reply, RequestId},
     messages::time_left,
     report,
@@ -177,6 +178,12 @@ impl Clients {
 
     pub(super) const fn count(&self) -> usize {
         self.count
+    }
+
+    /// Returns what messages that wait weigh in the history.
+    pub(super) fn history_bytes(&self) -> u64 {
+        let waiting = self.waiting.values().flatten();
+        waiting.map(|w| weight(w.message.text.len())).sum()
     }
 
     pub(super) fn pending(&self) -> impl Iterator<Item = report::Pending> {

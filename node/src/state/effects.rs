@@ -46,6 +46,7 @@ pub(super) enum After {
     Posted(Box<letters::Posting>),
     ServerReceived(Box<servers::ServerReceived>),
     Registered(RequestId, UserId),
+    Pruned,
 }
 
 /// What a request of ours was about.

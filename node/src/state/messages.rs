@@ -28,6 +28,7 @@ use self::queue::{Line, Waiting};
 pub(super) use self::{accepting::Accepting, receiving::Receiving};
 use super::{
     CLOCK_SET_MS, Effects, State,
+    capacity::weight,
     io::{Now, OutboundId, Outgoing, OutgoingKind, Party},
     report,
     work::look,
@@ -67,6 +68,8 @@ pub(super) struct Messages {
     /// Messages in the outbox and on their way into it.
     count: usize,
     bytes: usize,
+    /// What of them is in the history weighs there.
+    history_bytes: u64,
     received: u64,
 }
 
@@ -85,6 +88,7 @@ impl Messages {
             storing: BTreeMap::new(),
             count: 0,
             bytes: 0,
+            history_bytes: 0,
             received: 0,
         };
         for (sender, epoch, sequence) in marks {
@@ -107,6 +111,11 @@ impl Messages {
 
     pub(super) const fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Returns what messages that wait weigh in the history, where they stay until they have ended.
+    pub(super) const fn history_bytes(&self) -> u64 {
+        self.history_bytes
     }
 
     pub(super) const fn received(&self) -> u64 {
@@ -148,11 +157,13 @@ impl Messages {
     pub(super) fn reserve(&mut self, messages: &[Outgoing]) {
         self.count += messages.len();
         self.bytes += messages.iter().map(|m| m.text.len()).sum::<usize>();
+        self.history_bytes += history_weight(messages);
     }
 
     pub(super) fn release(&mut self, messages: &[Outgoing]) {
         self.count -= messages.len();
         self.bytes -= messages.iter().map(|m| m.text.len()).sum::<usize>();
+        self.history_bytes -= history_weight(messages);
     }
 
     /// Queues a message for which there is room.
@@ -216,6 +227,12 @@ impl Messages {
             marks.remove(0);
         }
     }
+}
+
+/// Returns what messages weigh in the history. What is carried for users is not in it.
+fn history_weight(messages: &[Outgoing]) -> u64 {
+    let own = messages.iter().filter(|m| m.kind != OutgoingKind::Letter);
+    own.map(|m| weight(m.text.len())).sum()
 }
 
 /// Returns how long a message may still be tried.

@@ -205,7 +205,7 @@ impl State {
             Input::Stored(ticket) => self.handle_stored(ticket, now),
             Input::StoreFailed(ticket, reason) => self.handle_store_failed(ticket, reason, now),
             Input::ClockConfirmed => self.clock_confirmed(now),
-            Input::Disk(disk) => self.disk_measured(disk),
+            Input::Disk(disk) => self.disk_measured(disk, now),
         }
     }
 
@@ -482,6 +482,7 @@ impl State {
             Some(After::Posted(posting)) => self.posted(*posting, now),
             Some(After::ServerReceived(received)) => self.server_message_stored(*received),
             Some(After::Registered(request, user)) => self.registered(request, &user, now),
+            Some(After::Pruned) => self.pruned(),
             None => {}
         }
     }
@@ -512,6 +513,7 @@ impl State {
             Some(After::Registered(request, user)) => {
                 self.not_registered(request, user, Failure::not_stored(&reason));
             }
+            Some(After::Pruned) => self.not_pruned(now),
             None => {}
         }
         self.effects.event(Event::StoreFailed { reason });
@@ -575,10 +577,11 @@ impl State {
             believed.unix_ms().saturating_sub(age_max_ms)
         };
         let bytes_max = self.history_limit();
-        let mut records = vec![Record::Prune {
+        let mut records: Vec<Record> = self.restamp(believed).into_iter().collect();
+        records.push(Record::Prune {
             before_ms,
             bytes_max,
-        }];
+        });
         if now.unix_ms() >= CLOCK_SET_MS {
             records.extend(self.date_record(now));
         }

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, Savepoint, params};
 
 use super::history::{WANTED, with_values};
-use crate::state::io::Selection;
+use crate::state::{CLOCK_SET_MS, io::Selection};
 
 /// Messages that wait in the outbox stay, whatever is deleted.
 pub(super) const NOT_WAITING: &str =
@@ -23,10 +23,13 @@ type Total = (Vec<u8>, i64);
 /// `bytes_max`, the oldest messages of the source that has most, so that no source pushes out what
 /// came from one that has less.
 pub(super) fn prune(to: &Savepoint<'_>, before_ms: u64, bytes_max: u64) -> rusqlite::Result<()> {
-    to.execute(
-        &format!("DELETE FROM history WHERE at_ms < ?1 AND {NOT_WAITING}"),
-        [before_ms.cast_signed()],
-    )?;
+    if let Some(dates) = too_old(before_ms) {
+        // There is no index on the time: this reads the whole table.
+        to.execute(
+            &format!("DELETE FROM history WHERE at_ms >= ?1 AND at_ms < ?2 AND {NOT_WAITING}"),
+            dates.map(u64::cast_signed),
+        )?;
+    }
     let bytes_max = i64::try_from(bytes_max).unwrap_or(i64::MAX);
     // Sources of which nothing can be deleted, because all of it waits in the outbox.
     let mut waiting: Vec<Vec<u8>> = Vec::new();
@@ -49,6 +52,19 @@ pub(super) fn prune(to: &Savepoint<'_>, before_ms: u64, bytes_max: u64) -> rusql
             waiting.push(source);
         }
     }
+}
+
+/// Returns from when until when a message has to have come to be too old; nothing if none is. What
+/// is dated by a clock that was not set has no age.
+fn too_old(before_ms: u64) -> Option<[u64; 2]> {
+    (before_ms > CLOCK_SET_MS).then_some([CLOCK_SET_MS, before_ms])
+}
+
+/// Dates what came while the clock was not set.
+pub(super) fn restamp(to: &Savepoint<'_>, unix_ms: u64) -> rusqlite::Result<()> {
+    let dates = [unix_ms, CLOCK_SET_MS].map(u64::cast_signed);
+    to.execute("UPDATE history SET at_ms = ?1 WHERE at_ms < ?2", dates)?;
+    Ok(())
 }
 
 /// Returns how much each source may keep so that all together have at most `bytes_max`: those with
@@ -93,8 +109,17 @@ pub(super) fn delete(to: &Savepoint<'_>, chosen: &Selection) -> rusqlite::Result
     with_values(chosen, &[], |values| delete.execute(values)).map(drop)
 }
 
-/// Gives some free pages back to the file system; returns whether there are more.
-pub(super) fn give_back(connection: &Connection) -> rusqlite::Result<bool> {
+/// What became of free pages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct GivenBack {
+    /// Whether any went back to the file system.
+    pub(super) any: bool,
+    /// Whether there are more.
+    pub(super) has_more: bool,
+}
+
+/// Gives some free pages back to the file system.
+pub(super) fn give_back(connection: &Connection) -> rusqlite::Result<GivenBack> {
     let free: i64 = connection.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
     let more = (free - PAGES_KEPT).min(PAGES_AT_ONCE);
     if more > 0 {
@@ -108,12 +133,24 @@ pub(super) fn give_back(connection: &Connection) -> rusqlite::Result<bool> {
         // The file itself becomes shorter when the log is written back.
         connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
     }
-    Ok(!is_done)
+    Ok(GivenBack {
+        any: more > 0,
+        has_more: !is_done,
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::fair_share;
+    use super::{fair_share, too_old};
+    use crate::state::CLOCK_SET_MS;
+
+    #[test]
+    fn the_table_is_read_for_the_age_of_messages_only_if_some_may_be_too_old() {
+        assert_eq!(too_old(0), None);
+        assert_eq!(too_old(CLOCK_SET_MS), None);
+        let year = CLOCK_SET_MS + 365 * 86_400_000;
+        assert_eq!(too_old(year), Some([CLOCK_SET_MS, year]));
+    }
 
     #[test]
     fn those_with_less_keep_all_and_the_others_share_the_rest() {

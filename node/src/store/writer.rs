@@ -10,6 +10,7 @@ use rusqlite::{Connection, Savepoint, params};
 
 use super::{Completion, error::Flaw, pruning, schema::party_bytes, space::Space};
 use crate::{
+    limits::{Bucket, Rate},
     proto::syft::letter::Fingerprint,
     state::{
         FINGERPRINTS_MAX, NAMES_PER_MEMBER_MAX,
@@ -34,6 +35,12 @@ const EPOCHS_PER_SENDER_MAX: i64 = 1000;
 /// How often the room on the disk is measured while nothing fails.
 const MEASURE_INTERVAL: Duration = Duration::from_secs(10);
 
+/// How often it is measured at most, in a second and at once.
+const MEASURE_RATE: Rate = Rate {
+    per_second: 1,
+    burst: 4,
+};
+
 /// Writes groups until the queue is closed. When nothing waits, free pages go back to the disk.
 pub(super) fn run(
     mut connection: Connection,
@@ -41,37 +48,71 @@ pub(super) fn run(
     queue: &Receiver<(Ticket, Vec<Record>)>,
     done: &dyn Fn(Completion),
 ) {
-    let mut measure_at = Instant::now();
-    let mut has_free_pages = false;
+    let started = Instant::now();
+    let mut measuring = Measuring::new();
+    let (mut has_free_pages, mut has_given_back) = (false, false);
     loop {
-        let wait = measure_at.saturating_duration_since(Instant::now());
+        let wait = measuring.due.saturating_sub(started.elapsed());
         match queue.recv_timeout(if has_free_pages { Duration::ZERO } else { wait }) {
             Ok(first) => {
                 let group = gather(first, queue);
                 has_free_pages |= group.iter().flat_map(|(_, r)| r).any(deletes_history);
                 for completion in commit(&mut connection, path, &group) {
                     if matches!(completion, Completion::Failed(..)) {
-                        measure_at = Instant::now();
+                        measuring.soon(started.elapsed());
                     }
                     done(completion);
                 }
             }
             // Pages that could not be given back are used again.
             Err(RecvTimeoutError::Timeout) if has_free_pages => {
-                has_free_pages = pruning::give_back(&connection).unwrap_or(false);
-                if !has_free_pages {
-                    measure_at = Instant::now();
+                let given_back = pruning::give_back(&connection).unwrap_or_default();
+                has_free_pages = given_back.has_more;
+                has_given_back |= given_back.any;
+                if !has_free_pages && std::mem::take(&mut has_given_back) {
+                    measuring.soon(started.elapsed());
                 }
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
-        if measure_at <= Instant::now() {
-            measure_at = Instant::now() + MEASURE_INTERVAL;
-            if let Some(measured) = measure(&connection, path) {
-                done(measured);
-            }
+        if measuring.is_due(started.elapsed())
+            && let Some(measured) = measure(&connection, path)
+        {
+            done(measured);
         }
+    }
+}
+
+/// When the room on the disk is measured next. What follows from a measurement may fail and ask for
+/// another one, so how often it is measured early is limited.
+struct Measuring {
+    /// As a time since the start.
+    due: Duration,
+    early: Bucket,
+}
+
+impl Measuring {
+    const fn new() -> Self {
+        Self {
+            due: Duration::ZERO,
+            early: Bucket::new(MEASURE_RATE),
+        }
+    }
+
+    /// Something has changed.
+    fn soon(&mut self, now: Duration) {
+        self.due = self.due.min(self.early.ready_at(1, now));
+    }
+
+    /// Says whether to measure, which happens then.
+    fn is_due(&mut self, now: Duration) -> bool {
+        let is_due = self.due <= now;
+        if is_due {
+            self.early.take(now);
+            self.due = now + MEASURE_INTERVAL;
+        }
+        is_due
     }
 }
 
@@ -107,11 +148,12 @@ fn measure(connection: &Connection, path: &Path) -> Option<Completion> {
         number.ok().map(i64::cast_unsigned)
     };
     let free_pages = number("PRAGMA freelist_count")?;
-    let space = Space::of(path).ok()?;
+    let space = Space::of(path).ok();
+    let free_bytes = space.map_or(0, |space| space.free_bytes);
     Some(Completion::Measured(Disk {
         // Free pages of the file are used before the file grows.
-        free_bytes: space.free_bytes + free_pages * number("PRAGMA page_size")?,
-        size_bytes: space.size_bytes,
+        free_bytes: free_bytes + free_pages * number("PRAGMA page_size")?,
+        size_bytes: space.map_or(0, |space| space.size_bytes),
         history_bytes: number("SELECT coalesce(sum(bytes), 0) FROM totals")?,
     }))
 }
@@ -124,6 +166,7 @@ fn are_lazy(records: &[Record]) -> bool {
             r,
             Record::Outcome { .. }
                 | Record::Prune { .. }
+                | Record::Restamp { .. }
                 | Record::Date { .. }
                 | Record::Read { .. }
                 | Record::LettersTaken { .. }
@@ -313,6 +356,7 @@ fn write(to: &Savepoint<'_>, record: &Record) -> rusqlite::Result<()> {
             before_ms,
             bytes_max,
         } => pruning::prune(to, *before_ms, *bytes_max)?,
+        Record::Restamp { unix_ms } => pruning::restamp(to, *unix_ms)?,
         Record::DeleteHistory(chosen) => pruning::delete(to, chosen)?,
     }
     Ok(())
@@ -538,5 +582,39 @@ fn outcome_text(outcome: &Outcome) -> String {
         Outcome::Delivered => "delivered".to_owned(),
         Outcome::Expired => "expired".to_owned(),
         Outcome::Refused(why) => format!("refused: {why}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_without_end_are_measured_once_a_second_and_the_first_ones_at_once() {
+        let mut measuring = Measuring::new();
+        let mut measured = Vec::new();
+
+        for now in (0..10_000).map(Duration::from_millis) {
+            measuring.soon(now);
+            if measuring.is_due(now) {
+                measured.push(now.as_millis());
+            }
+        }
+
+        let expected = [
+            0, 1, 2, 3, 1000, 2000, 3000, 4000, 5000, 6000, 7000, 8000, 9000,
+        ];
+        assert_eq!(measured, expected);
+    }
+
+    #[test]
+    fn where_nothing_happens_it_is_measured_every_ten_seconds() {
+        let mut measuring = Measuring::new();
+
+        let all = (0..35).map(Duration::from_secs);
+        let measured = all.filter(|now| measuring.is_due(*now));
+
+        let measured: Vec<u64> = measured.map(|now| now.as_secs()).collect();
+        assert_eq!(measured, [0, 10, 20, 30]);
     }
 }

@@ -177,9 +177,16 @@ pub enum Record {
         /// Unix ms.
         unix_ms: u64,
     },
+    /// What came while the clock was not set, came now, as far as its age counts.
+    Restamp {
+        /// Unix ms.
+        unix_ms: u64,
+    },
     /// Keep no more history than this; outbox rows are never pruned.
     Prune {
-        /// Rows older than this Unix millisecond go.
+        /// Rows older than this Unix millisecond go, but not those from before
+        /// [`CLOCK_SET_MS`](crate::state::CLOCK_SET_MS): nobody knows how old those are. 0 if no row
+        /// goes for its age.
         before_ms: u64,
         /// The oldest rows of those who have most go until all weigh at most this many bytes.
         bytes_max: u64,
@@ -225,7 +232,8 @@ pub struct Selection {
 pub struct Disk {
     /// What can still be written, in bytes.
     pub free_bytes: u64,
-    /// The size of the file system, in bytes.
+    /// The size of the file system, in bytes; 0 if it does not say, and then nothing is known of the
+    /// free space, either.
     pub size_bytes: u64,
     /// What the history weighs: texts, and a constant for each message.
     pub history_bytes: u64,

@@ -62,7 +62,27 @@ fn measured(state: &mut State, free_bytes: u64, size_bytes: u64, history: u64) -
         size_bytes,
         history_bytes: history,
     };
-    feed(state, Input::Disk(disk))
+    let mut outputs = feed(state, Input::Disk(disk));
+    if let Some(ticket) = prune_ticket(&outputs) {
+        outputs.extend(feed(state, Input::Stored(ticket)));
+    }
+    outputs
+}
+
+fn prune_ticket(outputs: &[Output]) -> Option<Ticket> {
+    outputs.iter().find_map(|output| match output {
+        Output::Store(ticket, records) if matches!(records[..], [Record::Prune { .. }]) => {
+            Some(*ticket)
+        }
+        _ => None,
+    })
+}
+
+/// Has a message accepted for the member with seed 2, which takes none.
+fn leave_waiting(state: &mut State, text: &str) {
+    let (outputs, ticket) = send(state, text);
+    assert_eq!(pruned_to(&outputs), None);
+    feed(state, Input::Stored(ticket.expect("a ticket")));
 }
 
 #[test]
@@ -247,6 +267,56 @@ fn the_history_is_pruned_when_it_crosses_its_limit_and_not_an_hour_later() {
     let (second, _) = send(&mut state, &text);
 
     assert_eq!((pruned_to(&first), pruned_to(&second)), (None, Some(MIB)));
+}
+
+#[test]
+fn nothing_is_pruned_for_messages_that_wait_for_they_would_stay() {
+    let mut state = with_history(MIB);
+    let large = 1024 * MIB;
+    leave_waiting(&mut state, &"x".repeat(1 << 20));
+    leave_waiting(&mut state, &"x".repeat(1 << 20));
+
+    let waiting = measured(&mut state, large, 2 * large, 2 * MIB + 512);
+    let few = measured(&mut state, large, 2 * large, 2 * MIB + 16_000);
+    let many = measured(&mut state, large, 2 * large, 2 * MIB + 20_000);
+
+    assert_eq!((pruned_to(&waiting), pruned_to(&few)), (None, None));
+    assert_eq!(pruned_to(&many), Some(MIB));
+}
+
+#[test]
+fn pruning_that_fails_is_tried_again_after_a_minute() {
+    let mut state = with_history(MIB);
+    let disk = Disk {
+        free_bytes: 1024 * MIB,
+        size_bytes: 2048 * MIB,
+        history_bytes: 2 * MIB,
+    };
+    let first = feed(&mut state, Input::Disk(disk));
+    let under_way = feed(&mut state, Input::Disk(disk));
+    let reason = "read-only file system".to_owned();
+    let ticket = prune_ticket(&first).expect("a ticket");
+    feed(&mut state, Input::StoreFailed(ticket, reason));
+
+    let soon = later(Duration::from_secs(59));
+    let soon = feed_at(&mut state, Input::Disk(disk), soon);
+    let minute = later(Duration::from_secs(60));
+    let minute = feed_at(&mut state, Input::Disk(disk), minute);
+
+    assert_eq!((pruned_to(&under_way), pruned_to(&soon)), (None, None));
+    assert_eq!(pruned_to(&minute), Some(MIB));
+}
+
+#[test]
+fn a_disk_that_does_not_say_how_large_it_is_sets_no_limit() {
+    let mut state = with_history(256 * MIB);
+
+    let unknown = measured(&mut state, 0, 0, 20 * MIB);
+    let brought = bring(&mut state, 1, "hello", NOW);
+    let over = measured(&mut state, 0, 0, 300 * MIB);
+
+    assert_eq!((pruned_to(&unknown), brought), (None, Status::Stored));
+    assert_eq!(pruned_to(&over), Some(256 * MIB), "as it was configured");
 }
 
 #[test]

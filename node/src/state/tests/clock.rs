@@ -127,6 +127,36 @@ fn history_is_deleted_by_the_date_that_can_be_and_not_by_a_clock_that_leapt() {
 }
 
 #[test]
+fn what_came_before_the_clock_was_set_gets_the_date_as_soon_as_it_is() {
+    let mut state = state(Settings::default());
+    timeout(&mut state, NOW);
+    let restamped = |outputs: &[Output]| {
+        outputs.iter().find_map(|output| match output {
+            Output::Store(_, records) => match records[..] {
+                [Record::Restamp { unix_ms }, Record::Prune { .. }, ..] => Some(unix_ms),
+                _ => None,
+            },
+            _ => None,
+        })
+    };
+    let unset = Now {
+        unix_us: 5_000_000,
+        ..later(Duration::from_secs(60))
+    };
+    let set = later(Duration::from_secs(120));
+    let hour = later(Duration::from_secs(120 + 60 * 60));
+
+    let before = timeout(&mut state, unset);
+    let at_once = timeout(&mut state, set);
+    let an_hour_later = timeout(&mut state, hour);
+
+    assert_eq!(restamped(&before), None);
+    assert_eq!(restamped(&at_once), Some(set.unix_ms()));
+    assert!(pruned_before(&an_hour_later).is_some());
+    assert_eq!(restamped(&an_hour_later), None);
+}
+
+#[test]
 fn a_clock_that_goes_on_evenly_for_a_day_is_believed_and_history_ages() {
     let mut state = state(Settings::default());
     for hour in 0..24 {

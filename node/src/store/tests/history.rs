@@ -1,6 +1,7 @@
 //! The history: read in pages, pruned, and deleted.
 
 use super::*;
+use crate::state::CLOCK_SET_MS;
 
 fn texts(rows: &[Row]) -> Vec<&str> {
     rows.iter().map(|row| row.text.as_str()).collect()
@@ -170,19 +171,48 @@ fn pruning_keeps_what_is_in_the_outbox_and_the_newest() {
     let mut store = Fixture::new();
     store.write(vec![Record::Outgoing(outgoing(1))]);
     for number in 2..10 {
-        store.write(vec![Record::Incoming(incoming(number, "0123456789"))]);
+        store.write(vec![Record::Incoming(Incoming {
+            received_ms: CLOCK_SET_MS + 1_001,
+            ..incoming(number, "0123456789")
+        })]);
     }
 
     prune(&mut store, 261 + 3 * 266);
     let kept = store.received().len();
     store.write(vec![Record::Prune {
-        before_ms: 5_000,
+        before_ms: CLOCK_SET_MS + 5_000,
         bytes_max: u64::MAX >> 1,
     }]);
 
     assert_eq!(kept, 3, "and \"out 1\", which waits");
     assert!(store.received().is_empty());
     assert_eq!(store.reopen().loaded.outbox, [outgoing(1)]);
+}
+
+#[test]
+fn what_came_while_the_clock_was_not_set_is_no_older_than_the_date_that_it_gets() {
+    let mut store = Fixture::new();
+    let [set, later, much_later] = [1, 2, 3].map(|days| CLOCK_SET_MS + days * 86_400_000);
+    store.write(vec![
+        Record::Incoming(incoming(1, "in 1970")),
+        Record::Incoming(Incoming {
+            received_ms: set,
+            ..incoming(2, "since")
+        }),
+    ]);
+    let prune = |before_ms| Record::Prune {
+        before_ms,
+        bytes_max: u64::MAX >> 1,
+    };
+
+    store.write(vec![prune(set)]);
+    let undated = store.received().len();
+    store.write(vec![Record::Restamp { unix_ms: later }, prune(later)]);
+    let dated: Vec<_> = store.received().iter().map(|row| row.at_ms).collect();
+    store.write(vec![prune(much_later)]);
+
+    assert_eq!((undated, dated), (2, vec![later]));
+    assert!(store.received().is_empty(), "it ages like all others");
 }
 
 #[test]
