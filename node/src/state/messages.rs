@@ -46,6 +46,8 @@ struct Queue {
     under_way: Option<UnderWay>,
     failures: u32,
     resend_at: Option<Duration>,
+    /// Since when the recipient takes nothing because of what stands first.
+    held_up_since: Option<Duration>,
 }
 
 /// The one request that has no answer yet.

@@ -18,6 +18,7 @@ mod sharing;
 mod tickets;
 mod vouching;
 mod waiting;
+mod waiting_behind;
 mod work;
 
 use std::time::Duration;

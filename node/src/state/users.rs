@@ -152,7 +152,7 @@ impl State {
     pub(super) fn asked_by_door(&mut self, request: RequestId, ask: Ask, now: Now) {
         let answer = match ask {
             Ask::Register { user, stays } => return self.register(request, user, stays, now),
-            Ask::Forget { user } => return self.forget(request, &user),
+            Ask::Forget { user } => return self.forget(request, &user, now),
             Ask::Describe { name, descriptions } => {
                 return self.describe(request, &name, descriptions, now);
             }
@@ -344,7 +344,7 @@ impl State {
         self.effects.fail(request, failure);
     }
 
-    fn forget(&mut self, request: RequestId, text: &str) {
+    fn forget(&mut self, request: RequestId, text: &str, now: Now) {
         let id = text.parse::<UserId>().ok();
         let here = self.own.peer;
         let known = id.filter(|id| self.users.get(id, here).is_some());
@@ -358,6 +358,7 @@ impl State {
                 Failure::not_found(text).with_hint("`pimesh gateway syft users` lists the users");
             return self.effects.fail(request, failure);
         };
+        self.give_up_messages_of(&id, now);
         let reply = Reply::Told(Told::Done);
         self.take_out(id, Some(After::Reply(request, reply)));
     }

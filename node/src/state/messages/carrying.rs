@@ -4,14 +4,14 @@ use std::{collections::BTreeMap, time::Duration};
 
 use libp2p_identity::PeerId;
 
-use super::{UnderWay, Waiting};
+use super::{Queue, UnderWay, Waiting};
 use crate::{
     proto::{
         mesh::{
             MessageId,
             direct::{BATCH_TEXT_BYTES_MAX, Frame, Kind, MESSAGES_MAX, Request, Response, Status},
         },
-        syft::{self, UserId},
+        syft::{self, UserId, letter::Letter},
     },
     state::{
         Asked, State,
@@ -30,6 +30,14 @@ const RESEND_MAX: Duration = Duration::from_secs(60);
 
 /// How long an answer may take before the request is sent again.
 const ANSWER_TIME: Duration = Duration::from_secs(45);
+
+/// How long a text to a user waits after its gateway said that there is no such user: news of
+/// another name of one of the two are told each minute.
+const UNKNOWN_USER_TIME: Duration = Duration::from_secs(2 * 60);
+
+/// How long messages of one kind, for which keys or names do not come right, hold up those of another
+/// kind: a new certificate spreads within a minute, and a lost key file may take a person longer.
+const HELD_UP_MAX: Duration = Duration::from_secs(60 * 60);
 
 impl State {
     /// Queues messages that are on disk, and sends what can be sent.
@@ -171,12 +179,20 @@ impl State {
             .map(|Response(statuses)| statuses)
             .unwrap_or_default();
         let is_letter = |id: &MessageId| {
-            let waiting = queue.waiting.iter().find(|w| w.message.id == *id);
+            let waiting = queue.waiting.get(*id);
             waiting.is_some_and(|w| w.message.kind == OutgoingKind::Letter)
         };
         let are_letters: Vec<bool> = under_way.ids.iter().map(is_letter).collect();
-        let settled = settled(&statuses, &are_letters);
-        if let Some(status) = statuses.get(settled).filter(|&&s| s != Status::TryAgain) {
+        let mut settled = settled(&statuses, &are_letters);
+        if statuses.iter().any(is_taken) {
+            queue.held_up_since = None;
+        }
+        let next = under_way.ids.get(settled).zip(statuses.get(settled));
+        if let Some((id, status)) = next
+            && queue.has_held_up_long_enough(*id, *status, now)
+        {
+            settled += 1;
+        } else if let Some(status) = statuses.get(settled).filter(|&&s| s != Status::TryAgain) {
             self.effects
                 .refused(Some(peer), "own_message", status.name());
         }
@@ -265,6 +281,30 @@ impl State {
         self.settle(peer, outcomes, now);
     }
 
+    /// A user of this gateway is gone: nobody takes his messages any more, nor what stands behind
+    /// them.
+    pub(in crate::state) fn give_up_messages_of(&mut self, user: &UserId, now: Now) {
+        let is_his = |waiting: &&Waiting| {
+            let message = &waiting.message;
+            let letter = Letter::decode(message.text.as_bytes());
+            message.kind == OutgoingKind::Letter
+                && letter.is_ok_and(|letter| self.local(&letter.from).as_ref() == Some(user))
+        };
+        let mut all = Vec::new();
+        for (peer, queue) in &self.messages.queues {
+            let his = queue.waiting.iter().filter(is_his);
+            let ended = his.map(|w| (w.message.id, Outcome::Refused("user_gone".to_owned())));
+            all.push((*peer, ended.collect::<Vec<_>>()));
+        }
+        for (peer, ended) in all.into_iter().filter(|(_, ended)| !ended.is_empty()) {
+            if let Some(queue) = self.messages.queues.get_mut(&peer) {
+                queue.under_way = None;
+            }
+            self.settle(peer, ended, now);
+            self.transmit(peer, now);
+        }
+    }
+
     /// Takes messages out of the outbox, with what became of each.
     pub(in crate::state) fn settle(
         &mut self,
@@ -326,7 +366,6 @@ impl State {
 /// not change. Nor is anything tried again once the recipient has taken what stands behind it: it
 /// would be a duplicate there.
 fn settled(statuses: &[Status], are_letters: &[bool]) -> usize {
-    let is_taken = |status: &Status| matches!(status, Status::Stored | Status::Duplicate);
     let taken = statuses.iter().rposition(is_taken);
     let is_settled = |at: usize, status: Status| {
         let is_letter = are_letters.get(at).copied().unwrap_or_default();
@@ -336,6 +375,31 @@ fn settled(statuses: &[Status], are_letters: &[bool]) -> usize {
     let mut all = statuses.iter().enumerate();
     all.position(|(at, status)| !is_settled(at, *status))
         .unwrap_or(statuses.len())
+}
+
+const fn is_taken(status: &Status) -> bool {
+    matches!(status, Status::Stored | Status::Duplicate)
+}
+
+impl Queue {
+    /// Notes that the first message was not taken, and says whether it has to end for that, because
+    /// nothing behind it is taken, either.
+    ///
+    /// What stands behind it and is of the same kind would not be taken if it came first, except to
+    /// another user. So it waits as long as it may, unless it is in the way of others.
+    fn has_held_up_long_enough(&mut self, id: MessageId, status: Status, now: Now) -> bool {
+        let Some(first) = self.waiting.get(id).filter(|_| status != Status::TryAgain) else {
+            return false;
+        };
+        let since = *self.held_up_since.get_or_insert(now.mono);
+        let is_user = matches!(first.message.kind, OutgoingKind::User { .. });
+        if is_user && status == Status::WrongRecipient {
+            return now.mono >= since + UNKNOWN_USER_TIME;
+        }
+        let kind = std::mem::discriminant(&first.message.kind);
+        let is_other = |w: &Waiting| std::mem::discriminant(&w.message.kind) != kind;
+        now.mono >= since + HELD_UP_MAX && self.waiting.iter().any(is_other)
+    }
 }
 
 fn outcome_of(status: Status) -> Outcome {

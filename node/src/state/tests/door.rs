@@ -44,7 +44,7 @@ pub(super) fn ticket(outputs: &[Output]) -> Option<Ticket> {
     outputs.iter().find_map(ticket_of)
 }
 
-fn ticket_of(output: &Output) -> Option<Ticket> {
+pub(super) fn ticket_of(output: &Output) -> Option<Ticket> {
     match output {
         Output::Store(ticket, _) => Some(*ticket),
         _ => None,
@@ -143,7 +143,7 @@ pub(super) fn door_with(settings: Settings) -> State {
     state
 }
 
-fn told_user(name: &str, registered_ms: u64) -> ToldUser {
+pub(super) fn told_user(name: &str, registered_ms: u64) -> ToldUser {
     ToldUser {
         id: id(name),
         title: String::new(),
@@ -155,7 +155,7 @@ fn told_user(name: &str, registered_ms: u64) -> ToldUser {
 }
 
 /// Has the member with seed 2 tell of its users.
-fn hear(state: &mut State, users: Vec<ToldUser>) -> Vec<Output> {
+pub(super) fn hear(state: &mut State, users: Vec<ToldUser>) -> Vec<Output> {
     let request = UsersRequest {
         users,
         read: Vec::new(),
