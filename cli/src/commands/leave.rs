@@ -27,7 +27,7 @@ impl Leave {
         if !self.yes {
             if !std::io::stdin().is_terminal() {
                 return Err(output::wrong(
-                    "leaving the mesh asks first, and there is nobody to ask",
+                    "`pimesh leave` asks first, and standard input is no terminal",
                     "`--yes` answers",
                 ));
             }

@@ -91,7 +91,7 @@ async fn remove(global: &Global, client: &Client, peer: &str, yes: bool) -> anyh
     if !yes {
         if !is_typed() {
             return Err(output::wrong(
-                "removing a member asks first, and there is nobody to ask",
+                "`pimesh peers remove` asks first, and standard input is no terminal",
                 "`--yes` answers",
             ));
         }

@@ -101,6 +101,7 @@ struct Body<'a> {
 pub(crate) fn print_error(error: &anyhow::Error, json: bool) -> u8 {
     let exit = error.chain().find_map(exit_of).unwrap_or(Exit::Failed);
     let hint = error.chain().find_map(hint_of);
+    let hint = hint.or_else(|| error.chain().find_map(hint_of_the_system));
     print(exit, &chain(error), hint.as_deref(), json);
     exit.code()
 }
@@ -116,6 +117,14 @@ fn chain(error: &anyhow::Error) -> String {
         } else {
             format!("{text}: {cause}")
         }
+    })
+}
+
+/// Returns what to try about a file or a socket of somebody else.
+fn hint_of_the_system(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let error: &io::Error = cause.downcast_ref()?;
+    (error.kind() == io::ErrorKind::PermissionDenied).then(|| {
+        "this user may not do that: run the command as the node's user, or as root".to_owned()
     })
 }
 
@@ -228,6 +237,20 @@ mod tests {
 
         assert_eq!(error.chain().find_map(hint_of).as_deref(), Some("try that"));
         assert_eq!(chain(&error), "while asking: this");
+    }
+
+    #[test]
+    fn a_file_of_somebody_else_is_explained() {
+        let of = |kind| anyhow::Error::new(io::Error::from(kind)).context("write this");
+        let hint = |error: &anyhow::Error| {
+            error
+                .chain()
+                .find_map(hint_of_the_system)
+                .unwrap_or_default()
+        };
+
+        assert!(hint(&of(io::ErrorKind::PermissionDenied)).contains("as root"));
+        assert_eq!(hint(&of(io::ErrorKind::StorageFull)), "");
     }
 
     #[test]

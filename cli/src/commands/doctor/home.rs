@@ -56,6 +56,18 @@ fn configuration(folder: &Path, config: &Result<Config, LoadError>) -> Check {
     match config {
         Ok(_) if folder.join(FILE_NAME).exists() => Check::ok("config", "pimesh.toml is good"),
         Ok(_) => Check::ok("config", "no pimesh.toml: the defaults are in force"),
+        // Of a service, whose folder is closed to those who merely may use its control socket. A
+        // file that its own user cannot read is another matter.
+        Err(LoadError::Read { path, source })
+            if source.kind() == io::ErrorKind::PermissionDenied
+                && fs::read_dir(folder).is_err() =>
+        {
+            Check::warn(
+                "config",
+                format!("this user may not read {}", path.display()),
+                "run it as the node's user, or as root",
+            )
+        }
         Err(LoadError::Read { path, source }) => Check::fail(
             "config",
             format!("could not read {}: {source}", path.display()),
@@ -242,6 +254,21 @@ mod tests {
         fs::create_dir(&key).expect("made");
         let none = keys(&files_in(home.path()).expect("read"));
         assert_eq!(none.verdict, Verdict::Fail);
+    }
+
+    #[test]
+    fn settings_that_cannot_be_read_fail_unless_the_whole_folder_is_closed() {
+        let home = folder();
+        let config = |folder: &Path| {
+            let config = Err(LoadError::Read {
+                path: folder.join(FILE_NAME),
+                source: io::ErrorKind::PermissionDenied.into(),
+            });
+            configuration(folder, &config).verdict
+        };
+
+        assert_eq!(config(home.path()), Verdict::Fail);
+        assert_eq!(config(&home.path().join("closed")), Verdict::Warn);
     }
 
     #[test]
