@@ -10,12 +10,11 @@
 //! flood of forged packets must not take the places of TCP.
 
 use std::{
-    collections::BTreeMap,
     io,
     net::{IpAddr, Ipv4Addr},
     pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
@@ -34,7 +33,8 @@ use libp2p::{
     multiaddr::Protocol as Part,
 };
 
-use crate::limits::{Shares, Source};
+use super::places::Places;
+use crate::limits::Source;
 
 /// Most connections of others that are being set up at once on one transport. More than a mesh
 /// makes at once; each costs a socket and some kilobytes.
@@ -54,7 +54,7 @@ impl GivenWay {
 /// A transport whose listeners set up a limited number of connections at once.
 pub(super) struct Admission<O> {
     transport: Boxed<O>,
-    pending: Pending,
+    pending: Places,
     given_way: GivenWay,
 }
 
@@ -62,66 +62,9 @@ impl<O> Admission<O> {
     pub(super) fn new(transport: Boxed<O>, given_way: GivenWay) -> Self {
         Self {
             transport,
-            pending: Pending::default(),
+            pending: Places::new(PENDING_MAX),
             given_way,
         }
-    }
-}
-
-/// The attempts that are under way. Cheap to clone.
-#[derive(Clone, Default)]
-struct Pending(Arc<Mutex<Attempts>>);
-
-struct Attempts {
-    shares: Shares<Source, u64>,
-    handles: BTreeMap<u64, AbortHandle>,
-    next: u64,
-}
-
-impl Default for Attempts {
-    fn default() -> Self {
-        Self {
-            shares: Shares::new(PENDING_MAX),
-            handles: BTreeMap::new(),
-            next: 0,
-        }
-    }
-}
-
-impl Pending {
-    fn lock(&self) -> MutexGuard<'_, Attempts> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Notes an attempt; ends those that give way for it.
-    fn begin(&self, source: Source, handle: AbortHandle) -> Attempt {
-        let mut attempts = self.lock();
-        let key = attempts.next;
-        attempts.next += 1;
-        attempts.handles.insert(key, handle);
-        for older in attempts.shares.add(&source, key, 1) {
-            if let Some(handle) = attempts.handles.remove(&older) {
-                handle.abort();
-            }
-        }
-        Attempt {
-            pending: self.clone(),
-            key,
-        }
-    }
-}
-
-/// An attempt that is under way; over when this is dropped.
-struct Attempt {
-    pending: Pending,
-    key: u64,
-}
-
-impl Drop for Attempt {
-    fn drop(&mut self) {
-        let mut attempts = self.pending.lock();
-        attempts.shares.remove(self.key);
-        attempts.handles.remove(&self.key);
     }
 }
 
@@ -166,7 +109,7 @@ impl<O: 'static> Transport for Admission<O> {
             return Poll::Ready(event);
         };
         let (handle, registration) = AbortHandle::new_pair();
-        let attempt = self.pending.begin(source_of(&send_back_addr), handle);
+        let attempt = self.pending.take(&source_of(&send_back_addr), handle);
         let given_way = self.given_way.clone();
         let upgrade = Abortable::new(upgrade, registration)
             .map(move |done| {
@@ -199,33 +142,6 @@ pub(super) fn source_of(address: &Multiaddr) -> Source {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn source(last: u8) -> Source {
-        IpAddr::from([10, 0, 0, last]).into()
-    }
-
-    #[test]
-    fn an_attempt_from_elsewhere_ends_the_oldest_of_a_crowd_and_a_dropped_one_leaves_its_place() {
-        let pending = Pending::default();
-        let begin = |from| {
-            let (handle, _) = AbortHandle::new_pair();
-            (handle.clone(), pending.begin(source(from), handle))
-        };
-        let mut crowd: Vec<_> = (0..PENDING_MAX).map(|_| begin(1)).collect();
-
-        let (other, _other_attempt) = begin(2);
-
-        let aborted: Vec<bool> = crowd
-            .iter()
-            .map(|(handle, _)| handle.is_aborted())
-            .collect();
-        assert!(aborted[0] && !aborted[1..].contains(&true) && !other.is_aborted());
-        drop(crowd.split_off(PENDING_MAX / 2));
-        let _third = begin(3);
-        assert!(!crowd[1].0.is_aborted(), "there is room again");
-        drop(crowd);
-        assert_eq!(pending.lock().handles.len(), 2, "those from elsewhere");
-    }
 
     #[test]
     fn addresses_without_an_ip_address_have_one_source_and_ports_do_not_matter() {

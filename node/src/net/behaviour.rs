@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use libp2p::{
-    PeerId, connection_limits, gossipsub, identify,
+    PeerId, gossipsub, identify,
     identity::Keypair,
     mdns, ping,
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
 use super::{
-    Config, NetError, connections::UNOPENED_MAX, exchange::Exchange, gate::Gate, member,
+    Config, NetError, established::Established, exchange::Exchange, gate::Gate, member,
     memory::MemoryLimit, reading::Reading, requests::exchange,
 };
 use crate::{
@@ -24,14 +24,6 @@ use crate::{
 const PING_INTERVAL: Duration = Duration::from_millis(3500);
 const PING_TIME: Duration = Duration::from_secs(4);
 
-/// Connections that libp2p counts although they are not open: those without a handshake, and those
-/// that were closed and whose peers take long to say goodbye. `connections` limits the open ones.
-#[expect(clippy::cast_possible_truncation, reason = "a small constant")]
-const NOT_OPEN_MAX: u32 = 4 * UNOPENED_MAX as u32;
-
-/// Most connections to one peer: one that is open, one fresh one, and the same from its side.
-const PER_PEER_MAX: u32 = 4;
-
 /// Most gossip messages that wait to be written to one peer. More means that the peer does not
 /// keep up; with live values the later ones are worth more than a longer queue.
 const GOSSIP_QUEUE: usize = 512;
@@ -43,11 +35,12 @@ pub(super) const SCORE_MIN: f64 = -100_000.0;
 /// What gossipsub and protobuf put around a message, in bytes.
 const GOSSIP_OVERHEAD: usize = 4 * 1024;
 
-/// The behaviours of the swarm. `gate` stands before `member`: what opens a connection reaches it
+/// The behaviours of the swarm. What refuses connections stands before all that keep books about
+/// them. `gate` stands before `member`: what opens a connection reaches it
 /// before the answer that tells the peer so.
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
-    pub(super) limits: connection_limits::Behaviour,
+    pub(super) established: Established,
     pub(super) memory: MemoryLimit,
     pub(super) gate: Gate<Members>,
     pub(super) member: Exchange,
@@ -74,9 +67,6 @@ impl Behaviour {
         reading: &Reading,
     ) -> Result<Self, NetError> {
         let peer = keypair.public().to_peer_id();
-        let limits = connection_limits::ConnectionLimits::default()
-            .with_max_established(Some(config.connections_max.saturating_add(NOT_OPEN_MAX)))
-            .with_max_established_per_peer(Some(PER_PEER_MAX));
         let identify = identify::Config::new("/pimesh/1".to_owned(), keypair.public())
             .with_agent_version(concat!("pimesh/", env!("CARGO_PKG_VERSION")).to_owned())
             .with_hide_listen_addrs(true);
@@ -84,7 +74,7 @@ impl Behaviour {
             mdns::tokio::Behaviour::new(mdns::Config::default(), peer).map_err(NetError::Mdns)
         });
         Ok(Self {
-            limits: connection_limits::Behaviour::new(limits),
+            established: Established::new(config.connections_max as usize),
             memory: MemoryLimit::new(config.memory_bytes_max),
             gate: Gate::new(Members::new(keypair, reading)?),
             member: member::behaviour(),

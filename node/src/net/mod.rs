@@ -9,6 +9,9 @@
 //! | `gate` | no protocol for members before the state opens a connection |
 //! | `silence` | an end to TCP connections on which nothing is heard |
 //! | `admission` | connections of others that are being set up |
+//! | `established` | how many connections there are, in all and with one peer |
+//! | `closing` | an end to connections that are being closed |
+//! | `places` | who gives way when there are too many of these |
 //! | `addresses` | where this node is reached |
 //! | `ranking` | which addresses are good for others, and which of theirs are near |
 //! | `interfaces` | notices that a cable is back |
@@ -25,8 +28,10 @@
 mod addresses;
 mod admission;
 mod behaviour;
+mod closing;
 mod connections;
 mod dialling;
+mod established;
 mod exchange;
 mod frame;
 mod gate;
@@ -36,6 +41,7 @@ pub(crate) mod live;
 mod member;
 mod memory;
 mod p2sn;
+mod places;
 mod ranking;
 mod reading;
 mod requests;

@@ -13,11 +13,15 @@ use libp2p::{
     multiaddr::Protocol as Part,
     noise, quic, tcp, yamux,
 };
+use socket2::SockRef;
+use tokio::net::TcpStream;
+use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
 use super::{
     Config, NetError,
-    admission::{Admission, GivenWay},
+    admission::{Admission, GivenWay, source_of},
     behaviour::Behaviour,
+    closing::Goodbyes,
     dialling::Dialling,
     reading::Reading,
     silence::Watched,
@@ -31,6 +35,11 @@ const IDLE_TIME: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// When a connection on which nothing is heard is given up: two pings long, and some.
 const SILENCE_MS: u32 = 8_000;
+
+/// When the system gives up a TCP connection on which nothing that was sent is taken. Long after the
+/// silence, which ends it first as long as the muxer reads: it does not read while an answer of its
+/// own cannot be written.
+const NOT_TAKEN_TIME: Duration = Duration::from_millis(2 * SILENCE_MS as u64);
 
 /// How often QUIC speaks when there is nothing to say.
 const QUIC_KEEP_ALIVE: Duration = Duration::from_millis(3_500);
@@ -115,7 +124,12 @@ fn build(
         .with_other_transport(|keypair| {
             let tcp = Admission::new(tcp_transport(keypair)?, given_way.clone());
             let quic = Admission::new(quic_transport(keypair), given_way.clone());
-            let both = tcp.or_transport(quic).map(|either, _| either.into_inner());
+            let goodbyes = Goodbyes::new();
+            let both = tcp.or_transport(quic).map(move |either, endpoint| {
+                let (peer, muxer) = either.into_inner();
+                let source = source_of(endpoint.get_remote_address());
+                (peer, goodbyes.limit(muxer, source))
+            });
             Ok(Dialling::new(both.boxed()))
         })
         .map_err(|e| failed(&e))?
@@ -137,13 +151,21 @@ pub fn tcp_transport(keypair: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)
     let silence = Duration::from_millis(SILENCE_MS.into());
     Ok(
         tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
-            .map(move |stream, _| Watched::new(stream, silence))
+            .map(move |stream, _| Watched::new(impatient(stream), silence))
             .upgrade(upgrade::Version::V1Lazy)
             .authenticate(noise::Config::new(keypair)?)
             .multiplex(muxer)
             .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
             .boxed(),
     )
+}
+
+/// Has the system end a stream on which nothing that was sent is taken.
+fn impatient(stream: tcp::tokio::TcpStream) -> Compat<TcpStream> {
+    let stream = TcpStream::from(stream);
+    // A system that refuses this ends such a stream later.
+    drop(SockRef::from(&stream).set_tcp_user_timeout(Some(NOT_TAKEN_TIME)));
+    stream.compat()
 }
 
 /// Makes the QUIC transport of a node.
@@ -157,4 +179,37 @@ fn quic_transport(keypair: &Keypair) -> Boxed<(PeerId, StreamMuxerBox)> {
     quic::tokio::Transport::new(config)
         .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)))
         .boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt;
+    use libp2p::core::transport::{DialOpts, ListenerId, PortUse, TransportEvent};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_system_gives_up_a_tcp_stream_on_which_nothing_is_taken() {
+        let mut listening = tcp::tokio::Transport::default().boxed();
+        let at = "/ip4/127.0.0.1/tcp/0".parse().expect("an address");
+        listening
+            .listen_on(ListenerId::next(), at)
+            .expect("listens");
+        let at = loop {
+            if let Some(TransportEvent::NewAddress { listen_addr, .. }) = listening.next().await {
+                break listen_addr;
+            }
+        };
+        let options = DialOpts {
+            role: libp2p::core::Endpoint::Dialer,
+            port_use: PortUse::New,
+        };
+        let mut transport = tcp::tokio::Transport::default();
+        let stream = transport.dial(at, options).expect("dials").await;
+
+        let stream = impatient(stream.expect("somebody listens"));
+
+        let limit = SockRef::from(stream.get_ref()).tcp_user_timeout();
+        assert_eq!(limit.expect("known"), Some(Duration::from_secs(16)));
+    }
 }

@@ -1,16 +1,19 @@
 //! Too many connections and requests of one peer, while another one wants to be served.
 
-use futures::AsyncWriteExt;
+use std::net::SocketAddr;
+
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::{
     StreamProtocol,
     core::{
         Endpoint, Transport,
         muxing::StreamMuxerBox,
         transport::{DialOpts, PortUse},
-        upgrade,
+        upgrade::{self, OutboundConnectionUpgrade},
     },
     noise, tcp, yamux,
 };
+use tokio_util::compat::TokioAsyncReadCompatExt;
 
 use super::*;
 use crate::proto::mesh::direct::REQUEST_BYTES_MAX;
@@ -105,6 +108,67 @@ async fn encrypted(at: libp2p::Multiaddr) -> (PeerId, StreamMuxerBox) {
         port_use: PortUse::New,
     };
     transport.dial(at, options).unwrap().await.unwrap()
+}
+
+/// It takes none of the answers to its pings, so the node's goodbye finds no room either.
+#[tokio::test]
+async fn a_stranger_that_reads_nothing_is_gone_after_its_connection_is_closed() {
+    let mut a = Pi::start(TCP, Plays::Handshake).await;
+    a.net.connections.opening_time = Duration::from_secs(2);
+    let at: SocketAddr = {
+        let port = a.net.listeners()[0].rsplit('/').next().unwrap().to_owned();
+        format!("127.0.0.1:{port}").parse().unwrap()
+    };
+    let stranger = tokio::spawn(pings(at));
+    let reason = drive(&mut [&mut a], |_, event| match event {
+        Some((0, NetInput::Disconnected { reason, .. })) => Some(reason),
+        _ => None,
+    })
+    .await;
+    assert_eq!(reason, "no handshake in time");
+
+    let connected = |pis: &[&mut Pi]| pis[0].net.swarm.network_info().num_peers();
+    let pis = &mut [&mut a];
+    let begun = std::time::Instant::now();
+    drive(pis, |pis, _| (connected(pis) == 0).then_some(())).await;
+
+    assert!(
+        begun.elapsed() > Duration::from_secs(1),
+        "the goodbye was taken at once, so nothing was shown"
+    );
+    stranger.abort();
+}
+
+/// Connects, and sends pings of the muxer without end; reads nothing after the encryption.
+async fn pings(at: SocketAddr) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    // So that little is on the way: the system has larger send buffers for larger segments.
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket2::SockRef::from(&socket).set_tcp_mss(536).unwrap();
+    let stream = socket.connect(at).await.unwrap();
+    let keypair = Keypair::generate_ed25519();
+    let noise = noise::Config::new(&keypair).unwrap();
+    let stream = agreed(stream.compat(), "/noise").await;
+    let (_, stream) = noise.upgrade_outbound(stream, "/noise").await.unwrap();
+    let mut stream = agreed(stream, "/yamux/1.0.0").await;
+    // Version 0, type ping, flag SYN, no stream.
+    let ping = [0, 2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
+    while stream.write_all(&ping).await.is_ok() {}
+}
+
+/// Agrees upon a protocol (multistream-select 1.0).
+async fn agreed<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, protocol: &str) -> S {
+    let mut words = Vec::new();
+    for word in ["/multistream/1.0.0", protocol] {
+        words.push(u8::try_from(word.len() + 1).unwrap());
+        words.extend(word.bytes().chain([b'\n']));
+    }
+    stream.write_all(&words).await.unwrap();
+    stream.flush().await.unwrap();
+    let mut answer = vec![0; words.len()];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer, words);
+    stream
 }
 
 #[tokio::test]
