@@ -74,6 +74,14 @@ impl Bucket {
         true
     }
 
+    /// Takes this many units, whether they are there or not: what is missing has to come back
+    /// first. Nobody owes more than a full bucket.
+    pub fn charge(&mut self, units: u32, now: Duration) {
+        let most = now.saturating_add(self.rate.time_for(self.rate.burst).saturating_mul(2));
+        let full_at = self.full_at.max(now);
+        self.full_at = (full_at.saturating_add(self.rate.time_for(units))).min(most.max(full_at));
+    }
+
     /// Gives back units that were taken for nothing. A bucket is never more than full.
     pub fn give_back(&mut self, units: u32) {
         self.full_at = self.full_at.saturating_sub(self.rate.time_for(units));
@@ -104,18 +112,17 @@ impl<K: Ord + Clone> Buckets<K> {
 
     /// Takes this many units from the bucket of this key if there are enough.
     pub fn take_units(&self, key: &K, units: u32, now: Duration) -> bool {
-        let mut buckets = self.lock();
-        if !buckets.contains_key(key) {
-            make_room(&mut buckets, now);
-        }
-        let bucket = buckets
-            .entry(key.clone())
-            .or_insert_with(|| Bucket::new(self.rate));
-        bucket.take_units(units, now)
+        self.change(key, now, |bucket| bucket.take_units(units, now))
     }
 
-    /// Gives back units that were taken from the bucket of this key for nothing.
+    /// Takes this many units from the bucket of this key, whether they are there or not.
+    pub fn charge(&self, key: &K, units: u32, now: Duration) {
+        self.change(key, now, |bucket| bucket.charge(units, now));
+    }
+
+    /// Gives back units that were taken from the bucket of this key.
     pub fn give_back(&self, key: &K, units: u32) {
+        // One that was forgotten since then is full.
         if let Some(bucket) = self.lock().get_mut(key) {
             bucket.give_back(units);
         }
@@ -123,9 +130,25 @@ impl<K: Ord + Clone> Buckets<K> {
 
     /// Returns true if the bucket of this key has a unit; takes nothing.
     pub fn has(&self, key: &K, now: Duration) -> bool {
+        self.has_units(key, 1, now)
+    }
+
+    /// Returns true if the bucket of this key has this many units; takes nothing.
+    pub fn has_units(&self, key: &K, units: u32, now: Duration) -> bool {
         self.lock()
             .get(key)
-            .is_none_or(|bucket| bucket.ready_at(1, now) <= now)
+            .is_none_or(|bucket| bucket.ready_at(units, now) <= now)
+    }
+
+    fn change<T>(&self, key: &K, now: Duration, change: impl FnOnce(&mut Bucket) -> T) -> T {
+        let mut buckets = self.lock();
+        if !buckets.contains_key(key) {
+            make_room(&mut buckets, now);
+        }
+        let bucket = buckets
+            .entry(key.clone())
+            .or_insert_with(|| Bucket::new(self.rate));
+        change(bucket)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<K, Bucket>> {
@@ -202,6 +225,17 @@ mod tests {
         bucket.give_back(50);
         assert!(bucket.take_units(10, START));
         assert!(!bucket.take(START));
+    }
+
+    #[test]
+    fn what_is_charged_beyond_the_bucket_has_to_come_back_first_but_no_more_than_a_full_one() {
+        let mut bucket = Bucket::new(RATE);
+        bucket.charge(15, START);
+        assert_eq!(bucket.ready_at(1, START).as_millis(), 101_200);
+        bucket.charge(1000, START);
+        assert_eq!(bucket.ready_at(1, START).as_millis(), 102_200);
+        bucket.charge(1, START);
+        assert_eq!(bucket.ready_at(1, START).as_millis(), 102_200);
     }
 
     #[test]

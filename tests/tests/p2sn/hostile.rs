@@ -170,7 +170,7 @@ async fn one_address_has_so_many_places_and_failures_and_others_have_theirs() ->
     assert_eq!(until_closed(&mut fourth, b"P2SN:PUBKEY\x04").await?, b"");
 
     // Failures of one program do not lock out another one at its address: it waits for its turn.
-    for _ in 0..22 {
+    for _ in 0..62 {
         let mut stream = stranger(at, 10).await?;
         assert_eq!(until_closed(&mut stream, b"no\x04").await?, b"");
     }

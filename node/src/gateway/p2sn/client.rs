@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_util::compat::TokioAsyncReadCompatExt;
 
-use super::Door;
+use super::{Door, budgets::Turn};
 use crate::{
     gateway::visit::Visit,
     limits::Source,
@@ -28,6 +28,7 @@ pub(super) struct Client<'a> {
     /// The key that it showed.
     key: Option<Fingerprint>,
     visit: Visit,
+    turn: Turn<'a>,
     /// Who it is, from the moment its key was accepted, and the size of that key.
     name: Option<(ClientName, usize)>,
     /// Whether it has completed an exchange.
@@ -37,13 +38,14 @@ pub(super) struct Client<'a> {
 }
 
 impl<'a> Client<'a> {
-    pub(super) fn new(door: &'a Door, address: SocketAddr, visit: Visit) -> Self {
+    pub(super) fn new(door: &'a Door, address: SocketAddr, visit: Visit, turn: Turn<'a>) -> Self {
         Self {
             door,
             address: PinAddress::client(address.ip()),
             source: address.ip().into(),
             key: None,
             visit,
+            turn,
             name: None,
             signed_in: false,
             handing: None,
@@ -64,7 +66,7 @@ impl<'a> Client<'a> {
             () = kicked => return,
         };
         if is_failure(&ended, self.signed_in) {
-            self.door.budgets.failed(self.source, self.key);
+            self.turn.failed(self.key);
         }
         match ended {
             Ended::Closed
@@ -128,6 +130,7 @@ impl Owner for Client<'_> {
             && !self.signed_in
         {
             self.signed_in = true;
+            self.turn.succeeded();
             self.visit.signed_in(name.as_str(), format!("{bits} bits"));
         }
         None

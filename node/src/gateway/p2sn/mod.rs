@@ -122,11 +122,11 @@ impl Door {
     async fn connection(self: Arc<Self>, stream: TcpStream, address: SocketAddr, _permit: Permit) {
         // Answers are small and waited for. A socket that refuses this works all the same.
         drop(stream.set_nodelay(true));
-        if !self.budgets.may_begin(address.ip().into()).await {
+        let Some(turn) = self.budgets.may_begin(address.ip().into()).await else {
             return self.node.gateways().count("p2sn_failed_too_often");
-        }
+        };
         let visit = self.node.gateways().arrive(Gateway::P2sn, address);
-        Client::new(&self, address, visit).run(stream).await;
+        Client::new(&self, address, visit, turn).run(stream).await;
     }
 
     /// Returns what a session is from its beginning, once this node has an RSA key.
