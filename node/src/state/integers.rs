@@ -32,10 +32,20 @@ pub const VALUES_MAX: usize = 60 * FRAME_IIDS_MAX;
 /// Latest time for which an integer may be meant: the longest time to live, less the usual one.
 const AT_AHEAD_MAX_MS: u64 = TTL_MS_MAX as u64 - 10_000;
 
+/// Which way a message came. What is published goes both ways, and either may be the faster one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// On the line of its author.
+    Line,
+    Gossip,
+}
+
 /// Why integers are not handed out.
 enum NotTaken {
-    /// They came before.
+    /// They came the same way before.
     Again,
+    /// They came the other way, or what is far ahead of them did: whoever sent them did no wrong.
+    Overtaken(Option<&'static str>),
     /// They are not good, for this reason.
     Refused(Verdict, &'static str),
 }
@@ -81,6 +91,8 @@ struct Heard {
 /// What is known of integers.
 pub(super) struct Integers {
     receiver: Receiver,
+    /// What came on the lines, whether it was news or not.
+    lines: Receiver,
     next_sequence: u64,
     last: BTreeMap<Index, Last>,
     budgets: Budgets,
@@ -92,6 +104,7 @@ impl Integers {
     pub(super) fn new(now: Now) -> Self {
         Self {
             receiver: Receiver::new(),
+            lines: Receiver::new(),
             // A restart never goes back, and no node sends a frame each microsecond.
             next_sequence: now.unix_us,
             last: BTreeMap::new(),
@@ -348,8 +361,11 @@ impl State {
 
     /// Takes integers that a connected member sent itself. They may have come as gossip before.
     pub(super) fn live(&mut self, source: PeerId, bytes: &[u8], now: Now) {
-        match self.receive_integers(source, bytes, now) {
-            Ok(()) => {}
+        match self.receive_integers(source, bytes, Way::Line, now) {
+            Ok(()) | Err(NotTaken::Overtaken(None)) => {}
+            Err(NotTaken::Overtaken(Some(why))) => {
+                self.effects.refused(Some(source), "integer", why);
+            }
             Err(NotTaken::Again) => self.useless(source, now),
             Err(NotTaken::Refused(_, why)) => {
                 self.effects.refused(Some(source), "integer", why);
@@ -366,10 +382,14 @@ impl State {
         bytes: &[u8],
         now: Now,
     ) {
-        let verdict = match self.receive_integers(source, bytes, now) {
+        let verdict = match self.receive_integers(source, bytes, Way::Gossip, now) {
             // Gossip has its own memory of what came before. What is new to it and came here
             // already came straight from its author, and others may still wait for it.
-            Ok(()) | Err(NotTaken::Again) => Verdict::Accept,
+            Ok(()) | Err(NotTaken::Again | NotTaken::Overtaken(None)) => Verdict::Accept,
+            Err(NotTaken::Overtaken(Some(why))) => {
+                self.effects.refused(Some(source), "integer", why);
+                Verdict::Ignore
+            }
             Err(NotTaken::Refused(verdict, why)) => {
                 self.effects.refused(Some(source), "integer", why);
                 self.useless(from, now);
@@ -379,13 +399,18 @@ impl State {
         self.effects.net(NetOutput::Verdict { id, verdict });
     }
 
-    fn receive_integers(&mut self, source: PeerId, bytes: &[u8], now: Now) -> Result<(), NotTaken> {
+    fn receive_integers(
+        &mut self,
+        source: PeerId,
+        bytes: &[u8],
+        way: Way,
+        now: Now,
+    ) -> Result<(), NotTaken> {
         if !self.membership.is_good(&source, self.believed(now)) {
             // Its certificate may be on its way to us; others judge for themselves.
             return Err(NotTaken::Refused(Verdict::Ignore, "not_a_member"));
         }
         let refused = |refusal: Refusal| match refusal {
-            Refusal::Ignore(Ignored::Duplicate(_)) => NotTaken::Again,
             // Who owns an index may be news that is on its way; whoever passed it on did no wrong.
             Refusal::Ignore(_) | Refusal::Reject(Rejected::Index(_)) => {
                 NotTaken::Refused(Verdict::Ignore, refusal.name())
@@ -406,6 +431,29 @@ impl State {
             .check(&source, &message, may_send, sender_now_ms);
         if let Err(Refusal::Ignore(Ignored::Future { .. } | Ignored::Expired { .. })) = checked {
             self.compare_clocks(source, now);
+        }
+        let was_known = matches!(
+            checked,
+            Err(Refusal::Ignore(Ignored::Duplicate(_) | Ignored::TooOld(_)))
+        );
+        if checked.is_ok() || was_known {
+            // On a line nothing is lost or overtaken, so there nothing comes twice.
+            let is_again = way == Way::Line
+                && (self.integers.lines)
+                    .receive(&source, &message, |_, _| true, sender_now_ms)
+                    .is_err();
+            match checked {
+                Err(Refusal::Ignore(Ignored::Duplicate(_))) if is_again => {
+                    return Err(NotTaken::Again);
+                }
+                Err(Refusal::Ignore(Ignored::Duplicate(_))) => {
+                    return Err(NotTaken::Overtaken(None));
+                }
+                Err(refusal) if was_known && !is_again => {
+                    return Err(NotTaken::Overtaken(Some(refusal.name())));
+                }
+                Ok(()) | Err(_) => {}
+            }
         }
         checked.map_err(refused)?;
         let count = message

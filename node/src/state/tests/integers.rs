@@ -14,6 +14,72 @@ fn a_member_speaks_for_its_own_index_only() {
     assert_eq!(known, [Index(2)]);
 }
 
+/// More messages than a member may send of no use.
+const MANY: u64 = 6_000;
+
+#[derive(Clone, Copy)]
+enum Way {
+    Line,
+    Gossip,
+}
+
+/// Takes a message of the member with seed 2; says whether its connection is closed.
+fn is_closed_by(state: &mut State, way: Way, sequence: u64) -> bool {
+    let source = peer_of_seed(2);
+    let frame = IntegerFrame::new(head(sequence), vec![iid(2, 1)]).expect("legal");
+    let bytes = frame.encode();
+    let input = match way {
+        Way::Line => NetInput::Live { source, bytes },
+        Way::Gossip => NetInput::Gossip {
+            source,
+            from: source,
+            id: GossipId(sequence),
+            bytes,
+        },
+    };
+    let outputs = feed(state, Input::Net(input));
+    let close = |output: &Output| matches!(output, Output::Net(NetOutput::Close { .. }));
+    outputs.iter().any(close)
+}
+
+#[test]
+fn gossip_that_overtakes_the_line_costs_its_author_nothing() {
+    let mut state = state(Settings::default());
+    open(&mut state);
+    for sequence in 1..=MANY {
+        for way in [Way::Gossip, Way::Line] {
+            assert!(!is_closed_by(&mut state, way, sequence), "{sequence}");
+        }
+    }
+}
+
+#[test]
+fn neither_way_costs_anything_that_is_far_behind_the_other() {
+    for (first, second) in [(Way::Gossip, Way::Line), (Way::Line, Way::Gossip)] {
+        let mut state = state(Settings::default());
+        open(&mut state);
+        for way in [first, second] {
+            for sequence in 1..=MANY {
+                assert!(!is_closed_by(&mut state, way, sequence), "{sequence}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_member_that_repeats_itself_on_its_line_loses_its_connection() {
+    for first in [Way::Line, Way::Gossip] {
+        let mut state = state(Settings::default());
+        open(&mut state);
+        assert!(!is_closed_by(&mut state, first, 1));
+        assert!(!is_closed_by(&mut state, Way::Line, 1));
+
+        let closes = (0..MANY).any(|_| is_closed_by(&mut state, Way::Line, 1));
+
+        assert!(closes);
+    }
+}
+
 #[test]
 fn an_integer_that_was_overtaken_is_not_the_last_value() {
     let mut state = state(Settings::default());
