@@ -40,12 +40,13 @@ struct Rate {
 }
 
 impl Rate {
+    /// Returns this share of the budget; of the smallest one it holds one integer all the same.
     fn of(settings: &Settings, share: f64) -> Self {
         let per_second = f64::from(settings.budget_per_second) * share;
         let burst = f64::from(settings.budget_burst) * share;
         Self {
             per_second,
-            burst: burst.max(per_second),
+            burst: burst.max(per_second).max(cost(1)),
         }
     }
 }
@@ -171,4 +172,40 @@ impl Bucket {
 
 const fn cost(count: usize) -> f64 {
     count as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::mesh::peer_of_seed;
+
+    const fn at_ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn with_the_smallest_budget_an_integer_is_sent_now_and_then() {
+        let settings = Settings {
+            budget_per_second: 1,
+            budget_burst: 1,
+            ..Settings::default()
+        };
+        let (mut own, mut bridged, mut others) =
+            (Budgets::default(), Budgets::default(), Budgets::default());
+        let source = peer_of_seed(2);
+
+        assert!(own.spend_own(1, &settings, at_ms(0)).is_ok());
+        let refused = own.spend_own(1, &settings, at_ms(0)).expect_err("no more");
+        let retry_ms = refused.over_budget.expect("it says when").retry_ms;
+        assert_eq!(retry_ms, 1053);
+        assert!(own.spend_own(1, &settings, at_ms(retry_ms)).is_ok());
+        for second in [0, 2, 4] {
+            let now = at_ms(second * 1000);
+            assert!(bridged.spend_bridged(1, &settings, now), "{second}");
+            assert!(!bridged.spend_bridged(1, &settings, now), "{second}");
+        }
+        for ms in [0, retry_ms] {
+            assert!(others.spend(source, 1, &settings, at_ms(ms)), "{ms}");
+        }
+    }
 }
