@@ -64,6 +64,8 @@ pub(super) struct Membership {
     revocations: BTreeMap<PeerId, Revocation>,
     statements: BTreeMap<(Kind, PeerId), Statement>,
     invites: BTreeMap<[u8; 32], Invite>,
+    /// When the tickets end that were made in this run.
+    ticket_ends: BTreeMap<[u8; 32], Duration>,
 }
 
 /// Why a certificate is not good here and now.
@@ -120,6 +122,7 @@ impl Membership {
                 .iter()
                 .map(|i| (i.secret_hash, i.clone()))
                 .collect(),
+            ticket_ends: BTreeMap::new(),
             ..Self::alone(mesh, key.filter(|key| key.mesh() == mesh), certificate)
         };
         // What a mesh that was left told at the last moment may still have been written.
@@ -190,6 +193,7 @@ impl Membership {
             revocations: BTreeMap::new(),
             statements: BTreeMap::new(),
             invites: BTreeMap::new(),
+            ticket_ends: BTreeMap::new(),
         }
     }
 
@@ -214,8 +218,24 @@ impl Membership {
     }
 
     pub(super) fn open_invites(&self, now: Now) -> usize {
-        let open = |invite: &&Invite| invite.is_open(now.unix_ms());
+        let open = |invite: &&Invite| self.is_open(invite, now);
         self.invites.values().filter(open).count()
+    }
+
+    /// Says whether a ticket may still be used by anybody.
+    fn is_open(&self, invite: &Invite, now: Now) -> bool {
+        invite.is_open(self.ticket_ms(invite, now))
+    }
+
+    /// Returns the date by which a ticket is judged. As long as the node runs that made it, time is
+    /// counted that really passed, whatever becomes of the calendar clock; after a restart the
+    /// calendar is all there is.
+    fn ticket_ms(&self, invite: &Invite, now: Now) -> u64 {
+        let end = self.ticket_ends.get(&invite.secret_hash);
+        end.map_or(now.unix_ms(), |end| {
+            let left = end.saturating_sub(now.mono);
+            invite.expires_ms.saturating_sub(millis(left))
+        })
     }
 
     #[cfg(test)]
@@ -424,7 +444,7 @@ impl Membership {
             claims.extend(kept.map(|range| (range, whose)));
         }
         let open = self.invites.values();
-        for invite in open.filter(|invite| invite.is_open(now.unix_ms())) {
+        for invite in open.filter(|invite| self.is_open(invite, now)) {
             let whose = format!("an open ticket gives it ({})", invite.short_id());
             let own = std::iter::once(invite.index.0..=invite.index.0);
             let given = own.chain(invite.further.iter().map(IndexRange::bounds));
@@ -472,7 +492,7 @@ impl Membership {
     /// Says whether a name is that of a member, or one that an open ticket gives.
     fn is_name_given(&self, name: &NodeName, now: Now) -> bool {
         let gives = |invite: &Invite| {
-            invite.is_open(now.unix_ms()) && invite.name.as_deref() == Some(name.as_str())
+            self.is_open(invite, now) && invite.name.as_deref() == Some(name.as_str())
         };
         self.is_name_taken(name) || self.invites.values().any(gives)
     }
@@ -483,11 +503,12 @@ impl Membership {
         let over: Vec<[u8; 32]> = self
             .invites
             .values()
-            .filter(|i| i.expires_ms <= now.unix_ms())
+            .filter(|i| i.expires_ms <= self.ticket_ms(i, now))
             .map(|i| i.secret_hash)
             .collect();
         for secret_hash in &over {
             self.invites.remove(secret_hash);
+            self.ticket_ends.remove(secret_hash);
         }
         over.into_iter()
             .map(|secret_hash| Record::ForgetInvite { secret_hash })

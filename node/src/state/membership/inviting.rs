@@ -152,6 +152,8 @@ impl State {
             used_by: None,
             cancelled: false,
         };
+        let end = now.mono.saturating_add(lifetime);
+        self.membership.ticket_ends.insert(invite.secret_hash, end);
         let addresses: Vec<Address> = self.own.addresses.clone();
         let ticket = Ticket {
             mesh: *self.membership.mesh(),
@@ -231,7 +233,7 @@ impl State {
         if invite.used_by.is_some_and(|used_by| used_by != peer) {
             return Err((Refusal::TicketUnknown, "used"));
         }
-        if invite.expires_ms <= now.unix_ms() {
+        if invite.expires_ms <= self.membership.ticket_ms(&invite, now) {
             return Err((Refusal::TicketExpired, "expired"));
         }
         if invite.cancelled {

@@ -16,8 +16,15 @@ pub(in crate::state) struct Cancelling {
 impl State {
     pub(in crate::state) fn report_invites(&self, now: Now) -> Vec<report::OpenInvite> {
         let open = self.membership.invites.values();
-        let open = open.filter(|invite| invite.is_open(now.unix_ms()));
-        let mut open: Vec<report::OpenInvite> = open.map(report).collect();
+        let open = open.filter(|invite| self.membership.is_open(invite, now));
+        let as_of_now = |invite: &Invite| {
+            let left = invite.expires_ms - self.membership.ticket_ms(invite, now);
+            report::OpenInvite {
+                expires_ms: now.unix_ms().saturating_add(left),
+                ..report(invite)
+            }
+        };
+        let mut open: Vec<report::OpenInvite> = open.map(as_of_now).collect();
         open.sort_by_key(|invite| invite.expires_ms);
         open
     }
@@ -63,7 +70,7 @@ impl Membership {
     /// Returns the open ticket that is called so, or all of them.
     fn open_named(&self, which: Option<&str>, now: Now) -> Result<Vec<Invite>, Failure> {
         let open = self.invites.values();
-        let open = open.filter(|invite| invite.is_open(now.unix_ms()));
+        let open = open.filter(|invite| self.is_open(invite, now));
         let Some(which) = which else {
             return Ok(open.cloned().collect());
         };
@@ -99,6 +106,7 @@ impl Membership {
         let too_many = cancelled.len().saturating_sub(INVITES_MAX);
         let forget = |(_, secret_hash): (u64, [u8; 32])| {
             self.invites.remove(&secret_hash);
+            self.ticket_ends.remove(&secret_hash);
             Record::ForgetInvite { secret_hash }
         };
         cancelled.into_iter().take(too_many).map(forget).collect()

@@ -42,6 +42,61 @@ fn cancel(state: &mut State, which: Option<&str>) -> Vec<Output> {
     ask(state, Command::CancelInvites { which })
 }
 
+/// The clocks after this time, with the calendar set forward by hand.
+fn set_forward(passed: Duration, forward: Duration) -> Now {
+    Now {
+        unix_us: later(passed + forward).unix_us,
+        ..later(passed)
+    }
+}
+
+#[test]
+fn a_ticket_is_good_for_the_time_that_really_passes() {
+    const MINUTE: Duration = Duration::from_secs(60);
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    for (passed, forward, refused) in [
+        (14 * MINUTE, Duration::ZERO, None),
+        (14 * MINUTE, DAY, None),
+        (16 * MINUTE, Duration::ZERO, Some(Refusal::TicketExpired)),
+        (16 * MINUTE, DAY, Some(Refusal::TicketExpired)),
+    ] {
+        let mut state = state(Settings::default());
+        let (_, secret) = invite(&mut state, None);
+        let now = set_forward(passed, forward);
+
+        assert_eq!(join(&mut state, 5, &secret, 5, now), refused, "{passed:?}");
+    }
+
+    // Set back, it ends no later.
+    let mut state = state(Settings::default());
+    let (_, secret) = invite(&mut state, None);
+    let set_back = Now {
+        unix_us: NOW.unix_us,
+        ..later(16 * MINUTE)
+    };
+    let refused = join(&mut state, 5, &secret, 5, set_back);
+    assert_eq!(refused, Some(Refusal::TicketExpired));
+}
+
+#[test]
+fn a_ticket_is_listed_with_its_end_by_the_clock_of_today() {
+    let mut state = state(Settings::default());
+    invite(&mut state, None);
+    let (passed, forward) = (Duration::from_secs(60), Duration::from_secs(7_000));
+    let now = set_forward(passed, forward);
+
+    let outputs = feed_at(
+        &mut state,
+        Input::Control(RequestId(3), Command::Invites),
+        now,
+    );
+
+    let [Output::Reply(_, Ok(Reply::Invites(invites)))] = &outputs[..] else {
+        panic!("a list, not {outputs:?}");
+    };
+    assert_eq!(invites[0].expires_ms, now.unix_ms() + 14 * 60_000);
+}
+
 #[test]
 fn a_cancelled_ticket_frees_its_index_and_whoever_comes_with_it_is_told() {
     let mut state = state(Settings::default());
