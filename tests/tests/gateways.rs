@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use anyhow::{Context, ensure};
 use pimesh_node::gateway::DoorReport;
-use pimesh_tests::{Pi, World, eventually, pimesh};
+use pimesh_tests::{Pi, World, eventually, pimesh, syft};
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     process::Command,
 };
@@ -126,6 +127,37 @@ async fn a_gateway_whose_port_is_taken_opens_once_it_is_free() -> anyhow::Result
             Ok(())
         })
         .await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_syft_gateway_that_was_closed_answers_nothing_more() -> anyhow::Result<()> {
+    let world = World::new()?;
+    let (pi, url) = syft::start(&world, "pi-1", "").await?;
+    let authority = url.trim_start_matches("http://");
+    let question = format!("GET /health HTTP/1.1\r\nHost: {authority}\r\n\r\n");
+    let (begun, rest) = question.split_at(question.len() - 2);
+    // One that is kept open behind an answer, one whose request is not complete, and one that has
+    // said nothing yet.
+    let mut kept = TcpStream::connect(authority).await?;
+    kept.write_all(question.as_bytes()).await?;
+    let mut answer = [0; 4096];
+    let length = kept.read(&mut answer).await?;
+    ensure!(answer[..length].starts_with(b"HTTP/1.1 200"));
+    let mut half = TcpStream::connect(authority).await?;
+    half.write_all(begun.as_bytes()).await?;
+    let silent = TcpStream::connect(authority).await?;
+
+    let (code, _, err) = pimesh(&pi.home, &["gateway", "disable", "syft"]).await?;
+    ensure!(code == 0, "{err}");
+
+    for (mut stream, text) in [(kept, &*question), (half, rest), (silent, &*question)] {
+        // The system of the node may have told that nobody reads there any more.
+        drop(stream.write_all(text.as_bytes()).await);
+        let mut answer = Vec::new();
+        drop(stream.read_to_end(&mut answer).await);
+        ensure!(answer.is_empty(), "{}", String::from_utf8_lossy(&answer));
     }
     Ok(())
 }

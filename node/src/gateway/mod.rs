@@ -374,7 +374,9 @@ fn opener(gateway: Gateway, config: &Config, node: &NodeHandle) -> Option<Open> 
         }
         Gateway::Syft if config.syft.enabled => {
             let config = config.syft.clone();
-            Some(opening(move |_| syft::open(config.clone(), node.clone())))
+            Some(opening(move |signals| {
+                syft::open(config.clone(), node.clone(), signals)
+            }))
         }
         Gateway::Iid | Gateway::P2sn | Gateway::Syft => None,
     }

@@ -105,6 +105,7 @@ struct Request {
 
 impl Request {
     async fn route(self) -> Answer {
+        self.check_open()?;
         let path = self.parts.uri.path();
         if path.len() > PATH_BYTES_MAX {
             return Err(Refusal::new(
@@ -164,6 +165,15 @@ impl Request {
             | ["user", "descriptions", _] => Err(Refusal::method()),
             _ => Err(Refusal::new(StatusCode::NOT_FOUND, "There is nothing here")),
         }
+    }
+
+    /// Refuses what comes after the door has begun to close.
+    fn check_open(&self) -> Result<(), Refusal> {
+        if self.door.closing.is_cancelled() {
+            let text = "This gateway is closing";
+            return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, text));
+        }
+        Ok(())
     }
 
     async fn user(self, id: &str) -> Answer {
@@ -251,14 +261,16 @@ impl Request {
         let Ok(upgrade) = upgrade else {
             return Err(Refusal::bad("Bad Request"));
         };
+        let gateways = door.node.gateways();
+        let visit = gateways.arrive(Gateway::Syft, self.caller.address);
+        // Who is listed before the door closes is sent away with all others; who comes later enters
+        // nothing.
+        self.check_open()?;
         let entry = session::Entry {
             name,
             token,
             user,
-            visit: door
-                .node
-                .gateways()
-                .arrive(Gateway::Syft, self.caller.address),
+            visit,
             _caller: self.caller,
         };
         Ok(upgrade

@@ -14,6 +14,9 @@
 //! door passes letters on unopened; it holds no key of a user. What waits for a user is on disk,
 //! and a session reads it from there at the pace of its client, so a client that does not read
 //! costs no memory.
+//!
+//! When the door closes, nothing that comes after that is answered: quiet connections end at once, a
+//! request that was read already has a second, and sessions are sent away with a goodbye.
 
 mod forward;
 mod http;
@@ -36,12 +39,14 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
+    task::JoinSet,
 };
 use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
 
 use self::{forward::Forwards, hub::Hub, tokens::Tokens};
 use super::{
-    Opened,
+    Opened, Signals,
     accept::accept_next,
     tls::{self, TlsError},
 };
@@ -55,6 +60,9 @@ use crate::{
 
 /// How long a TLS handshake, and the head of a request, may take.
 const HEAD_TIME: Duration = Duration::from_secs(10);
+
+/// How long a request that is under way when the door closes may still take.
+const ENDING_TIME: Duration = Duration::from_secs(1);
 
 /// Why the door cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -102,6 +110,8 @@ struct Door {
     registrations: Buckets<Source>,
     frames: rate::Room,
     started: std::time::Instant,
+    /// Cancelled when the door closes, before its sessions are sent away.
+    closing: CancellationToken,
 }
 
 /// A connection of a client: where it comes from, and its place.
@@ -111,7 +121,11 @@ struct Caller {
 }
 
 /// Opens the door.
-pub(crate) async fn open(config: Syft, node: NodeHandle) -> Result<Opened, SyftError> {
+pub(crate) async fn open(
+    config: Syft,
+    node: NodeHandle,
+    signals: Signals,
+) -> Result<Opened, SyftError> {
     let home = node.home().to_owned();
     let secret = home.join("syft.secret");
     let tokens = Tokens::load(
@@ -152,26 +166,37 @@ pub(crate) async fn open(config: Syft, node: NodeHandle) -> Result<Opened, SyftE
         policy: policy(&config),
         config,
         node: node.clone(),
+        closing: signals.stop,
     });
     let events = node.events();
     let serve = async move {
-        tokio::join!(accept(listener, tls, connections, door), hub.follow(events));
+        tokio::select! {
+            () = accept(listener, tls, connections, door) => {}
+            () = hub.follow(events) => {}
+        }
     };
     Ok(Opened {
         addresses,
         serve: Box::pin(serve),
-        stops_itself: false,
+        stops_itself: true,
     })
 }
 
+/// Takes connections until the door closes, and waits then for those that are no sessions.
 async fn accept(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     connections: ConnectionLimit,
     door: Arc<Door>,
 ) {
+    // Those that are no sessions: a session leaves its connection's task, and says goodbye itself.
+    let mut tasks = JoinSet::new();
     loop {
-        let (stream, address) = accept_next(&listener).await;
+        let (stream, address) = tokio::select! {
+            accepted = accept_next(&listener) => accepted,
+            Some(_) = tasks.join_next() => continue,
+            () = door.closing.cancelled() => break,
+        };
         let Some(permit) = connections.acquire(address.ip()) else {
             door.count("connection", "too_many");
             continue;
@@ -180,9 +205,12 @@ async fn accept(
             address,
             _permit: permit,
         };
-        // A session outlives the listener, so that it can say goodbye.
-        tokio::spawn(greet(stream, caller, tls.clone(), Arc::clone(&door)));
+        tasks.spawn(greet(stream, caller, tls.clone(), Arc::clone(&door)));
     }
+    drop(listener);
+    let ended = async { while tasks.join_next().await.is_some() {} };
+    // The others end where they are.
+    drop(tokio::time::timeout(ENDING_TIME, ended).await);
 }
 
 async fn greet(stream: TcpStream, caller: Caller, tls: Option<TlsAcceptor>, door: Arc<Door>) {
@@ -190,10 +218,16 @@ async fn greet(stream: TcpStream, caller: Caller, tls: Option<TlsAcceptor>, door
     drop(stream.set_nodelay(true));
     match tls {
         None => serve(stream, caller, door).await,
-        Some(tls) => match tokio::time::timeout(HEAD_TIME, tls.accept(stream)).await {
-            Ok(Ok(stream)) => serve(stream, caller, door).await,
-            Ok(Err(_)) | Err(_) => door.count("connection", "tls"),
-        },
+        Some(tls) => {
+            let accepted = tokio::select! {
+                accepted = tokio::time::timeout(HEAD_TIME, tls.accept(stream)) => accepted,
+                () = door.closing.cancelled() => return,
+            };
+            match accepted {
+                Ok(Ok(stream)) => serve(stream, caller, door).await,
+                Ok(Err(_)) | Err(_) => door.count("connection", "tls"),
+            }
+        }
     }
 }
 
@@ -202,7 +236,7 @@ async fn serve(
     caller: Caller,
     door: Arc<Door>,
 ) {
-    let caller = Arc::new(caller);
+    let (caller, closing) = (Arc::new(caller), door.closing.clone());
     let service = hyper::service::service_fn(move |request| {
         let (door, caller) = (Arc::clone(&door), Arc::clone(&caller));
         async move { Ok::<_, Infallible>(http::answer(door, caller, request).await) }
@@ -212,7 +246,15 @@ async fn serve(
         .header_read_timeout(HEAD_TIME)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
-    if let Err(error) = connection.await {
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = closing.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
         tracing::trace!(%error, "a connection of the Syft door ended");
     }
 }
