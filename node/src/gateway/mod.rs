@@ -42,7 +42,7 @@ use std::{
 
 use futures::FutureExt;
 use serde::{Deserialize, Serialize};
-use tokio::task::AbortHandle;
+use tokio::{sync::oneshot, task::AbortHandle};
 
 pub(crate) use self::supervisor::{Opened, Signals};
 use self::{
@@ -64,6 +64,10 @@ const GATEWAYS: [Gateway; 3] = [Gateway::Iid, Gateway::P2sn, Gateway::Syft];
 
 /// How long a stop waits for clients to hear of it.
 const GOODBYE_TIME: Duration = Duration::from_secs(2);
+
+/// How long a change of settings waits for the keys for foreign servers. An RSA key is made in some
+/// seconds, on the smallest Pi in more; then its server is listed without an address for a while.
+const KEY_TIME: Duration = Duration::from_secs(10);
 
 /// Connections to Syft servers, and how each stands.
 type SyftServers = BTreeMap<SyftServer, (AbortHandle, Arc<Standing<syft::server::ServerReport>>)>;
@@ -202,24 +206,23 @@ impl Gateways {
             }
             stays
         });
+        let mut looking = Vec::new();
         for server in servers {
-            if let Some(running) = self.iid_servers().get(server) {
+            let mut running = self.iid_servers();
+            if let Some(running) = running.get(server) {
                 running.standing.retry_now();
                 continue;
             }
-            match Upstream::new(server.clone(), node.clone()).await {
-                Ok(upstream) => {
-                    let standing = upstream.standing();
-                    let task = tokio::spawn(upstream.run()).abort_handle();
-                    let running = Upstreamed { task, standing };
-                    self.iid_servers().insert(server.clone(), running);
-                }
-                Err(error) => {
-                    let error = with_causes(&error);
-                    tracing::warn!(url = %server.url, %error, "cannot be a client of the server");
-                }
-            }
+            let (looked, looks) = oneshot::channel();
+            let upstream = Upstream::new(server.clone(), node.clone());
+            let standing = upstream.standing();
+            let task = tokio::spawn(upstream.run(looked)).abort_handle();
+            running.insert(server.clone(), Upstreamed { task, standing });
+            looking.push(looks);
         }
+        // Whoever connects wants to see the address that the key stands for.
+        let keys = futures::future::join_all(looking);
+        drop(tokio::time::timeout(KEY_TIME, keys).await);
     }
 
     /// Closes a door. When this returns its ports are free.

@@ -175,3 +175,30 @@ async fn a_node_that_only_receives_sends_nothing_to_the_server() -> anyhow::Resu
     assert_eq!((servers[0].received, servers[0].sent), (1, 0));
     Ok(())
 }
+
+#[tokio::test]
+async fn a_server_whose_key_cannot_be_loaded_is_shown_and_tried_again() -> anyhow::Result<()> {
+    let world = World::new()?;
+    let pi = world.start("pi-1").await?;
+    let key_file = pi.home.join("ethereum.key");
+    let kept = pi.home.join("kept");
+    // Another key is in its place.
+    std::fs::copy(pi.home.join("node.key"), &key_file)?;
+
+    let connect = ["gateway", "iid", "connect", "ws://127.0.0.1:1"];
+    let (code, out, err) = pimesh(&pi.home, &connect).await?;
+    assert_eq!(code, 0, "{err}");
+    assert!(
+        out.contains("ethereum.key") && out.contains("waiting: "),
+        "{out}"
+    );
+
+    std::fs::rename(&key_file, &kept)?;
+    eventually("a key that is loaded", async || {
+        pi.client.reload().await?;
+        let servers = pi.client.iid_servers().await?;
+        ensure!(servers[0].address.is_some(), "{servers:?}");
+        Ok(())
+    })
+    .await
+}

@@ -221,7 +221,10 @@ async fn servers(client: &Client) -> anyhow::Result<Vec<Check>> {
             ServerState::Waiting { reason, .. } => Check::warn(
                 "server",
                 format!("{}: {reason}", server.url),
-                format!("is it up, and does it allow {}?", server.address),
+                match server.address {
+                    Some(address) => format!("is it up, and does it allow {address}?"),
+                    None => "mend the key file; it is tried again by itself".to_owned(),
+                },
             ),
         });
     }

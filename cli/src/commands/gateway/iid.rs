@@ -268,7 +268,7 @@ fn show(global: &Global, servers: &[ServerReport]) -> anyhow::Result<()> {
             state,
             server.received.to_string(),
             server.sent.to_string(),
-            server.address.clone(),
+            server.address.clone().unwrap_or_else(|| "-".to_owned()),
         ]
     };
     let rows: Vec<_> = servers.iter().map(row).collect();

@@ -15,7 +15,10 @@ use futures::{FutureExt, SinkExt, StreamExt};
 use libp2p_identity::PeerId;
 use serde::{Deserialize, Serialize};
 use tokio::{
-    sync::broadcast::{Receiver, error::RecvError},
+    sync::{
+        broadcast::{Receiver, error::RecvError},
+        oneshot,
+    },
     time::timeout,
 };
 use tokio_tungstenite::{
@@ -31,9 +34,9 @@ use crate::{
         backoff::Backoff,
         paced::{PacedSocket, web_socket},
         standing::{Standing, millis},
-        tls,
+        tls, with_causes,
     },
-    identity::{KeyFileError, random},
+    identity::random,
     limits::{LogLimit, Rate},
     proto::iid::{
         Form, Iid, Index,
@@ -81,8 +84,9 @@ const FELLOW_TIME: Duration = Duration::from_secs(60);
 pub struct ServerReport {
     /// Where it is.
     pub url: String,
-    /// The address with which this node signs in there. Its owner has to allow it.
-    pub address: String,
+    /// The address with which this node signs in there. Its owner has to allow it. `None` as long
+    /// as the key for it is not loaded.
+    pub address: Option<String>,
     /// Whether integers come from there only.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub receive_only: bool,
@@ -115,21 +119,9 @@ pub enum ServerState {
     },
 }
 
-/// Why the node cannot be a client of a server.
-#[derive(Debug, thiserror::Error)]
-pub enum UpstreamError {
-    /// It has no key.
-    #[error(transparent)]
-    Key(#[from] KeyFileError),
-    /// The node ends before the key is there.
-    #[error("the node is stopping")]
-    Stopping,
-}
-
 /// A server that the node is a client of.
 pub(crate) struct Upstream {
     server: IidServer,
-    key: ClientKey,
     node: NodeHandle,
     client: ClientId,
     standing: Arc<Standing<ServerReport>>,
@@ -147,50 +139,38 @@ pub(crate) fn report(standing: &Standing<ServerReport>) -> ServerReport {
 }
 
 impl Upstream {
-    /// Loads the key, or makes it; an RSA key takes a while.
-    pub(crate) async fn new(server: IidServer, node: NodeHandle) -> Result<Self, UpstreamError> {
-        let keys = Arc::clone(node.keys());
-        let (kind, key_of) = (server.key, server.key_of());
-        let load = move || match kind {
-            KeyKind::Ethereum => keys.ethereum(&key_of).map(ClientKey::Ethereum),
-            KeyKind::Rsa => keys.iid_rsa(&key_of).map(ClientKey::Rsa),
-        };
-        let loaded = tokio::task::spawn_blocking(load).await;
-        let key = loaded.map_err(|_| UpstreamError::Stopping)??;
+    pub(crate) fn new(server: IidServer, node: NodeHandle) -> Self {
         let report = ServerReport {
             url: server.url.to_string(),
-            address: key.address().to_string(),
+            address: None,
             receive_only: server.receive_only,
             state: ServerState::Connecting,
             received: 0,
             sent: 0,
         };
-        Ok(Self {
+        Self {
             client: node.gateways().reserve(),
             standing: Arc::new(Standing::new(report)),
             started: Instant::now(),
             log: Mutex::default(),
             server,
-            key,
             node,
-        })
+        }
     }
 
     pub(crate) fn standing(&self) -> Arc<Standing<ServerReport>> {
         Arc::clone(&self.standing)
     }
 
-    /// Stays connected, or tries to, until the task ends.
-    pub(crate) async fn run(self) {
+    /// Stays connected, or tries to, until the task ends. `looked` is dropped when the key is loaded
+    /// or cannot be.
+    pub(crate) async fn run(self, looked: oneshot::Sender<()>) {
         let mut backoff = Backoff::default();
+        let (mut key, mut looked) = (None, Some(looked));
         loop {
             self.set(ServerState::Connecting);
             let begun = Instant::now();
-            let reason = match timeout(SIGN_IN_TIME, self.sign_in()).await {
-                Ok(Ok((socket, index))) => self.relay(socket, index).await,
-                Ok(Err(reason)) => reason,
-                Err(_) => "signing in took too long".to_owned(),
-            };
+            let reason = self.attempt(&mut key, &mut looked).await;
             let reason = text::visible_start(&reason, TEXT_CHARS_MAX);
             let wait = backoff.next(begun.elapsed(), u64::from_le_bytes(random()));
             tracing::info!(url = %self.server.url, %reason, ?wait, "not connected to the APIntIO server");
@@ -198,11 +178,50 @@ impl Upstream {
                 reason,
                 next_ms: millis(wait),
             });
+            drop(looked.take());
             self.standing.wait(wait).await;
         }
     }
 
-    async fn sign_in(&self) -> Result<(Socket, Index), String> {
+    /// Makes one connection and serves it; returns why it ended, or was not to be had.
+    async fn attempt(
+        &self,
+        key: &mut Option<ClientKey>,
+        looked: &mut Option<oneshot::Sender<()>>,
+    ) -> String {
+        let key = match key {
+            Some(key) => key,
+            None => match self.load_key().await {
+                Ok(loaded) => key.insert(loaded),
+                Err(reason) => return reason,
+            },
+        };
+        drop(looked.take());
+        match timeout(SIGN_IN_TIME, self.sign_in(key)).await {
+            Ok(Ok((socket, index))) => self.relay(socket, index).await,
+            Ok(Err(reason)) => reason,
+            Err(_) => "signing in took too long".to_owned(),
+        }
+    }
+
+    /// Loads the key, or makes it; an RSA key takes a while.
+    async fn load_key(&self) -> Result<ClientKey, String> {
+        let keys = Arc::clone(self.node.keys());
+        let (kind, key_of) = (self.server.key, self.server.key_of());
+        let load = move || match kind {
+            KeyKind::Ethereum => keys.ethereum(&key_of).map(ClientKey::Ethereum),
+            KeyKind::Rsa => keys.iid_rsa(&key_of).map(ClientKey::Rsa),
+        };
+        let loaded = tokio::task::spawn_blocking(load).await;
+        let loaded = loaded.map_err(|_| "the node is stopping".to_owned())?;
+        let key = loaded.map_err(|error| with_causes(&error))?;
+        let address = key.address().to_string();
+        self.standing
+            .change(|report| report.address = Some(address));
+        Ok(key)
+    }
+
+    async fn sign_in(&self, key: &ClientKey) -> Result<(Socket, Index), String> {
         let config = WebSocketConfig::default()
             .max_message_size(Some(MESSAGE_BYTES_MAX))
             .max_frame_size(Some(MESSAGE_BYTES_MAX));
@@ -210,7 +229,7 @@ impl Upstream {
         let url = &self.server.url;
         let socket = web_socket(&url.to_string(), url, READ_RATE, config, connector).await;
         let mut socket = socket.map_err(|error| error.to_string())?;
-        let mut sign_in = ClientSignIn::new(self.key.clone(), None)
+        let mut sign_in = ClientSignIn::new(key.clone(), None)
             .expect("without a letter there is nothing to refuse");
         while let Some(message) = socket.next().await {
             let Message::Text(text) = message.map_err(|error| error.to_string())? else {
