@@ -10,7 +10,7 @@ use pimesh_node::{
     proto::mesh::{Address, NodeName},
 };
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::{Global, keys};
@@ -100,6 +100,8 @@ impl Run {
             config.control.socket_group = Some(group);
         }
         let left_out = self.start_log(&config);
+        // From here on a hangup ends nothing, however early it comes.
+        let hangup = signal(SignalKind::hangup());
         let node = Node::start(NodeOptions {
             passphrase: keys::passphrase_for(&home, &config)?,
             home: home.clone(),
@@ -116,7 +118,7 @@ impl Run {
             said => said?,
         }
         let left_out = tokio::spawn(left_out.tell());
-        let reload = tokio::spawn(reload_on_hangup(handle));
+        let reload = tokio::spawn(reload_on_hangup(hangup, handle));
         let watchdog = tokio::spawn(feed_watchdog());
         node.run(stop).await;
         drop(sd_notify::notify(&[sd_notify::NotifyState::Stopping]));
@@ -210,10 +212,8 @@ fn stop_signal() -> impl Future<Output = ()> {
     }
 }
 
-async fn reload_on_hangup(handle: NodeHandle) {
-    let Ok(mut hangup) = signal(SignalKind::hangup()) else {
-        return;
-    };
+async fn reload_on_hangup(hangup: std::io::Result<Signal>, handle: NodeHandle) {
+    let Ok(mut hangup) = hangup else { return };
     while hangup.recv().await.is_some() {
         match handle.reload().await {
             Ok(()) => tracing::info!(
