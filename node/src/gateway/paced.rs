@@ -169,6 +169,21 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_server_with_interim_answers_without_end_has_no_web_socket() {
+        let (near, mut far) = tokio::io::duplex(1024);
+        let interim = b"HTTP/1.1 103 Early Hints\r\n\r\n";
+        let endless = tokio::spawn(async move { while far.write_all(interim).await.is_ok() {} });
+        let paced = Paced::new(near, RATE);
+
+        let opened = client_async_tls_with_config("ws://server", paced, None, None).await;
+
+        let refused = opened.expect_err("the first answer counts");
+        assert!(matches!(refused, tungstenite::Error::Http(_)), "{refused}");
+        drop(refused);
+        endless.await.expect("the connection is closed");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn empty_frames_without_end_cost_no_more_than_their_bytes() {
         let (near, far) = tokio::io::duplex(1024);
         let mut server = WebSocketStream::from_raw_socket(far, Role::Server, None).await;

@@ -213,8 +213,44 @@ pub(super) fn encoded(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        time::Instant,
+    };
+
     use super::*;
-    use crate::proto::syft::door::TokenBody;
+    use crate::{gateway::paced::Paced, proto::syft::door::TokenBody};
+
+    #[tokio::test(start_paused = true)]
+    async fn interim_answers_without_end_cost_no_more_than_their_bytes_and_end_in_time() {
+        const RATE: Rate = Rate {
+            per_second: 10_000,
+            burst: 20_000,
+        };
+        const INTERIM: &[u8] = b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n";
+        let (near, mut far) = tokio::io::duplex(1024);
+        let endless = tokio::spawn(async move {
+            let mut sent = 0;
+            // Behind the request, as an answer has to be.
+            far.read_exact(&mut [0; 16]).await.expect("a request");
+            while far.write_all(INTERIM).await.is_ok() {
+                sent += INTERIM.len();
+            }
+            sent
+        });
+        let request = Request::builder().uri("/auth/login");
+        let request = request.body(Full::default()).expect("a request");
+        let begun = Instant::now();
+
+        let asked = ask(Paced::new(near, RATE), request);
+        let answered = timeout(REQUEST_TIME, asked).await;
+
+        assert!(answered.is_err(), "{answered:?}");
+        let sent = endless.await.expect("the connection is closed");
+        let seconds = usize::try_from(begun.elapsed().as_secs()).expect("few");
+        assert!(seconds <= 22, "closed after {seconds} s");
+        assert!(sent <= 20_000 + seconds * 10_000 + 1024, "{sent} bytes");
+    }
 
     #[test]
     fn a_user_id_stands_in_a_path_so_that_it_is_decoded_once() {
