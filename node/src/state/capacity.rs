@@ -7,6 +7,9 @@
 //!
 //! On a small disk the limit is half of it.
 //!
+//! Messages that a member brings for users of this gateway come out of its share, too, as they wait
+//! on the same disk.
+//!
 //! When the disk has less room than the reserve, nothing from outside is taken: members keep their
 //! messages and try again. What waits here can still be sent, and marks be written.
 
@@ -46,6 +49,10 @@ const HISTORY_PART_MAX: u64 = 2;
 /// A history that takes more than its disk's size divided by this is pruned for the reserve. A
 /// smaller one is not what fills the disk, and is left alone.
 const HISTORY_PART_LEAST: u64 = 8;
+
+/// Messages that wait for users have at most the disk's size divided by this. With the history and
+/// the reserve, an eighth of a small disk is left.
+const LETTERS_PART_MAX: u64 = 4;
 
 /// How far the history grows over its limit before it is pruned: the limit divided by this.
 const PRUNE_PART: u64 = 64;
@@ -336,6 +343,12 @@ impl State {
             capacity.limit_bytes = limit;
             capacity.shares = Buckets::new(share_of(limit));
         }
+    }
+
+    /// Returns what messages that wait for users may weigh together.
+    pub(super) fn letters_limit(&self) -> u64 {
+        let size = self.capacity.disk.map(|disk| disk.size_bytes);
+        size.map_or(u64::MAX, |size| size / LETTERS_PART_MAX)
     }
 
     /// Returns how much history is kept.

@@ -21,6 +21,7 @@ use libp2p_identity::PeerId;
 pub(super) use self::posting::{Posting, seal_to_user};
 use super::{
     CLOCK_SET_MS, State,
+    capacity::weight,
     io::{Encoding, Event, Failure, Incoming, Now, Outcome, Party, Record, Via},
     millis,
     names::Meant,
@@ -63,12 +64,25 @@ struct Mailbox {
     taken: u64,
 }
 
+/// Whose messages wait here, for the shares of the disk.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Holder {
+    /// All users of another gateway: it names them as it likes.
+    Gateway(PeerId),
+    /// A user of this one.
+    User(String),
+}
+
 /// All letters on this disk.
 #[derive(Default)]
 pub(super) struct Letters {
+    own: Option<PeerId>,
     mailboxes: BTreeMap<UserId, Mailbox>,
     broadcasts: BTreeMap<u64, Waiting>,
     broadcast_bytes: usize,
+    /// What waits of each holder weighs, and all together.
+    held: BTreeMap<Holder, u64>,
+    held_bytes: u64,
     next_row: u64,
     seen: BTreeSet<Fingerprint>,
     seen_order: VecDeque<Fingerprint>,
@@ -87,6 +101,17 @@ pub(super) enum Arrived {
     Repeated,
 }
 
+impl Arrived {
+    /// Returns out of whose share it comes, and its bytes there.
+    pub(super) fn share(&self) -> Option<(Party, usize)> {
+        match self {
+            Self::Kept(letter) => Some((Party::Member(letter.door), letter.frame.len())),
+            Self::Opened(message) => Some((message.sender.clone(), message.text.len())),
+            Self::Repeated => None,
+        }
+    }
+}
+
 impl Letters {
     pub(super) fn load(
         users: &[UserRecord],
@@ -95,6 +120,7 @@ impl Letters {
         own: PeerId,
     ) -> Self {
         let mut all = Self {
+            own: Some(own),
             next_row: 1,
             ..Self::default()
         };
@@ -119,7 +145,10 @@ impl Letters {
 
     /// Removes it, with all that is in it.
     pub(super) fn end(&mut self, user: &UserId) {
-        self.mailboxes.remove(user);
+        let mailbox = self.mailboxes.remove(user).unwrap_or_default();
+        for waiting in mailbox.rows.values() {
+            self.let_go(waiting);
+        }
     }
 
     pub(super) const fn last_row(&self) -> u64 {
@@ -146,10 +175,14 @@ impl Letters {
         };
         match &letter.user {
             None => {
+                self.hold(&waiting);
                 self.broadcast_bytes += letter.bytes;
                 self.broadcasts.insert(letter.row, waiting);
             }
             Some(user) => {
+                if self.mailboxes.contains_key(user) {
+                    self.hold(&waiting);
+                }
                 if let Some(mailbox) = self.mailboxes.get_mut(user) {
                     mailbox.bytes += letter.bytes;
                     mailbox.rows.insert(letter.row, waiting);
@@ -159,21 +192,55 @@ impl Letters {
     }
 
     fn drop_again(&mut self, letter: &LetterRecord) {
-        match &letter.user {
+        let gone = match &letter.user {
             None => {
-                if self.broadcasts.remove(&letter.row).is_some() {
-                    self.broadcast_bytes -= letter.bytes;
-                }
+                let gone = self.broadcasts.remove(&letter.row);
+                self.broadcast_bytes -= gone.as_ref().map_or(0, |waiting| waiting.bytes);
+                gone
             }
-            Some(user) => {
-                let mailbox = self.mailboxes.get_mut(user);
-                if let Some(mailbox) = mailbox
-                    && mailbox.rows.remove(&letter.row).is_some()
-                {
-                    mailbox.bytes -= letter.bytes;
-                }
+            Some(user) => self.mailboxes.get_mut(user).and_then(|mailbox| {
+                let gone = mailbox.rows.remove(&letter.row)?;
+                mailbox.bytes -= gone.bytes;
+                Some(gone)
+            }),
+        };
+        if let Some(waiting) = gone {
+            self.let_go(&waiting);
+        }
+    }
+
+    fn holder(&self, gateway: PeerId, from: &str) -> Holder {
+        if self.own == Some(gateway) {
+            Holder::User(from.to_owned())
+        } else {
+            Holder::Gateway(gateway)
+        }
+    }
+
+    fn hold(&mut self, waiting: &Waiting) {
+        let holder = self.holder(waiting.door, &waiting.from);
+        *self.held.entry(holder).or_default() += weight(waiting.bytes);
+        self.held_bytes += weight(waiting.bytes);
+    }
+
+    fn let_go(&mut self, waiting: &Waiting) {
+        let holder = self.holder(waiting.door, &waiting.from);
+        self.held_bytes -= weight(waiting.bytes);
+        if let Some(held) = self.held.get_mut(&holder) {
+            *held -= weight(waiting.bytes);
+            if *held == 0 {
+                self.held.remove(&holder);
             }
         }
+    }
+
+    /// Says whether a message of so many bytes has room on the disk: one holder has at most half of
+    /// what the others leave, so that there is always some for another one.
+    fn has_room(&self, gateway: PeerId, from: &str, bytes: usize, bytes_max: u64) -> bool {
+        let holder = self.holder(gateway, from);
+        let held = self.held.get(&holder).copied().unwrap_or_default();
+        let left = bytes_max.saturating_sub(self.held_bytes - held);
+        held.saturating_add(weight(bytes)) <= left / 2
     }
 
     fn see(&mut self, fingerprint: Fingerprint) {
@@ -206,21 +273,52 @@ impl Letters {
             self.broadcast_bytes -= waiting.bytes;
             gone.push((row, None, waiting));
         }
+        for (.., waiting) in &gone {
+            self.let_go(waiting);
+        }
         gone
     }
 
-    /// Takes the first broadcasts out as long as there are too many; returns their rows.
+    /// Takes broadcasts out as long as there are too many: the first ones of the gateway that has
+    /// most, and there of the user who has most. Returns their rows.
     fn prune_broadcasts(&mut self) -> Vec<u64> {
         let mut rows = Vec::new();
-        while self.broadcasts.len() > BROADCASTS_MAX || self.broadcast_bytes > BROADCAST_BYTES_MAX {
-            let Some((row, waiting)) = self.broadcasts.pop_first() else {
-                break;
+        loop {
+            let first = if self.broadcast_bytes > BROADCAST_BYTES_MAX {
+                self.first_of_heaviest(|waiting| waiting.bytes)
+            } else if self.broadcasts.len() > BROADCASTS_MAX {
+                self.first_of_heaviest(|_| 1)
+            } else {
+                None
+            };
+            let Some((row, waiting)) =
+                first.and_then(|row| Some((row, self.broadcasts.remove(&row)?)))
+            else {
+                return rows;
             };
             self.broadcast_bytes -= waiting.bytes;
+            self.let_go(&waiting);
             rows.push(row);
         }
-        rows
     }
+
+    fn first_of_heaviest(&self, amount: impl Fn(&Waiting) -> usize) -> Option<u64> {
+        let all = || self.broadcasts.iter();
+        let gateway = heaviest(all().map(|(_, w)| (w.door, amount(w))))?;
+        let its = || all().filter(|(_, w)| w.door == gateway);
+        let from = heaviest(its().map(|(_, w)| (w.from.as_str(), amount(w))))?;
+        its().find(|(_, w)| w.from == from).map(|(row, _)| *row)
+    }
+}
+
+/// Returns whose amounts are the largest together.
+fn heaviest<K: Ord + Copy>(amounts: impl Iterator<Item = (K, usize)>) -> Option<K> {
+    let mut sums = BTreeMap::<K, usize>::new();
+    for (key, amount) in amounts {
+        *sums.entry(key).or_default() += amount;
+    }
+    let heaviest = sums.into_iter().max_by_key(|(_, sum)| *sum);
+    heaviest.map(|(key, _)| key)
 }
 
 /// Takes rows out that are too old. One that came while the clock was not set waits from the first
@@ -271,6 +369,12 @@ impl State {
         now: Now,
     ) -> Result<LetterRecord, (&'static str, Failure)> {
         let frame = letter.encode();
+        let from = letter.from.to_string();
+        let bytes_max = self.letters_limit();
+        if !self.letters.has_room(door, &from, frame.len(), bytes_max) {
+            let text = "The messages that wait for users take too much of the node's disk.";
+            return Err(("mailbox_full", Failure::unavailable(text)));
+        }
         if let Some(to) = to {
             let limits = &self.settings.letters;
             let mailbox = self.letters.mailboxes.get(to);
@@ -290,7 +394,7 @@ impl State {
             id,
             user: to.cloned(),
             sender: sender.cloned(),
-            from: letter.from.to_string(),
+            from,
             door,
             at_ms: now.unix_ms(),
             fingerprint: letter.fingerprint(),
@@ -425,6 +529,7 @@ impl State {
             row,
         }];
         for waiting in read.into_values() {
+            self.letters.let_go(&waiting);
             if waiting.door == self.own.peer {
                 records.push(Record::Read {
                     id: waiting.id,

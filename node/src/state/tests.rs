@@ -9,6 +9,7 @@ mod integers;
 mod joining;
 mod leaving;
 mod links;
+mod mailboxes;
 mod members;
 mod messages;
 mod redaction;

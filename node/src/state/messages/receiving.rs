@@ -133,12 +133,12 @@ impl State {
             .store(records, Some(After::Received(receiving)));
     }
 
-    /// Takes room in the history for a message that is good.
+    /// Takes room on the disk for a message that is good.
     fn within_share(&self, message: Judged, now: Now) -> Result<Judged, Status> {
-        let Arrived::Opened(opened) = &message.arrived else {
+        let Some((sender, bytes)) = message.arrived.share() else {
             return Ok(message);
         };
-        match self.take_share(&opened.sender, opened.text.len(), now) {
+        match self.take_share(&sender, bytes, now) {
             Ok(()) => Ok(message),
             Err(NoRoom::Share) => Err(Status::MailboxFull),
             Err(NoRoom::Disk) => Err(Status::TryAgain),
@@ -253,12 +253,11 @@ impl State {
             answers,
         } = received;
         for message in &messages {
-            match &message.arrived {
-                Arrived::Opened(opened) => {
-                    self.give_back_share(&opened.sender, opened.text.len());
-                }
-                Arrived::Kept(letter) => self.release_letter(letter),
-                Arrived::Repeated => {}
+            if let Some((sender, bytes)) = message.arrived.share() {
+                self.give_back_share(&sender, bytes);
+            }
+            if let Arrived::Kept(letter) = &message.arrived {
+                self.release_letter(letter);
             }
         }
         self.answers_not_stored(&answers);

@@ -124,7 +124,7 @@ fn messages_without_text_are_limited_too() {
 }
 
 /// Whatever brings a message of somebody else.
-fn ways_in(number: u64) -> [Input; 5] {
+fn ways_in(number: u64) -> [Input; 6] {
     let request = |bytes: Vec<u8>| NetInput::Request {
         peer: peer_of_seed(2),
         protocol: Protocol::Direct,
@@ -148,8 +148,10 @@ fn ways_in(number: u64) -> [Input; 5] {
         peer: peer_of_seed(2),
         bytes: b"hello".to_vec(),
     };
+    let letter = super::door::letter_of("carol", "bob", 1, "carol");
     [
         Input::Net(request(message(2, 1, 2, 1).encode())),
+        Input::Net(request(super::door::brought(&letter, 1).encode())),
         Input::Net(p2sn),
         Input::Control(RequestId(number), Command::P2sn(deliver)),
         Input::Control(RequestId(number), received.into()),
@@ -159,13 +161,15 @@ fn ways_in(number: u64) -> [Input; 5] {
 
 #[test]
 fn what_could_not_be_written_takes_nothing_of_its_senders_share() {
-    for way in 0..5 {
+    for way in 0..6 {
         let settings = Settings {
             history_bytes_max: 4 * 1000,
             servers: vec!["hub".parse().expect("a name")],
             ..Settings::default()
         };
         let mut state = super::door::door_with(settings);
+        let carol = super::door::told_user("carol", NOW.unix_ms());
+        super::door::hear(&mut state, vec![carol]);
 
         for number in 1..=20 {
             let input = ways_in(number).into_iter().nth(way).expect("a way");

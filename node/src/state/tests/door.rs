@@ -95,7 +95,7 @@ fn requests(outputs: &[Output]) -> Vec<(OutboundId, UsersRequest)> {
     outputs.iter().filter_map(request).collect()
 }
 
-fn letter_of(from: &str, to: &str, number: u64, signer: &str) -> Letter {
+pub(super) fn letter_of(from: &str, to: &str, number: u64, signer: &str) -> Letter {
     let content = if to == "broadcast" {
         "hello".to_owned()
     } else {
@@ -176,21 +176,8 @@ fn hear_request(state: &mut State, request: &UsersRequest) -> Vec<Output> {
 }
 
 /// Has the member with seed 2 bring a letter; returns what becomes of it.
-fn bring(state: &mut State, letter: &Letter, sequence: u64) -> Status {
-    let frame = Frame {
-        id: MessageId([9; 16]),
-        sender: peer_of_seed(2),
-        recipient: peer_of_seed(1),
-        epoch: 5,
-        sequence,
-        created_ms: NOW.unix_ms(),
-        expires_ms: NOW.unix_ms() + 1000,
-        syft: letter.encode().into_bytes(),
-        kind: Kind::Letter,
-    };
-    let request = DirectRequest {
-        messages: vec![frame.sign(&messaging_key(2))],
-    };
+pub(super) fn bring(state: &mut State, letter: &Letter, sequence: u64) -> Status {
+    let request = brought(letter, sequence);
     let mut outputs = feed(
         state,
         Input::Net(NetInput::Request {
@@ -204,6 +191,24 @@ fn bring(state: &mut State, letter: &Letter, sequence: u64) -> Status {
         outputs = feed(state, Input::Stored(ticket));
     }
     answer_of(&outputs).0.expect("an answer")
+}
+
+/// The request in which the member with seed 2 brings a letter.
+pub(super) fn brought(letter: &Letter, sequence: u64) -> DirectRequest {
+    let frame = Frame {
+        id: MessageId([9; 16]),
+        sender: peer_of_seed(2),
+        recipient: peer_of_seed(1),
+        epoch: 5,
+        sequence,
+        created_ms: NOW.unix_ms(),
+        expires_ms: NOW.unix_ms() + 1000,
+        syft: letter.encode().into_bytes(),
+        kind: Kind::Letter,
+    };
+    DirectRequest {
+        messages: vec![frame.sign(&messaging_key(2))],
+    }
 }
 
 fn known_as(state: &mut State, user: &str, door: &str) -> String {
