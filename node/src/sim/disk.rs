@@ -7,7 +7,7 @@ use libp2p_identity::PeerId;
 use crate::{
     proto::mesh::MessageId,
     state::{
-        CLOCK_SET_MS, ROW_BYTES,
+        CLOCK_SET_MS, ROW_BYTES, date_of_history,
         io::{Invite, Loaded, Outgoing, Party, Record},
     },
 };
@@ -30,8 +30,8 @@ pub(super) struct Disk {
     pub(super) sent: BTreeSet<MessageId>,
     /// The history, the oldest first.
     history: Vec<Kept>,
-    /// The newest date of a message that was ever in the history.
-    newest_ms: Option<u64>,
+    /// The dates of all messages that were ever in the history.
+    dates: BTreeSet<u64>,
 }
 
 /// A message in the history.
@@ -44,11 +44,12 @@ struct Kept {
 }
 
 impl Disk {
-    /// Returns what a start finds. As in the real store, the newest message tells the date if none
-    /// was written.
+    /// Returns what a start finds. As in the real store, the messages tell the date if none was
+    /// written.
     pub(super) fn load(&self) -> Loaded {
         let mut loaded = self.loaded.clone();
-        loaded.date_ms = loaded.date_ms.or(self.newest_ms);
+        let of_history = || date_of_history(self.dates.iter().copied());
+        loaded.date_ms = loaded.date_ms.or_else(of_history);
         loaded
     }
 
@@ -83,7 +84,7 @@ impl Disk {
             }
             Record::Outgoing(message) => {
                 self.sent.insert(message.id);
-                self.newest_ms = self.newest_ms.max(Some(message.created_ms));
+                self.dates.insert(message.created_ms);
                 keep(&mut self.history, None, message.id, &message.text);
                 on.outbox.push(message);
             }
@@ -97,7 +98,7 @@ impl Disk {
                     on.marks.push((sender, epoch, sequence));
                 }
                 keep(&mut self.history, Some(sender), message.id, &message.text);
-                self.newest_ms = self.newest_ms.max(Some(message.received_ms));
+                self.dates.insert(message.received_ms);
                 self.inbox.push(Received {
                     sender,
                     id: message.id,

@@ -6,6 +6,12 @@
 //! doubted until something else says it, too: an NTP server, most of the clocks of the connected
 //! members, or this clock itself, by going on evenly for a day. A machine that really was off for
 //! years so finds back by itself.
+//!
+//! The known date itself may be wrong: a clock that leapt before this program doubted dates left one
+//! in 2037, and whatever comes before that would be believed. So a known date that the clock is far
+//! behind of goes back to it when an NTP server or most of the members say the same as the clock, or
+//! the clock goes on evenly for a day and they do not disagree. A date that is known too early is no
+//! danger: it has more dates doubted, not fewer.
 
 use std::time::Duration;
 
@@ -31,6 +37,23 @@ const STEP_MS: u64 = 10_000;
 /// How long messages that the doubted date would end wait for a comparison with the clock of their
 /// recipient, once it is connected.
 const COMPARE_TIME: Duration = Duration::from_secs(10);
+
+/// Longest time between two messages of a history that tells the date. What is dated later is taken
+/// for a clock that leapt; a node that was quiet for longer knows an early date, which is no danger.
+const GAP_MAX: Duration = Duration::from_secs(400 * 24 * 60 * 60);
+
+/// Returns the date that the dates of messages tell, the earliest first: the last one before a gap
+/// of years.
+pub fn date_of_history(dates: impl IntoIterator<Item = u64>) -> Option<u64> {
+    let mut last = None;
+    for date_ms in dates.into_iter().filter(|&ms| ms >= CLOCK_SET_MS) {
+        if last.is_some_and(|last: u64| date_ms > last.saturating_add(millis(GAP_MAX))) {
+            break;
+        }
+        last = Some(date_ms);
+    }
+    last
+}
 
 /// A date, and the moment at which it had come.
 #[derive(Clone, Copy, Debug)]
@@ -123,6 +146,12 @@ impl Calendar {
         now.mono.saturating_sub(self.even_since) >= EVEN_TIME
     }
 
+    /// Says whether the clock is so far behind the known date that one of the two is wrong.
+    fn is_behind(&self, now: Now) -> bool {
+        let behind = |known_ms| known_ms > now.unix_ms().saturating_add(millis(AHEAD_MAX));
+        is_set(now) && self.known_ms(now.mono).is_some_and(behind)
+    }
+
     fn know(&mut self, date_ms: u64, now: Now) {
         self.known = Some(Known {
             date_ms,
@@ -166,6 +195,22 @@ impl State {
                 self.date_confirmed(now.unix_ms(), now);
             }
         }
+        if self.calendar.is_behind(now) && self.calendar.has_gone_on_evenly(now) {
+            self.go_back(|agree| agree.unwrap_or(true), now);
+        }
+    }
+
+    /// Takes the known date back to that of the clock, if what is known of the members' clocks allows
+    /// it: whether most of them agree, or nothing if there are none.
+    fn go_back(&mut self, is_allowed: impl FnOnce(Option<bool>) -> bool, now: Now) {
+        let dates = self.dates_of_clocks(now);
+        let most = dates.map(|dates| dates[dates.len() / 2]);
+        let limit_ms = now.unix_ms().saturating_add(millis(AHEAD_MAX));
+        if is_allowed(most.map(|date_ms| date_ms <= limit_ms)) {
+            self.calendar.know(now.unix_ms(), now);
+            // The next start knows it, too.
+            self.prune_at = now.mono;
+        }
     }
 
     /// Tells that the node starts with a date that is doubted, if it does.
@@ -181,6 +226,9 @@ impl State {
 
     /// A member's clock was compared with this one.
     pub(super) fn clock_compared(&mut self, peer: PeerId, now: Now) {
+        if self.calendar.is_behind(now) {
+            self.go_back(|agree| agree.unwrap_or(false), now);
+        }
         if !self.calendar.is_doubted {
             return;
         }
@@ -193,8 +241,15 @@ impl State {
     }
 
     /// Returns the date that at least half of the known clocks have reached, this node's among them;
-    /// nothing if there is no other. What was read before this clock was last set says nothing.
+    /// nothing if there is no other.
     fn confirmed_by_members(&self, now: Now) -> Option<u64> {
+        let dates = self.dates_of_clocks(now)?;
+        Some(dates[(dates.len() - 1) / 2])
+    }
+
+    /// Returns the dates of the known clocks, this node's among them, the earliest first; nothing if
+    /// there is no other. What was read before this clock was last set says nothing.
+    fn dates_of_clocks(&self, now: Now) -> Option<Vec<u64>> {
         let peers = self.links.open_peers();
         let since = self.calendar.even_since;
         let offsets = peers.filter_map(|peer| self.sync.offset_since(&peer, since));
@@ -205,7 +260,7 @@ impl State {
         }
         dates.push(now.unix_ms());
         dates.sort_unstable();
-        Some(dates[(dates.len() - 1) / 2])
+        Some(dates)
     }
 
     fn date_confirmed(&mut self, date_ms: u64, now: Now) {
@@ -339,6 +394,20 @@ mod tests {
         let set = clocks(HOUR, Duration::ZERO);
         assert_eq!(calendar.look(set), None, "the first date is believed");
         assert_eq!(calendar.believed(set), set);
+    }
+
+    #[test]
+    fn a_history_tells_the_last_date_before_a_gap_of_years() {
+        let days = |days: &[u32]| {
+            let dates = days.iter().map(|days| date_ms(*days * DAY));
+            date_of_history(dates.collect::<Vec<_>>())
+        };
+
+        assert_eq!(days(&[]), None);
+        assert_eq!(days(&[1, 2, 400, 11 * 365]), Some(date_ms(400 * DAY)));
+        assert_eq!(days(&[1, 2, 403]), Some(date_ms(2 * DAY)));
+        assert_eq!(days(&[4_000]), Some(date_ms(4_000 * DAY)));
+        assert_eq!(date_of_history([0, 1, CLOCK_SET_MS - 1]), None);
     }
 
     #[test]

@@ -72,6 +72,7 @@ use std::{fmt, time::Duration};
 use libp2p_identity::PeerId;
 
 pub use self::{
+    calendar::date_of_history,
     capacity::ROW_BYTES,
     integers::VALUES_MAX,
     letters::FINGERPRINTS_MAX,

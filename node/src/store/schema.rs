@@ -16,7 +16,7 @@ use crate::{
         syft::{PublicKey, UserId, door::TokenId, letter::Fingerprint},
     },
     state::{
-        CLOCK_SET_MS,
+        date_of_history,
         io::{ClientName, Encoding, ForClient, Invite, Loaded, Outgoing, OutgoingKind, Party},
         post::{LetterRecord, UserRecord},
     },
@@ -174,7 +174,7 @@ pub(super) fn load(connection: &Connection) -> Result<Loaded, Flaw> {
 }
 
 /// Returns the date that had come when the node last ran. An earlier version did not write it; then
-/// the newest message tells.
+/// the messages tell.
 fn load_date(connection: &Connection) -> Result<Option<u64>, Flaw> {
     let written = rows(
         connection,
@@ -184,11 +184,10 @@ fn load_date(connection: &Connection) -> Result<Option<u64>, Flaw> {
     if let Some(date_ms) = written.last() {
         return Ok(Some(*date_ms));
     }
-    let newest: Option<i64> =
-        connection.query_row("SELECT max(at_ms) FROM history", [], |row| row.get(0))?;
-    Ok(newest
-        .map(i64::cast_unsigned)
-        .filter(|&ms| ms >= CLOCK_SET_MS))
+    let mut dates = connection.prepare("SELECT at_ms FROM history ORDER BY at_ms")?;
+    let dates = dates.query_map([], |row| row.get::<_, i64>(0))?;
+    let dates = dates.collect::<rusqlite::Result<Vec<i64>>>()?;
+    Ok(date_of_history(dates.into_iter().map(i64::cast_unsigned)))
 }
 
 fn rows<T>(

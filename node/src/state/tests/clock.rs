@@ -57,6 +57,21 @@ fn restarted(now: Now) -> State {
     state
 }
 
+/// A node that knows a date that is so far ahead of [`NOW`], which its clock says.
+fn knowing(ahead: Duration) -> State {
+    let mut state = restarted(NOW);
+    let date_ms = NOW.unix_ms() + millis(ahead);
+    state.calendar = super::super::calendar::Calendar::new(Some(date_ms), NOW);
+    state
+}
+
+/// Says whether a leap of a year, after this time, is believed at once.
+fn believes_a_leap(state: &mut State, time: Duration) -> bool {
+    let leapt = ahead(time, Duration::from_secs(366 * 24 * 60 * 60));
+    timeout(state, leapt);
+    state.believed(leapt) == leapt
+}
+
 /// Opens the connection to pi-2 at a time; returns what follows.
 fn open_at(state: &mut State, now: Now) -> Vec<Output> {
     let up = NetInput::Connected {
@@ -167,6 +182,40 @@ fn a_clock_that_goes_on_evenly_for_a_day_is_believed_and_history_ages() {
 
     let expected = ahead(DAY, YEARS).unix_ms() - millis(365 * DAY);
     assert_eq!(pruned_before(&outputs), Some(expected));
+}
+
+#[test]
+fn a_known_date_years_ahead_is_given_up_when_the_clock_goes_on_evenly_for_a_day() {
+    let mut state = knowing(YEARS);
+    timeout(&mut state, later(Duration::from_secs(23 * 3600)));
+    assert!(believes_a_leap(&mut state, Duration::from_secs(23 * 3600)));
+
+    let mut state = knowing(YEARS);
+    let day = timeout(&mut state, later(DAY));
+
+    let date = day.iter().find_map(|output| match output {
+        Output::Store(_, records) => records.iter().find_map(|record| match record {
+            Record::Date { unix_ms } => Some(*unix_ms),
+            _ => None,
+        }),
+        _ => None,
+    });
+    assert_eq!(date, Some(later(DAY).unix_ms()), "the next start knows it");
+    let hour = Duration::from_secs(3600);
+    assert!(!believes_a_leap(&mut state, DAY + hour));
+}
+
+#[test]
+fn a_known_date_years_ahead_is_given_up_when_a_member_agrees_with_the_clock() {
+    for (members_clock, is_given_up) in [(NOW, true), (ahead(Duration::ZERO, YEARS), false)] {
+        let mut state = knowing(YEARS);
+        let opened = open_at(&mut state, NOW);
+
+        answer(&mut state, &opened, members_clock, NOW);
+
+        let minute = Duration::from_secs(60);
+        assert_eq!(!believes_a_leap(&mut state, minute), is_given_up);
+    }
 }
 
 #[test]
