@@ -39,6 +39,7 @@ struct Boot {
     id: BootId,
     /// Requests of ours from this number on were sent when this start was known already.
     known_from: u64,
+    /// Which of the others it outlived; none that is forgotten.
     outlived: Vec<BootId>,
 }
 
@@ -75,7 +76,10 @@ impl Known {
         if self.boots.len() >= BOOTS_PER_PEER_MAX {
             let current = self.current.map(|(id, _)| id);
             let oldest = self.boots.iter().position(|boot| Some(boot.id) != current);
-            self.boots.remove(oldest.unwrap_or_default());
+            let gone = self.boots.remove(oldest.unwrap_or_default());
+            for boot in &mut self.boots {
+                boot.outlived.retain(|id| *id != gone.id);
+            }
         }
         self.boots.push(Boot {
             id,
@@ -152,11 +156,14 @@ impl Copies {
         for other in &sighting.outlived {
             known.learn(*other, next_request);
         }
+        known.learn(sighting.boot, next_request);
+        let others = known.boots.iter().map(|boot| boot.id);
+        let others = others.filter(|id| *id != sighting.boot && sighting.outlived.contains(id));
+        let others: Vec<BootId> = others.collect();
         let outlived = &mut known.learn(sighting.boot, next_request).outlived;
-        outlived.extend(sighting.outlived.iter().filter(|id| **id != sighting.boot));
+        outlived.extend(others);
         outlived.sort_unstable();
         outlived.dedup();
-        outlived.truncate(BOOTS_PER_PEER_MAX);
         let differs = known.current.is_some_and(|(id, _)| id != sighting.boot);
         let was_looked_into = known
             .disputed_at
@@ -501,12 +508,18 @@ mod tests {
         observer.connects(1);
 
         for boot in 2..1000 {
-            observer.is_told(boot, &[boot + 1000; 8]);
+            let ids: Vec<u64> = (0..8).map(|id| 10_000 + 8 * boot + id).collect();
+            observer.is_told(boot, &ids);
+            // Each answer outlives all that are known.
+            observer.connects(1);
         }
 
         let known = &observer.copies.peers[&peer_of_seed(2)];
         assert_eq!(known.boots.len(), 8);
         assert!(known.boots.iter().any(|boot| boot.id == BootId::new(1)));
-        assert!(known.boots.iter().all(|boot| boot.outlived.len() <= 8));
+        let ids: Vec<BootId> = known.boots.iter().map(|boot| boot.id).collect();
+        let outlived = known.boots.iter().flat_map(|boot| &boot.outlived);
+        assert!(outlived.clone().all(|id| ids.contains(id)));
+        assert!(outlived.count() > 0);
     }
 }
