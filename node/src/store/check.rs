@@ -1,6 +1,6 @@
 //! Whether a store is whole: every page of the file is read, which takes a while.
 
-use std::path::Path;
+use std::{fs, io, path::Path};
 
 use rusqlite::{Connection, OpenFlags};
 
@@ -18,6 +18,19 @@ const FAULTS_MAX: u32 = 3;
 /// # Errors
 /// Returns what is wrong with it.
 pub fn check(path: &Path) -> Result<(), StoreError> {
+    // The database waits for whoever opens the other end of a pipe. Opening the file here as well
+    // would end the locks that this process has on it.
+    let found = fs::metadata(path).and_then(|found| {
+        if found.is_file() {
+            return Ok(());
+        }
+        let text = "it is not a regular file";
+        Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+    });
+    found.map_err(|source| StoreError::Open {
+        path: path.to_owned(),
+        source,
+    })?;
     let faults = || {
         let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         let mut check = connection.prepare(&format!("PRAGMA integrity_check({FAULTS_MAX})"))?;
