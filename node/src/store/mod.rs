@@ -32,6 +32,7 @@ pub use self::{
     error::StoreError,
     history::{History, Row},
     letters::{Batch, Letters},
+    migrate::copies,
     space::Space,
 };
 use crate::{

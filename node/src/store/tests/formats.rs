@@ -233,6 +233,27 @@ fn an_older_store_is_taken_over_even_if_it_cannot_be_copied() {
 }
 
 #[test]
+fn an_update_that_runs_out_of_room_leaves_the_store_as_it_was_and_no_copy() {
+    let home = home_with(FORMATS[3]);
+    let path = home.path().join("pimesh.db");
+    let connection = Connection::open(&path).expect("a database");
+    let pages: i64 = connection
+        .query_row("PRAGMA page_count", [], |row| row.get(0))
+        .expect("a number");
+    let limit = format!("PRAGMA max_page_count = {pages}");
+    connection.query_row(&limit, [], |_| Ok(())).expect("set");
+
+    let error = migrate::migrate(&connection, &path, migrate::Found::Format(4));
+
+    assert!(matches!(error, Err(StoreError::Full { .. })), "{error:?}");
+    assert!(copies(&path).is_empty());
+    drop(connection);
+    let (store, loaded) = Store::open(home.path(), |_| {}).expect("a store");
+    assert!(matches!(store.copy(), Some(Ok(_))));
+    assert_eq!(loaded.outbox.len(), 3);
+}
+
+#[test]
 fn a_newer_store_is_refused_with_what_to_do() {
     let home = Fixture::new().home;
     let path = home.path().join("pimesh.db");
@@ -300,6 +321,24 @@ fn a_file_that_is_no_database_is_named_with_a_way_out() {
         "{error}"
     );
     assert!(error.hint().is_some_and(|hint| hint.contains("backup")));
+}
+
+#[test]
+fn a_pipe_in_the_place_of_the_store_is_refused_and_waited_for_by_nobody() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    let home = tempfile::tempdir().expect("a folder");
+    let path = home.path().join("pimesh.db");
+    mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("made");
+
+    let checked = check(&path).expect_err("a pipe");
+    for error in [refused(&home), checked] {
+        let StoreError::Open { path: of, source } = error else {
+            panic!("{error:?}")
+        };
+        assert_eq!(of, path);
+        assert_eq!(source.to_string(), "it is not a regular file");
+    }
 }
 
 #[test]
