@@ -172,9 +172,10 @@ fn exit_of(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
             FailureKind::NotFound => Exit::UnknownName,
             FailureKind::TimedOut => Exit::TimedOut,
             FailureKind::Refused => Exit::Refused,
-            FailureKind::Conflict | FailureKind::Unavailable | FailureKind::OverBudget => {
-                Exit::Failed
-            }
+            FailureKind::Conflict
+            | FailureKind::Unavailable
+            | FailureKind::Fault
+            | FailureKind::OverBudget => Exit::Failed,
         },
         ClientError::Io { .. }
         | ClientError::Broken(_)

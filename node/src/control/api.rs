@@ -40,7 +40,8 @@
 //! | `GET /v1/events` | [`EventQuery`] as the query | server-sent events, each an [`EventBody`] |
 //! | `GET /metrics` | | counters as Prometheus reads them |
 //!
-//! An error is answered with its status code and a [`Failure`]. 429 means that the integers are over
+//! An error is answered with its status code and a [`Failure`]. 503 means that the same may work
+//! later, 500 that the owner of the node has to look. 429 means that the integers are over
 //! the budget; its field `over_budget` says how many would go out now, and when to try again. The
 //! stream waits by itself. A stream that is quiet sends an empty line (or a comment) each 15 s.
 

@@ -164,7 +164,7 @@ impl NodeHandle {
         let read = tokio::task::spawn_blocking(move || keys.mesh()).await;
         let read = read.map_err(|_| Failure::unavailable("the node is stopping"))?;
         let (key, exported) =
-            read.map_err(|e| Failure::unavailable(format!("could not read the mesh key: {e}")))?;
+            read.map_err(|e| Failure::fault(format!("could not read the mesh key: {e}")))?;
         self.ask(Command::MeshKeyFile { key, exported }).await?;
         Ok(())
     }

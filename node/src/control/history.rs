@@ -183,7 +183,7 @@ async fn read<T: Send + 'static>(
     let done = tokio::task::spawn_blocking(run).await;
     let done = done.map_err(|_| Failure::unavailable("the node is stopping"))?;
     done.map_err(|error| {
-        let failure = Failure::unavailable(format!("could not read the history: {error}"));
+        let failure = Failure::fault(format!("could not read the history: {error}"));
         match error.hint() {
             Some(hint) => failure.with_hint(hint),
             None => failure,

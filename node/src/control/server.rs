@@ -220,6 +220,7 @@ impl IntoResponse for Refused {
             FailureKind::NotFound => StatusCode::NOT_FOUND,
             FailureKind::Conflict => StatusCode::CONFLICT,
             FailureKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            FailureKind::Fault => StatusCode::INTERNAL_SERVER_ERROR,
             FailureKind::TimedOut => StatusCode::GATEWAY_TIMEOUT,
             FailureKind::Refused => StatusCode::FORBIDDEN,
             FailureKind::OverBudget => StatusCode::TOO_MANY_REQUESTS,

@@ -192,6 +192,7 @@ async fn each_kind_of_failure_has_its_status_and_comes_back_whole() {
         (FailureKind::NotFound, "404"),
         (FailureKind::Conflict, "409"),
         (FailureKind::Unavailable, "503"),
+        (FailureKind::Fault, "500"),
         (FailureKind::TimedOut, "504"),
         (FailureKind::Refused, "403"),
         (FailureKind::OverBudget, "429"),

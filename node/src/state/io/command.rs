@@ -236,6 +236,8 @@ pub enum FailureKind {
     Conflict,
     /// It may work later.
     Unavailable,
+    /// Something is wrong with the node, such as its disk; its owner has to look.
+    Fault,
     /// It was not done in time; it may work later.
     TimedOut,
     /// Another machine refused it.
@@ -267,6 +269,12 @@ impl Failure {
     #[must_use]
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self::new(FailureKind::Unavailable, message)
+    }
+
+    /// Makes a failure about the node itself, which asking again does not mend.
+    #[must_use]
+    pub fn fault(message: impl Into<String>) -> Self {
+        Self::new(FailureKind::Fault, message)
     }
 
     /// Makes a failure about something that took too long.
