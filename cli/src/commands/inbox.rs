@@ -70,6 +70,7 @@ impl Inbox {
         let way = if self.sent { Way::Sent } else { Way::Received };
         let query = HistoryQuery {
             way,
+            id: None,
             peer: self.from,
             since_ms: self.since,
             before_ms: self.before,

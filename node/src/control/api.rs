@@ -68,6 +68,9 @@ use crate::{
 /// (`\u0001`), and room for the rest. Streams of integers have no limit, for they are not collected.
 pub const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+/// Messages of the history that are returned if the query does not say how many.
+pub const HISTORY_DEFAULT: u64 = 100;
+
 /// The answer to `GET /v1/status`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Status {
@@ -296,6 +299,9 @@ pub struct HistoryQuery {
     /// Which way they went.
     #[serde(default)]
     pub way: Way,
+    /// The message with this id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<MessageId>,
     /// From or to this member or client only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer: Option<String>,
@@ -312,7 +318,7 @@ pub struct HistoryQuery {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub search: Option<String>,
     /// At most so many: the first ones behind `after`, or the last ones if `after` is not given;
-    /// 100 if absent.
+    /// [`HISTORY_DEFAULT`] if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
     /// All of them, in the place of `limit`.

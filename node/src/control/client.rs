@@ -1,5 +1,6 @@
 //! What the command line uses to speak with a running node.
 
+mod history;
 mod members;
 
 use std::{
@@ -18,9 +19,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
 use super::api::{
-    Deleted, Deletion, EventBody, EventQuery, HistoryQuery, HistoryRow, Join, NewIntegers,
-    NewInvite, NewMessage, NewP2snMessage, P2snAddress, P2snReplied, Status, StreamQuery, Streamed,
-    Vouch,
+    EventBody, EventQuery, Join, NewIntegers, NewInvite, NewMessage, NewP2snMessage, P2snAddress,
+    P2snReplied, Status, StreamQuery, Streamed, Vouch,
 };
 use crate::{
     gateway::{
@@ -56,6 +56,9 @@ const OTHERS_TIME: Duration = Duration::from_secs(60);
 /// How long reading `pimesh.toml` again may take: gateways close and open, and one may have to make
 /// an RSA key first.
 const RELOAD_TIME: Duration = Duration::from_secs(180);
+
+/// The lines of an answer.
+type LineStream = std::pin::Pin<Box<dyn Stream<Item = Result<String, ClientError>> + Send>>;
 
 /// The body of a request.
 type Body = UnsyncBoxBody<Bytes, std::io::Error>;
@@ -132,8 +135,8 @@ impl ClientError {
         }
     }
 
-    /// Says whether the node is gone or does not answer, so that it may be back later; otherwise it
-    /// gave an answer.
+    /// Says whether the node is gone, does not answer, or has no place for the question now, so that
+    /// the same may work later; otherwise it gave an answer.
     #[must_use]
     pub fn is_away(&self) -> bool {
         match self {
@@ -269,39 +272,6 @@ impl Client {
         patient
             .call(Method::POST, "/v1/messages", Some(message))
             .await
-    }
-
-    /// Returns messages that are on disk.
-    ///
-    /// # Errors
-    /// See [`Self::status`].
-    pub async fn history(&self, query: &HistoryQuery) -> Result<Vec<HistoryRow>, ClientError> {
-        self.get(&with_query("/v1/messages", query)?).await
-    }
-
-    /// Returns the same, one message after the other as the node reads them.
-    ///
-    /// # Errors
-    /// See [`Self::status`].
-    pub async fn history_stream(
-        &self,
-        query: &HistoryQuery,
-    ) -> Result<impl Stream<Item = Result<HistoryRow, ClientError>> + Unpin, ClientError> {
-        let lines = self
-            .lines(&with_query("/v1/messages/stream", query)?)
-            .await?;
-        Ok(futures::StreamExt::map(lines, |line| {
-            decode(line?.as_bytes())
-        }))
-    }
-
-    /// Deletes messages from the history, or says how many there are.
-    ///
-    /// # Errors
-    /// See [`Self::status`].
-    pub async fn delete_history(&self, deletion: &Deletion) -> Result<Deleted, ClientError> {
-        let path = with_query("/v1/messages", deletion)?;
-        self.call(Method::DELETE, &path, None::<()>).await
     }
 
     /// Returns messages that wait.
@@ -736,6 +706,7 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::api::HistoryQuery;
 
     #[test]
     fn lines_come_out_wherever_the_answer_is_cut() {

@@ -12,7 +12,7 @@ use axum::{
 use futures::{Stream, StreamExt, stream};
 
 use super::{
-    api::{Deleted, Deletion, HistoryQuery, HistoryRow},
+    api::{Deleted, Deletion, HISTORY_DEFAULT, HistoryQuery, HistoryRow},
     handle::NodeHandle,
     server::{Answer, Asked, Refused},
 };
@@ -23,9 +23,6 @@ use crate::{
     },
     store::{History, Row, StoreError},
 };
-
-/// Messages that are returned if the query does not say how many.
-const COUNT_DEFAULT: u64 = 100;
 
 /// Messages that a query asks for, a page at a time.
 #[derive(Debug)]
@@ -96,6 +93,7 @@ impl NodeHandle {
         let (peer, user) = resolve(&names, query.peer)?;
         let selection = Selection {
             way: query.way,
+            id: query.id,
             peer,
             user,
             since_ms: query.since_ms,
@@ -108,7 +106,7 @@ impl NodeHandle {
                 return Err(Failure::bad_request("one of `all` and `limit`, not both"));
             }
             (true, None) => u64::MAX,
-            (false, limit) => limit.unwrap_or(COUNT_DEFAULT),
+            (false, limit) => limit.unwrap_or(HISTORY_DEFAULT),
         };
         let history = Arc::clone(self.stored());
         let after = match query.after {

@@ -3,10 +3,14 @@
 use std::sync::{Arc, Mutex};
 
 use futures::{StreamExt, TryStreamExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::{
-    control::api::{Deletion, HistoryQuery, HistoryRow, Way},
+    control::{
+        api::{Deletion, HistoryQuery, HistoryRow, Way},
+        limit::WRITE_TIME,
+    },
     proto::mesh::peer_of_seed,
     state::io::{Incoming, Outgoing, OutgoingKind, Party, Record, Selection, Ticket, Via},
 };
@@ -62,6 +66,7 @@ async fn history_is_asked_with_every_field_and_rows_of_strangers_keep_their_peer
     }
     let query = HistoryQuery {
         way: Way::Sent,
+        id: None,
         peer: Some(peer().to_string()),
         since_ms: Some(1),
         before_ms: Some(3),
@@ -155,6 +160,107 @@ async fn large_messages_come_one_by_one() {
 
     assert_eq!(page.len(), 1, "one message fills a page");
     assert_eq!(first.row, 1);
+}
+
+#[tokio::test]
+async fn one_message_is_asked_for_by_its_id() {
+    let fixture = no_members();
+    fixture.receive(3, 1);
+    let ask = |number: u128| HistoryQuery {
+        id: Some(MessageId(number.to_be_bytes())),
+        limit: Some(1),
+        ..HistoryQuery::default()
+    };
+
+    let second = fixture.client.history(&ask(2)).await.expect("reads");
+    let none = fixture.client.history(&ask(9)).await.expect("reads");
+
+    assert_eq!(rows(&second), [2]);
+    assert!(none.is_empty());
+}
+
+/// The limit of a connection that nobody reads is counted by a clock that jumps.
+#[tokio::test(start_paused = true)]
+async fn a_reader_who_pauses_gets_all_messages_once_and_in_order() {
+    let fixture = no_members();
+    fixture.receive(12, 512 * 1024);
+    for (limit, all, expected) in [(None, true, 1..=12), (Some(11), false, 2..=12)] {
+        let query = HistoryQuery {
+            all,
+            limit,
+            ..HistoryQuery::default()
+        };
+        let mut rows = fixture.client.history_stream(&query).await.expect("reads");
+
+        let mut read = Vec::new();
+        while let Some(row) = rows.next().await {
+            read.push(row.expect("goes on").row);
+            if read.len() % 4 == 1 {
+                tokio::time::sleep(WRITE_TIME * 3).await;
+            }
+        }
+
+        assert_eq!(read, expected.collect::<Vec<i64>>());
+    }
+}
+
+/// The same, and that only what is still wanted is asked for again.
+#[tokio::test]
+async fn a_stream_that_breaks_off_is_asked_for_again_behind_its_last_message() {
+    const HEAD: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\n\n\r\n";
+    let line = |row: i64| {
+        let row = HistoryRow {
+            row,
+            id: MessageId([7; 16]),
+            name: "a".to_owned(),
+            name_then: None,
+            peer_id: "a".to_owned(),
+            created_ms: 1,
+            at_ms: 1,
+            via: "direct".to_owned(),
+            outcome: String::new(),
+            text: String::new(),
+            encoding: Encoding::Utf8,
+        };
+        let line = serde_json::to_string(&row).expect("encodes");
+        format!("{:x}\r\n{line}\n\r\n", line.len() + 1)
+    };
+    let answers = [
+        // Cut within a line; whole; without anything.
+        format!("{HEAD}{}{}", line(4), &line(5)[..20]),
+        format!("{HEAD}{}{}", line(5), line(6)),
+        HEAD.to_owned(),
+    ];
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("control.sock");
+    let listener = tokio::net::UnixListener::bind(&path).expect("binds");
+    let asked = tokio::spawn(async move {
+        let mut asked = Vec::new();
+        for answer in answers {
+            let (mut stream, _) = listener.accept().await.expect("accepts");
+            let mut request = vec![0; 4096];
+            let read = stream.read(&mut request).await.expect("reads");
+            let request = String::from_utf8_lossy(&request[..read]).into_owned();
+            asked.push(request.lines().next().unwrap_or_default().to_owned());
+            stream.write_all(answer.as_bytes()).await.expect("writes");
+        }
+        asked
+    });
+
+    let query = HistoryQuery::default();
+    let rows = Client::new(path).history_stream(&query).await;
+    let rows: Vec<_> = rows.expect("begins").collect().await;
+
+    assert!(matches!(
+        &rows[..],
+        [Ok(first), Ok(second), Ok(third), Err(ClientError::Broken(_))]
+            if (first.row, second.row, third.row) == (4, 5, 6)
+    ));
+    let path = |what: &str| format!("GET /v1/messages/stream?{what}way=received HTTP/1.1");
+    assert_eq!(
+        asked.await.expect("ends"),
+        ["limit=100&", "after=4&limit=99&", "after=6&limit=97&"].map(path)
+    );
 }
 
 #[tokio::test]
