@@ -4,6 +4,8 @@ use anyhow::{Context, ensure};
 use pimesh_node::control::api::EventBody;
 use pimesh_tests::{Pi, World, eventually, pimesh};
 
+use crate::operate::{Running, signal};
+
 /// Bytes of a large text.
 const LARGE: usize = 1024 * 1024;
 
@@ -44,6 +46,46 @@ async fn a_large_inbox_is_read_whole_and_the_node_needs_no_memory_for_it() -> an
         peak < before + 16 * 1024,
         "{before} KiB before, {peak} KiB at the peak"
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn more_than_fits_into_one_answer_is_followed_and_its_delivery_waited_for()
+-> anyhow::Result<()> {
+    let world = World::new()?;
+    let [mut a, b] = world.mesh(["a", "b"]).await?;
+    let mut events = a.client.events_of(&["received"]).await?;
+    // JSON writes each of these bytes with six: together they are more than 64 MiB.
+    for _ in 0..12 {
+        b.send("a", &"\u{1}".repeat(LARGE)).await?;
+        let is_received = |event| matches!(event, EventBody::Received(_)).then_some(());
+        Pi::wait_for_event(&mut events, is_received).await?;
+    }
+
+    let args = ["--json", "inbox", "--follow", "--since", "1h"];
+    let mut following = Running::start(&a.home, &args)?;
+    for _ in 0..12 {
+        following.line(|_| Some(())).await?;
+    }
+    b.send("a", "last").await?;
+    let is_last = |line: &str| line.contains(r#""text":"last""#).then_some(());
+    following.line(is_last).await?;
+
+    // What becomes of a message while the one who waits for it stands still is looked up later.
+    a.child.kill().await?;
+    let word = |first: &'static str| move |line: &str| line.starts_with(first).then_some(());
+    let mut waiting = Running::start(&b.home, &["send", "a", "door open", "--wait"])?;
+    waiting.line(word("accepted ")).await?;
+    signal(&waiting.child, "STOP").await?;
+    let b = b.restart().await?;
+    let _a = a.restart().await?;
+    b.wait_until("delivered", async || {
+        Ok(b.client.outbox().await?.is_empty().then_some(()))
+    })
+    .await?;
+    signal(&waiting.child, "CONT").await?;
+    waiting.line(word("delivered ")).await?;
+    ensure!(waiting.child.wait().await?.success());
     Ok(())
 }
 

@@ -50,7 +50,7 @@ impl Running {
     }
 }
 
-async fn signal(child: &Child, signal: &str) -> anyhow::Result<()> {
+pub(super) async fn signal(child: &Child, signal: &str) -> anyhow::Result<()> {
     let pid = child.id().context("it runs")?.to_string();
     let status = Command::new("kill")
         .arg(format!("-{signal}"))

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use anyhow::Context;
 use futures::{Stream, StreamExt, stream};
 use pimesh_node::control::client::ClientError;
+use tokio::time::Instant;
 
 use crate::output;
 
-/// How long to wait between two tries to reach a node that is gone: a restart takes about a second.
+/// How long to wait between two tries to reach a node that is gone, or has no place for a question: a
+/// restart takes about a second.
 const RETRY: Duration = Duration::from_millis(500);
 
 /// What a stream that goes on brings.
@@ -61,11 +64,113 @@ where
     Ok(Box::pin(following))
 }
 
-/// Passes over a node that is gone: the stream that is followed tells of it.
-pub(super) fn or_gone<T>(result: Result<T, ClientError>) -> Result<Option<T>, ClientError> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(error) if error.is_away() => Ok(None),
-        Err(error) => Err(error),
+/// When to ask the node again because it gave no answer.
+///
+/// A stream that is followed tells that something changed, and the node is asked what. It may have no
+/// place for that question although the stream goes on, so the question is not given up.
+#[derive(Debug, Default)]
+pub(super) struct Retry {
+    at: Option<Instant>,
+    is_said: bool,
+}
+
+impl Retry {
+    /// Takes an answer apart: returns it, or `None` if there is none yet.
+    ///
+    /// # Errors
+    /// Fails if the node said no.
+    pub(super) fn answer<T>(
+        &mut self,
+        answer: Result<T, ClientError>,
+    ) -> Result<Option<T>, ClientError> {
+        match answer {
+            Ok(answer) => {
+                *self = Self::default();
+                Ok(Some(answer))
+            }
+            Err(error) if error.is_away() => {
+                self.at = Some(Instant::now() + RETRY);
+                // Of a node that is gone, the stream that is followed tells.
+                if matches!(error, ClientError::Failure(_)) && !self.is_said {
+                    self.is_said = true;
+                    output::note(format!(
+                        "the node has no answer now ({error}); asking again"
+                    ));
+                }
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns what comes next in a stream that is followed, or `None` when it is time to ask again.
+    ///
+    /// # Errors
+    /// Fails if the stream does.
+    pub(super) async fn next<T>(
+        &self,
+        events: &mut (impl Stream<Item = Result<Next<T>, ClientError>> + Unpin),
+    ) -> anyhow::Result<Option<Next<T>>> {
+        let again = async {
+            match self.at {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            event = events.next() => Ok(Some(event.context("the events ended")??)),
+            () = again => Ok(None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pimesh_node::state::io::Failure;
+
+    use super::*;
+
+    fn full() -> ClientError {
+        ClientError::Failure(Failure::unavailable(
+            "64 control connections are open already",
+        ))
+    }
+
+    #[tokio::test]
+    async fn a_question_without_an_answer_is_asked_again_although_nothing_happens() {
+        for none in [full(), ClientError::NoSocket("/x".into())] {
+            let mut events = stream::pending::<Result<Next<()>, ClientError>>();
+            let mut retry = Retry::default();
+
+            let answer = retry.answer(Err::<(), _>(none)).expect("may come");
+
+            assert!(answer.is_none() && retry.at > Some(Instant::now()));
+            retry.at = Some(Instant::now());
+            let next = retry.next(&mut events).await.expect("goes on");
+            assert!(next.is_none());
+        }
+    }
+
+    #[tokio::test]
+    async fn after_an_answer_the_next_event_is_waited_for() {
+        let mut retry = Retry::default();
+        retry.answer(Err::<(), _>(full())).expect("may come");
+
+        assert!(matches!(retry.answer(Ok(7)), Ok(Some(7))));
+
+        assert!(retry.at.is_none() && !retry.is_said);
+        let mut events = stream::iter([Ok(Next::Item("an event"))]);
+        let next = retry.next(&mut events).await.expect("goes on");
+        assert!(matches!(next, Some(Next::Item("an event"))));
+    }
+
+    #[test]
+    fn what_asking_again_does_not_mend_is_an_error() {
+        let failure = Failure::fault("could not read the history: disk I/O error");
+
+        let answer = Retry::default().answer(Err::<(), _>(ClientError::Failure(failure)));
+
+        let error = answer.expect_err("is said").to_string();
+        assert_eq!(error, "could not read the history: disk I/O error");
     }
 }

@@ -1,6 +1,5 @@
 //! `pimesh inbox --follow`: messages as they come, each once, also if the node restarts meanwhile.
 
-use anyhow::Context;
 use futures::StreamExt;
 use pimesh_node::control::{
     api::{HistoryQuery, Way},
@@ -10,11 +9,8 @@ use pimesh_node::control::{
 use super::print;
 use crate::commands::{
     Global,
-    follow::{follow, or_gone},
+    follow::{Retry, follow},
 };
-
-/// Rows of one page while following.
-const PAGE_ROWS: u64 = 100;
 
 /// Returns the row behind which new messages are.
 ///
@@ -33,7 +29,7 @@ pub(super) async fn end(client: &Client, way: Way) -> anyhow::Result<i64> {
 /// Prints the messages behind a row, and goes on with those that come.
 ///
 /// # Errors
-/// Fails as every question to the node does, but for a node that is gone.
+/// Fails as every question to the node does, but for a node that is gone or has no place for it.
 pub(super) async fn go_on(
     global: &Global,
     client: &Client,
@@ -41,32 +37,37 @@ pub(super) async fn go_on(
     after: i64,
 ) -> anyhow::Result<()> {
     query.after = Some(after);
-    query.limit = Some(PAGE_ROWS);
+    query.limit = None;
+    query.all = true;
     let kind = match query.way {
         Way::Received => "received",
         Way::Sent => "sent",
     };
     // Followed before reading, so that nothing falls in between.
     let mut events = follow(async || client.events_of(&[kind]).await).await?;
+    let mut retry = Retry::default();
     loop {
-        catch_up(global, client, &mut query).await?;
+        catch_up(global, client, &mut query, &mut retry).await?;
         // Whatever came, or was missed while the node was gone: the rows behind the last one tell.
-        drop(events.next().await.context("the events ended")??);
+        drop(retry.next(&mut events).await?);
     }
 }
 
-/// Prints all messages behind the last one that was printed.
+/// Prints all messages behind the last one that was printed, one by one: together they may be longer
+/// than an answer may be.
 async fn catch_up(
     global: &Global,
     client: &Client,
     query: &mut HistoryQuery,
+    retry: &mut Retry,
 ) -> anyhow::Result<()> {
-    while let Some(rows) = or_gone(client.history(query).await)? {
-        let Some(last) = rows.last() else { break };
-        for row in &rows {
-            print(global, query.way, row)?;
-        }
-        query.after = Some(last.row);
+    let Some(mut rows) = retry.answer(client.history_stream(query).await)? else {
+        return Ok(());
+    };
+    while let Some(row) = rows.next().await {
+        let Some(row) = retry.answer(row)? else { break };
+        print(global, query.way, &row)?;
+        query.after = Some(row.row);
     }
     Ok(())
 }

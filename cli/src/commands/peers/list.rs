@@ -2,8 +2,6 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::Context;
-use futures::StreamExt;
 use pimesh_node::{
     control::client::Client,
     proto::mesh::vouched::Vouched,
@@ -13,7 +11,7 @@ use pimesh_node::{
 use crate::{
     commands::{
         Global,
-        follow::{follow, or_gone},
+        follow::{Retry, follow},
     },
     output,
 };
@@ -37,17 +35,18 @@ const REDRAW: Duration = Duration::from_secs(2);
 pub(super) async fn follow_list(global: &Global, client: &Client) -> anyhow::Result<()> {
     let is_drawn = !global.json && output::is_terminal();
     let mut changes = follow(async || client.events_of(&CHANGES).await).await?;
+    let mut retry = Retry::default();
     let mut lines = 0;
     loop {
-        if let Some(peers) = or_gone(client.peers().await)? {
+        if let Some(peers) = retry.answer(client.peers().await)? {
             if is_drawn {
                 output::rewind(lines)?;
             }
             lines = show(global, &peers)?;
         }
         tokio::select! {
-            change = changes.next() => {
-                if change.context("the events ended")?? .is_again() {
+            change = retry.next(&mut changes) => {
+                if change?.is_some_and(|change| change.is_again()) {
                     // What was said about the node stands below the list.
                     lines = 0;
                 }

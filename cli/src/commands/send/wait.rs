@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::Context;
-use futures::{Stream, StreamExt};
+use futures::Stream;
 use pimesh_node::{
     control::{
         api::{EventBody, HistoryQuery, Way},
@@ -16,13 +15,10 @@ use pimesh_node::{
 use crate::{
     commands::{
         Global,
-        follow::{Next, follow, or_gone},
+        follow::{Next, Retry, follow},
     },
     output::{self, Exit},
 };
-
-/// Rows of the history that are looked through for an outcome that was missed.
-const ROWS: u64 = 1000;
 
 /// What the history says of a message that was delivered.
 const DELIVERED: [&str; 2] = ["delivered", "read"];
@@ -54,9 +50,10 @@ impl<'a> Waiting<'a> {
         let warned: BTreeSet<MessageId> = warned.map(|a| a.id).collect();
         let mut open: Open = accepted.into_iter().map(|a| (a.id, a.to)).collect();
         let mut failed = Failed::default();
+        let mut retry = Retry::default();
         while !open.is_empty() {
-            match self.events.next().await.context("the events ended")?? {
-                Next::Item(EventBody::Sent(sent)) => {
+            match retry.next(&mut self.events).await? {
+                Some(Next::Item(EventBody::Sent(sent))) => {
                     let Some(to) = open.remove(&sent.id) else {
                         continue;
                     };
@@ -74,10 +71,11 @@ impl<'a> Waiting<'a> {
                         Outcome::Refused(why) => failed.refused(&to, why),
                     }
                 }
-                Next::Again | Next::Item(EventBody::Lagged { .. }) => {
-                    self.look(global, &mut open, &mut failed).await?;
+                None | Some(Next::Again | Next::Item(EventBody::Lagged { .. })) => {
+                    self.look(global, &mut open, &mut failed, &mut retry)
+                        .await?;
                 }
-                Next::Item(_) => {}
+                Some(Next::Item(_)) => {}
             }
         }
         failed.end()
@@ -89,33 +87,43 @@ impl<'a> Waiting<'a> {
         global: &Global,
         open: &mut Open,
         failed: &mut Failed,
+        retry: &mut Retry,
     ) -> anyhow::Result<()> {
-        let Some(waiting) = or_gone(self.client.outbox().await)? else {
+        let Some(waiting) = retry.answer(self.client.outbox().await)? else {
             return Ok(());
         };
         let waiting: BTreeSet<MessageId> = waiting.into_iter().map(|pending| pending.id).collect();
-        if open.keys().all(|id| waiting.contains(id)) {
-            return Ok(());
-        }
-        let query = HistoryQuery {
-            way: Way::Sent,
-            limit: Some(ROWS),
-            ..HistoryQuery::default()
-        };
-        let Some(rows) = or_gone(self.client.history(&query).await)? else {
-            return Ok(());
-        };
-        for row in rows.iter().filter(|row| !row.outcome.is_empty()) {
-            let Some(to) = open.remove(&row.id) else {
+        let missed: Vec<MessageId> = open
+            .keys()
+            .filter(|id| !waiting.contains(id))
+            .copied()
+            .collect();
+        for id in missed {
+            let query = HistoryQuery {
+                way: Way::Sent,
+                id: Some(id),
+                limit: Some(1),
+                ..HistoryQuery::default()
+            };
+            let Some(rows) = retry.answer(self.client.history(&query).await)? else {
+                return Ok(());
+            };
+            let outcome = rows.first().map(|row| row.outcome.as_str());
+            // It has just ended, and the event that says so comes.
+            if outcome == Some("") {
+                continue;
+            }
+            let Some(to) = open.remove(&id) else {
                 continue;
             };
             if global.json {
-                drop(output::json(row));
+                drop(rows.iter().try_for_each(output::json));
             }
-            match row.outcome.as_str() {
-                outcome if DELIVERED.contains(&outcome) => told(global, row.id, &to),
-                "expired" => failed.expired(&to),
-                why => failed.refused(&to, why.strip_prefix("refused: ").unwrap_or(why)),
+            match outcome {
+                None => failed.forgotten(&to),
+                Some(outcome) if DELIVERED.contains(&outcome) => told(global, id, &to),
+                Some("expired") => failed.expired(&to),
+                Some(why) => failed.refused(&to, why.strip_prefix("refused: ").unwrap_or(why)),
             }
         }
         Ok(())
@@ -133,27 +141,34 @@ fn told(global: &Global, id: MessageId, to: &str) {
 #[derive(Debug, Default)]
 struct Failed {
     texts: Vec<String>,
-    refused: bool,
+    exit: Option<Exit>,
 }
 
 impl Failed {
     fn expired(&mut self, to: &str) {
-        self.texts.push(format!("{to}: its time ran out"));
+        self.add(Exit::TimedOut, format!("{to}: its time ran out"));
     }
 
     fn refused(&mut self, to: &str, why: &str) {
-        self.texts.push(format!("{to}: refused ({why})"));
-        self.refused = true;
+        self.add(Exit::Refused, format!("{to}: refused ({why})"));
+    }
+
+    fn forgotten(&mut self, to: &str) {
+        let text = format!("{to}: not known, the history does not have it any more");
+        self.add(Exit::Failed, text);
+    }
+
+    /// Adds a message; of several kinds of failure, a refusal is what the exit code says.
+    fn add(&mut self, exit: Exit, text: String) {
+        self.texts.push(text);
+        if exit == Exit::Refused || self.exit.is_none() {
+            self.exit = Some(exit);
+        }
     }
 
     fn end(self) -> anyhow::Result<()> {
-        if self.texts.is_empty() {
+        let Some(exit) = self.exit else {
             return Ok(());
-        }
-        let exit = if self.refused {
-            Exit::Refused
-        } else {
-            Exit::TimedOut
         };
         let text = format!("not delivered to {}", self.texts.join(", "));
         Err(output::with_exit(exit, text, None))
