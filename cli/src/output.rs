@@ -2,8 +2,8 @@
 //!
 //! But for the log (`log`), nothing else in this program writes to stdout or stderr. What is printed
 //! may come from a stranger (texts, names, reasons), and a terminal obeys control characters. So
-//! [`line()`], [`note()`], [`message()`], [`table()`] and the errors show such characters as escapes, and no
-//! text can begin a line of its own. JSON has escapes of its own. Only [`generated`] prints a text as
+//! [`line()`], [`note()`], [`message()`], [`table()`] and the errors show such characters as escapes and break
+//! lines before the terminal does, so that no text can begin a line of its own. JSON has escapes of its own. Only [`generated`] prints a text as
 //! it is.
 
 mod error;
@@ -32,8 +32,18 @@ const INDENT: &str = "    ";
 
 /// Prints a line of the answer. A line break in it is shown as `\n`.
 pub(crate) fn line(text: impl Display) -> anyhow::Result<()> {
+    fold_line(text, LongWords::Break)
+}
+
+/// As [`line()`], but keeps long words whole, so that a path or an address can be copied. Only for a
+/// line without a word from outside.
+pub(crate) fn own_line(text: impl Display) -> anyhow::Result<()> {
+    fold_line(text, LongWords::Keep)
+}
+
+fn fold_line(text: impl Display, long: LongWords) -> anyhow::Result<()> {
     let text = visible(&text.to_string()).into_owned();
-    answer(&fold(&text, INDENT, width(&io::stdout()), LongWords::Keep))
+    answer(&fold(&text, INDENT, width(&io::stdout()), long))
 }
 
 /// Prints a message: its first line behind the head, the others indented.
@@ -55,7 +65,7 @@ pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
 /// Prints a line for people, beside the answer. A line break in it is shown as `\n`.
 pub(crate) fn note(text: impl Display) {
     let text = visible(&text.to_string()).into_owned();
-    aside(&fold(&text, INDENT, width(&io::stderr()), LongWords::Keep));
+    aside(&fold(&text, INDENT, width(&io::stderr()), LongWords::Break));
 }
 
 /// Prints a picture made of several lines, beside the answer.
@@ -66,7 +76,9 @@ pub(crate) fn picture(text: &str) {
 /// Asks a question beside the answer; the cursor stays behind it.
 pub(crate) fn ask(question: &str) {
     let mut err = io::stderr().lock();
-    drop(write!(err, "{}", visible(question)).and_then(|()| err.flush()));
+    let question = visible(question).into_owned();
+    let question = fold(&question, INDENT, width(&io::stderr()), LongWords::Break);
+    drop(write!(err, "{question}").and_then(|()| err.flush()));
 }
 
 /// Shows how far a command is, on a terminal only; each call takes the place of the last one.

@@ -13,6 +13,7 @@ pub mod syft;
 
 use std::{
     ffi::OsStr,
+    fs::File,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -30,6 +31,10 @@ use pimesh_node::{
         io::{Recipients, SendVia},
         report::{Accepted, PeerState, Published},
     },
+};
+use rustix::{
+    pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt},
+    termios::{Winsize, tcsetwinsize},
 };
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -462,6 +467,26 @@ pub async fn eventually<T>(
     };
     let found = tokio::time::timeout(PATIENCE, looking).await;
     found.map_err(|_| last.context(format!("waited in vain for {what}")))
+}
+
+/// Makes a terminal with so many columns; returns its two ends: what shows it, and what a program writes
+/// to.
+///
+/// # Errors
+/// Fails if there is none.
+pub fn terminal(columns: u16) -> anyhow::Result<(File, File)> {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY;
+    let shows = openpt(flags)?;
+    unlockpt(&shows)?;
+    let written = ioctl_tiocgptpeer(&shows, flags)?;
+    let size = Winsize {
+        ws_row: 24,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    tcsetwinsize(&written, size)?;
+    Ok((shows.into(), written.into()))
 }
 
 /// Runs a command of the program, and returns its exit code, stdout and stderr.

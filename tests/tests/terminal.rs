@@ -1,12 +1,16 @@
 //! What the person at the terminal sees: texts of strangers, standard input, streams that outlive a
 //! restart, and what is said when something goes wrong.
 
-use std::{fs::File, path::Path, process::Stdio, time::Duration};
+use std::{fs::File, io::Read, path::Path, process::Stdio, time::Duration};
 
 use anyhow::Context;
 use pimesh_node::state::report::Integer;
-use pimesh_tests::{World, pimesh, program};
-use tokio::{io::AsyncWriteExt, process::Command};
+use pimesh_tests::{World, pimesh, program, terminal};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixListener,
+    process::Command,
+};
 
 use crate::operate::{Running, warm_up};
 
@@ -57,6 +61,94 @@ async fn a_strangers_text_forges_no_line_and_moves_no_cursor() -> anyhow::Result
     let row: serde_json::Value = serde_json::from_str(&json)?;
     assert_eq!(row["text"], text);
     Ok(())
+}
+
+/// Something in the place of a node that gives each of these answers once.
+fn answering(socket: &Path, answers: [(&'static str, serde_json::Value); 2]) -> anyhow::Result<()> {
+    let listener = UnixListener::bind(socket)?;
+    tokio::spawn(async move {
+        for (status, body) in answers {
+            let (mut stream, _) = listener.accept().await?;
+            let mut request = [0; 4096];
+            let _read = stream.read(&mut request).await?;
+            let body = body.to_string();
+            let answer = format!(
+                "HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            );
+            stream.write_all(answer.as_bytes()).await?;
+        }
+        anyhow::Ok(())
+    });
+    Ok(())
+}
+
+/// A stranger pads with what a terminal breaks at its edge: without a space, or wider than it seems.
+#[tokio::test]
+async fn no_padding_makes_a_strangers_text_begin_a_row() -> anyhow::Result<()> {
+    let world = World::new()?;
+    let home = world.home("a");
+    std::fs::create_dir_all(&home)?;
+    let padding = ["\u{a0}".repeat(70), "x".repeat(90), "❤\u{fe0f}".repeat(45)];
+    for (number, padding) in padding.iter().enumerate() {
+        let forged = format!("begin{padding}ok\u{a0}forged");
+        let failure = serde_json::json!({
+            "kind": "refused", "message": forged, "hint": forged,
+        });
+        let renamed = serde_json::json!({
+            "peer_id": "12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X",
+            "was": forged,
+            "name": "b",
+        });
+        let socket = home.join(format!("{number}.sock"));
+        answering(&socket, [("403 Forbidden", failure), ("200 OK", renamed)])?;
+
+        for _ in 0..2 {
+            let (mut shows, written) = terminal(80)?;
+            let mut child = Command::new(program())
+                .arg("--socket")
+                .arg(&socket)
+                .args(["rename", "a", "b"])
+                .stdin(Stdio::null())
+                .stdout(written.try_clone()?)
+                .stderr(written)
+                .spawn()?;
+            let _ended = child.wait().await?;
+            let (mut shown, mut part) = (Vec::new(), [0; 4096]);
+            // A terminal whose other end is closed ends with an error.
+            while let Ok(read @ 1..) = shows.read(&mut part) {
+                shown.extend_from_slice(&part[..read]);
+            }
+            let shown = String::from_utf8(shown)?;
+
+            let rows: Vec<&str> = shown.lines().flat_map(|line| rows(line, 80)).collect();
+            let begins = ["error:", "hint:", "begin", "    "];
+            let is_own =
+                |row: &&str| row.is_empty() || begins.iter().any(|begin| row.starts_with(begin));
+            assert!(shown.contains("forged"), "{shown}");
+            assert!(rows.iter().all(is_own), "{rows:#?}");
+        }
+    }
+    Ok(())
+}
+
+/// Breaks a line as a terminal does that draws a heart in two columns.
+fn rows(line: &str, columns: usize) -> Vec<&str> {
+    let (mut rows, mut begun, mut used) = (Vec::new(), 0, 0);
+    for (at, c) in line.char_indices() {
+        let width = match c {
+            '❤' => 2,
+            '\u{fe0f}' => 0,
+            _ => 1,
+        };
+        if used + width > columns {
+            rows.push(&line[begun..at]);
+            (begun, used) = (at, 0);
+        }
+        used += width;
+    }
+    rows.push(&line[begun..]);
+    rows
 }
 
 #[tokio::test]

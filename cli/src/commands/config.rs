@@ -39,7 +39,7 @@ impl Config {
     pub(super) fn run(self, global: &Global) -> anyhow::Result<()> {
         match self.action {
             Action::Example => output::generated(EXAMPLE),
-            Action::Path => output::line(global.home()?.join(FILE_NAME).display()),
+            Action::Path => output::own_line(global.home()?.join(FILE_NAME).display()),
             Action::Show => {
                 let path = global.home()?.join(FILE_NAME);
                 let text = if path.exists() {
@@ -59,7 +59,7 @@ impl Config {
                     None => global.home()?.join(FILE_NAME),
                 };
                 NodeConfig::parse(&text_of(&path)?).with_context(|| illegal(&path))?;
-                output::line(format!("{} is good", path.display()))
+                output::own_line(format!("{} is good", path.display()))
             }
         }
     }

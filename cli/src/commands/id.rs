@@ -36,14 +36,14 @@ impl Id {
         if global.json {
             return output::json(&shown);
         }
-        output::line(format!("peer id        {}", shown.peer_id))?;
+        output::own_line(format!("peer id        {}", shown.peer_id))?;
         output::line(format!("name           {}", shown.name))?;
         output::line(format!("index          {}", shown.index))?;
-        output::line(format!("messaging key  {}", shown.messaging_key))?;
+        output::own_line(format!("messaging key  {}", shown.messaging_key))?;
         let rsa = shown
             .rsa_fingerprint
             .unwrap_or_else(|| "being made".to_owned());
-        output::line(format!("RSA key        {rsa}"))?;
+        output::own_line(format!("RSA key        {rsa}"))?;
         if self.qr {
             output::generated(&qr_code(&shown.peer_id)?)?;
         }

@@ -107,7 +107,7 @@ impl Invite {
             // Once, and whole, so that it can be copied.
             return output::generated(&format!("pimesh join {}", invite.ticket));
         }
-        output::line(&invite.ticket)
+        output::own_line(&invite.ticket)
     }
 }
 

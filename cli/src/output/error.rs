@@ -153,10 +153,10 @@ fn print(exit: Exit, message: &str, hint: Option<&str>, json: bool) {
     }
     let width = width(&io::stderr());
     let message = format!("error: {}", visible_lines(message, INDENT));
-    aside(&fold(&message, INDENT, width, LongWords::Keep));
+    aside(&fold(&message, INDENT, width, LongWords::Break));
     if let Some(hint) = hint {
         let hint = format!("\nhint: {}", visible(hint));
-        aside(&fold(&hint, INDENT, width, LongWords::Keep));
+        aside(&fold(&hint, INDENT, width, LongWords::Break));
     }
 }
 

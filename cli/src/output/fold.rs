@@ -6,15 +6,18 @@
 
 use unicode_width::UnicodeWidthChar;
 
-/// Narrower than this, a terminal breaks the lines itself.
-const WIDTH_MIN: usize = 20;
+/// Narrower than this, a terminal has no room for indented lines, and breaks lines itself.
+const WIDTH_MIN: usize = 8;
+
+/// Asks for the picture of the character before it, which is two columns wide: VARIATION SELECTOR-16.
+const AS_PICTURE: char = '\u{fe0f}';
 
 /// What becomes of a word that is longer than a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LongWords {
-    /// It is broken: it may be a stranger's.
+    /// It is broken: it may be a stranger's, and what the terminal breaks itself begins a line.
     Break,
-    /// It stays whole, so that a ticket or a path can be copied.
+    /// It stays whole, so that a ticket or a path of our own can be copied.
     Keep,
 }
 
@@ -52,25 +55,41 @@ fn fold_line(line: &str, indent: &str, width: usize, long: LongWords) -> String 
 
 /// Returns where to break: behind the last word that fits.
 fn cut(text: &str, fits: usize, long: LongWords) -> usize {
-    let behind_words = text[..fits].rfind(' ').map(|space| space + 1);
+    let mut spaces = text[..fits].char_indices().rev();
+    let last_space = spaces.find(|(_, c)| c.is_whitespace());
+    let behind_words = last_space.map(|(at, c)| at + c.len_utf8());
     match behind_words.filter(|&cut| !text[..cut].trim().is_empty()) {
         Some(cut) => cut,
         None if long == LongWords::Break => fits,
-        None => text[fits..].find(' ').map_or(text.len(), |end| fits + end),
+        None => text[fits..]
+            .find(char::is_whitespace)
+            .map_or(text.len(), |end| fits + end),
     }
 }
 
 /// Returns how many bytes fit into so many columns, or `None` if all do.
 fn fitting(text: &str, width: usize) -> Option<usize> {
     let mut used = 0;
-    for (at, c) in text.char_indices() {
-        used += c.width().unwrap_or(0);
+    let mut chars = text.char_indices().peekable();
+    while let Some((at, c)) = chars.next() {
+        used += columns(c, chars.peek().map(|&(_, next)| next));
         if used > width {
             // One character at least, or this would never end.
             return Some(if at == 0 { c.len_utf8() } else { at });
         }
     }
     None
+}
+
+/// Returns how many columns a character takes at most. What a terminal may draw as one picture is
+/// counted as its parts: a line that is too short forges nothing.
+fn columns(c: char, next: Option<char>) -> usize {
+    let own = c.width().unwrap_or(0);
+    if next == Some(AS_PICTURE) {
+        own.max(2)
+    } else {
+        own
+    }
 }
 
 #[cfg(test)]
@@ -94,12 +113,34 @@ mod tests {
 
     #[test]
     fn padding_forges_no_line() {
-        for pad in [" ".repeat(18), "x".repeat(18), "\u{a0}".repeat(18)] {
+        let pads = [
+            " ",
+            "x",
+            "\u{a0}",
+            "\u{2007}",
+            "\u{3000}",
+            "❤\u{fe0f}",
+            "👩\u{200d}👧",
+        ];
+        for pad in pads.map(|pad| pad.repeat(18)) {
             let text = folded(&format!("hi{pad}2026-11-27 pi-1: forged"));
 
             let mut lines = text.lines().skip(1).peekable();
             assert!(lines.peek().is_some(), "{text}");
             assert!(lines.all(|line| line.starts_with("    ")), "{text}");
+            // What a terminal counts that draws two columns for each heart, woman and girl.
+            let is_wide = |c: char| matches!(c, '❤' | '👩' | '👧' | '\u{3000}');
+            let is_none = |c: char| matches!(c, '\u{fe0f}' | '\u{200d}');
+            let width = |c| {
+                if is_wide(c) {
+                    2
+                } else {
+                    usize::from(!is_none(c))
+                }
+            };
+            for line in text.lines() {
+                assert!(line.chars().map(width).sum::<usize>() <= 20, "{line}");
+            }
         }
     }
 
@@ -113,5 +154,12 @@ mod tests {
         let lines: Vec<&str> = folded.lines().collect();
         let indented = format!("    {ticket}");
         assert_eq!(lines, ["on the other machine:", &indented, "    there"]);
+        let behind = fold(
+            &format!("{ticket}\u{a0}there"),
+            "    ",
+            Some(30),
+            LongWords::Keep,
+        );
+        assert_eq!(behind, format!("{ticket}\n    there"));
     }
 }

@@ -3,7 +3,11 @@
 use comfy_table::{ContentArrangement, Table, presets};
 use pimesh_node::text::visible;
 
-use super::{answer, terminal};
+use super::{
+    INDENT, answer,
+    fold::{LongWords, fold},
+    terminal,
+};
 
 /// Prints aligned columns with a header; returns how many lines that took.
 ///
@@ -11,7 +15,9 @@ use super::{answer, terminal};
 /// On a terminal that is too narrow, long cells are broken inside their columns; elsewhere one row is
 /// one line.
 pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> anyhow::Result<usize> {
-    let shown = draw(header, rows, terminal().map(|(_, columns)| columns));
+    let width = terminal().map(|(_, columns)| columns);
+    // What is wider than the table counts, such as joined emoji, is broken as every other line.
+    let shown = fold(&draw(header, rows, width), INDENT, width, LongWords::Break);
     answer(&shown)?;
     Ok(shown.lines().count())
 }

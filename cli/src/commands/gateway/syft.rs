@@ -167,7 +167,7 @@ impl Syft {
                 let certificate = global.home()?.join(tls::SYFT_CERTIFICATE);
                 let sha256 = tls::fingerprint(&certificate)
                     .context("there is no certificate yet: it is made when the door opens")?;
-                output::line(sha256)
+                output::own_line(sha256)
             }
         }
     }
