@@ -23,6 +23,7 @@ use serde::Serialize;
 use self::fold::{LongWords, fold};
 pub(crate) use self::{
     error::{Exit, Printed, hinted, print_error, print_usage, with_exit, wrong},
+    json::encode as json_text,
     table::table,
     units::{age, bytes, clock_offset, date, indices, local_time, millis, span},
 };

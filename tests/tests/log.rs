@@ -4,11 +4,13 @@ use std::process::Stdio;
 
 use anyhow::{Context, ensure};
 use pimesh_node::control::client::Client;
-use pimesh_tests::{PATIENCE, World, program};
+use pimesh_tests::{PATIENCE, World, eventually, program, terminal};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
     process::{Child, Command},
 };
+
+use crate::operate::signal;
 
 /// Starts a node that logs all that there is to a pipe, and waits until it is ready.
 async fn start(world: &World) -> anyhow::Result<(Child, Client)> {
@@ -66,6 +68,37 @@ async fn a_node_whose_log_is_not_read_serves_on_and_says_later_what_was_lost() -
     };
     tokio::time::timeout(PATIENCE, reading).await??;
     assert!(!text.contains('\u{1b}'), "no colours in a pipe");
+    Ok(())
+}
+
+/// A terminal over a network that hangs is one that nobody reads.
+#[tokio::test]
+async fn a_node_on_a_terminal_that_takes_nothing_serves_on() -> anyhow::Result<()> {
+    let world = World::new()?;
+    let home = world.home("a");
+    let (terminal, end) = terminal(80)?;
+    let mut child = Command::new(program())
+        .arg("--home")
+        .arg(&home)
+        .args(["run", "--no-mdns", "--listen", "/ip4/127.0.0.1/tcp/0"])
+        .env("PIMESH_LOG", "trace")
+        .stdin(Stdio::null())
+        .stdout(end.try_clone()?)
+        .stderr(end)
+        .kill_on_drop(true)
+        .spawn()?;
+    let client = Client::new(home.join("control.sock"));
+    eventually("an answer", async || Ok(client.status().await?)).await?;
+
+    // Each request is some dozens of lines, and a terminal holds 4 KiB or some more.
+    for _ in 0..500 {
+        tokio::time::timeout(PATIENCE, client.status()).await??;
+    }
+    signal(&child, "TERM").await?;
+
+    let ended = tokio::time::timeout(PATIENCE, child.wait()).await??;
+    ensure!(ended.success(), "{ended}");
+    drop(terminal);
     Ok(())
 }
 

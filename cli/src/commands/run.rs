@@ -99,7 +99,8 @@ impl Run {
         if let Some(group) = self.socket_group.clone() {
             config.control.socket_group = Some(group);
         }
-        let left_out = self.start_log(&config);
+        // Kept to the end: what it still has to write then is written.
+        let log = self.start_log(&config)?;
         // From here on a hangup ends nothing, however early it comes.
         let hangup = signal(SignalKind::hangup());
         let node = Node::start(NodeOptions {
@@ -112,23 +113,26 @@ impl Run {
         let handle = node.handle();
         // Whoever reads that it is ready may stop it at once.
         let stop = stop_signal();
-        match say_ready(global, &node) {
-            // Whoever started it and does not listen wants it to run all the same.
-            Err(error) if error.downcast_ref().is_some_and(Printed::is_closed_pipe) => {}
-            said => said?,
-        }
-        let left_out = tokio::spawn(left_out.tell());
+        let said = say_ready(global, &node);
+        let left_out = tokio::spawn(log.tell());
         let reload = tokio::spawn(reload_on_hangup(hangup, handle));
         let watchdog = tokio::spawn(feed_watchdog());
-        node.run(stop).await;
+        let mut unsaid = None;
+        let until = async {
+            tokio::select! {
+                () = stop => {}
+                error = said => unsaid = Some(error),
+            }
+        };
+        node.run(until).await;
         drop(sd_notify::notify(&[sd_notify::NotifyState::Stopping]));
         left_out.abort();
         reload.abort();
         watchdog.abort();
-        Ok(())
+        unsaid.map_or(Ok(()), Err)
     }
 
-    fn start_log(&self, config: &pimesh_node::Config) -> log::LeftOut {
+    fn start_log(&self, config: &pimesh_node::Config) -> anyhow::Result<log::Log> {
         let level = match self.verbose {
             0 if is_level(&config.log.level) => of_pimesh(&config.log.level),
             0 => config.log.level.clone(),
@@ -143,7 +147,7 @@ impl Run {
             Some(Format::Json) => LogFormat::Json,
             None => config.log.format,
         };
-        log::start(filter, format)
+        log::start(filter, format).context("start the log")
     }
 }
 
@@ -156,20 +160,33 @@ fn of_pimesh(level: &str) -> String {
     format!("warn,pimesh={level},pimesh_node={level}")
 }
 
-fn say_ready(global: &Global, node: &Node) -> anyhow::Result<()> {
-    let peer_id = node.peer_id().to_string();
-    let addresses = node.listeners();
-    let control_socket = node.socket().display().to_string();
+/// Says that the node serves; returns what waits until that could not be said. Nobody waits for a
+/// terminal that takes nothing.
+fn say_ready(global: &Global, node: &Node) -> impl Future<Output = anyhow::Error> + use<> {
     drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
-    if global.json {
-        return output::json(&Ready {
-            ready: true,
-            peer_id,
-            addresses,
-            control_socket,
-        });
+    let ready = Ready {
+        ready: true,
+        peer_id: node.peer_id().to_string(),
+        addresses: node.listeners(),
+        control_socket: node.socket().display().to_string(),
+    };
+    let json = global.json;
+    let printed = tokio::task::spawn_blocking(move || print_ready(json, &ready));
+    async move {
+        match printed.await {
+            // Whoever started it and does not listen wants it to run all the same.
+            Ok(Err(error)) if !error.downcast_ref().is_some_and(Printed::is_closed_pipe) => error,
+            Ok(_) | Err(_) => std::future::pending().await,
+        }
     }
-    output::line(format!("ready {peer_id} {}", addresses.join(" ")))?;
+}
+
+fn print_ready(json: bool, ready: &Ready) -> anyhow::Result<()> {
+    if json {
+        return output::json(ready);
+    }
+    let addresses = ready.addresses.join(" ");
+    output::own_line(format!("ready {} {addresses}", ready.peer_id))?;
     if output::is_terminal() {
         for line in [
             "",

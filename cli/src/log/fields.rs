@@ -12,7 +12,7 @@ use tracing_subscriber::{
 };
 
 /// How many characters of a field are written.
-const FIELD_CHARS_MAX: usize = 2000;
+pub(super) const FIELD_CHARS_MAX: usize = 2000;
 
 /// Returns the format of fields: `name=value`, and the message without a name.
 pub(super) fn fields() -> impl for<'a> FormatFields<'a> + Send + Sync + 'static {
@@ -29,7 +29,7 @@ fn write_field(to: &mut impl Write, name: &str, value: &dyn fmt::Debug) -> fmt::
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::{
         io,
         sync::{Arc, Mutex},
@@ -37,8 +37,16 @@ mod tests {
 
     use super::*;
 
+    /// What was written.
     #[derive(Clone, Default)]
-    struct Log(Arc<Mutex<Vec<u8>>>);
+    pub(in crate::log) struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Log {
+        pub(in crate::log) fn text(&self) -> String {
+            let written = self.0.lock().expect("no panic holds it").clone();
+            String::from_utf8(written).expect("UTF-8")
+        }
+    }
 
     impl io::Write for Log {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -69,8 +77,7 @@ mod tests {
             tracing::info!(%long, "long");
         });
 
-        let written = log.0.lock().expect("no panic holds it").clone();
-        let written = String::from_utf8(written).expect("UTF-8");
+        let written = log.text();
         let lines: Vec<&str> = written.lines().collect();
         let [first, second, third] = lines[..] else {
             panic!("{written}");

@@ -1,18 +1,18 @@
 //! Where log lines go: to stderr, and never at the cost of the node.
 //!
-//! A line that cannot be written is lost: the reader of stderr may be gone, or stand still. And one
+//! A line that cannot be written is lost: the reader of stderr may be gone, or stand still
+//! (`writer`). And one
 //! place in the program writes only so many lines in a time, whoever provokes them: what is beyond
 //! that is counted, and the counts are written once a minute.
 
 mod fields;
+mod json;
+mod writer;
 
 use std::{
     collections::BTreeMap,
-    io::{self, IsTerminal, Write},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    io::{self, IsTerminal},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -20,23 +20,18 @@ use pimesh_node::{
     config::LogFormat,
     limits::{Bucket, Rate},
 };
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
-    fmt::MakeWriter,
+    fmt::format::JsonFields,
     layer::{Context, Filter, Layered, SubscriberExt},
     util::SubscriberInitExt,
 };
 
-/// Most bytes that are written at once: a pipe that is ready takes as many without waiting.
-const CHUNK_BYTES: usize = 4096;
+use self::{json::Json, writer::Queue};
 
-/// How long a line waits for a reader that is slow.
-const READER_TIME: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 50_000_000,
-};
+/// How long the end of the program waits for what the log still has to write.
+const END_TIME: Duration = Duration::from_secs(1);
 
 /// How many lines one place in the program writes, steadily and at once. A start writes some dozens.
 const LINES: Rate = Rate {
@@ -47,28 +42,50 @@ const LINES: Rate = Rate {
 /// How often what was left out is told.
 const TELL_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Starts the log; returns what tells of the lines that were left out.
-pub(crate) fn start(filter: EnvFilter, format: LogFormat) -> LeftOut {
+/// The log while it is kept; at its end what still waits is written.
+pub(crate) struct Log {
+    queue: Queue,
+    left_out: LeftOut,
+}
+
+impl Log {
+    /// Tells once a minute which lines were left out.
+    pub(crate) fn tell(&self) -> impl Future<Output = ()> + use<> {
+        self.left_out.clone().tell()
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.queue.drain(END_TIME);
+    }
+}
+
+/// Starts the log.
+///
+/// # Errors
+/// Fails if there is no thread or descriptor left.
+pub(crate) fn start(filter: EnvFilter, format: LogFormat) -> io::Result<Log> {
     let left_out = LeftOut::new();
-    let writer = Stderr {
-        format,
-        lost: Arc::default(),
-    };
+    let queue = writer::start(format)?;
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(writer)
+        .with_writer(queue.clone())
         .with_ansi(has_colours());
     let lines: Box<dyn Layer<Filtered> + Send + Sync> = match format {
         LogFormat::Text => lines
             .with_target(false)
             .fmt_fields(fields::fields())
             .boxed(),
-        LogFormat::Json => lines.json().boxed(),
+        LogFormat::Json => lines
+            .fmt_fields(JsonFields::new())
+            .event_format(Json)
+            .boxed(),
     };
     tracing_subscriber::registry()
         .with(filter)
         .with(lines.with_filter(left_out.clone()))
         .init();
-    left_out
+    Ok(Log { queue, left_out })
 }
 
 /// What the lines are made from: what the filter lets through.
@@ -80,62 +97,9 @@ fn has_colours() -> bool {
     io::stderr().is_terminal() && !is_refused
 }
 
-/// Writes to stderr what it takes at once, and loses the rest.
-#[derive(Clone)]
-struct Stderr {
-    format: LogFormat,
-    lost: Arc<AtomicU64>,
-}
-
-impl<'a> MakeWriter<'a> for Stderr {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
-
-impl Write for Stderr {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let lost = self.lost.load(Ordering::Relaxed);
-        // Once a reader stands still, nothing waits for it until it reads again.
-        let patience = (lost == 0).then_some(READER_TIME);
-        if !is_ready(patience) {
-            self.lost.fetch_add(1, Ordering::Relaxed);
-            return Ok(line.len());
-        }
-        let mut err = io::stderr().lock();
-        if lost > 0 {
-            self.lost.store(0, Ordering::Relaxed);
-            drop(match self.format {
-                LogFormat::Text => writeln!(err, "({lost} log lines were lost here)"),
-                LogFormat::Json => writeln!(err, "{{\"lost\":{lost}}}"),
-            });
-        }
-        for chunk in line.chunks(CHUNK_BYTES) {
-            if !is_ready(None) || err.write_all(chunk).is_err() {
-                break;
-            }
-        }
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Says whether stderr takes something without waiting; a reader that is gone is no reason to wait.
-fn is_ready(patience: Option<Timespec>) -> bool {
-    let err = io::stderr();
-    let mut ends = [PollFd::new(&err, PollFlags::OUT)];
-    let patience = patience.unwrap_or_default();
-    poll(&mut ends, Some(&patience)).is_ok_and(|ready| ready > 0)
-}
-
 /// What was left out of the log.
 #[derive(Clone)]
-pub(crate) struct LeftOut {
+struct LeftOut {
     began: Instant,
     places: Arc<Mutex<BTreeMap<Place, Lines>>>,
 }
@@ -157,8 +121,7 @@ impl LeftOut {
         }
     }
 
-    /// Tells once a minute what was left out.
-    pub(crate) async fn tell(self) {
+    async fn tell(self) {
         let mut ticks = tokio::time::interval(TELL_INTERVAL);
         loop {
             ticks.tick().await;

@@ -8,7 +8,7 @@ use serde_json::ser::{Formatter, Serializer};
 
 /// Writes JSON in one line. Characters that a terminal would obey, or that change the direction of
 /// text, are escaped; so the value is the same.
-pub(super) fn encode(value: &impl Serialize) -> serde_json::Result<String> {
+pub(crate) fn encode(value: &impl Serialize) -> serde_json::Result<String> {
     let mut bytes = Vec::new();
     value.serialize(&mut Serializer::with_formatter(&mut bytes, Escaping))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
