@@ -31,9 +31,6 @@ const REFUSAL_TIME: Duration = Duration::from_secs(1);
 /// Clients that are told so at once; others are hung up on.
 const REFUSALS_MAX: usize = 64;
 
-/// How long a client may take to say the first byte of its first request.
-const FIRST_BYTE_TIME: Duration = Duration::from_secs(10);
-
 /// How long a client may take to read something of what is sent to it.
 pub(super) const WRITE_TIME: Duration = Duration::from_secs(30);
 
@@ -120,18 +117,15 @@ impl Streams {
 /// A connection that holds a place.
 pub(super) struct Placed<I> {
     io: I,
-    /// When the first byte has to be there, until it is.
-    first_byte: Option<Pin<Box<Sleep>>>,
     /// When the client has to have read something, while something waits for it.
     reading: Option<Pin<Box<Sleep>>>,
     _place: OwnedSemaphorePermit,
 }
 
 impl<I> Placed<I> {
-    fn new(io: I, place: OwnedSemaphorePermit) -> Self {
+    const fn new(io: I, place: OwnedSemaphorePermit) -> Self {
         Self {
             io,
-            first_byte: Some(Box::pin(tokio::time::sleep(FIRST_BYTE_TIME))),
             reading: None,
             _place: place,
         }
@@ -160,16 +154,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Placed<I> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.io).poll_read(cx, buffer);
-        if read.is_ready() {
-            self.first_byte = None;
-        }
-        if let Some(deadline) = &mut self.first_byte {
-            ready!(deadline.as_mut().poll(cx));
-            let text = "the client says nothing";
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, text)));
-        }
-        read
+        Pin::new(&mut self.io).poll_read(cx, buffer)
     }
 }
 
@@ -235,22 +220,5 @@ mod tests {
 
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert_eq!(began.elapsed().as_secs(), WRITE_TIME.as_secs());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_client_that_says_nothing_is_ended_and_one_that_pauses_later_is_not() {
-        let (mut silent, _far) = placed();
-        let error = silent.read_u8().await.expect_err("it says nothing");
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-
-        let (mut near, mut far) = placed();
-        far.write_u8(1).await.expect("there is room");
-        assert_eq!(near.read_u8().await.expect("is there"), 1);
-        let late = tokio::spawn(async move {
-            tokio::time::sleep(FIRST_BYTE_TIME * 10).await;
-            far.write_u8(2).await.expect("is still read");
-        });
-        assert_eq!(near.read_u8().await.expect("comes"), 2);
-        late.await.expect("ends");
     }
 }

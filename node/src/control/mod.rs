@@ -8,6 +8,7 @@
 //! | `history` | messages that are on disk: read page by page, and deleted |
 //! | `share` | lets a group use the unix socket |
 //! | `limit` | how many connections are open at once |
+//! | `serving` | how long the client of a connection may take |
 //! | `words` | integers out of a stream of text |
 //! | `members` | what is asked about membership: open tickets, names |
 //! | `p2sn` | what is asked about old P2SN clients and servers |
@@ -22,6 +23,7 @@ mod limit;
 mod members;
 mod p2sn;
 pub mod server;
+mod serving;
 pub(crate) mod share;
 mod syft;
 #[cfg(test)]

@@ -45,6 +45,7 @@ use super::{
     handle::NodeHandle,
     history,
     limit::{Limited, Streams},
+    serving::serve,
     words::Words,
 };
 use crate::{
@@ -61,6 +62,9 @@ use crate::{
 
 /// How often a quiet stream of events says that it is there.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// How long the body of a request may take that is no stream: a local client has it at hand.
+pub(super) const BODY_TIME: Duration = Duration::from_secs(30);
 
 /// Longest path of a unix socket, in bytes (unix(7), `sun_path` with its final zero).
 const SOCKET_PATH_MAX: usize = 107;
@@ -86,11 +90,7 @@ pub fn serve_unix(path: &Path, handle: NodeHandle) -> io::Result<impl Future<Out
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     let listener = Limited::new(listener);
     let router = router(handle);
-    Ok(async move {
-        if let Err(error) = axum::serve(listener, router).await {
-            tracing::error!(%error, "the control socket failed");
-        }
-    })
+    Ok(serve(listener, router))
 }
 
 /// Removes a socket. Anything else at that path is somebody's file.
@@ -158,11 +158,7 @@ fn serve_listener(
                 }
             },
         ));
-    Ok(async move {
-        if let Err(error) = axum::serve(listener, router).await {
-            tracing::error!(%error, "the control port failed");
-        }
-    })
+    Ok(serve(listener, router))
 }
 
 fn router(handle: NodeHandle) -> Router {
@@ -251,7 +247,14 @@ impl<T: serde::de::DeserializeOwned, S: Send + Sync> FromRequest<S> for Posted<T
         if request.body().size_hint().lower() > BODY_BYTES_MAX as u64 {
             return Err(Refused(too_long()));
         }
-        let bytes = Bytes::from_request(request, state).await.map_err(|error| {
+        let body = tokio::time::timeout(BODY_TIME, Bytes::from_request(request, state)).await;
+        let too_late = |_| {
+            let time = BODY_TIME.as_secs();
+            Failure::timed_out(format!(
+                "the body of the request did not come within {time} s"
+            ))
+        };
+        let bytes = body.map_err(too_late)?.map_err(|error| {
             if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
                 too_long()
             } else {

@@ -2,8 +2,14 @@
 
 use std::os::unix::{fs::PermissionsExt, net::UnixListener};
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use super::*;
-use crate::control::limit::{CONNECTIONS_MAX, STREAMS_MAX};
+use crate::control::{
+    limit::{CONNECTIONS_MAX, STREAMS_MAX},
+    server::BODY_TIME,
+    serving::HEAD_TIME,
+};
 
 #[tokio::test]
 async fn no_socket_a_dead_one_and_a_node_that_stops_are_told_apart() {
@@ -96,6 +102,96 @@ async fn one_connection_too_many_is_told_so_and_a_free_place_is_taken_again() {
     while fixture.client.outbox().await.is_err() {
         tokio::task::yield_now().await;
     }
+}
+
+/// What is sent and received on a connection that its client keeps open.
+async fn talk(stream: &mut tokio::net::UnixStream, request: &str) -> String {
+    stream.write_all(request.as_bytes()).await.expect("sends");
+    let mut answer = vec![0; 4096];
+    let read = stream.read(&mut answer).await.expect("reads");
+    String::from_utf8_lossy(&answer[..read]).into_owned()
+}
+
+/// The clock of these tests jumps to the next deadline as soon as nothing else is to do.
+#[tokio::test(start_paused = true)]
+async fn clients_that_take_their_time_do_not_hold_the_places() {
+    let fixture = Fixture::serving(|_| Ok(Reply::Outbox(Vec::new())));
+    let mut open = Vec::new();
+    for number in 0..CONNECTIONS_MAX {
+        let stream = tokio::net::UnixStream::connect(fixture.socket()).await;
+        let mut stream = stream.expect("connects");
+        match number % 4 {
+            0 => {}
+            1 => stream.write_all(b"G").await.expect("sends"),
+            2 => stream
+                .write_all(b"GET /v1/outbox HTTP/1.1\r\nhost: x\r\n")
+                .await
+                .expect("sends"),
+            _ => {
+                let request = "GET /v1/outbox HTTP/1.1\r\nhost: x\r\n\r\n";
+                let answer = talk(&mut stream, request).await;
+                assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+            }
+        }
+        open.push(stream);
+    }
+    let refused = failure(fixture.client.outbox().await);
+    assert_eq!(refused.message, "64 control connections are open already");
+
+    tokio::time::sleep(HEAD_TIME).await;
+
+    while fixture.client.outbox().await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    for mut stream in open {
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).await.expect("is hung up on");
+        assert!(rest.is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_pauses_between_requests_keeps_its_connection() {
+    let fixture = Fixture::serving(|_| Ok(Reply::Outbox(Vec::new())));
+    let stream = tokio::net::UnixStream::connect(fixture.socket()).await;
+    let mut stream = stream.expect("connects");
+
+    for _ in 0..3 {
+        tokio::time::sleep(HEAD_TIME / 2).await;
+        let request = "GET /v1/outbox HTTP/1.1\r\nhost: x\r\n\r\n";
+        let answer = talk(&mut stream, request).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_come_is_given_up_and_a_stream_may_pause() {
+    let fixture = Fixture::serving(|command| match command {
+        Command::Integers { values, .. } => Ok(published(&values)),
+        _ => panic!("nothing else is asked"),
+    });
+    let connect = async || {
+        let stream = tokio::net::UnixStream::connect(fixture.socket()).await;
+        stream.expect("connects")
+    };
+    let began = tokio::time::Instant::now();
+    let mut half = connect().await;
+
+    let request = "POST /v1/messages HTTP/1.1\r\nhost: x\r\ncontent-length: 90\r\n\r\n{\"to\"";
+    let answer = talk(&mut half, request).await;
+
+    assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+    assert!(
+        answer.contains("the body of the request did not come within 30 s"),
+        "{answer}"
+    );
+    assert_eq!(began.elapsed().as_secs(), BODY_TIME.as_secs());
+    let mut stream = connect().await;
+    let request = "POST /v1/integers/stream HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\n1 ";
+    stream.write_all(request.as_bytes()).await.expect("sends");
+    tokio::time::sleep(BODY_TIME * 10).await;
+    let answer = talk(&mut stream, "2\n").await;
+    assert!(answer.contains(r#"{"count":2}"#), "{answer}");
 }
 
 #[tokio::test]
