@@ -3,7 +3,11 @@
 use futures::{Stream, StreamExt, stream};
 use hyper::Method;
 
-use super::{Client, ClientError, LineStream, decode, with_query};
+use super::{
+    Client, ClientError,
+    streams::LineStream,
+    transport::{decode, with_query},
+};
 use crate::control::api::{Deleted, Deletion, HISTORY_DEFAULT, HistoryQuery, HistoryRow};
 
 impl Client {

@@ -1,14 +1,71 @@
-//! Calls about membership: open tickets, names, leaving, and the mesh key.
+//! Calls about members: who they are, tickets, names, leaving, and the mesh key.
 
 use hyper::Method;
 
-use super::{Client, ClientError, escape};
+use super::{Client, ClientError, OTHERS_TIME, transport::escape};
 use crate::{
-    control::api::{Leave, NewName, ShareMeshKey},
+    control::api::{Join, Leave, NewInvite, NewName, ShareMeshKey, Vouch},
+    proto::mesh::vouched::Vouched,
     state::report,
 };
 
 impl Client {
+    /// Returns the members.
+    ///
+    /// # Errors
+    /// See [`Self::status`].
+    pub async fn peers(&self) -> Result<Vec<report::Peer>, ClientError> {
+        self.get("/v1/peers").await
+    }
+
+    /// Takes a member out of the mesh.
+    ///
+    /// # Errors
+    /// See [`Self::status`].
+    pub async fn remove(&self, peer: &str) -> Result<report::Removed, ClientError> {
+        self.call(
+            Method::DELETE,
+            &format!("/v1/peers/{}", escape(peer)),
+            None::<()>,
+        )
+        .await
+    }
+
+    /// Accepts a member's changed RSA key.
+    ///
+    /// # Errors
+    /// See [`Self::status`].
+    pub async fn trust(&self, peer: &str) -> Result<report::Trusted, ClientError> {
+        self.call(
+            Method::POST,
+            &format!("/v1/peers/{}/trust", escape(peer)),
+            None::<()>,
+        )
+        .await
+    }
+
+    /// Changes what a member may speak for as a gateway.
+    ///
+    /// # Errors
+    /// See [`Self::status`].
+    pub async fn vouch(
+        &self,
+        peer: &str,
+        vouched: Vouched,
+    ) -> Result<report::Vouched, ClientError> {
+        let path = format!("/v1/peers/{}/vouch", escape(peer));
+        self.call(Method::POST, &path, Some(Vouch { vouched }))
+            .await
+    }
+
+    /// Makes a ticket.
+    ///
+    /// # Errors
+    /// See [`Self::status`].
+    pub async fn invite(&self, invite: &NewInvite) -> Result<report::Invite, ClientError> {
+        self.call(Method::POST, "/v1/invites", Some(invite)).await
+    }
+
     /// Returns the tickets that may still be used.
     ///
     /// # Errors
@@ -30,6 +87,17 @@ impl Client {
             None => "/v1/invites".to_owned(),
         };
         self.call(Method::DELETE, &path, None::<()>).await
+    }
+
+    /// Enters a mesh.
+    ///
+    /// # Errors
+    /// See [`Self::status`].
+    pub async fn join(&self, ticket: String) -> Result<report::Joined, ClientError> {
+        let patient = self.patient(self.silence + OTHERS_TIME);
+        patient
+            .call(Method::POST, "/v1/join", Some(Join { ticket }))
+            .await
     }
 
     /// Gives a member another name, or this node itself.
