@@ -321,12 +321,14 @@ impl Membership {
         if terms.peer == self.own.terms().peer {
             return self.learn_own(certificate);
         }
-        let known = self.members.get(&terms.peer).map(Certificate::terms);
+        let known = self.members.get(&terms.peer);
+        let is_newest = known.is_none_or(|known| is_newer(&certificate, known));
+        let known = known.map(Certificate::terms);
         if known.is_none() && self.is_full() {
             return Learned::Nothing;
         }
         let was_good = known.is_some_and(|known| !self.ended(known));
-        if known.is_some_and(|known| known.issued_ms >= terms.issued_ms) {
+        if !is_newest {
             return Learned::Nothing;
         }
         self.members.insert(terms.peer, certificate);
@@ -344,7 +346,7 @@ impl Membership {
     /// other.
     fn learn_own(&mut self, certificate: Certificate) -> Learned {
         let (known, shown) = (self.own.terms(), certificate.terms());
-        if shown.issued_ms <= known.issued_ms || shown.messaging_key != known.messaging_key {
+        if !is_newer(&certificate, &self.own) || shown.messaging_key != known.messaging_key {
             return Learned::Nothing;
         }
         self.own = certificate;
@@ -420,10 +422,11 @@ impl Membership {
     }
 
     fn is_name_taken(&self, name: &NodeName) -> bool {
-        let members = self.members().map(|(_, terms)| terms);
-        members
-            .chain([self.own.terms()])
-            .any(|terms| terms.name == *name)
+        let mut members = self.members().map(|(_, terms)| terms);
+        // A peer id is that of its peer, and can be nobody's name.
+        name.as_str().parse::<PeerId>().is_ok()
+            || *name == self.own.terms().name
+            || members.any(|terms| terms.name == *name)
     }
 
     /// Returns the indices that are not free, and whose they are: a member's, those of an open
@@ -479,7 +482,7 @@ impl Membership {
         Some(Index(index))
     }
 
-    fn free_name(&self, wished: &NodeName) -> NodeName {
+    pub(in crate::state) fn free_name(&self, wished: &NodeName) -> NodeName {
         if !self.is_name_taken(wished) {
             return wished.clone();
         }
@@ -543,6 +546,10 @@ impl State {
     }
 
     fn require_mesh_key(&self, what: &str) -> Result<&MeshKey, Failure> {
+        if self.leaving {
+            return Err(Failure::conflict("this node is leaving its mesh")
+                .with_hint("try again in a few seconds"));
+        }
         if self.membership.is_revoked() {
             return Err(Failure::conflict("this node was removed from its mesh")
                 .with_hint("`pimesh join TICKET` enters a mesh again"));
@@ -575,4 +582,11 @@ fn is_over(unix_ms: u64, now: Now) -> bool {
 /// issue certificates that are over before they are used.
 fn certificate_end(now: Now) -> u64 {
     now.unix_ms().max(CLOCK_SET_MS) + millis(CERTIFICATE_LIFETIME)
+}
+
+/// Says whether a certificate of a member counts instead of another one. Two that were issued at the
+/// same time come from two holders of the mesh key; all nodes have to choose the same one.
+fn is_newer(certificate: &Certificate, known: &Certificate) -> bool {
+    let age = |certificate: &Certificate| (certificate.terms().issued_ms, certificate.encode());
+    age(certificate) > age(known)
 }

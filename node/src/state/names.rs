@@ -27,7 +27,10 @@ pub(super) enum Meant {
 impl State {
     /// Finds a member by name or peer id.
     pub(super) fn resolve(&self, text: &str) -> Result<PeerId, Failure> {
-        let by_name = |&(_, terms): &(PeerId, &Terms)| terms.name.as_str() == text;
+        // A peer id is never a name, whatever a member is called.
+        let as_peer: Option<PeerId> = text.parse().ok();
+        let by_name =
+            |&(_, terms): &(PeerId, &Terms)| as_peer.is_none() && terms.name.as_str() == text;
         let named: Vec<PeerId> = self
             .membership
             .members()
@@ -44,13 +47,11 @@ impl State {
                 );
             }
         }
-        if let Ok(peer) = text.parse::<PeerId>()
-            && self.membership.is_known(&peer)
-        {
+        if let Some(peer) = as_peer.filter(|peer| self.membership.is_known(peer)) {
             return Ok(peer);
         }
         let own = self.membership.own_terms();
-        if text == own.name.as_str() || text == own.peer.to_string() {
+        if as_peer.map_or(text == own.name.as_str(), |peer| peer == own.peer) {
             return Err(
                 Failure::bad_request(format!("`{text}` is this node itself"))
                     .with_hint("`pimesh peers` lists the other members"),

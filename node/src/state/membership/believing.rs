@@ -19,6 +19,11 @@ impl State {
         revocations: Vec<Vec<u8>>,
         now: Now,
     ) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+        // The new membership is on its way to the disk: what came behind it there would be taken for
+        // a part of the new mesh.
+        if self.leaving {
+            return (Vec::new(), Vec::new());
+        }
         let mesh = *self.membership.mesh();
         // Mostly all of it is known; comparing costs far less than verifying a signature.
         let known: BTreeSet<Vec<u8>> = self.membership.revocations().into_iter().collect();

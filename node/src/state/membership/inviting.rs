@@ -248,6 +248,10 @@ impl State {
         if let Some(certificate) = earlier.filter(|c| !self.membership.ended(c.terms())) {
             return Ok((certificate.clone(), None, invite));
         }
+        // Who was let in with it and is no member any more was removed, or left.
+        if invite.used_by.is_some() && !self.membership.is_known(&peer) {
+            return Err((Refusal::TicketUnknown, "used"));
+        }
         if self.membership.is_full() {
             return Err((Refusal::MeshFull, "mesh_full"));
         }

@@ -1,5 +1,7 @@
 //! How this node changes what a member's certificate says: it issues it again (`CERT-AGAIN`).
 
+use libp2p_identity::PeerId;
+
 use super::certificate_end;
 use crate::{
     proto::mesh::certificate::{Certificate, Terms},
@@ -13,7 +15,8 @@ impl State {
     /// Finds a member, or this node itself, by name or peer id.
     pub(super) fn terms_of(&self, text: &str) -> Result<&Terms, Failure> {
         let own = self.membership.own_terms();
-        if text == own.name.as_str() || text == own.peer.to_string() {
+        let as_peer: Option<PeerId> = text.parse().ok();
+        if as_peer.map_or(text == own.name.as_str(), |peer| peer == own.peer) {
             return Ok(own);
         }
         let peer = self.resolve(text)?;
@@ -29,23 +32,14 @@ impl State {
         change: impl FnOnce(&mut Terms),
     ) -> Result<Certificate, Failure> {
         let key = self.require_mesh_key(what)?;
-        let own = self.membership.own_terms();
         let known = self.terms_of(text)?;
         let next = known.issued_ms.checked_add(1).ok_or_else(|| {
             Failure::conflict(format!("no certificate of `{text}` can be later than this"))
         })?;
-        // Of two with one index the earlier certificate owns it, and that must not change hands.
-        let members = self.membership.members().map(|(_, terms)| terms);
-        let is_shared = members
-            .chain([own])
-            .filter(|other| other.peer != known.peer)
-            .any(|other| self.membership.owned_since(other, known.index).is_some());
+        // One more, and not the time of now: a removal that this node has not heard of ends what was
+        // issued before it, and of two with one index the earlier certificate owns it.
         let mut terms = Terms {
-            issued_ms: if is_shared {
-                next
-            } else {
-                next.max(now.unix_ms())
-            },
+            issued_ms: next,
             expires_ms: certificate_end(now).max(known.expires_ms),
             ..known.clone()
         };

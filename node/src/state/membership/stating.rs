@@ -112,6 +112,10 @@ impl State {
         told: Vec<Vec<u8>>,
         now: Now,
     ) -> Vec<Vec<u8>> {
+        // As for certificates: nothing may come behind the new membership.
+        if self.leaving {
+            return Vec::new();
+        }
         let mesh = *self.membership.mesh();
         // Mostly all of it is known; comparing costs far less than verifying a signature.
         let known: BTreeSet<Vec<u8>> = self.membership.statements().into_iter().collect();

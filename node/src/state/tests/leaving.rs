@@ -206,3 +206,42 @@ fn there_is_nothing_to_leave_in_a_mesh_of_its_own() {
 
     assert!(failure(&outputs).is_some_and(|f| f.message.contains("nothing to leave")));
 }
+
+#[test]
+fn nothing_of_the_old_mesh_is_written_behind_the_new_membership() {
+    let mut state = state(Settings::default());
+    open(&mut state);
+    let staged = leave(&mut state, true);
+    let [Output::KeyFile(ticket, KeyFile::Stage(_))] = &staged[..] else {
+        panic!("first the new key is put aside, not {staged:?}");
+    };
+    let storing = feed(&mut state, Input::Stored(*ticket));
+
+    let renamed = mesh_key().issue(Terms {
+        name: "cellar".parse().expect("a name"),
+        issued_ms: NOW.unix_ms(),
+        ..certificate(1).terms().clone()
+    });
+    let request = SyncRequest {
+        certificates: vec![renamed.encode(), certificate(5).encode()],
+        statements: vec![
+            mesh_key()
+                .state_holder(peer_of_seed(2), false, NOW.unix_ms())
+                .encode(),
+        ],
+        ..SyncRequest::default()
+    };
+    let told = sync(&mut state, &request, NOW);
+    let command = Command::Rename {
+        peer: None,
+        name: "cellar".to_owned(),
+    };
+    let asked = feed(&mut state, Input::Control(RequestId(5), command));
+
+    assert!(matches!(storing[..], [Output::Store(..)]));
+    assert!(
+        !told.iter().any(|o| matches!(o, Output::Store(..))),
+        "{told:?}"
+    );
+    assert!(failure(&asked).is_some_and(|f| f.message.contains("leaving")));
+}

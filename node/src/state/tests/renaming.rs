@@ -54,7 +54,7 @@ fn a_member_is_certified_again_and_only_its_name_and_times_change() {
     let issued = Certificate::decode(&request.certificates[0], &mesh_key().mesh()).expect("legal");
     let expected = Terms {
         name: "kitchen".parse().expect("a name"),
-        issued_ms: NOW.unix_ms(),
+        issued_ms: certificate(2).terms().issued_ms + 1,
         expires_ms: NOW.unix_ms() + 10 * 365 * 24 * 3_600_000,
         ..certificate(2).terms().clone()
     };
@@ -229,4 +229,67 @@ fn a_message_of_a_member_whose_new_name_is_not_known_yet_is_tried_again() {
         known.is_none() && ticket.is_some(),
         "on its way to the disk"
     );
+}
+
+#[test]
+fn a_peer_id_is_nobodys_name() {
+    let id = peer_of_seed(2).to_string();
+    let mut state = state(Settings::default());
+    open(&mut state);
+
+    let outputs = rename(&mut state, None, &id);
+
+    assert!(failure(&outputs).is_some_and(|f| f.message.contains("name")));
+    // One that an older program gave means nobody.
+    let impostor = mesh_key().issue(Terms {
+        name: id.parse().expect("a legal name"),
+        ..certificate(5).terms().clone()
+    });
+    state.learn_statements(vec![impostor.encode()], vec![], NOW);
+    assert_eq!(state.resolve(&id), Ok(peer_of_seed(2)));
+    let wished = id.parse().expect("a legal name");
+    assert_eq!(
+        state.membership.free_name(&wished).as_str(),
+        format!("{id}-2")
+    );
+}
+
+#[test]
+fn a_holder_that_missed_a_removal_does_not_undo_it_with_a_new_name() {
+    let mut state = state(Settings::default());
+    open(&mut state);
+    // It was removed after it had been certified, and this node was away.
+    let until = certificate(2).terms().issued_ms + 1_000;
+    let removed = mesh_key().revoke(peer_of_seed(2), until);
+
+    rename(&mut state, Some("pi-2"), "kitchen");
+    state.learn_statements(vec![], vec![removed.encode()], NOW);
+
+    assert!(!state.membership.is_known(&peer_of_seed(2)));
+}
+
+#[test]
+fn of_two_names_given_at_once_all_nodes_choose_the_same() {
+    let names = ["kitchen", "cellar"].map(|name| renamed(2, name));
+    let mut chosen = Vec::new();
+    for order in [[0, 1], [1, 0]] {
+        let mut state = state(Settings::default());
+        open(&mut state);
+        for at in order {
+            learn(&mut state, &names[at]);
+        }
+        chosen.push(state.name_of(&peer_of_seed(2)));
+    }
+    assert_eq!(chosen[0], chosen[1]);
+
+    // The same for the one whose name it is.
+    let own = ["kitchen", "cellar"].map(|name| renamed(1, name));
+    let mut state = state(Settings::default());
+    open(&mut state);
+    for at in [0, 1, 0] {
+        learn(&mut state, &own[at]);
+    }
+    let last = state.membership.own_terms().name.to_string();
+    let newest = own.iter().max_by_key(|certificate| certificate.encode());
+    assert_eq!(newest.map(|c| c.terms().name.to_string()), Some(last));
 }

@@ -186,3 +186,34 @@ fn a_ticket_that_is_not_there_cannot_be_cancelled() {
     let text = failure.hint.as_deref().unwrap_or_default();
     assert!(text.contains("invite --list"), "{failure:?}");
 }
+
+#[test]
+fn a_used_ticket_lets_nobody_in_again_who_was_removed_or_left() {
+    let revocation = mesh_key().revoke(peer_of_seed(5), NOW.unix_ms() + 1_000);
+    for is_removed in [false, true] {
+        let mut state = state(Settings::default());
+        let (_, secret) = invite(&mut state, None);
+        assert_eq!(join(&mut state, 5, &secret, 5, NOW), None);
+        let ticket = Ticket(state.effects.last_ticket());
+        feed(&mut state, Input::Stored(ticket));
+        assert!(state.membership.is_known(&peer_of_seed(5)));
+
+        if is_removed {
+            state.learn_statements(vec![], vec![revocation.encode()], NOW);
+        } else {
+            let mesh = *state.membership.mesh();
+            let all = state.membership.certificates().into_iter();
+            let own = all
+                .map(|bytes| Certificate::decode(&bytes, &mesh).expect("legal"))
+                .find(|certificate| certificate.terms().peer == peer_of_seed(5))
+                .expect("a member");
+            let left = Statement::left(&own, NOW.unix_ms() + 1_000, &messaging_key(5));
+            state.learn_told_statements(vec![left.encode()], NOW);
+        }
+        outputs(&mut state);
+
+        let refused = join(&mut state, 5, &secret, 5, NOW);
+
+        assert_eq!(refused, Some(Refusal::TicketUnknown), "{is_removed}");
+    }
+}

@@ -43,7 +43,7 @@ fn a_member_is_certified_again_and_only_its_range_and_times_change() {
 
     let expected = Terms {
         vouched: range(300, 399),
-        issued_ms: NOW.unix_ms(),
+        issued_ms: certificate(2).terms().issued_ms + 1,
         expires_ms: NOW.unix_ms() + 10 * 365 * 24 * 3_600_000,
         ..certificate(2).terms().clone()
     };
