@@ -212,7 +212,32 @@ fn failure(
                 | KeyError::Unusable => failure,
             }
         }
+        // The session's own times are as long as the command's, and may end first.
+        Unsent::Session(Ended::Session(
+            reason @ (Reason::ExchangeTimeout | Reason::ReplyTimeout),
+        )) => Failure::timed_out(format!("{address}: {reason}"))
+            .with_hint("`--timeout` gives it longer"),
         Unsent::Session(Ended::Send(error)) => Failure::bad_request(error.to_string()),
         Unsent::Session(ended) => Failure::unavailable(format!("{address}: {ended}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::io::FailureKind;
+
+    #[test]
+    fn whatever_time_ends_first_the_command_was_not_done_in_time() {
+        for late in [
+            Unsent::Late(Duration::from_secs(1)),
+            Unsent::Session(Ended::Session(Reason::ExchangeTimeout)),
+            Unsent::Session(Ended::Session(Reason::ReplyTimeout)),
+        ] {
+            let failure = failure("127.0.0.1:1", late, None, false);
+
+            assert_eq!(failure.kind, FailureKind::TimedOut, "{failure:?}");
+            assert!(failure.hint.is_some());
+        }
     }
 }
