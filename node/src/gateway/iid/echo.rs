@@ -228,6 +228,16 @@ impl<P: Copy + Eq + Hash> Mirrors<P> {
         before < PROOF && *known >= PROOF
     }
 
+    /// Takes an integer that a mirror brings for the echo of one that went past, if there is one that
+    /// it has not brought back yet; that shows anew that it is a mirror.
+    pub(super) fn take_echo(&mut self, iid: &Iid, party: P, now: Instant) -> bool {
+        let is_echo = self.is_one(party, now) && self.take_back(iid, party, now);
+        if is_echo {
+            self.suspects.insert(party, (EVIDENCE_MAX, now));
+        }
+        is_echo
+    }
+
     /// Says whether a party is known to be a mirror.
     pub(super) fn is_one(&self, party: P, now: Instant) -> bool {
         let found = self.suspects.get(&party);

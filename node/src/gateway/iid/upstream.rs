@@ -408,6 +408,9 @@ struct Traffic {
     sent: Passed<()>,
     /// What came from the server, and nodes that are its clients, too.
     fellows: Mirrors<PeerId>,
+    /// What the server brought, and whether it brings what the mesh got from it: it is a gateway of
+    /// this very mesh.
+    server: Mirrors<()>,
 }
 
 impl Traffic {
@@ -417,6 +420,7 @@ impl Traffic {
             client,
             sent: Passed::new(ECHO_TIME),
             fellows: Mirrors::new(FELLOW_TIME),
+            server: Mirrors::new(ECHO_TIME),
         }
     }
 
@@ -425,6 +429,17 @@ impl Traffic {
         if self.sent.take_back(iid, (), now) {
             return false;
         }
+        if self.server.look(iid, (), |_| 0, now) {
+            tracing::warn!(
+                "the APIntIO server brings what this mesh got from it, so it is a gateway of this \
+                 mesh; copies are taken out. hint: `pimesh gateway iid disconnect`, for members need \
+                 no server among themselves"
+            );
+        }
+        if self.server.take_echo(iid, (), now) {
+            return false;
+        }
+        self.server.note(iid, Some(()), now);
         self.fellows.note(iid, None, now);
         true
     }
@@ -435,11 +450,33 @@ impl Traffic {
         if iid.index != self.index || integers.last_known || integers.client == Some(self.client) {
             return false;
         }
-        let is_of_other_door = integers.bridged && integers.client.is_none();
-        if is_of_other_door && !self.is_of_no_fellow(iid, integers.source, now) {
+        let is_for_server = match (integers.bridged, integers.client) {
+            (true, None) => self.is_of_no_fellow(iid, integers.source, now),
+            // Entered at a gateway of this node, which may be the server.
+            (true, Some(_)) => self.is_in_no_circle(iid, integers.source, now),
+            (false, _) => true,
+        };
+        if !is_for_server {
             return false;
         }
         self.sent.note(iid, None, now);
+        self.server.note(iid, None, now);
+        true
+    }
+
+    /// Says whether what a client of this node sent does not come round over the server again and
+    /// again.
+    fn is_in_no_circle(&mut self, iid: &Iid, node: PeerId, now: Instant) -> bool {
+        if self.fellows.look(iid, node, |_| 0, now) {
+            tracing::warn!(
+                "this node is a client of its own gateway; copies are taken out. hint: `pimesh \
+                 gateway iid disconnect`"
+            );
+        }
+        if self.fellows.take_echo(iid, node, now) {
+            return false;
+        }
+        self.fellows.note(iid, Some(node), now);
         true
     }
 
@@ -531,6 +568,47 @@ mod tests {
         assert!(traffic.is_for_server(&undated, &integers(undated, true, Some(ClientId(2))), now));
         let other = iid(8, FINE);
         assert!(!traffic.is_for_server(&other, &integers(other, false, None), now));
+    }
+
+    /// The server is a gateway of this mesh: what comes from it is told to the mesh, and so to the
+    /// server's clients, of which this node is one.
+    #[test]
+    fn a_circle_over_a_server_of_this_mesh_ends_and_later_integers_pass_once() {
+        for (date, most) in [(0, 257), (SECONDS, 33), (FINE, 33)] {
+            let (mut traffic, now) = (Traffic::new(Index(7), OWN), Instant::now());
+            let first = iid(7, date);
+            assert!(traffic.is_for_server(&first, &integers(first, false, None), now));
+            assert!(!traffic.is_news_from_server(&first, now), "the echo");
+            // What was sent to the mesh itself, and then what came from the server.
+            let mut copies = 0;
+            while traffic.is_news_from_server(&first, now) {
+                copies += 1;
+                assert!(copies <= most, "{date}");
+            }
+            // Of the next ones, no copy comes in: the echo, and what was sent to the mesh itself.
+            for number in 1..200 {
+                let next = Iid {
+                    value: Value(100 + number),
+                    ..first
+                };
+                let own = integers(next, false, None);
+                assert!(traffic.is_for_server(&next, &own, now));
+                let news = (0..2).filter(|_| traffic.is_news_from_server(&next, now));
+                assert_eq!(news.count(), 0, "{date} {number}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_circle_over_this_nodes_own_gateway_ends() {
+        let (mut traffic, now) = (Traffic::new(Index(7), OWN), Instant::now());
+        let iid = iid(7, FINE);
+        let of_client = integers(iid, true, Some(ClientId(2)));
+        let mut rounds = 0;
+        while traffic.is_for_server(&iid, &of_client, now) {
+            rounds += 1;
+            assert!(rounds <= 32);
+        }
     }
 
     /// The mesh is faster than the server: a copy by way of another node comes first each time.
