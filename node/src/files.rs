@@ -219,6 +219,30 @@ fn folder_of(path: &Path) -> &Path {
     folder.unwrap_or(Path::new("."))
 }
 
+/// How the name of a file begins to end that is not in its place yet.
+const NEW: &str = "new-";
+
+/// Removes what was not in its place yet when the power went: a key that was being written must not
+/// stay behind. Returns how many files that were.
+///
+/// # Errors
+/// Returns why the folder cannot be read, or a file not be removed.
+pub(crate) fn remove_unfinished(folder: &Path) -> io::Result<usize> {
+    let mut removed = 0;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let path = entry.path();
+        let end = path.extension().and_then(|end| end.to_str());
+        let chance = end.and_then(|end| end.strip_prefix(NEW));
+        let is_ours = chance.is_some_and(|chance| hex::decode(chance).is_ok_and(|b| b.len() == 8));
+        if is_ours && entry.file_type()?.is_file() {
+            fs::remove_file(&path)?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
 fn write_neighbour(
     path: &Path,
     bytes: &[u8],
@@ -226,7 +250,7 @@ fn write_neighbour(
     owner: Option<Owner>,
 ) -> io::Result<PathBuf> {
     let chance = hex::encode(crate::identity::random::<8>());
-    let neighbour = path.with_extension(format!("new-{chance}"));
+    let neighbour = path.with_extension(format!("{NEW}{chance}"));
     let mut file = OpenOptions::new()
         .create_new(true)
         .write(true)
@@ -276,6 +300,35 @@ mod tests {
         let mode = fs::metadata(&path).expect("there").permissions().mode();
         assert_eq!(mode & 0o777, 0o640);
         assert_eq!(names(folder.path()), ["secret"]);
+    }
+
+    #[test]
+    fn what_was_cut_off_while_it_was_written_is_removed_and_nothing_else() {
+        let folder = tempfile::tempdir().expect("a folder");
+        write_neighbour(&folder.path().join("mesh.key"), b"secret", OWNER_ONLY, None)
+            .expect("made");
+        for name in [
+            "mesh.key",
+            "mine.new-",
+            "mine.new-notes",
+            "mine.new-00112233",
+        ] {
+            fs::write(folder.path().join(name), "kept").expect("written");
+        }
+        fs::create_dir(folder.path().join("a.new-0011223344556677")).expect("made");
+
+        assert_eq!(remove_unfinished(folder.path()).expect("removed"), 1);
+
+        let mut left = names(folder.path());
+        left.sort_unstable();
+        let kept = [
+            "a.new-0011223344556677",
+            "mesh.key",
+            "mine.new-",
+            "mine.new-00112233",
+            "mine.new-notes",
+        ];
+        assert_eq!(left, kept);
     }
 
     #[test]

@@ -31,6 +31,7 @@ use crate::{
         share::share,
     },
     events::Events,
+    files,
     gateway::Gateways,
     home::{self, HomeError},
     identity::{self, Identity, KeyFileError, KeyRing, Kind, Passphrase, random},
@@ -203,6 +204,11 @@ impl Node {
         } else {
             Store::open(&home, of_store)?
         };
+        match files::remove_unfinished(&home) {
+            Ok(0) => {}
+            Ok(files) => tracing::info!(files, "removed what was cut off while it was written"),
+            Err(why) => tracing::warn!(%why, "could not look for unfinished files"),
+        }
         match store.copy() {
             Some(Ok(copy)) => tracing::info!(
                 copy = %copy.display(),
@@ -448,7 +454,7 @@ impl Node {
             Event::MemberRemoved { peer, .. } | Event::MemberLeft { peer, .. } => {
                 self.net.set_member(*peer, false);
             }
-            // Whoever is a member of the mesh of now is told after this.
+            // The members of the new mesh are told after this.
             Event::Left { .. } | Event::Joined { .. } => self.net.forget_members(),
             _ => {}
         }
