@@ -57,10 +57,15 @@ impl Leave {
             output::line(format!("told {}", left.told.join(", ")))?;
         }
         if !left.not_told.is_empty() {
-            output::line(format!(
-                "not connected: {}; they hear it from the others",
-                left.not_told.join(", ")
-            ))?;
+            let names = left.not_told.join(", ");
+            output::line(if left.told.is_empty() {
+                format!(
+                    "not connected: {names}; they do not know it: `pimesh peers remove` there, \
+                     where the mesh key is, takes this node out"
+                )
+            } else {
+                format!("not connected: {names}; they hear it from the others")
+            })?;
         }
         if left.dropped_messages > 0 {
             output::line(format!("gave up {} messages", left.dropped_messages))?;

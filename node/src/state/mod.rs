@@ -531,7 +531,7 @@ impl State {
             mesh_key_holders: self.holder_names(),
             mesh_key_exported: self.membership.is_exported(),
             mesh_key_warning: self.mesh_key_warning(),
-            may_invite: self.membership.may_invite(),
+            may_invite: self.membership.may_invite() && !self.membership.is_revoked(),
             revoked: self.membership.is_revoked(),
             messaging_key: self.own.key.public().to_base64(),
             rsa_fingerprint: self.keys.own_fingerprint().map(|f| f.to_string()),
