@@ -130,6 +130,31 @@ mod tests {
 
     use super::*;
 
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_is_opened_again_however_long_the_node_is_away() {
+        let opened = std::cell::Cell::new(0);
+        let open = async || {
+            opened.set(opened.get() + 1);
+            match opened.get() {
+                1 => Ok(stream::iter([Ok("before")])),
+                2..100 => Err(ClientError::NoSocket("/x".into())),
+                _ => Ok(stream::iter([Ok("after")])),
+            }
+        };
+
+        let following = follow(open).await.expect("opens");
+        let seen: Vec<_> = following.take(3).map(Result::unwrap).collect().await;
+
+        assert!(
+            matches!(
+                seen[..],
+                [Next::Item("before"), Next::Again, Next::Item("after")]
+            ),
+            "{seen:?}"
+        );
+        assert_eq!(opened.get(), 100);
+    }
+
     fn full() -> ClientError {
         ClientError::Failure(Failure::unavailable(
             "64 control connections are open already",

@@ -174,7 +174,7 @@ fn say_ready(global: &Global, node: &Node) -> impl Future<Output = anyhow::Error
     let printed = tokio::task::spawn_blocking(move || print_ready(json, &ready));
     async move {
         match printed.await {
-            // Whoever started it and does not listen wants it to run all the same.
+            // A closed pipe means that nothing reads the ready line. The node runs all the same.
             Ok(Err(error)) if !error.downcast_ref().is_some_and(Printed::is_closed_pipe) => error,
             Ok(_) | Err(_) => std::future::pending().await,
         }

@@ -24,7 +24,7 @@ const QUEUE_BYTES_MAX: usize = 64 * 1024;
 /// # Errors
 /// Fails if there is no thread or descriptor left.
 pub(super) fn start(format: LogFormat) -> io::Result<Queue> {
-    // A descriptor of its own: the lock of `io::stderr()` would stop whoever else prints.
+    // A descriptor of its own: the lock of `io::stderr()` would stop all other printing.
     let stderr = File::from(io::stderr().as_fd().try_clone_to_owned()?);
     let queue = Queue::new(format);
     let lines = queue.clone();
