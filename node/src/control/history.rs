@@ -189,8 +189,8 @@ async fn read<T: Send + 'static>(
     })
 }
 
-/// Finds whom a name means: a member, a former one, a client, or a user. A name that somebody has now
-/// means him; a former name means whoever had it, if that was one.
+/// Finds whom a name means: a member, a former one, a client, or a user. A present
+/// name comes first; a former name counts if only one member had it.
 fn resolve(
     names: &[report::Names],
     wanted: Option<String>,

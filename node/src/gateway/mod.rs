@@ -220,7 +220,7 @@ impl Gateways {
             running.insert(server.clone(), Upstreamed { task, standing });
             looking.push(looks);
         }
-        // Whoever connects wants to see the address that the key stands for.
+        // The answer to `connect` shows the address of the key, so the key is waited for.
         let keys = futures::future::join_all(looking);
         drop(tokio::time::timeout(KEY_TIME, keys).await);
     }

@@ -43,7 +43,7 @@ impl MemoryLimit {
         }
     }
 
-    /// From here on nobody is a member.
+    /// Forgets all members: the node is in another mesh.
     pub(super) fn forget_members(&mut self) {
         self.members.clear();
     }

@@ -44,7 +44,7 @@ enum Way {
 enum NotTaken {
     /// They came the same way before.
     Again,
-    /// They came the other way, or what is far ahead of them did: whoever sent them did no wrong.
+    /// They came the other way, or what is far ahead of them did. The sender did no wrong.
     Overtaken(Option<&'static str>),
     /// They are not good, for this reason.
     Refused(Verdict, &'static str),

@@ -423,15 +423,15 @@ impl Membership {
 
     fn is_name_taken(&self, name: &NodeName) -> bool {
         let mut members = self.members().map(|(_, terms)| terms);
-        // A peer id is that of its peer, and can be nobody's name.
+        // A name that looks like a peer id would be taken for that peer.
         name.as_str().parse::<PeerId>().is_ok()
             || *name == self.own.terms().name
             || members.any(|terms| terms.name == *name)
     }
 
     /// Returns the indices that are not free, and whose they are: a member's, those of an open
-    /// ticket, or a range that a gateway was given. A gateway that may speak for everything keeps
-    /// nobody from an index.
+    /// ticket, or a range that a gateway was given. A gateway that may speak for everything takes
+    /// no index.
     fn claims(&self, now: Now) -> Vec<(RangeInclusive<i32>, String)> {
         let mut claims = Vec::new();
         let members = self.members().map(|(_, terms)| terms);
@@ -469,7 +469,7 @@ impl Membership {
         })
     }
 
-    /// Returns the lowest index from 1 on that is nobody's, and is not among these.
+    /// Returns the lowest free index from 1 on that is not among these.
     fn free_index(&self, beside: &Ranges, now: Now) -> Option<Index> {
         let claims = self.claims(now).into_iter().map(|(range, _)| range);
         let taken: Vec<_> = claims

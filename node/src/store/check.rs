@@ -18,7 +18,7 @@ const FAULTS_MAX: u32 = 3;
 /// # Errors
 /// Returns what is wrong with it.
 pub fn check(path: &Path) -> Result<(), StoreError> {
-    // The database waits for whoever opens the other end of a pipe. Opening the file here as well
+    // Opening a pipe would wait for its other end. Opening the file here as well
     // would end the locks that this process has on it.
     let found = fs::metadata(path).and_then(|found| {
         if found.is_file() {

@@ -16,7 +16,7 @@ use crate::{
 };
 
 impl Client {
-    /// Returns the doors for older clients.
+    /// Returns the gateways for older clients.
     ///
     /// # Errors
     /// See [`Self::status`].
@@ -57,7 +57,7 @@ impl Client {
         self.get("/v1/gateways/syft/servers").await
     }
 
-    /// Returns everybody who can be written to: users of all doors, and the members themselves.
+    /// Returns everybody who can be written to: users of all gateways, and the members themselves.
     ///
     /// # Errors
     /// See [`Self::status`].
@@ -65,7 +65,7 @@ impl Client {
         self.get("/v1/users").await
     }
 
-    /// Makes somebody a user of this node's door, by the rules by which he would register himself.
+    /// Makes somebody a user of this node's gateway, by the rules by which he would register himself.
     ///
     /// # Errors
     /// See [`Self::status`].
@@ -73,7 +73,7 @@ impl Client {
         self.call(Method::POST, "/v1/users", Some(user)).await
     }
 
-    /// Takes a user of this node's door out, with what waits for him.
+    /// Takes a user of this node's gateway out, with what waits for him.
     ///
     /// # Errors
     /// See [`Self::status`].

@@ -5,8 +5,8 @@
 //! slows down, and does not lock.
 //!
 //! A connection takes its unit from the address when it begins and has it back when its exchange is
-//! complete. So what is counted after the end is no more than what was there at the beginning,
-//! however many connections an address has at once.
+//! complete. So an address never has more failures than units, however many connections it
+//! has at once.
 
 use std::{
     sync::{Mutex, PoisonError},

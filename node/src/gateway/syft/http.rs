@@ -167,7 +167,7 @@ impl Request {
         }
     }
 
-    /// Refuses what comes after the door has begun to close.
+    /// Refuses what comes after the gateway has begun to close.
     fn check_open(&self) -> Result<(), Refusal> {
         if self.door.closing.is_cancelled() {
             let text = "This gateway is closing";
@@ -223,7 +223,7 @@ impl Request {
         Ok("Descriptions list updated".into_response())
     }
 
-    /// Answers for the app marketplace, of which this door keeps nothing: its lists are empty.
+    /// Answers for the app marketplace, of which this gateway keeps nothing: its lists are empty.
     async fn market(self) -> Answer {
         let claims = self.claims()?;
         admitted(&self.door, &claims).await?;
@@ -263,7 +263,7 @@ impl Request {
         };
         let gateways = door.node.gateways();
         let visit = gateways.arrive(Gateway::Syft, self.caller.address);
-        // Who is listed before the door closes is sent away with all others; who comes later enters
+        // Who is listed before the gateway closes is sent away with all others; who comes later enters
         // nothing.
         self.check_open()?;
         let entry = session::Entry {

@@ -11,11 +11,11 @@
 //! The other way round, `server.rs` makes the node a client of a foreign server.
 //!
 //! Unchanged Python, Go and Electron clients connect here as they did to their central server. The
-//! door passes letters on unopened; it holds no key of a user. What waits for a user is on disk,
+//! gateway passes letters on unopened; it holds no key of a user. What waits for a user is on disk,
 //! and a session reads it from there at the pace of its client, so a client that does not read
 //! costs no memory.
 //!
-//! When the door closes, nothing that comes after that is answered: quiet connections end at once, a
+//! When the gateway closes, nothing that comes after that is answered: quiet connections end at once, a
 //! request that was read already has a second, and sessions are sent away with a goodbye.
 
 mod forward;
@@ -61,10 +61,10 @@ use crate::{
 /// How long a TLS handshake, and the head of a request, may take.
 const HEAD_TIME: Duration = Duration::from_secs(10);
 
-/// How long a request that is under way when the door closes may still take.
+/// How long a request that is under way when the gateway closes may still take.
 const ENDING_TIME: Duration = Duration::from_secs(1);
 
-/// Why the door cannot be opened.
+/// Why the gateway cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SyftError {
     /// The address.
@@ -81,7 +81,7 @@ pub(crate) enum SyftError {
 /// Returns what web pages may ask.
 fn policy(config: &Syft) -> Policy {
     let hosts = match config.tls {
-        // Without TLS the door is on loopback, and behind whatever name the owner gives it.
+        // Without TLS the gateway is on loopback, and behind whatever name the owner gives it.
         Tls::Off => {
             let own = tls::own_names(IpAddr::from([0, 0, 0, 0]));
             Hosts::Named([own, config.hosts.clone()].concat())
@@ -96,7 +96,7 @@ fn policy(config: &Syft) -> Policy {
     }
 }
 
-/// What all tasks of the door share.
+/// What all tasks of the gateway share.
 struct Door {
     node: NodeHandle,
     config: Syft,
@@ -110,7 +110,7 @@ struct Door {
     registrations: Buckets<Source>,
     frames: rate::Room,
     started: std::time::Instant,
-    /// Cancelled when the door closes, before its sessions are sent away.
+    /// Cancelled when the gateway closes, before its sessions are sent away.
     closing: CancellationToken,
 }
 
@@ -120,7 +120,7 @@ struct Caller {
     _permit: Permit,
 }
 
-/// Opens the door.
+/// Opens the gateway.
 pub(crate) async fn open(
     config: Syft,
     node: NodeHandle,
@@ -182,7 +182,7 @@ pub(crate) async fn open(
     })
 }
 
-/// Takes connections until the door closes, and waits then for those that are no sessions.
+/// Takes connections until the gateway closes, and waits then for those that are no sessions.
 async fn accept(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
@@ -269,7 +269,7 @@ impl Door {
         });
     }
 
-    /// Time since the door opened: what challenges and buckets count in.
+    /// Time since the gateway opened: what challenges and buckets count in.
     fn now(&self) -> Duration {
         self.started.elapsed()
     }

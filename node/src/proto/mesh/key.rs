@@ -1,7 +1,7 @@
 //! `/pimesh/key/1`: a member that holds the mesh key gives it to another one.
 //!
-//! The key is sealed to the other member's messaging key, so it is safe from whoever sees the bytes
-//! of the connection or of a core dump of the network code. The answer comes when the key is on the
+//! The key is sealed to the other member's messaging key, so the bytes of the connection, or of
+//! a core dump of the network code, do not show it. The answer comes when the key is on the
 //! disk of the receiver, and not before.
 
 use zeroize::Zeroizing;

@@ -134,7 +134,7 @@ pub enum RangesError {
 }
 
 impl Ranges {
-    /// Most ranges: each index on its own for a board of inputs, and no more than fits into one
+    /// Most ranges: enough for a board of inputs with separate indices, and few enough for one
     /// statement.
     pub const MAX: usize = 16;
 

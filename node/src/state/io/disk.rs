@@ -123,11 +123,11 @@ pub enum Record {
     },
     /// A user is known; replaces what was known of him.
     User(Box<UserRecord>),
-    /// A user of this door is gone, with his letters.
+    /// A user of this gateway is gone, with his letters.
     ForgetUser {
         /// His id.
         id: UserId,
-        /// His door, which is this one.
+        /// His gateway, which is this one.
         door: PeerId,
     },
     /// The key of a foreign server's user is pinned no more.
@@ -137,18 +137,18 @@ pub enum Record {
         /// The server.
         server: PeerId,
     },
-    /// The users of another door are gone, for this node is in another mesh.
+    /// The users of another gateway are gone, for this node is in another mesh.
     ForgetUsersOf {
-        /// The door, which is not this one.
+        /// The gateway, which is not this one.
         door: PeerId,
     },
-    /// A letter is for a user of this door, or for all; a repetition of it is known from here on.
+    /// A letter is for a user of this gateway, or for all; a repetition of it is known from here on.
     Letter(Box<LetterRecord>),
     /// A letter was carried on; a repetition of it is known.
     Seen(Fingerprint),
     /// A user has his letters up to this row.
     LettersTaken {
-        /// The user of this door.
+        /// The user of this gateway.
         user: UserId,
         /// The row.
         row: u64,
@@ -165,7 +165,7 @@ pub enum Record {
         /// The member to which it was sent: only that one can say so.
         recipient: PeerId,
     },
-    /// A token of a door is good no more.
+    /// A token of a gateway is good no more.
     Revoked {
         /// The token.
         token: TokenId,
@@ -185,7 +185,7 @@ pub enum Record {
     /// Keep no more history than this; outbox rows are never pruned.
     Prune {
         /// Rows older than this Unix millisecond go, but not those from before
-        /// [`CLOCK_SET_MS`](crate::state::CLOCK_SET_MS): nobody knows how old those are. 0 if no row
+        /// [`CLOCK_SET_MS`](crate::state::CLOCK_SET_MS): the age of those is not known. 0 if no row
         /// goes for its age.
         before_ms: u64,
         /// The oldest rows of those who have most go until all weigh at most this many bytes.
@@ -256,7 +256,7 @@ pub struct Invite {
     pub vouched: Vouched,
     /// The peer that used it. The same peer may use it again, for it may have missed the answer.
     pub used_by: Option<PeerId>,
-    /// Whether it was cancelled. It is kept until it ends all the same, so that whoever comes with
+    /// Whether it was cancelled. It is kept until it ends all the same, so that a node that joins with
     /// it is told.
     pub cancelled: bool,
 }
@@ -302,14 +302,14 @@ pub struct Outgoing {
 pub enum OutgoingKind {
     /// A text for the member itself.
     Member,
-    /// A text for a user of the member's door.
+    /// A text for a user of the member's gateway.
     User {
         /// His id there.
         user: UserId,
         /// The name under which the mesh knew him when it was accepted.
         name: String,
     },
-    /// A letter of a user of this door, unopened.
+    /// A letter of a user of this gateway, unopened.
     Letter,
 }
 
@@ -394,9 +394,9 @@ pub struct Loaded {
     pub client_pins: Vec<(String, [u8; 32], u32)>,
     /// What waits for clients, in the order of acceptance.
     pub for_clients: Vec<ForClient>,
-    /// Users of this door and of others.
+    /// Users of this gateway and of others.
     pub users: Vec<UserRecord>,
-    /// Letters for users of this door, without their frames, in the order of their rows.
+    /// Letters for users of this gateway, without their frames, in the order of their rows.
     pub letters: Vec<LetterRecord>,
     /// Letters that were carried, the oldest first.
     pub seen: Vec<Fingerprint>,

@@ -23,8 +23,8 @@ use crate::{
     },
 };
 
-/// How long the others have to answer the goodbye. Whoever did not hear it is told by those that
-/// did.
+/// How long the others have to answer the goodbye. Members that did not hear it are told by
+/// those that did.
 const FAREWELL_TIME: Duration = Duration::from_secs(2);
 
 /// A mesh of one that is on its way to the disk, in the place of the mesh that is left.

@@ -91,8 +91,8 @@ impl State {
         self.effects.fail(request, failure);
     }
 
-    /// A member gives this node the mesh key. Only the key of this very mesh is taken, so nobody
-    /// can do harm with it; it is there when it is on disk.
+    /// A member gives this node the mesh key. Only the key of this very mesh is taken, so a
+    /// member can do no harm with it. It counts when it is on disk.
     pub(in crate::state) fn key_request(
         &mut self,
         peer: PeerId,

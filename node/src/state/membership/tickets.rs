@@ -95,8 +95,8 @@ impl Membership {
         Record::Invite(invite)
     }
 
-    /// Forgets the cancelled tickets that end first, if there are too many: whoever comes with one
-    /// hears that it is not known.
+    /// Forgets the cancelled tickets that end first, if there are too many: a node that joins
+    /// with one hears that it is not known.
     fn forget_cancelled(&mut self) -> Vec<Record> {
         let cancelled = self.invites.values().filter(|invite| invite.cancelled);
         let mut cancelled: Vec<(u64, [u8; 32])> = cancelled

@@ -281,8 +281,8 @@ impl State {
         self.settle(peer, outcomes, now);
     }
 
-    /// A user of this gateway is gone: nobody takes his messages any more, nor what stands behind
-    /// them.
+    /// A user of this gateway is gone. Nothing takes the user's messages any more, and they would
+    /// hold up what is behind them.
     pub(in crate::state) fn give_up_messages_of(&mut self, user: &UserId, now: Now) {
         let is_his = |waiting: &&Waiting| {
             let message = &waiting.message;

@@ -29,8 +29,8 @@ impl Waiting {
     }
 }
 
-/// The messages in their order, with what finds one of them and what is due: nobody has to look at
-/// all of them for that.
+/// The messages in their order, with an index by id and one by deadline, so that no search looks at
+/// all of them.
 #[derive(Debug, Default)]
 pub(super) struct Line {
     messages: BTreeMap<Place, Waiting>,

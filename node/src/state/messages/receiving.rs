@@ -213,8 +213,8 @@ impl State {
         self.name_of_any(peer) == name || self.names.had(peer, name)
     }
 
-    /// Judges a name that is not that of the peer. If it is nobody's, news of a new name may be on
-    /// the way to this node, and the message must not be lost for that.
+    /// Judges a name that is not that of the peer. If no member has it, news of a new name may be
+    /// on the way to this node, and the message must not be lost for that.
     fn misnamed(&self, name: &str, wrong: Status) -> Status {
         if self.members_named(name).is_empty() {
             Status::TryAgain
