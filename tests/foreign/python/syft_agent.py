@@ -378,20 +378,21 @@ class Agent:
         tell("answers", answers=answers)
 
     async def do_flood(self, method, path, body=None, **name):
-        """Makes one request over and over, until it is told to stop; tells when it was refused."""
+        """Makes one request over and over, on eight connections, until it is told to stop. Tells what came
+        back once each of the eight was refused: then no answer to an earlier request is still on its way."""
         client = self.clients[name["as"]]
-        refused = asyncio.Event()
         statuses = {}
 
-        async def flood():
+        async def flood(refused):
             while True:
                 status, _ = await client.request(method, path, body)
                 statuses[status] = statuses.get(status, 0) + 1
                 if status == 429:
                     refused.set()
 
-        client.flood = [asyncio.create_task(flood()) for _ in range(8)]
-        await asyncio.wait_for(refused.wait(), 60)
+        refused = [asyncio.Event() for _ in range(8)]
+        client.flood = [asyncio.create_task(flood(event)) for event in refused]
+        await asyncio.wait_for(asyncio.gather(*(event.wait() for event in refused)), 60)
         tell("refused", statuses=statuses)
 
     async def do_calm(self, **name):
