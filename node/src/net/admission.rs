@@ -98,6 +98,9 @@ impl<O: 'static> Transport for Admission<O> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<TransportEvent<Self::ListenerUpgrade, Self::Error>> {
+        // The loop that polls here runs more often than the tasks that set connections up: without
+        // this, a flood has it accept thousands before the first of those that gave way has ended.
+        std::task::ready!(self.pending.poll_ready(cx));
         let event = std::task::ready!(Pin::new(&mut self.transport).poll(cx));
         let TransportEvent::Incoming {
             listener_id,
@@ -141,7 +144,71 @@ pub(super) fn source_of(address: &Multiaddr) -> Source {
 
 #[cfg(test)]
 mod tests {
+    use futures::future::Pending;
+
     use super::*;
+
+    /// A transport to which somebody always connects, and then says nothing.
+    struct Flooded;
+
+    impl Transport for Flooded {
+        type Output = ();
+        type Error = io::Error;
+        type ListenerUpgrade = Pending<Result<(), io::Error>>;
+        type Dial = Pending<Result<(), io::Error>>;
+
+        fn listen_on(
+            &mut self,
+            _: ListenerId,
+            address: Multiaddr,
+        ) -> Result<(), TransportError<Self::Error>> {
+            Err(TransportError::MultiaddrNotSupported(address))
+        }
+
+        fn remove_listener(&mut self, _: ListenerId) -> bool {
+            false
+        }
+
+        fn dial(
+            &mut self,
+            address: Multiaddr,
+            _: DialOpts,
+        ) -> Result<Self::Dial, TransportError<Self::Error>> {
+            Err(TransportError::MultiaddrNotSupported(address))
+        }
+
+        fn poll(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<TransportEvent<Self::ListenerUpgrade, Self::Error>> {
+            Poll::Ready(TransportEvent::Incoming {
+                listener_id: ListenerId::next(),
+                upgrade: futures::future::pending(),
+                local_addr: Multiaddr::empty(),
+                send_back_addr: Multiaddr::empty(),
+            })
+        }
+    }
+
+    #[test]
+    fn a_flood_is_not_accepted_faster_than_those_that_gave_way_end() {
+        let mut admission = Admission::new(Flooded.boxed(), GivenWay::default());
+        let waker = futures::task::noop_waker();
+        let mut cx = Context::from_waker(&waker);
+        let mut attempts = Vec::new();
+
+        while let Poll::Ready(TransportEvent::Incoming { upgrade, .. }) =
+            Pin::new(&mut admission).poll(&mut cx)
+        {
+            attempts.push(upgrade);
+            assert!(attempts.len() <= 2 * PENDING_MAX, "bounded");
+        }
+
+        // Run once, those that gave way are gone, and there is room for as many more.
+        attempts.retain_mut(|attempt| attempt.poll_unpin(&mut cx).is_pending());
+        assert_eq!(attempts.len(), PENDING_MAX);
+        assert!(Pin::new(&mut admission).poll(&mut cx).is_ready());
+    }
 
     #[test]
     fn addresses_without_an_ip_address_have_one_source_and_ports_do_not_matter() {
