@@ -22,6 +22,7 @@ pub(super) enum LongWords {
 }
 
 /// Breaks each line that is wider than the terminal; what comes behind the break is indented.
+/// The indent leaves a column at least.
 pub(super) fn fold(text: &str, indent: &str, width: Option<usize>, long: LongWords) -> String {
     let Some(width) = width.filter(|&width| width >= WIDTH_MIN) else {
         return text.to_owned();
@@ -38,7 +39,7 @@ fn fold_line(line: &str, indent: &str, width: usize, long: LongWords) -> String 
     let mut rest = line;
     loop {
         let begun = if folded.is_empty() { 0 } else { indent.len() };
-        let Some(fits) = fitting(rest, width - begun) else {
+        let Some(fits) = fitting(rest, width.saturating_sub(begun)) else {
             folded.push_str(rest);
             return folded;
         };
@@ -79,6 +80,16 @@ fn fitting(text: &str, width: usize) -> Option<usize> {
         }
     }
     None
+}
+
+/// Returns how many columns a text takes at most.
+pub(super) fn text_columns(text: &str) -> usize {
+    let mut used = 0;
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        used += columns(c, chars.peek().copied());
+    }
+    used
 }
 
 /// Returns how many columns a character takes at most. What a terminal may draw as one picture is
