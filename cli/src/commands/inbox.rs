@@ -9,7 +9,10 @@ use clap::{Args, Subcommand};
 use futures::StreamExt;
 use pimesh_node::{
     config::parse_duration,
-    control::api::{HistoryQuery, HistoryRow, Way},
+    control::{
+        api::{HISTORY_DEFAULT, HistoryQuery, HistoryRow, Way},
+        client::Client,
+    },
     state::io::Encoding,
 };
 
@@ -17,6 +20,16 @@ use super::Global;
 use crate::output;
 
 /// Show messages that came, or with `--sent` those that were sent
+///
+/// Messages stand in the order in which they came here, each with that time. Where the sender's date
+/// differs from it by more than 5 minutes, that date follows in brackets.
+///
+/// With `--sent` they stand in the order in which they were sent, each with that time; what became
+/// of it follows in brackets, with the time if that was more than 5 minutes later. `--since` and
+/// `--before` look at the time when that was known, or at the time of sending while it waits.
+///
+/// `--json` has both times: `created_ms`, when it was sent, and `at_ms`, when it came or when its
+/// outcome was known.
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -48,9 +61,9 @@ pub(super) struct Inbox {
     /// Messages that were sent, with what became of each
     #[arg(long)]
     sent: bool,
-    /// The last so many
-    #[arg(long, default_value_t = 100)]
-    limit: u64,
+    /// The last so many [default: 100]
+    #[arg(long, value_name = "COUNT")]
+    limit: Option<u64>,
     /// All there are, in the place of `--limit`
     #[arg(long, conflicts_with_all = ["limit", "last", "follow"])]
     all: bool,
@@ -76,7 +89,7 @@ impl Inbox {
             before_ms: self.before,
             after: None,
             search: self.search,
-            limit: (!self.all).then(|| self.last.unwrap_or(self.limit)),
+            limit: (!self.all).then(|| self.last.or(self.limit).unwrap_or(HISTORY_DEFAULT)),
             all: self.all,
         };
         if self.follow && self.since.is_some() && self.last.is_none() {
@@ -88,27 +101,52 @@ impl Inbox {
         } else {
             None
         };
-        let mut printed = end;
+        let (mut printed, mut count) = (end, 0);
         if self.last != Some(0) && (!self.follow || self.last.is_some()) {
             let mut rows = client.history_stream(&query).await?;
             while let Some(row) = rows.next().await {
                 let row = row?;
                 print(global, way, &row)?;
                 printed = printed.max(Some(row.row));
+                count += 1;
             }
         }
         match printed.filter(|_| self.follow) {
             Some(after) => follow::go_on(global, &client, query, after).await,
-            None => Ok(()),
+            None => {
+                let is_asked = self.all || self.limit.is_some() || self.last.is_some();
+                if !is_asked && count >= HISTORY_DEFAULT {
+                    tell_of_earlier(&client, &query, count).await;
+                }
+                Ok(())
+            }
         }
     }
 }
+
+/// Says how many messages there are besides those that were printed.
+async fn tell_of_earlier(client: &Client, query: &HistoryQuery, printed: u64) {
+    let all = client.count_history(query).await;
+    match all.map(|all| all.count.saturating_sub(printed)) {
+        Ok(0) => {}
+        Ok(1) => output::note("1 earlier message is not shown: `--all` shows it"),
+        Ok(more) => output::note(format!(
+            "{} are not shown: `--all` shows them, `--limit COUNT` the last so many",
+            output::count(more, "earlier message")
+        )),
+        // What was asked for is printed; a node of an earlier version does not count.
+        Err(_) => output::note("there may be earlier messages: `--all` shows them"),
+    }
+}
+
+/// How far two dates of a message may be apart until both are shown.
+const DATES_APART_MS: u64 = 5 * 60 * 1000;
 
 fn print(global: &Global, way: Way, row: &HistoryRow) -> anyhow::Result<()> {
     if global.json {
         return output::json(row);
     }
-    let time = output::local_time(row.at_ms);
+    let are_apart = row.at_ms.abs_diff(row.created_ms) > DATES_APART_MS;
     let via = if row.via == "direct" {
         String::new()
     } else {
@@ -123,12 +161,21 @@ fn print(global: &Global, way: Way, row: &HistoryRow) -> anyhow::Result<()> {
         None => row.name.clone(),
     };
     match way {
-        Way::Received => output::message(&format!("{time}  {name}{via}: "), &text),
-        Way::Sent => {
-            let outcome = if row.outcome.is_empty() {
-                "waiting"
+        Way::Received => {
+            let time = output::local_time(row.at_ms);
+            let sent = if are_apart {
+                format!(" (sent {})", output::local_time(row.created_ms))
             } else {
-                &row.outcome
+                String::new()
+            };
+            output::message(&format!("{time}{sent}  {name}{via}: "), &text)
+        }
+        Way::Sent => {
+            let time = output::local_time(row.created_ms);
+            let outcome = match row.outcome.as_str() {
+                "" => "waiting".to_owned(),
+                outcome if are_apart => format!("{outcome}, {}", output::local_time(row.at_ms)),
+                outcome => outcome.to_owned(),
             };
             output::message(&format!("{time}  to {name} ({outcome}): "), &text)
         }

@@ -362,6 +362,13 @@ pub struct Deleted {
     pub up_to: i64,
 }
 
+/// The answer to `GET /v1/messages/count`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    /// How many messages there are.
+    pub count: u64,
+}
+
 /// One message of the history.
 #[derive(Clone, derive_more::Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HistoryRow {

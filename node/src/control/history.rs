@@ -12,7 +12,7 @@ use axum::{
 use futures::{Stream, StreamExt, stream};
 
 use super::{
-    api::{Deleted, Deletion, HISTORY_DEFAULT, HistoryQuery, HistoryRow},
+    api::{Counted, Deleted, Deletion, HISTORY_DEFAULT, HistoryQuery, HistoryRow},
     handle::NodeHandle,
     server::{Answer, Asked, Refused},
 };
@@ -90,17 +90,7 @@ impl NodeHandle {
     /// Returns why they cannot be read.
     pub async fn history(&self, query: HistoryQuery) -> Result<Pages, Failure> {
         let names = self.names().await?;
-        let (peer, user) = resolve(&names, query.peer)?;
-        let selection = Selection {
-            way: query.way,
-            id: query.id,
-            peer,
-            user,
-            since_ms: query.since_ms,
-            before_ms: query.before_ms,
-            search: query.search,
-            ..Selection::default()
-        };
+        let selection = selection(&names, &query)?;
         let left = match (query.all, query.limit) {
             (true, Some(_)) => {
                 return Err(Failure::bad_request("one of `all` and `limit`, not both"));
@@ -124,6 +114,17 @@ impl NodeHandle {
             after,
             left,
         })
+    }
+
+    /// Counts the messages that fit a query, whatever its `limit` and `after`.
+    ///
+    /// # Errors
+    /// Returns why they cannot be counted.
+    pub async fn count_history(&self, query: HistoryQuery) -> Result<Counted, Failure> {
+        let selection = selection(&self.names().await?, &query)?;
+        let history = Arc::clone(self.stored());
+        let count = read(move || history.count(&selection)).await?;
+        Ok(Counted { count })
     }
 
     /// Deletes messages from the history; those that wait in the outbox stay. With `dry_run` it
@@ -189,6 +190,21 @@ async fn read<T: Send + 'static>(
     })
 }
 
+/// Returns what a query selects.
+fn selection(names: &[report::Names], query: &HistoryQuery) -> Result<Selection, Failure> {
+    let (peer, user) = resolve(names, query.peer.clone())?;
+    Ok(Selection {
+        way: query.way,
+        id: query.id,
+        peer,
+        user,
+        since_ms: query.since_ms,
+        before_ms: query.before_ms,
+        search: query.search.clone(),
+        ..Selection::default()
+    })
+}
+
 /// Finds whom a name means: a member, a former one, a client, or a user. A present
 /// name comes first; a former name counts if only one member had it.
 fn resolve(
@@ -246,6 +262,14 @@ pub(super) async fn list(
     let bracket = |text: &'static str| stream::iter([Ok(Bytes::from_static(text.as_bytes()))]);
     let body = Body::from_stream(bracket("[").chain(items).chain(bracket("]")));
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+/// `GET /v1/messages/count`.
+pub(super) async fn count(
+    State(node): State<NodeHandle>,
+    Asked(query): Asked<HistoryQuery>,
+) -> Answer<Counted> {
+    Ok(Json(node.count_history(query).await?))
 }
 
 /// `GET /v1/messages/stream`: the same, one message a line behind a first empty line.

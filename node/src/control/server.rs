@@ -174,6 +174,7 @@ fn router(handle: NodeHandle) -> Router {
             "/v1/messages",
             get(history::list).post(send).delete(history::delete),
         )
+        .route("/v1/messages/count", get(history::count))
         .route("/v1/messages/stream", get(history::lines))
         .route("/v1/outbox", get(outbox))
         .route("/v1/integers", get(last_integers).post(publish))
@@ -443,7 +444,8 @@ async fn publish_stream(
     match publish_all(&node, query, &mut body, &mut count).await {
         Ok(()) => Ok(Json(Streamed { count })),
         Err(mut failure) => {
-            failure.message = format!("{} (after {count} integers)", failure.message);
+            let sent = crate::text::count(count, "integer");
+            failure.message = format!("{} (after {sent})", failure.message);
             tokio::spawn(tokio::time::timeout(DRAIN, body.for_each(async |_| {})));
             Err(Refused(failure))
         }

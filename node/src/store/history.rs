@@ -157,6 +157,18 @@ impl History {
         })
     }
 
+    /// Returns how many messages there are. Blocks for the disk.
+    ///
+    /// # Errors
+    /// Returns why the store cannot be read.
+    pub fn count(&self, selection: &Selection) -> Result<u64, StoreError> {
+        let sql = format!("SELECT count(*) FROM history WHERE {WANTED}");
+        self.read(&sql, selection, &[], |mut rows| match rows.next()? {
+            Some(row) => number(row, 0),
+            None => Ok(0),
+        })
+    }
+
     /// Returns how many messages there are that do not wait in the outbox, and the row of the last
     /// one. Blocks for the disk.
     ///

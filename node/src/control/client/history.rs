@@ -8,7 +8,7 @@ use super::{
     streams::LineStream,
     transport::{decode, with_query},
 };
-use crate::control::api::{Deleted, Deletion, HISTORY_DEFAULT, HistoryQuery, HistoryRow};
+use crate::control::api::{Counted, Deleted, Deletion, HISTORY_DEFAULT, HistoryQuery, HistoryRow};
 
 impl Client {
     /// Returns messages that are on disk. All of them are in memory at once: where there may be many,
@@ -47,6 +47,14 @@ impl Client {
             Ok(reading.next().await?.map(|row| (row, reading)))
         });
         Ok(Box::pin(rows))
+    }
+
+    /// Returns how many messages fit a query, whatever its `limit` and `after`.
+    ///
+    /// # Errors
+    /// See [`Self::status`].
+    pub async fn count_history(&self, query: &HistoryQuery) -> Result<Counted, ClientError> {
+        self.get(&with_query("/v1/messages/count", query)?).await
     }
 
     /// Deletes messages from the history, or says how many there are.

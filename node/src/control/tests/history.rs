@@ -132,6 +132,8 @@ async fn as_many_messages_are_returned_as_are_asked_for() {
 
         assert_eq!(rows(&listed), expected.collect::<Vec<i64>>());
         assert_eq!(rows(&streamed), rows(&listed));
+        let counted = fixture.client.count_history(&query).await.expect("counts");
+        assert_eq!(counted.count, 2500);
     }
 }
 
