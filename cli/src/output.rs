@@ -17,6 +17,7 @@ use std::{
     io::{self, IsTerminal, Write},
 };
 
+pub(crate) use pimesh_node::text::count;
 use pimesh_node::text::{visible, visible_lines};
 use serde::Serialize;
 

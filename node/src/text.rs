@@ -36,6 +36,15 @@ pub fn visible(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+/// Writes a number of things: `1 member`, `2 members`. The name of one thing gets an `s`.
+#[must_use]
+pub fn count(number: impl TryInto<u64>, one: &str) -> String {
+    // What fits into no `u64` is many.
+    let number = number.try_into().unwrap_or(u64::MAX);
+    let ending = if number == 1 { "" } else { "s" };
+    format!("{number} {one}{ending}")
+}
+
 /// As [`visible`], but keeps line breaks, with `indent` behind each, so that no line of the text
 /// can be taken for a line of the program's own.
 #[must_use]
@@ -79,6 +88,13 @@ fn is_letterlike(c: Option<char>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_thing_has_no_plural() {
+        assert_eq!(count(0_u64, "member"), "0 members");
+        assert_eq!(count(1_usize, "member"), "1 member");
+        assert_eq!(count(2_u32, "key file"), "2 key files");
+    }
 
     #[test]
     fn what_a_terminal_obeys_is_shown_as_an_escape() {

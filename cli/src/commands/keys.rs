@@ -149,7 +149,8 @@ impl PassphraseCommand {
             PassphraseAction::Remove => None,
         };
         let changed = identity::change_passphrase(&home, old.as_ref(), new.as_ref())?;
-        output::note(format!("changed {changed} key files in {}", home.display()));
+        let changed = output::count(changed, "key file");
+        output::note(format!("changed {changed} in {}", home.display()));
         Ok(())
     }
 }

@@ -42,15 +42,17 @@ impl Status {
             (
                 "outbox",
                 format!(
-                    "{} messages, {} bytes",
-                    node.outbox_count, node.outbox_bytes
+                    "{}, {}",
+                    output::count(node.outbox_count, "message"),
+                    output::count(node.outbox_bytes, "byte")
                 ),
             ),
             (
                 "received",
                 format!(
-                    "{} messages, {} integers",
-                    node.received, node.integers_received
+                    "{}, {}",
+                    output::count(node.received, "message"),
+                    output::count(node.integers_received, "integer")
                 ),
             ),
             (
@@ -134,10 +136,10 @@ fn gateway(door: &DoorReport) -> String {
     }
     let addresses: Vec<String> = door.addresses.iter().map(ToString::to_string).collect();
     format!(
-        "{name} at {}: {} clients, {} sign-ins, {} sent away",
+        "{name} at {}: {}, {}, {} refused or sent away",
         addresses.join(" "),
-        door.clients,
-        door.sign_ins,
+        output::count(door.clients, "client"),
+        output::count(door.sign_ins, "sign-in"),
         door.kicks
     )
 }

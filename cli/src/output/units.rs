@@ -12,7 +12,8 @@ pub(crate) fn indices(index: Index, further: &Ranges) -> String {
     if further.is_empty() {
         return index.to_string();
     }
-    format!("{index},{further}")
+    // With spaces, so that many of them can be broken into lines.
+    format!("{index}, {}", further.to_string().replace(',', ", "))
 }
 
 /// Writes a Unix millisecond as local time.
@@ -46,14 +47,15 @@ pub(crate) fn span(duration: Duration) -> String {
     }
 }
 
-/// Writes a duration in its largest unit, for a narrow column.
+/// Writes a duration in its largest unit, to the nearest one, for a narrow column.
 pub(crate) fn age(duration: Duration) -> String {
     let s = duration.as_secs();
-    match s {
-        0..60 => format!("{s} s"),
-        60..3600 => format!("{} min", s / 60),
-        3600..86_400 => format!("{} h", s / 3600),
-        _ => format!("{} d", s / 86_400),
+    let of = |unit: u64| (s + unit / 2) / unit;
+    match (s, of(60), of(3600)) {
+        (0..60, ..) => format!("{s} s"),
+        (_, minutes @ 0..60, _) => format!("{minutes} min"),
+        (_, _, hours @ 0..24) => format!("{hours} h"),
+        _ => format!("{} d", of(86_400)),
     }
 }
 
@@ -111,7 +113,28 @@ mod tests {
         assert_eq!(bytes(1023), "1023 B");
         assert_eq!(bytes(1_048_576), "1.0 MiB");
         assert_eq!(bytes(1536), "1.5 KiB");
-        assert_eq!(age(Duration::from_secs(3599)), "59 min");
-        assert_eq!(age(Duration::from_secs(700_000)), "8 d");
+    }
+
+    #[test]
+    fn an_age_is_that_of_the_nearest_unit() {
+        for (seconds, shown) in [
+            (59, "59 s"),
+            (89, "1 min"),
+            (3569, "59 min"),
+            (3599, "1 h"),
+            (86_399, "1 d"),
+            // A week of which a moment has passed.
+            (604_799, "7 d"),
+            (700_000, "8 d"),
+        ] {
+            assert_eq!(age(Duration::from_secs(seconds)), shown, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn further_indices_can_be_broken_into_lines() {
+        let further: Ranges = "100..109,200".parse().expect("legal");
+        assert_eq!(indices(Index(7), &further), "7, 100..109, 200");
+        assert_eq!(indices(Index(7), &Ranges::default()), "7");
     }
 }

@@ -108,7 +108,7 @@ pub struct DoorReport {
     pub signing_in: usize,
     /// Clients that signed in, since start.
     pub sign_ins: u64,
-    /// Connections that were sent away, since start.
+    /// Connections that were refused or sent away, since start.
     pub kicks: u64,
 }
 

@@ -381,8 +381,9 @@ impl State {
             let (count, bytes) = mailbox.map_or((0, 0), |m| (m.rows.len(), m.bytes));
             if count >= limits.count_max || bytes + frame.len() > limits.bytes_max {
                 let text = format!(
-                    "{to} is away and has {count} messages with {bytes} bytes waiting; no more \
-                     are kept."
+                    "{to} is away and has {} with {} waiting; no more are kept.",
+                    crate::text::count(count, "message"),
+                    crate::text::count(bytes, "byte"),
                 );
                 return Err(("mailbox_full", Failure::unavailable(text)));
             }
@@ -630,8 +631,9 @@ impl State {
         for ((from, to), count) in lost {
             let name = from.parse().ok();
             if let Some(user) = name.and_then(|name| self.local(&name)) {
+                let were = if count == 1 { "was" } else { "were" };
                 let text = format!(
-                    "{count} of your messages to {to} waited too long for him and were dropped."
+                    "{count} of your messages to {to} waited too long for him and {were} dropped."
                 );
                 self.effects.event(Event::TellUser { user, text });
             }

@@ -97,7 +97,8 @@ impl Doctor {
             .iter()
             .filter(|check| check.verdict == Verdict::Fail)
             .count();
-        anyhow::ensure!(failed == 0, "{failed} of {} checks failed", checks.len());
+        let checks = output::count(checks.len(), "check");
+        anyhow::ensure!(failed == 0, "{failed} of {checks} failed");
         Ok(())
     }
 }

@@ -164,6 +164,7 @@ fn clock(status: &Status, peers: &[Peer]) -> Check {
     }
     let beside = match offsets.len() {
         0 => String::new(),
+        1 => ", as the clock of 1 member says".to_owned(),
         count => format!(", as the clocks of {count} members say"),
     };
     Check::ok("clock", format!("{}{beside}", system.found))

@@ -17,7 +17,8 @@ use crate::output;
 
 /// Doors for clients of older systems: open and close them, see and send away who is behind them
 ///
-/// A door is off until it is enabled. Its settings stand in `pimesh.toml`, section `[gateway.NAME]`
+/// A door is off until it is enabled. In the list, SIGN-INS counts those that succeeded since the
+/// node started, and REFUSED the connections that were refused or sent away. Its settings stand in `pimesh.toml`, section `[gateway.NAME]`
 /// (`pimesh config example` shows them all).
 #[derive(Debug, Args)]
 #[command(
@@ -183,7 +184,7 @@ fn show_doors(global: &Global, doors: &[DoorReport]) -> anyhow::Result<()> {
             "CLIENTS",
             "SIGNING IN",
             "SIGN-INS",
-            "KICKS",
+            "REFUSED",
             "ADDRESS",
         ],
         &rows,

@@ -104,5 +104,5 @@ fn confirm(count: u64) -> anyhow::Result<()> {
 }
 
 fn messages(count: u64) -> String {
-    format!("{count} message{}", if count == 1 { "" } else { "s" })
+    output::count(count, "message")
 }

@@ -73,8 +73,10 @@ impl<'a> Publisher<'a> {
             return output::json(&published);
         }
         output::note(format!(
-            "sent {} for index {}; {} members are connected",
-            self.sent, last.index, last.connected
+            "sent {} for index {}; {} connected",
+            self.sent,
+            last.index,
+            output::count(last.connected, "member")
         ));
         Ok(())
     }
@@ -166,8 +168,8 @@ impl<'a> Publisher<'a> {
         output::progress_ends();
         match (self.sent, asked) {
             (0, _) => "no integer was sent".to_owned(),
-            (sent, Some(asked)) => format!("{sent} of {asked} integers were sent"),
-            (sent, None) => format!("{sent} integers were sent, the rest was not"),
+            (sent, Some(asked)) => format!("sent {sent} of {}", output::count(asked, "integer")),
+            (sent, None) => format!("sent {}, and not the rest", output::count(sent, "integer")),
         }
     }
 }

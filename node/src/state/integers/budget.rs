@@ -122,9 +122,15 @@ impl Budgets {
         }
         let budget = own.left(count, rate);
         let text = format!(
-            "{count} integers are more than the other nodes take now: they take {} of a node in a \
-             second, and {} at once",
-            settings.budget_per_second, settings.budget_burst
+            "{} more than the other nodes take now: they take {} of a node in a second, and {} at \
+             once",
+            if count == 1 {
+                "1 integer is".to_owned()
+            } else {
+                format!("{count} integers are")
+            },
+            settings.budget_per_second,
+            settings.budget_burst
         );
         let hint = format!("wait for {} ms, or send fewer at once", budget.retry_ms);
         Err(Failure::over_budget(text, budget).with_hint(hint))

@@ -149,7 +149,8 @@ impl State {
         }
         let others = self.membership.members().count();
         if others > 0 && !self.membership.is_revoked() {
-            let text = format!("this node is in a mesh with {others} other members already");
+            let others = crate::text::count(others, "other member");
+            let text = format!("this node is in a mesh with {others} already");
             return Err(Failure::conflict(text).with_hint(
                 "`pimesh leave` leaves it; a second node with another `--home` can be in another \
                  mesh at the same time",

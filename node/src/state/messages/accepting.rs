@@ -201,8 +201,9 @@ impl State {
             return Ok(());
         }
         Err(Failure::unavailable(format!(
-            "the outbox is full: {} messages with {} bytes wait",
-            self.messages.count, self.messages.bytes
+            "the outbox is full: what waits is {} with {}",
+            crate::text::count(self.messages.count, "message"),
+            crate::text::count(self.messages.bytes, "byte")
         ))
         .with_hint("`pimesh outbox` shows for whom; limits are in `pimesh.toml`, [messages]"))
     }
