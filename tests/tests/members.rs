@@ -284,6 +284,30 @@ async fn a_node_that_leaves_keeps_its_history_and_may_come_back() -> anyhow::Res
 }
 
 #[tokio::test]
+async fn a_goodbye_that_nobody_heard_is_heard_when_the_others_are_back() -> anyhow::Result<()> {
+    let world = World::new()?;
+    let [mut a, b] = world.mesh(["a", "b"]).await?;
+    a.child.kill().await?;
+    b.wait_for_peers(0).await?;
+
+    let said = done(&b, &["leave", "--yes"]).await?;
+    let b = b.restart().await?;
+    let a = a.restart().await?;
+
+    assert!(said.contains("nobody has heard it: a"), "{said}");
+    eventually("a knows that b left", async || {
+        let peers = a.client.peers().await?;
+        ensure!(peers.iter().all(|peer| peer.name != "b"), "{peers:?}");
+        Ok(())
+    })
+    .await?;
+    let ticket = a.client.invite(&NewInvite::default()).await?.ticket;
+    done(&b, &["join", &ticket]).await?;
+    b.wait_for_peers(1).await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn when_the_only_holder_is_gone_the_others_found_a_new_mesh() -> anyhow::Result<()> {
     let world = World::new()?;
     let [mut a, b, c] = world.mesh(["a", "b", "c"]).await?;

@@ -13,6 +13,11 @@ use crate::output;
 /// History, keys, names and settings stay. The others are told, and this node's name and index are
 /// free there. Messages that wait for the others are given up. Members can be invited into the new
 /// mesh, or this node can join another one.
+///
+/// Members that are down hear it from those that are up. If nobody hears it, each is told when it
+/// reaches this node again, for as long as this node runs with this home folder and has left at most
+/// 8 meshes since. If it will not run again, or they cannot reach it, run `pimesh peers remove NAME`
+/// where the mesh key is.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  pi-2$ pimesh leave\n  pi-2$ pimesh join pimesh1:…")]
 pub(super) struct Leave {
@@ -60,8 +65,9 @@ impl Leave {
             let names = left.not_told.join(", ");
             output::line(if left.told.is_empty() {
                 format!(
-                    "not connected: {names}; they do not know it: `pimesh peers remove` there, \
-                     where the mesh key is, takes this node out"
+                    "nobody has heard it: {names}. They are told when they reach this node again; \
+                     if it will not run, `pimesh peers remove NAME` there, where the mesh key is, \
+                     takes it out"
                 )
             } else {
                 format!("not connected: {names}; they hear it from the others")

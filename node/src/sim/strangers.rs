@@ -320,6 +320,7 @@ fn join(place: usize, peer: &PeerId, secret: Secret) -> Request {
         name: "guest".parse().expect("a name"),
         messaging_key: *key.public(),
         proof,
+        left: None,
     }))
 }
 

@@ -318,6 +318,14 @@ impl State {
         certificate: &[u8],
         now: Now,
     ) {
+        if let Some(left) = self.membership.goodbye_to(&peer, certificate) {
+            let bytes = Response::Left(left).encode();
+            return self.effects.net(NetOutput::MemberRespond {
+                connection,
+                id,
+                bytes,
+            });
+        }
         if self.membership.is_revoked() {
             return self.close(connection, "this node was removed from the mesh");
         }
@@ -458,6 +466,10 @@ impl State {
                 self.learn_statements(vec![], vec![revocation], now);
                 self.close(connection, "the peer says that this node was removed");
             }
+            Ok(Response::Left(left)) => {
+                self.told_left(left, now);
+                self.close(connection, "the peer has left the mesh");
+            }
             Ok(Response::Refused(_)) => {
                 self.close(connection, "the peer does not take this node for a member");
             }
@@ -557,8 +569,20 @@ impl State {
     }
 
     pub(super) fn close_peer(&mut self, peer: &PeerId, reason: &'static str) {
+        self.close_peer_but(peer, None, reason);
+    }
+
+    /// Closes the connections of a peer, but for one.
+    pub(super) fn close_peer_but(
+        &mut self,
+        peer: &PeerId,
+        but: Option<Connection>,
+        reason: &'static str,
+    ) {
         for connection in self.links.connections_of(peer) {
-            self.close(connection, reason);
+            if Some(connection) != but {
+                self.close(connection, reason);
+            }
         }
     }
 

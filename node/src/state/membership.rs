@@ -4,6 +4,7 @@
 //! signature and never for the peer that brought it.
 
 mod believing;
+mod goodbyes;
 mod inviting;
 mod issuing;
 mod joining;
@@ -19,6 +20,7 @@ use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
 use libp2p_identity::PeerId;
 
+use self::goodbyes::Goodbyes;
 use super::{
     CLOCK_SET_MS, Effects, Own, StartError, State,
     io::{Failure, InboundId, Invite, Loaded, NetOutput, Now, Record},
@@ -36,6 +38,8 @@ use crate::proto::{
     },
 };
 
+#[cfg(test)]
+pub(super) use self::goodbyes::GOODBYES_MAX;
 pub use self::inviting::Wanted;
 pub(super) use self::{
     inviting::Welcoming,
@@ -66,6 +70,8 @@ pub(super) struct Membership {
     invites: BTreeMap<[u8; 32], Invite>,
     /// When the tickets end that were made in this run.
     ticket_ends: BTreeMap<[u8; 32], Duration>,
+    /// What is still said in meshes that this node has left.
+    goodbyes: Goodbyes,
 }
 
 /// Why a certificate is not good here and now.
@@ -150,7 +156,9 @@ impl Membership {
                 Ok(statement) => {
                     membership.learn_statement(statement);
                 }
-                Err(error) if is_foreign(&error) => {}
+                Err(error) if is_foreign(&error) => {
+                    membership.goodbyes.add_stored(bytes, &own.peer);
+                }
                 Err(error) => return Err(damaged(error.to_string())),
             }
         }
@@ -194,7 +202,14 @@ impl Membership {
             statements: BTreeMap::new(),
             invites: BTreeMap::new(),
             ticket_ends: BTreeMap::new(),
+            goodbyes: Goodbyes::none(),
         }
+    }
+
+    /// Returns what to tell a peer that shows a certificate of a mesh that this node has left.
+    pub(super) fn goodbye_to(&self, peer: &PeerId, certificate: &[u8]) -> Option<Vec<u8>> {
+        let left = self.goodbyes.to_member(peer, certificate);
+        left.map(Statement::encode)
     }
 
     pub(super) const fn mesh(&self) -> &MeshId {

@@ -213,6 +213,18 @@ fn stored(outputs: &[Output]) -> Ticket {
 /// Lets a peer come with a ticket whose proof is made with the key of this seed; returns why not,
 /// or nothing if it is let in.
 fn join(state: &mut State, seed: u8, secret: &Secret, prover: u8, now: Now) -> Option<Refusal> {
+    let request = Join {
+        secret: secret.clone(),
+        name: "guest".parse().expect("a name"),
+        messaging_key: *messaging_key(seed).public(),
+        proof: messaging_key(prover).sign(&Join::proof_payload(&peer_of_seed(seed), secret)),
+        left: None,
+    };
+    join_with(state, seed, request, now).1
+}
+
+/// Lets a peer come with this request; returns all that follows, and why it was refused if it was.
+fn join_with(state: &mut State, seed: u8, join: Join, now: Now) -> (Vec<Output>, Option<Refusal>) {
     let (peer, connection) = (peer_of_seed(seed), Connection(u64::from(seed)));
     let up = NetInput::Connected {
         peer,
@@ -222,25 +234,20 @@ fn join(state: &mut State, seed: u8, secret: &Secret, prover: u8, now: Now) -> O
         transport: Transport::Tcp,
     };
     feed_at(state, Input::Net(up), now);
-    let join = Join {
-        secret: secret.clone(),
-        name: "guest".parse().expect("a name"),
-        messaging_key: *messaging_key(seed).public(),
-        proof: messaging_key(prover).sign(&Join::proof_payload(&peer, secret)),
-    };
     let request = NetInput::MemberRequest {
         connection,
         id: InboundId(1),
         bytes: Request::Join(Box::new(join)).encode(),
     };
     let outputs = feed_at(state, Input::Net(request), now);
-    outputs.iter().find_map(|output| match output {
+    let refusal = outputs.iter().find_map(|output| match output {
         Output::Net(NetOutput::MemberRespond { bytes, .. }) => match Response::decode(bytes) {
             Ok(Response::Refused(refusal)) => Some(refusal),
             answer => panic!("an answer before anything is on disk: {answer:?}"),
         },
         _ => None,
-    })
+    });
+    (outputs, refusal)
 }
 
 fn send(state: &mut State, text: &str) -> (Vec<Output>, Option<Ticket>) {

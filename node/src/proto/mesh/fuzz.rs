@@ -325,6 +325,7 @@ fn a_member_request_says_the_same_again() {
         name: "pi-2".parse().expect("a legal name"),
         messaging_key: *MESSAGING.public(),
         proof: [5; 64],
+        left: Some(statements()[0].encode()),
     };
     let mut corpus = [
         member::Request::Hello(certificates()[0].encode()),
@@ -356,6 +357,7 @@ fn a_member_answer_says_the_same_again() {
         member::Response::Welcome(welcome),
         member::Response::Refused(Refusal::MeshFull),
         member::Response::Revoked(revocations()[0].encode()),
+        member::Response::Left(statements()[0].encode()),
     ]
     .map(|response| response.encode());
     fuzz(bolero::check!(), &corpus, |bytes| {

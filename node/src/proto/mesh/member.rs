@@ -43,6 +43,9 @@ pub struct Join {
     pub messaging_key: syft::PublicKey,
     /// Signature of that key over [`Join::proof_payload`].
     pub proof: [u8; 64],
+    /// The encoded statement with which it left this very mesh, if it did: the inviter may not have
+    /// heard it.
+    pub left: Option<Vec<u8>>,
 }
 
 impl Join {
@@ -66,6 +69,9 @@ pub enum Response {
     Refused(Refusal),
     /// No, because of this encoded revocation, which the dialler can verify.
     Revoked(Vec<u8>),
+    /// No: this node has left the dialler's mesh, as this encoded statement says, which the dialler
+    /// can verify.
+    Left(Vec<u8>),
 }
 
 /// What a new member is given.
@@ -109,6 +115,7 @@ impl Request {
                 name: join.name.as_str().to_owned(),
                 messaging_key: join.messaging_key.as_bytes().to_vec(),
                 proof: join.proof.to_vec(),
+                left: join.left.clone(),
             }),
         };
         prost::Message::encode_to_vec(&WireRequest { kind: Some(kind) })
@@ -133,6 +140,7 @@ impl Request {
                     messaging_key: syft::PublicKey::from_bytes(&key)
                         .map_err(|_| illegal("messaging_key"))?,
                     proof: array(WHAT, "proof", &join.proof)?,
+                    left: join.left,
                 })))
             }
             None => Err(DecodeError::Field {
@@ -156,6 +164,7 @@ impl Response {
             }),
             Self::Refused(refusal) => ResponseKind::Refused(*refusal as i32),
             Self::Revoked(revocation) => ResponseKind::Revoked(revocation.clone()),
+            Self::Left(left) => ResponseKind::Left(left.clone()),
         };
         prost::Message::encode_to_vec(&WireResponse { kind: Some(kind) })
     }
@@ -181,6 +190,7 @@ impl Response {
                 Refusal::try_from(code).unwrap_or(Refusal::NotAMember),
             )),
             Some(ResponseKind::Revoked(revocation)) => Ok(Self::Revoked(revocation)),
+            Some(ResponseKind::Left(left)) => Ok(Self::Left(left)),
             None => Err(DecodeError::Field {
                 what: WHAT,
                 field: "kind",
@@ -218,11 +228,13 @@ struct WireJoin {
     messaging_key: Vec<u8>,
     #[prost(bytes = "vec", tag = "4")]
     proof: Vec<u8>,
+    #[prost(bytes = "vec", optional, tag = "5")]
+    left: Option<Vec<u8>>,
 }
 
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 struct WireResponse {
-    #[prost(oneof = "ResponseKind", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "ResponseKind", tags = "1, 2, 3, 4, 5, 6")]
     kind: Option<ResponseKind>,
 }
 
@@ -238,6 +250,8 @@ enum ResponseKind {
     Refused(i32),
     #[prost(bytes, tag = "5")]
     Revoked(Vec<u8>),
+    #[prost(bytes, tag = "6")]
+    Left(Vec<u8>),
 }
 
 #[derive(Clone, PartialEq, Eq, prost::Message)]
@@ -258,6 +272,7 @@ mod tests {
             name: "pi-2".parse().expect("a legal name"),
             messaging_key: *syft::SigningKey::from_seed(&[7; 32]).public(),
             proof: [5; 64],
+            left: Some(vec![6]),
         }
     }
 
@@ -280,6 +295,7 @@ mod tests {
             Response::Welcome(welcome),
             Response::Refused(Refusal::TicketExpired),
             Response::Revoked(vec![3]),
+            Response::Left(vec![4]),
         ] {
             assert_eq!(Response::decode(&response.encode()), Ok(response));
         }

@@ -176,6 +176,20 @@ impl Statement {
         Ok(Self::new(peer, at_ms, says, kind))
     }
 
+    /// Returns the mesh of the certificate in a statement that a member left; believes nothing yet.
+    #[must_use]
+    pub fn mesh_of_left(bytes: &[u8]) -> Option<MeshId> {
+        if bytes.len() > Self::BYTES_MAX {
+            return None;
+        }
+        let wire: WireStatement = decode(LEFT, bytes).ok()?;
+        let Some(Wire::Left(signed)) = wire.kind else {
+            return None;
+        };
+        let payload: LeftPayload = decode(LEFT, &signed.payload).ok()?;
+        Certificate::mesh_of(&payload.certificate).ok()
+    }
+
     /// Encodes the statement, with the very payload that was signed.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -342,7 +356,10 @@ mod tests {
     fn every_statement_says_after_the_journey_what_was_stated() {
         for statement in all() {
             let read = Statement::decode(&statement.encode(), &key().mesh());
+            let mesh = Statement::mesh_of_left(&statement.encode());
 
+            let is_left = *statement.says() == Says::Left;
+            assert_eq!(mesh, is_left.then(|| key().mesh()));
             assert_eq!(read, Ok(statement));
         }
     }

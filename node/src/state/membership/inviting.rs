@@ -174,6 +174,9 @@ impl State {
         join: &Join,
         now: Now,
     ) {
+        if let Some(left) = &join.left {
+            self.joiner_left(connection, peer, left, now);
+        }
         match self.redeem(peer, join, now) {
             Ok((certificate, indices, invite)) => {
                 let earlier = self

@@ -10,6 +10,7 @@ use crate::{
         Address,
         certificate::Certificate,
         member::{Join, Refusal, Request, Response},
+        statement::Statement,
         sync::MEMBERS_MAX,
         ticket::Ticket,
     },
@@ -171,6 +172,7 @@ impl State {
             .as_ref()
             .filter(|j| j.ticket.inviter == *peer)?;
         let secret = joining.ticket.secret.clone();
+        let left = self.membership.goodbyes.to_mesh(&joining.ticket.mesh);
         let proof = self
             .own
             .key
@@ -180,6 +182,7 @@ impl State {
             name: self.own.name.clone(),
             messaging_key: *self.own.key.public(),
             proof,
+            left: left.map(Statement::encode),
         };
         Some(Request::Join(Box::new(join)).encode())
     }
@@ -261,7 +264,8 @@ impl State {
         match self.check_welcome(&bytes, &ticket) {
             Ok((own, inviter)) => {
                 // A peer that was alone leaves its mesh of one behind; its key goes with it.
-                let records = vec![
+                let goodbyes = self.membership.goodbyes.clone().without(&ticket.mesh);
+                let mut records = vec![
                     Record::JoinedMesh {
                         certificate: own.encode(),
                     },
@@ -274,6 +278,7 @@ impl State {
                         addresses: ticket.addresses,
                     },
                 ];
+                records.extend(goodbyes.records());
                 let entering = Entering {
                     request,
                     connection,
@@ -298,7 +303,8 @@ impl State {
         let welcome = match Response::decode(bytes) {
             Ok(Response::Welcome(welcome)) => welcome,
             Ok(Response::Refused(refusal)) => return Err(explain(refusal)),
-            Ok(Response::Hello(_) | Response::Ok | Response::Revoked(_)) | Err(_) => {
+            Ok(Response::Hello(_) | Response::Ok | Response::Revoked(_) | Response::Left(_))
+            | Err(_) => {
                 return Err(
                     Failure::unavailable("the inviter gave an answer that means nothing")
                         .with_hint("do both machines run the same version of pimesh?"),
@@ -335,7 +341,9 @@ impl State {
         let inviter_terms = inviter.terms().clone();
         let mesh = Certificate::mesh_of(&own.encode()).unwrap_or(self.membership.mesh);
         self.forget_mesh();
+        let goodbyes = self.membership.goodbyes.clone().without(&mesh);
         self.membership = Membership {
+            goodbyes,
             members: BTreeMap::from([(inviter_terms.peer, inviter)]),
             ..Membership::alone(mesh, None, own)
         };

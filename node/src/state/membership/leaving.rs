@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use libp2p_identity::PeerId;
 
-use super::{Membership, certificate_end};
+use super::{Goodbyes, Membership, certificate_end};
 use crate::{
     proto::{
         iid::Index,
@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// How long the others have to answer the goodbye. Members that did not hear it are told by
-/// those that did.
+/// those that did, or when they dial this node.
 const FAREWELL_TIME: Duration = Duration::from_secs(2);
 
 /// A mesh of one that is on its way to the disk, in the place of the mesh that is left.
@@ -34,6 +34,8 @@ pub(in crate::state) struct Leaving {
     certificate: Certificate,
     /// What the others are told.
     left: Statement,
+    /// What is still said in meshes that this node left, this one included.
+    goodbyes: Goodbyes,
 }
 
 /// A goodbye that is under way.
@@ -68,12 +70,17 @@ impl State {
             expires_ms: certificate_end(now),
             ..terms.clone()
         });
+        let mut goodbyes = self.membership.goodbyes.clone();
+        if !self.membership.is_revoked() {
+            goodbyes.add(*self.membership.mesh(), left.clone());
+        }
         self.leaving = true;
         let leaving = Leaving {
             request,
             key: key.clone(),
             certificate,
             left,
+            goodbyes,
         };
         let after = After::LeaveStaged(Box::new(leaving));
         self.effects.key_file(KeyFile::Stage(key), Some(after));
@@ -110,11 +117,13 @@ impl State {
 
     /// The new mesh key is put aside: from here on the certificate on disk decides which counts.
     pub(in crate::state) fn leave_staged(&mut self, leaving: Box<Leaving>) {
-        let record = Record::JoinedMesh {
+        let joined = Record::JoinedMesh {
             certificate: leaving.certificate.encode(),
         };
+        let goodbyes = leaving.goodbyes.records();
+        let records = [joined].into_iter().chain(goodbyes).collect();
         let after = After::LeaveStored(leaving);
-        self.effects.store(vec![record], Some(after));
+        self.effects.store(records, Some(after));
     }
 
     pub(in crate::state) fn leave_stored(&mut self, leaving: Leaving, now: Now) {
@@ -123,6 +132,7 @@ impl State {
             key,
             certificate,
             left,
+            goodbyes,
         } = leaving;
         self.leaving = false;
         self.effects.key_file(KeyFile::Adopt, None);
@@ -149,7 +159,10 @@ impl State {
         }
         let mesh = self.membership.mesh().to_string();
         self.forget_mesh();
-        self.membership = Membership::alone(key.mesh(), Some(key), certificate);
+        self.membership = Membership {
+            goodbyes,
+            ..Membership::alone(key.mesh(), Some(key), certificate)
+        };
         self.key_exported = false;
         self.note_all_names();
         self.announce_holding(now);
@@ -211,6 +224,14 @@ impl State {
         farewell.report.told.push(name);
         self.close_peer(peer, "this node left the mesh");
         self.farewell_due(now);
+    }
+
+    /// A member that this node dialled says that it has left, and when it did.
+    pub(in crate::state) fn told_left(&mut self, left: Vec<u8>, now: Now) {
+        let news = self.learn_told_statements(vec![left], now);
+        if !news.is_empty() {
+            self.tell_statements(news, now);
+        }
     }
 
     /// Ends the goodbye when all have heard it, or its time is over.

@@ -16,7 +16,7 @@ use crate::{
     },
     state::{
         After, State,
-        io::{Event, Now, Record},
+        io::{Connection, Event, Now, Record},
     },
 };
 
@@ -146,6 +146,37 @@ impl State {
         after: Option<After>,
         now: Now,
     ) -> bool {
+        self.keep_statement_on(None, statement, after, now)
+    }
+
+    /// A peer that joins says when it left this very mesh, which nobody here may have heard: what it
+    /// is given from here on is later. It says so of itself, and on a connection that stays.
+    pub(super) fn joiner_left(
+        &mut self,
+        connection: Connection,
+        peer: PeerId,
+        left: &[u8],
+        now: Now,
+    ) {
+        let Ok(statement) = Statement::decode(left, self.membership.mesh()) else {
+            return;
+        };
+        if self.leaving || statement.peer() != peer || *statement.says() != Says::Left {
+            return;
+        }
+        let told = statement.encode();
+        if self.keep_statement_on(Some(connection), statement, None, now) {
+            self.tell_statements(vec![told], now);
+        }
+    }
+
+    fn keep_statement_on(
+        &mut self,
+        connection: Option<Connection>,
+        statement: Statement,
+        after: Option<After>,
+        now: Now,
+    ) -> bool {
         let (kind, peer) = (statement.kind(), statement.peer());
         let name = self.name_of(&peer);
         let was_member = self.membership.is_known(&peer);
@@ -156,7 +187,7 @@ impl State {
         }
         self.effects.store(vec![record], after);
         if kind == Kind::Left && was_member && !self.membership.is_known(&peer) {
-            self.close_peer(&peer, "left the mesh");
+            self.close_peer_but(&peer, connection, "left the mesh");
             self.peers.forget(&peer);
             self.give_up_messages_to(peer, "left the mesh", now);
             self.effects.event(Event::MemberLeft { peer, name });

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    proto::mesh::{certificate::MeshId, ticket::Ticket},
+    proto::mesh::{certificate::MeshId, member::Welcome, ticket::Ticket},
     state::io::{OwnReach, Tried},
 };
 
@@ -172,4 +172,39 @@ fn a_ticket_that_is_of_no_use_elsewhere_comes_with_a_warning() {
     assert!(nowhere.is_some_and(|w| w.contains("no address")));
     assert!(here.is_some_and(|w| w.contains("this machine itself")));
     assert_eq!(network, None);
+}
+
+/// Enters the mesh whose key has this seed, with a ticket of the node with seed 2; returns what was
+/// written for it.
+pub(super) fn join_mesh_of(state: &mut State, seed: u8) -> Vec<Record> {
+    let key = MeshKey::from_seed(&[seed; 32]);
+    let ticket = Ticket {
+        mesh: key.mesh(),
+        inviter: peer_of_seed(2),
+        addresses: vec![address("a")],
+        secret: Secret::new([3; 16]),
+        expires_ms: u64::MAX,
+    };
+    let begun = begin(state, ticket.to_text().to_string());
+    assert!(dials(&begun), "{begun:?}");
+    let id = dialled(state, NOW);
+    let certified = |seed| key.issue(certificate(seed).terms().clone()).encode();
+    let welcome = Welcome {
+        certificate: certified(1),
+        inviter: certified(2),
+    };
+    let result = Ok(Response::Welcome(welcome).encode());
+    let storing = feed(state, Input::Net(NetInput::Response { id, result }));
+    let [Output::Store(ticket, records)] = &storing[..] else {
+        panic!("the membership is written, not {storing:?}");
+    };
+    let records = records.clone();
+    feed(state, Input::Stored(*ticket));
+    let gone = NetInput::Disconnected {
+        peer: peer_of_seed(2),
+        connection: Connection(1),
+        reason: "gone".to_owned(),
+    };
+    feed(state, Input::Net(gone));
+    records
 }

@@ -13,8 +13,8 @@ fn second_holder(state: &mut State) {
     outputs(state);
 }
 
-/// Leaves up to the goodbye; returns the outputs of the last step.
-fn leave_on_disk(state: &mut State) -> Vec<Output> {
+/// Leaves as far as the disk; returns what is written there in one go.
+fn leave_to_disk(state: &mut State) -> (Ticket, Vec<Record>) {
     let staged = leave(state, true);
     let [Output::KeyFile(ticket, KeyFile::Stage(_))] = &staged[..] else {
         panic!("first the new key is put aside, not {staged:?}");
@@ -23,8 +23,39 @@ fn leave_on_disk(state: &mut State) -> Vec<Output> {
     let [Output::Store(ticket, records)] = &storing[..] else {
         panic!("then the new membership is written, not {storing:?}");
     };
-    assert!(matches!(records[..], [Record::JoinedMesh { .. }]));
-    feed(state, Input::Stored(*ticket))
+    (*ticket, records.clone())
+}
+
+/// Starts the node with seed 1 from what was written when its membership changed.
+fn start_from(records: &[Record]) -> State {
+    let mut loaded = Loaded::default();
+    for record in records {
+        match record {
+            Record::JoinedMesh { certificate } => loaded.certificate = Some(certificate.clone()),
+            Record::Statement { statement, .. } => loaded.statements.push(statement.clone()),
+            Record::Member { certificate, .. } => loaded.members.push(certificate.clone()),
+            _ => {}
+        }
+    }
+    let setup = Setup {
+        peer: peer_of_seed(1),
+        messaging_key: messaging_key(1),
+        mesh_key: None,
+        mesh_key_exported: false,
+        name: "pi-1".parse().expect("a name"),
+        seed: [0; 32],
+        settings: Settings::default(),
+    };
+    let mut state = State::new(setup, loaded, NOW).expect("a state");
+    outputs(&mut state);
+    state
+}
+
+/// Leaves up to the goodbye; returns the outputs of the last step.
+fn leave_on_disk(state: &mut State) -> Vec<Output> {
+    let (ticket, records) = leave_to_disk(state);
+    assert!(matches!(records[0], Record::JoinedMesh { .. }));
+    feed(state, Input::Stored(ticket))
 }
 
 fn reply(outputs: &[Output]) -> Option<&report::Left> {
@@ -244,4 +275,116 @@ fn nothing_of_the_old_mesh_is_written_behind_the_new_membership() {
         "{told:?}"
     );
     assert!(failure(&asked).is_some_and(|f| f.message.contains("leaving")));
+}
+
+/// Returns what the answer to a member's `hello` says of having left, as another member reads it.
+fn left_of(answer: Response) -> Statement {
+    match answer {
+        Response::Left(left) => Statement::decode(&left, &mesh_key().mesh()).expect("good"),
+        answer => panic!("it says that it left, not {answer:?}"),
+    }
+}
+
+#[test]
+fn a_goodbye_that_nobody_heard_is_said_to_each_member_that_dials() {
+    let mut state = state(Settings::default());
+    // The power goes before anybody is told.
+    let (_, records) = leave_to_disk(&mut state);
+    let mut state = start_from(&records);
+
+    let (answer, opened) = hello(&mut state, peer_of_seed(2), certificate(2).encode());
+
+    assert!(!opened);
+    assert_eq!(left_of(answer).peer(), peer_of_seed(1));
+    for (peer, shown) in [(3, certificate(2)), (2, foreign_certificate(2))] {
+        let (answer, _) = hello(&mut state, peer_of_seed(peer), shown.encode());
+        let nothing = Response::Refused(Refusal::NotAMember);
+        assert_eq!(answer, nothing, "nobody else is told");
+    }
+}
+
+fn foreign_certificate(seed: u8) -> Certificate {
+    MeshKey::from_seed(&[8; 32]).issue(certificate(seed).terms().clone())
+}
+
+#[test]
+fn a_goodbye_outlasts_the_next_mesh_and_a_further_one() {
+    let mut state = state(Settings::default());
+    let (ticket, _) = leave_to_disk(&mut state);
+    feed(&mut state, Input::Stored(ticket));
+    state.handle_timeout(later(Duration::from_secs(2)));
+    outputs(&mut state);
+    for number in 0..membership::GOODBYES_MAX {
+        let joined = joining::join_mesh_of(&mut state, 20 + u8::try_from(number).expect("few"));
+        let mut restarted = start_from(&joined);
+        let (answer, _) = hello(&mut restarted, peer_of_seed(2), certificate(2).encode());
+        assert_eq!(left_of(answer).peer(), peer_of_seed(1), "mesh {number}");
+        let (ticket, _) = leave_to_disk(&mut state);
+        feed(&mut state, Input::Stored(ticket));
+        state.handle_timeout(later(Duration::from_secs(2)));
+        outputs(&mut state);
+    }
+    let (answer, _) = hello(&mut state, peer_of_seed(2), certificate(2).encode());
+    let nothing = Response::Refused(Refusal::NotAMember);
+    assert_eq!(answer, nothing, "the oldest gave way");
+}
+
+#[test]
+fn a_member_that_dials_one_that_left_believes_it_and_dials_no_more() {
+    let mut state = state(Settings::default());
+    let left = Statement::left(&certificate(2), NOW.unix_ms(), &messaging_key(2));
+    let id = dialled(&mut state, NOW);
+    let result = Ok(Response::Left(left.encode()).encode());
+
+    let outputs = feed(&mut state, Input::Net(NetInput::Response { id, result }));
+
+    assert!(!state.membership.is_known(&peer_of_seed(2)));
+    assert!(state.peers.next_dial().is_none());
+    let is_told = |o: &Output| matches!(o, Output::Event(Event::MemberLeft { .. }));
+    assert!(outputs.iter().any(is_told), "{outputs:?}");
+}
+
+#[test]
+fn who_left_by_a_clock_that_was_ahead_stays_a_member_when_it_comes_back() {
+    let mut state = state(Settings::default());
+    let (_, secret) = tickets::invite(&mut state, None);
+    let year = Duration::from_secs(365 * 24 * 60 * 60);
+    let left = Statement::left(&certificate(2), later(year).unix_ms(), &messaging_key(2));
+    let request = Join {
+        secret: secret.clone(),
+        name: "pi-2".parse().expect("a name"),
+        messaging_key: *messaging_key(2).public(),
+        proof: messaging_key(2).sign(&Join::proof_payload(&peer_of_seed(2), &secret)),
+        left: Some(left.encode()),
+    };
+
+    let (outputs, refusal) = join_with(&mut state, 2, request, NOW);
+
+    assert_eq!(refusal, None);
+    let is_closed = |o: &Output| matches!(o, Output::Net(NetOutput::Close { .. }));
+    assert!(!outputs.iter().any(is_closed), "{outputs:?}");
+    let ticket = Ticket(state.effects.last_ticket());
+    feed(&mut state, Input::Stored(ticket));
+    state.learn_told_statements(vec![left.encode()], NOW);
+    let terms = state.membership.terms(&peer_of_seed(2)).expect("a member");
+    assert_eq!(terms.name.as_str(), "pi-2", "its old name was free");
+    assert!(terms.issued_ms > left.at_ms());
+}
+
+#[test]
+fn only_the_word_of_whoever_joins_counts_for_having_left() {
+    let mut state = state(Settings::default());
+    let (_, secret) = tickets::invite(&mut state, None);
+    let left = Statement::left(&certificate(2), NOW.unix_ms(), &messaging_key(2));
+    let request = Join {
+        secret: secret.clone(),
+        name: "pi-3".parse().expect("a name"),
+        messaging_key: *messaging_key(3).public(),
+        proof: messaging_key(3).sign(&Join::proof_payload(&peer_of_seed(3), &secret)),
+        left: Some(left.encode()),
+    };
+
+    join_with(&mut state, 3, request, NOW);
+
+    assert!(state.membership.is_known(&peer_of_seed(2)));
 }
