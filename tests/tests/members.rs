@@ -203,6 +203,13 @@ async fn the_mesh_key_is_shared_and_the_second_holder_invites_at_once() -> anyho
     .await?;
     let b = b.restart().await?;
     done(&b, &["invite"]).await?;
+
+    let (code, said, note) = pimesh(&a.home, &["peers", "remove", "b", "--yes"]).await?;
+    let status = done(&a, &["status"]).await?;
+    assert_eq!(code, 0, "{note}");
+    assert!(said.starts_with("removed b"), "{said}");
+    assert!(note.contains("does not take it away"), "{note}");
+    assert!(status.contains("`b` was removed and still has"), "{status}");
     Ok(())
 }
 

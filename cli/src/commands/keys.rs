@@ -44,6 +44,8 @@ enum MeshKeyAction {
         file: PathBuf,
     },
     /// Give the key to another member, which must be connected; it can invite, too, at once
+    ///
+    /// It cannot be taken back: a member that is removed later still has the key.
     Share {
         /// Its name or peer id
         peer: String,

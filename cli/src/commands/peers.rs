@@ -4,7 +4,7 @@ mod list;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use pimesh_node::{control::client::Client, proto::mesh::vouched::Vouched};
+use pimesh_node::{control::client::Client, proto::mesh::vouched::Vouched, state::report::Peer};
 
 use super::{Global, input::is_typed};
 use crate::output;
@@ -29,6 +29,10 @@ pub(super) struct Peers {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Take a member out of the mesh, for good; needs the mesh key
+    ///
+    /// A removal does not take the mesh key from a member that holds it: whoever has that key, or a
+    /// file with it, can still let others in and remove members. Against that only a new mesh helps,
+    /// which has another key: `pimesh leave` on one member, and invite the others into its mesh.
     Remove {
         /// Its name or peer id
         peer: String,
@@ -95,6 +99,11 @@ async fn remove(global: &Global, client: &Client, peer: &str, yes: bool) -> anyh
                 "`--yes` answers",
             ));
         }
+        let peers = client.peers().await?;
+        let is_it = |known: &&Peer| known.name == peer || known.peer_id.to_string() == peer;
+        if peers.iter().find(is_it).is_some_and(|it| it.holds_mesh_key) {
+            output::note(holder_text(peer));
+        }
         output::ask(&format!("take `{peer}` out of the mesh? [y/N] "));
         let mut answer = String::new();
         std::io::stdin()
@@ -109,5 +118,18 @@ async fn remove(global: &Global, client: &Client, peer: &str, yes: bool) -> anyh
     if global.json {
         return output::json(&removed);
     }
-    output::line(format!("removed {} ({})", removed.name, removed.peer_id))
+    output::line(format!("removed {} ({})", removed.name, removed.peer_id))?;
+    if removed.held_mesh_key {
+        output::note(holder_text(&removed.name));
+    }
+    Ok(())
+}
+
+/// Says what the removal of a holder of the mesh key does not do.
+fn holder_text(name: &str) -> String {
+    format!(
+        "{name} holds the mesh key, and a removal does not take it away: with it, others can be let \
+         in and members removed. If it is not to be trusted, found a new mesh: `pimesh leave` on one \
+         member, and invite the others into its mesh"
+    )
 }

@@ -3,7 +3,7 @@
 use libp2p_identity::PeerId;
 
 use crate::{
-    proto::mesh::{certificate::Revocation, sync::REVOCATIONS_MAX},
+    proto::mesh::{certificate::Revocation, statement::Kind, sync::REVOCATIONS_MAX},
     state::{
         After, State,
         io::{Failure, Now, Reply, RequestId},
@@ -22,6 +22,7 @@ impl State {
             name: self.name_of(&peer),
             peer_id: peer,
             dropped_messages: self.messages.count_for(&peer),
+            held_mesh_key: self.membership.said(Kind::Holder, &peer).is_some(),
         };
         let bytes = revocation.encode();
         let after = After::Reply(request, Reply::Removed(removed));

@@ -195,26 +195,52 @@ impl State {
 
     /// Says what is wrong with where the mesh key is.
     pub(in crate::state) fn mesh_key_warning(&self) -> Option<report::MeshKeyWarning> {
-        let others = self.membership.members().count();
-        if self.membership.is_revoked() || others == 0 {
+        if self.membership.is_revoked() {
             return None;
         }
-        let warning = |problem: String, todo: &str| report::MeshKeyWarning {
-            problem,
-            todo: todo.to_owned(),
-        };
+        let warnings = [self.too_few_holders(), self.removed_holders()];
+        let (problems, todos): (Vec<String>, Vec<String>) = warnings.into_iter().flatten().unzip();
+        (!problems.is_empty()).then(|| report::MeshKeyWarning {
+            problem: problems.join("; and "),
+            todo: todos.join("; and "),
+        })
+    }
+
+    /// Says what is wrong, and what to do, if the key may be lost.
+    fn too_few_holders(&self) -> Option<(String, String)> {
+        self.membership.members().next()?;
         match self.holder_names().as_slice() {
-            [] => Some(warning(
+            [] => Some((
                 "no member is known to hold the mesh key".to_owned(),
                 "if the machine that held it is lost: let one member `pimesh leave` and invite \
-                 the others into its new mesh",
+                 the others into its new mesh"
+                    .to_owned(),
             )),
-            [name] if !self.membership.is_exported() => Some(warning(
+            [name] if !self.membership.is_exported() => Some((
                 format!("`{name}` alone holds the mesh key, and never exported it"),
                 "if it is lost, nobody can invite or remove: run `pimesh mesh-key share NAME` or \
-                 `pimesh mesh-key export FILE` there",
+                 `pimesh mesh-key export FILE` there"
+                    .to_owned(),
             )),
             _ => None,
         }
+    }
+
+    /// Says what is wrong, and what to do, if somebody who is no member has the key.
+    fn removed_holders(&self) -> Option<(String, String)> {
+        let holders = self.membership.removed_holders();
+        let names: Vec<String> = holders.iter().map(|peer| self.name_of_any(peer)).collect();
+        (!names.is_empty()).then(|| {
+            (
+                format!(
+                    "`{}` was removed and still has the mesh key: with it, others can be let in \
+                     and members removed",
+                    names.join("`, `")
+                ),
+                "if that is not to be, found a new mesh: `pimesh leave` on one member, and invite \
+                 the others into its mesh"
+                    .to_owned(),
+            )
+        })
     }
 }

@@ -92,6 +92,18 @@ impl Membership {
         own.into_iter().chain(others).collect()
     }
 
+    /// Returns who held the mesh key when it was removed, and so still has it. One that left before
+    /// that put the key away itself.
+    pub(in crate::state) fn removed_holders(&self) -> Vec<PeerId> {
+        let stated = self.statements.values();
+        let holders = stated.filter(|statement| statement.kind() == Kind::Holder);
+        let still_has_it = |holder: &&Statement| {
+            let left = self.statements.get(&(Kind::Left, holder.peer()));
+            self.is_removed(&holder.peer()) && left.is_none_or(|left| left.at_ms() < holder.at_ms())
+        };
+        holders.filter(still_has_it).map(Statement::peer).collect()
+    }
+
     /// Says whether a holder is known to have exported the mesh key to a file.
     pub(in crate::state) fn is_exported(&self) -> bool {
         self.statements.values().any(|statement| {

@@ -217,3 +217,49 @@ fn who_cannot_do_it_is_told_who_can() {
         "{outputs:?}"
     );
 }
+
+#[test]
+fn a_holder_that_is_removed_still_has_the_key_and_that_is_said() {
+    let mut state = state(Settings::default());
+    state.learn_statements(vec![certificate(3).encode()], vec![], NOW);
+    let holders = [2, 3].map(|seed| {
+        let holder = mesh_key().state_holder(peer_of_seed(seed), true, NOW.unix_ms());
+        holder.encode()
+    });
+    state.learn_told_statements(holders.to_vec(), NOW);
+    outputs(&mut state);
+    assert_eq!(warning(&mut state), None);
+
+    let mut removed = |peer: &str| {
+        let command = Command::Remove {
+            peer: peer.to_owned(),
+        };
+        feed(&mut state, Input::Control(RequestId(1), command));
+        let ticket = Ticket(state.effects.last_ticket());
+        let outputs = feed(&mut state, Input::Stored(ticket));
+        let held = outputs.iter().find_map(|output| match output {
+            Output::Reply(_, Ok(Reply::Removed(removed))) => Some(removed.held_mesh_key),
+            _ => None,
+        });
+        (held, warning(&mut state).unwrap_or_default())
+    };
+    let (held, said) = removed("pi-2");
+    let (_, of_both) = removed("pi-3");
+
+    assert_eq!(held, Some(true));
+    assert!(said.contains("`pi-2` was removed and still has"), "{said}");
+    assert!(of_both.contains("`pi-2`, `pi-3`"), "{of_both}");
+}
+
+#[test]
+fn a_member_that_left_without_the_key_before_it_was_removed_is_no_holder() {
+    let mut state = state(Settings::default());
+    let holder = mesh_key().state_holder(peer_of_seed(2), false, certificate(2).terms().issued_ms);
+    let left = Statement::left(&certificate(2), NOW.unix_ms(), &messaging_key(2));
+    let revocation = mesh_key().revoke(peer_of_seed(2), NOW.unix_ms() + 1);
+    state.learn_told_statements(vec![holder.encode(), left.encode()], NOW);
+    state.learn_statements(vec![], vec![revocation.encode()], NOW);
+    outputs(&mut state);
+
+    assert_eq!(warning(&mut state), None);
+}
