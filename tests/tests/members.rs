@@ -124,6 +124,16 @@ async fn a_member_with_several_indices_speaks_for_each_and_last_values_are_shown
     done(&b, &["int", "20", "--index", "105"]).await?;
     done(&b, &["int", "21"]).await?;
     done(&b, &["int", "22", "--index", "5000"]).await?;
+    let said = done(&a, &["peers", "indices", "b", "105", "200..201"]).await?;
+    assert_eq!(said, "b owns 7, 105, 200..201\n");
+    eventually("its other indices", async || {
+        let peers = done(&b, &["peers"]).await?;
+        ensure!(peers.contains("7,105,200..201"), "{peers}");
+        Ok(())
+    })
+    .await?;
+    let (code, _, err) = pimesh(&a.home, &["peers", "indices", "b"]).await?;
+    assert!(code == 2 && err.contains("--none"), "{err}");
     let (code, _, err) = pimesh(&b.home, &["int", "23", "--index", "1"]).await?;
     assert_eq!(code, 1);
     assert!(err.contains("index 1 is that of `a`"), "{err}");

@@ -4,7 +4,14 @@ mod list;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use pimesh_node::{control::client::Client, proto::mesh::vouched::Vouched, state::report::Peer};
+use pimesh_node::{
+    control::client::Client,
+    proto::mesh::{
+        ranges::{IndexRange, Ranges},
+        vouched::Vouched,
+    },
+    state::report::Peer,
+};
 
 use super::{Global, input::is_typed};
 use crate::output;
@@ -16,7 +23,7 @@ use crate::output;
 /// keys and times.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  pimesh peers\n  pimesh peers remove kitchen\n  pimesh peers vouch kitchen 100..199"
+    after_help = "Example:\n  pimesh peers\n  pimesh peers remove kitchen\n  pimesh peers indices kitchen 100..109 200\n  pimesh peers vouch kitchen 100..199"
 )]
 pub(super) struct Peers {
     /// Go on: on a terminal the list is kept up to date, elsewhere it is printed at each change
@@ -45,6 +52,24 @@ enum Action {
         /// Its name or peer id
         peer: String,
     },
+    /// Say which further indices a member owns, beside its own one; needs the mesh key
+    ///
+    /// They replace those that it had: name all that it is to keep, or `--none`. An index that
+    /// somebody else has cannot be given. The index in its certificate stays.
+    Indices {
+        /// Its name or peer id
+        peer: String,
+        /// An index, or several as `A..B`
+        #[arg(
+            value_name = "INDEX",
+            allow_hyphen_values = true,
+            required_unless_present = "none"
+        )]
+        further: Vec<IndexRange>,
+        /// Take all further indices back
+        #[arg(long, conflicts_with = "further")]
+        none: bool,
+    },
     /// Say which indices a member may speak for as a gateway; needs the mesh key
     ///
     /// A gateway speaks for its clients. None speaks for another member's own index.
@@ -71,6 +96,21 @@ impl Peers {
                     .fingerprint
                     .unwrap_or_else(|| "shown next".to_owned());
                 output::line(format!("the RSA key of {} is {key}", trusted.name))
+            }
+            Some(Action::Indices { peer, further, .. }) => {
+                let further = Ranges::new(further).map_err(|error| {
+                    output::wrong(error.to_string(), "`pimesh peers` shows what it owns")
+                })?;
+                let given = client.give_indices(&peer, further).await?;
+                if global.json {
+                    return output::json(&given);
+                }
+                let further = given.further.iter().map(|range| range.to_string());
+                let all: Vec<_> = [given.index.to_string()]
+                    .into_iter()
+                    .chain(further)
+                    .collect();
+                output::line(format!("{} owns {}", given.name, all.join(", ")))
             }
             Some(Action::Vouch { peer, vouched }) => {
                 let vouched = client.vouch(&peer, vouched).await?;

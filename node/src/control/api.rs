@@ -6,6 +6,7 @@
 //! | `GET /v1/peers` | | list of [`report::Peer`] |
 //! | `DELETE /v1/peers/{peer}` | | [`report::Removed`] |
 //! | `POST /v1/peers/{peer}/trust` | | [`report::Trusted`] |
+//! | `POST /v1/peers/{peer}/indices` | [`GiveIndices`] | [`report::GivenIndices`] |
 //! | `POST /v1/peers/{peer}/vouch` | [`Vouch`] | [`report::Vouched`] |
 //! | `POST /v1/invites` | [`NewInvite`] | [`report::Invite`] |
 //! | `GET /v1/invites` | | list of [`report::OpenInvite`]: tickets that may still be used |
@@ -116,6 +117,15 @@ pub struct NewInvite {
 pub struct Vouch {
     /// What the member may speak for as a gateway: `none`, `all` or `A..B`.
     pub vouched: Vouched,
+}
+
+/// The body of `POST /v1/peers/{peer}/indices`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GiveIndices {
+    /// The further indices that the member owns from here on, each `7` or `A..B`; none takes all
+    /// back.
+    pub further: Ranges,
 }
 
 /// The body of `POST /v1/rename`.

@@ -39,8 +39,8 @@ use zeroize::Zeroizing;
 
 use super::{
     api::{
-        BODY_BYTES_MAX, EventBody, EventQuery, Join, Lost, NewIntegers, NewInvite, NewMessage,
-        StreamQuery, Streamed, Vouch, kind, singles,
+        BODY_BYTES_MAX, EventBody, EventQuery, GiveIndices, Join, Lost, NewIntegers, NewInvite,
+        NewMessage, StreamQuery, Streamed, Vouch, kind, singles,
     },
     handle::NodeHandle,
     history,
@@ -168,6 +168,7 @@ fn router(handle: NodeHandle) -> Router {
         .route("/v1/peers/{peer}", delete(remove))
         .route("/v1/peers/{peer}/trust", post(trust))
         .route("/v1/peers/{peer}/vouch", post(vouch))
+        .route("/v1/peers/{peer}/indices", post(give_indices))
         .route("/v1/invites", post(invite))
         .route("/v1/join", post(join))
         .route(
@@ -350,6 +351,17 @@ async fn vouch(
 ) -> Answer<report::Vouched> {
     match node.ask(Command::Vouch { peer, vouched }).await? {
         Reply::Vouched(vouched) => Ok(Json(vouched)),
+        other => Err(unexpected(other)),
+    }
+}
+
+async fn give_indices(
+    State(node): State<NodeHandle>,
+    UrlPath(peer): UrlPath<String>,
+    Posted(GiveIndices { further }): Posted<GiveIndices>,
+) -> Answer<report::GivenIndices> {
+    match node.ask(Command::GiveIndices { peer, further }).await? {
+        Reply::IndicesGiven(given) => Ok(Json(given)),
         other => Err(unexpected(other)),
     }
 }

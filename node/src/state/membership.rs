@@ -4,6 +4,7 @@
 //! signature and never for the peer that brought it.
 
 mod believing;
+mod giving;
 mod goodbyes;
 mod inviting;
 mod issuing;
@@ -446,11 +447,12 @@ impl Membership {
 
     /// Returns the indices that are not free, and whose they are: a member's, those of an open
     /// ticket, or a range that a gateway was given. A gateway that may speak for everything takes
-    /// no index.
-    fn claims(&self, now: Now) -> Vec<(RangeInclusive<i32>, String)> {
+    /// no index. One member's may be left out.
+    fn claims(&self, but: Option<&PeerId>, now: Now) -> Vec<(RangeInclusive<i32>, String)> {
         let mut claims = Vec::new();
         let members = self.members().map(|(_, terms)| terms);
-        for terms in members.chain([self.own.terms()]) {
+        let members = members.chain([self.own.terms()]);
+        for terms in members.filter(|terms| but != Some(&terms.peer)) {
             let whose = format!("it is that of `{}`", terms.name);
             let further = self.further(&terms.peer);
             let own = std::iter::once(terms.index.0..=terms.index.0);
@@ -473,7 +475,17 @@ impl Membership {
 
     /// Says why these indices cannot be given to a new member, if they cannot.
     fn conflict(&self, ranges: &[RangeInclusive<i32>], now: Now) -> Option<String> {
-        let claims = self.claims(now);
+        self.conflict_but(None, ranges, now)
+    }
+
+    /// Says why these indices cannot be given to a member that is there, if they cannot.
+    fn conflict_but(
+        &self,
+        but: Option<&PeerId>,
+        ranges: &[RangeInclusive<i32>],
+        now: Now,
+    ) -> Option<String> {
+        let claims = self.claims(but, now);
         ranges.iter().find_map(|wanted| {
             let overlaps = |(taken, _): &&(RangeInclusive<i32>, String)| {
                 taken.start() <= wanted.end() && wanted.start() <= taken.end()
@@ -486,7 +498,7 @@ impl Membership {
 
     /// Returns the lowest free index from 1 on that is not among these.
     fn free_index(&self, beside: &Ranges, now: Now) -> Option<Index> {
-        let claims = self.claims(now).into_iter().map(|(range, _)| range);
+        let claims = self.claims(None, now).into_iter().map(|(range, _)| range);
         let taken: Vec<_> = claims
             .chain(beside.iter().map(IndexRange::bounds))
             .collect();

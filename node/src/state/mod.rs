@@ -425,6 +425,9 @@ impl State {
             }
             Command::Remove { peer } => self.remove(request, &peer, now),
             Command::Vouch { peer, vouched } => self.vouch(request, &peer, vouched, now),
+            Command::GiveIndices { peer, further } => {
+                self.give_indices(request, &peer, further, now);
+            }
             Command::Trust { peer } => {
                 if !self.trust_user(request, &peer) {
                     self.trust(request, &peer);

@@ -301,6 +301,19 @@ pub struct Trusted {
     pub fingerprint: Option<String>,
 }
 
+/// What `pimesh peers indices` did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenIndices {
+    /// The member's name.
+    pub name: String,
+    /// Its peer id.
+    pub peer_id: PeerId,
+    /// The index in its certificate.
+    pub index: Index,
+    /// The further ones that it owns from here on.
+    pub further: mesh::ranges::Ranges,
+}
+
 /// What `pimesh peers vouch` did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vouched {

@@ -4,8 +4,8 @@ use hyper::Method;
 
 use super::{Client, ClientError, OTHERS_TIME, transport::escape};
 use crate::{
-    control::api::{Join, Leave, NewInvite, NewName, ShareMeshKey, Vouch},
-    proto::mesh::vouched::Vouched,
+    control::api::{GiveIndices, Join, Leave, NewInvite, NewName, ShareMeshKey, Vouch},
+    proto::mesh::{ranges::Ranges, vouched::Vouched},
     state::report,
 };
 
@@ -55,6 +55,20 @@ impl Client {
     ) -> Result<report::Vouched, ClientError> {
         let path = format!("/v1/peers/{}/vouch", escape(peer));
         self.call(Method::POST, &path, Some(Vouch { vouched }))
+            .await
+    }
+
+    /// States which further indices a member owns, in the place of those that it owned.
+    ///
+    /// # Errors
+    /// See [`Self::status`].
+    pub async fn give_indices(
+        &self,
+        peer: &str,
+        further: Ranges,
+    ) -> Result<report::GivenIndices, ClientError> {
+        let path = format!("/v1/peers/{}/indices", escape(peer));
+        self.call(Method::POST, &path, Some(GiveIndices { further }))
             .await
     }
 

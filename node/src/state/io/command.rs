@@ -8,7 +8,7 @@ use super::{ClientId, Selection, SendVia};
 use crate::{
     proto::{
         iid::{Iid, Index, Value},
-        mesh::{certificate::MeshKey, vouched::Vouched},
+        mesh::{certificate::MeshKey, ranges::Ranges, vouched::Vouched},
     },
     state::{
         Settings, Wanted, clients,
@@ -74,6 +74,13 @@ pub enum Command {
     Trust {
         /// Its name or peer id.
         peer: String,
+    },
+    /// State which further indices a member owns, in the place of those that it owned.
+    GiveIndices {
+        /// The member: name or peer id.
+        peer: String,
+        /// The indices beside the one in its certificate; none takes all back.
+        further: Ranges,
     },
     /// Change what a member may speak for as a gateway.
     Vouch {
@@ -173,6 +180,8 @@ pub enum Reply {
     Removed(report::Removed),
     /// To [`Command::Trust`].
     Trusted(report::Trusted),
+    /// To [`Command::GiveIndices`]: the statement is on disk here.
+    IndicesGiven(report::GivenIndices),
     /// To [`Command::Vouch`]: the new certificate is on disk here.
     Vouched(report::Vouched),
     /// To [`Command::Send`]: every message is on disk (or, via P2SN, on the peer's disk).

@@ -276,7 +276,11 @@ impl State {
         invite.used_by = Some(peer);
         let issued_ms = now.unix_ms().max(after).max(known);
         let further = invite.further.clone();
-        let indices = (!further.is_empty()).then(|| key.state_indices(peer, further, issued_ms));
+        // What was stated of it in an earlier membership must not come back.
+        let states = !further.is_empty() || self.membership.were_indices_stated(&peer);
+        let stated_ms = self.membership.next_indices_ms(&peer).unwrap_or(u64::MAX);
+        let stated_ms = stated_ms.max(issued_ms);
+        let indices = states.then(|| key.state_indices(peer, further, stated_ms));
         let certificate = key.issue(Terms {
             peer,
             messaging_key: join.messaging_key,

@@ -79,6 +79,19 @@ impl Membership {
         }
     }
 
+    /// Returns the earliest time of a statement of further indices that counts instead of the one
+    /// that is known; nothing if there is none.
+    pub(super) fn next_indices_ms(&self, peer: &PeerId) -> Option<u64> {
+        let known = self.statements.get(&(Kind::Indices, *peer));
+        let known = known.map(Statement::at_ms).max(self.ended_until(peer));
+        known.map_or(Some(0), |known| known.checked_add(1))
+    }
+
+    /// Says whether further indices of a peer were ever stated, also before it left.
+    pub(super) fn were_indices_stated(&self, peer: &PeerId) -> bool {
+        self.statements.contains_key(&(Kind::Indices, *peer))
+    }
+
     /// Returns the further indices of a member, or of this node.
     pub(in crate::state) fn further(&self, peer: &PeerId) -> Option<&Ranges> {
         self.further_since(peer).map(|(ranges, _)| ranges)

@@ -213,3 +213,86 @@ fn a_statement_that_is_older_or_forged_changes_nothing() {
             .is_some()
     );
 }
+
+/// Has this node state what a member owns; returns the outputs once it is on disk.
+fn give_by_command(state: &mut State, peer: &str, further: &str) -> Result<Vec<Output>, Failure> {
+    let command = Command::GiveIndices {
+        peer: peer.to_owned(),
+        further: ranges(further),
+    };
+    let mut outputs = feed(state, Input::Control(RequestId(1), command));
+    if let Some(failure) = failure(&outputs) {
+        return Err(failure.clone());
+    }
+    outputs.extend(feed(state, Input::Stored(stored(&outputs))));
+    Ok(outputs)
+}
+
+fn speaks(state: &State, seed: u8, indices: &[i32]) -> Vec<bool> {
+    let peer = peer_of_seed(seed);
+    let may = |index: &i32| state.membership.may_speak(&peer, Index(*index), false);
+    indices.iter().map(may).collect()
+}
+
+#[test]
+fn a_member_is_given_further_indices_and_they_are_taken_back() {
+    let mut state = state(Settings::default());
+    open(&mut state);
+
+    let given = give_by_command(&mut state, "pi-2", "100..109").expect("free");
+    let first = speaks(&state, 2, &[2, 100, 109, 200]);
+    give_by_command(&mut state, "pi-2", "109,200").expect("its own may be named again");
+    let second = speaks(&state, 2, &[2, 100, 109, 200]);
+    give_by_command(&mut state, "pi-2", "").expect("none");
+    let none = speaks(&state, 2, &[2, 100, 109, 200]);
+
+    let told = told(&given);
+    let statement = Statement::decode(&told[0].1.statements[0], &mesh_key().mesh());
+    let statement = statement.expect("good");
+    assert_eq!(*statement.says(), Says::Indices(ranges("100..109")));
+    assert!(given.iter().any(|output| matches!(
+        output,
+        Output::Reply(RequestId(1), Ok(Reply::IndicesGiven(given)))
+            if given.name == "pi-2" && given.further == ranges("100..109")
+    )));
+    assert_eq!(first, [true, true, true, false]);
+    assert_eq!(second, [true, false, true, true]);
+    assert_eq!(none, [true, false, false, false]);
+}
+
+#[test]
+fn an_index_that_is_somebodys_is_not_given_to_a_member() {
+    let mut state = state(Settings::default());
+    open(&mut state);
+    give_by_command(&mut state, "pi-1", "50..59").expect("this node's, too");
+    invite(&mut state, Some(7), "");
+    for (further, why) in [
+        ("1", "`pi-1`"),
+        ("2", "`pi-2` already"),
+        ("55..70", "index 55 is taken"),
+        ("6..8", "an open ticket"),
+    ] {
+        let refused = give_by_command(&mut state, "pi-2", further).expect_err(further);
+        assert!(refused.message.contains(why), "{further}: {refused:?}");
+        assert!(refused.hint.is_some(), "{refused:?}");
+    }
+    assert_eq!(speaks(&state, 1, &[1, 55]), [true, true]);
+}
+
+#[test]
+fn indices_of_an_earlier_membership_do_not_come_back_with_a_ticket() {
+    let mut state = state(Settings::default());
+    let (_, secret) = tickets::invite(&mut state, None);
+    // The member left when this was not known yet, by a clock that was behind.
+    give(&mut state, 2, "100..109", NOW.unix_ms());
+    let left = Statement::left(&certificate(2), NOW.unix_ms() - 1, &messaging_key(2));
+    tell(&mut state, &[left]);
+
+    assert_eq!(join(&mut state, 2, &secret, 2, NOW), None);
+    let ticket = Ticket(state.effects.last_ticket());
+    feed(&mut state, Input::Stored(ticket));
+
+    let peer = peer_of_seed(2);
+    let own = state.membership.terms(&peer).expect("a member").index.0;
+    assert_eq!(speaks(&state, 2, &[own, 100]), [true, false]);
+}
