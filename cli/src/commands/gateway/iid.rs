@@ -19,6 +19,7 @@ use pimesh_node::{
         },
         server::{KeyOf, ServerUrl},
     },
+    state::report::{Peer, PeerState},
 };
 use serde::Serialize;
 
@@ -40,6 +41,10 @@ pub(super) struct Iid {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Let an address sign in, and speak for an index
+    ///
+    /// An address speaks for one index: with another one it loses the earlier one, which is said.
+    /// An index may have several addresses, which is said, too. An index that another member owns is
+    /// refused, for no gateway speaks for it; without a running node that is not known.
     Allow {
         /// The index; negative ones are guests
         #[arg(allow_negative_numbers = true)]
@@ -109,13 +114,20 @@ impl Iid {
         match self.action {
             Action::Allow { index, address } => {
                 let list = AllowList::find(global)?;
-                let text = lists::allow(&list.text()?, Index(index), &address)?;
+                let before = list.text()?;
+                let text = lists::allow(&before, Index(index), &address)?;
+                let peers = global.client()?.peers().await.unwrap_or_default();
+                let mut notes = taken(&Claims::parse(&before).0, Index(index), &address);
+                notes.extend(owned(&peers, Index(index))?);
                 list.write(&text)?;
-                list.tell(
-                    global,
-                    format!("{address} may sign in, and speaks for {index}"),
-                )
-                .await
+                reload(&global.client()?).await?;
+                let done = format!("{address} may sign in, and speaks for {index}");
+                if global.json {
+                    return output::json(&serde_json::json!({ "done": done, "notes": notes }));
+                }
+                output::line(done)?;
+                notes.iter().for_each(output::note);
+                Ok(())
             }
             Action::Deny { what } => {
                 let list = AllowList::find(global)?;
@@ -180,6 +192,63 @@ impl Iid {
             Action::Servers => show(global, &global.client()?.iid_servers().await?),
         }
     }
+}
+
+/// Says what others lose, or share, when an address is let in for an index.
+fn taken(claims: &Claims, index: Index, address: &str) -> Vec<String> {
+    let mut notes = Vec::new();
+    let earlier = claims.index_of(address).filter(|earlier| *earlier != index);
+    if let Some(earlier) = earlier {
+        notes.push(format!(
+            "it spoke for {earlier} until now, and does no more: an address has one index"
+        ));
+    }
+    let with = claims.iter().filter(|(of, _)| *of == index);
+    let others: Vec<&str> = with
+        .map(|(_, other)| other)
+        .filter(|other| !other.eq_ignore_ascii_case(address))
+        .collect();
+    if !others.is_empty() {
+        notes.push(format!(
+            "{} may speak for {index}, too; `pimesh gateway iid deny ADDRESS` takes one off the list",
+            others.join(", ")
+        ));
+    }
+    notes
+}
+
+/// Refuses an index that another member owns, and says what else stands in the way of a client
+/// that is to speak for it.
+fn owned(peers: &[Peer], index: Index) -> anyhow::Result<Vec<String>> {
+    let owns = |peer: &&Peer| peer.index == index || peer.further.contains(index);
+    let is_own = |peer: &Peer| peer.state == PeerState::Own;
+    match peers.iter().find(owns) {
+        Some(owner) if !is_own(owner) => {
+            return Err(output::hinted(
+                format!(
+                    "index {index} is that of the member `{}`, and no gateway speaks for it",
+                    owner.name
+                ),
+                "nothing was changed; `pimesh peers` shows which indices are taken",
+            ));
+        }
+        Some(_) => {
+            return Ok(vec![format!(
+                "{index} is this node's own index, too: `pimesh int` speaks for it"
+            )]);
+        }
+        None => {}
+    }
+    let own = peers.iter().find(|peer| is_own(peer));
+    let narrow = own.filter(|own| !own.vouched.contains(index));
+    let note = narrow.map(|own| {
+        format!(
+            "this node's gateways may speak for {} only, so what it sends is refused: `pimesh peers \
+             vouch {} …`, at a node with the mesh key, changes that",
+            own.vouched, own.name
+        )
+    });
+    Ok(note.into_iter().collect())
 }
 
 /// The file with those who may sign in.
@@ -277,4 +346,31 @@ fn show(global: &Global, servers: &[ServerReport]) -> anyhow::Result<()> {
         &rows,
     )?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALICE: &str = "0xaeC963aC8DF14a807ab97715c564b7bD3973503A";
+    const BOB: &str = "0x95fc270Af48a00FF923001006453A98192c98716";
+
+    #[test]
+    fn who_loses_an_index_or_shares_one_is_named() {
+        let claims = Claims::parse(&format!("7:{ALICE}\n8:{BOB}\n")).0;
+
+        let moved = taken(&claims, Index(9), &ALICE.to_lowercase());
+        let shared = taken(&claims, Index(7), BOB);
+
+        assert_eq!(moved.len(), 1, "{moved:?}");
+        assert!(
+            moved[0].starts_with("it spoke for 7 until now"),
+            "{moved:?}"
+        );
+        assert_eq!(shared.len(), 2, "{shared:?}");
+        assert!(shared[0].contains("8 until now"), "{shared:?}");
+        assert!(shared[1].starts_with(ALICE), "{shared:?}");
+        assert!(taken(&claims, Index(7), ALICE).is_empty());
+        assert!(taken(&Claims::default(), Index(7), ALICE).is_empty());
+    }
 }
