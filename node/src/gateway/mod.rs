@@ -80,6 +80,8 @@ pub struct Gateways {
     syft_servers: Mutex<SyftServers>,
     /// What was applied last. Held while doors are opened and closed, so that two calls do not mix.
     applied: tokio::sync::Mutex<Option<Config>>,
+    /// Gateways that go on with earlier settings, and why.
+    refused: Mutex<BTreeMap<Gateway, String>>,
 }
 
 /// A server that the node is a client of.
@@ -102,6 +104,10 @@ pub struct DoorReport {
     /// Time until it is tried again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_ms: Option<u64>,
+    /// Why it did not open with the settings that were asked for last; it goes on with those
+    /// before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
     /// Clients that are signed in.
     pub clients: usize,
     /// Connections that are not signed in yet.
@@ -126,6 +132,7 @@ impl Gateways {
             iid_servers: Mutex::default(),
             syft_servers: Mutex::default(),
             applied: tokio::sync::Mutex::new(None),
+            refused: Mutex::default(),
         }
     }
 
@@ -134,28 +141,106 @@ impl Gateways {
     ///
     /// All that change are closed before any is opened: one may get the port of another. Returns
     /// when each has opened or is known not to open, which [`Gateways::list`] tells; a door that
-    /// does not open is tried again until it does or is configured otherwise.
+    /// does not open is tried again until it does or is configured otherwise. One that was open, and
+    /// does not open with its new settings, goes on with those before.
     pub async fn apply(&self, config: &Config, node: &NodeHandle) {
         let mut applied = self.applied.lock().await;
-        let changed = changed(applied.as_ref(), config);
+        let mut config = config.clone();
+        let mut changed = changed(applied.as_ref(), &config);
+        self.refused().clear();
+        if let Some(earlier) = applied.as_ref() {
+            let occupied = changed.iter().filter(|gateway| self.is_open(**gateway));
+            for gateway in occupied.copied().collect::<Vec<_>>() {
+                if let Err(why) = listens(gateway, earlier, &config) {
+                    self.keep(gateway, earlier, &mut config, why);
+                    changed.retain(|kept| *kept != gateway);
+                }
+            }
+        }
+        let were_open: Vec<Gateway> = changed
+            .iter()
+            .copied()
+            .filter(|gateway| self.is_open(*gateway))
+            .collect();
         for gateway in &changed {
             self.shut(*gateway).await;
         }
-        for gateway in changed {
+        self.start(&changed, &config, node);
+        self.settle().await;
+        if let Some(earlier) = applied.as_ref() {
+            self.go_back(&were_open, earlier, &mut config, node).await;
+        }
+        self.connect_iid(&config.iid_servers, node).await;
+        self.connect_syft(&config.syft_servers, node);
+        *applied = Some(config);
+    }
+
+    /// Opens those of these gateways again with earlier settings that were open with them and are not
+    /// with the new ones.
+    async fn go_back(
+        &self,
+        were_open: &[Gateway],
+        earlier: &Config,
+        config: &mut Config,
+        node: &NodeHandle,
+    ) {
+        let mut failed = Vec::new();
+        for gateway in were_open.iter().copied() {
+            let status = self.doors().get(&gateway).map(Supervised::status);
+            let Some(why) = status.and_then(|status| status.error) else {
+                continue;
+            };
+            self.shut(gateway).await;
+            self.keep(gateway, earlier, config, why);
+            failed.push(gateway);
+        }
+        if !failed.is_empty() {
+            self.start(&failed, config, node);
+            self.settle().await;
+        }
+    }
+
+    /// Has a gateway go on with its earlier settings.
+    fn keep(&self, gateway: Gateway, earlier: &Config, config: &mut Config, why: String) {
+        tracing::warn!(
+            gateway = gateway.name(),
+            %why,
+            "the gateway does not open with its new settings; it goes on with those before"
+        );
+        match gateway {
+            Gateway::Iid => config.iid = earlier.iid.clone(),
+            Gateway::P2sn => config.p2sn = earlier.p2sn.clone(),
+            Gateway::Syft => config.syft = earlier.syft.clone(),
+        }
+        self.refused().insert(gateway, why);
+    }
+
+    fn start(&self, gateways: &[Gateway], config: &Config, node: &NodeHandle) {
+        for gateway in gateways.iter().copied() {
             if let Some(open) = opener(gateway, config, node) {
                 let door = Supervised::start(gateway, open);
                 self.doors().insert(gateway, door);
             }
         }
+    }
+
+    /// Waits until each gateway has opened or is known not to open.
+    async fn settle(&self) {
         let settled: Vec<_> = {
             let doors = self.doors();
             doors.values().for_each(Supervised::refresh);
             doors.values().map(Supervised::settled).collect()
         };
         futures::future::join_all(settled).await;
-        self.connect_iid(&config.iid_servers, node).await;
-        self.connect_syft(&config.syft_servers, node);
-        *applied = Some(config.clone());
+    }
+
+    fn is_open(&self, gateway: Gateway) -> bool {
+        let doors = self.doors();
+        doors.get(&gateway).is_some_and(|door| door.status().open)
+    }
+
+    fn refused(&self) -> MutexGuard<'_, BTreeMap<Gateway, String>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Becomes a client of these Syft servers, and of no others. Where the next attempt is waited
@@ -297,6 +382,7 @@ impl Gateways {
     #[must_use]
     pub fn list(&self) -> Vec<DoorReport> {
         let doors = self.doors();
+        let refused = self.refused().clone();
         let report = |gateway: Gateway| {
             let status = doors.get(&gateway).map(Supervised::status);
             let status = status.unwrap_or_default();
@@ -306,6 +392,7 @@ impl Gateways {
                 open: status.open,
                 addresses: status.addresses,
                 error: status.error,
+                refused: refused.get(&gateway).cloned(),
                 next_ms: status.next.map(|next| {
                     let wait = next.saturating_duration_since(Instant::now());
                     u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)
@@ -359,6 +446,26 @@ fn changed(earlier: Option<&Config>, config: &Config) -> Vec<Gateway> {
         }
     };
     GATEWAYS.into_iter().filter(is_changed).collect()
+}
+
+/// Tries the address of a gateway that is to move, before the gateway is closed: clients need not
+/// lose their connections for a mistake. A port that it has itself is free once it is closed.
+fn listens(gateway: Gateway, earlier: &Config, config: &Config) -> Result<(), String> {
+    let of = |config: &Config| match gateway {
+        Gateway::Iid => (config.iid.enabled, config.iid.listen),
+        Gateway::P2sn => (config.p2sn.enabled, config.p2sn.listen),
+        Gateway::Syft => (config.syft.enabled, config.syft.listen),
+    };
+    let ((_, from), (enabled, to)) = (of(earlier), of(config));
+    if !enabled || from == to {
+        return Ok(());
+    }
+    match std::net::TcpListener::bind(to) {
+        Ok(_) => Ok(()),
+        // One of the gateways may have it, and give it away with the same settings.
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Ok(()),
+        Err(error) => Err(format!("listen on {to}: {error}")),
+    }
 }
 
 /// Returns what opens a gateway, if it is to be open.

@@ -137,6 +137,65 @@ async fn who_may_sign_in_is_changed_while_the_door_is_open() -> anyhow::Result<(
 }
 
 #[tokio::test]
+async fn a_bad_address_closes_no_gateway_and_stays_in_no_settings() -> anyhow::Result<()> {
+    let world = World::new()?;
+    let pi = world.start("pi-1").await?;
+    let door = iid::open(&pi, "", &[(7, 1)]).await?;
+    let _client = Client::sign_in(door, 1).await?;
+    let file = pi.home.join("pimesh.toml");
+    let before = std::fs::read_to_string(&file)?;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let taken = taken.local_addr()?.to_string();
+
+    // An address of no machine is noticed before the gateway is closed: its client stays.
+    let bad = ["gateway", "enable", "iid", "--listen", "192.0.2.1:4615"];
+    let (code, _, err) = pimesh(&pi.home, &bad).await?;
+    assert_eq!(code, 1, "{err}");
+    assert!(
+        err.contains("192.0.2.1:4615") && err.contains("hint:"),
+        "{err}"
+    );
+    assert_eq!(std::fs::read_to_string(&file)?, before);
+    assert_eq!(pi.client.clients().await?.len(), 1, "its client stays");
+    Client::sign_in(door, 1).await.context("the old address")?;
+
+    let (code, _, err) =
+        pimesh(&pi.home, &["gateway", "enable", "iid", "--listen", &taken]).await?;
+    assert_eq!(code, 1, "{err}");
+    assert!(err.contains("goes on with those before"), "{err}");
+    assert_eq!(std::fs::read_to_string(&file)?, before);
+    let again = iid::address(&pi).await?;
+    Client::sign_in(again, 1)
+        .await
+        .context("it is open again")?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_index_is_not_allowed_without_a_word_about_whose_it_is() -> anyhow::Result<()> {
+    let world = World::new()?;
+    let [a, _b] = world.mesh(["a", "b"]).await?;
+    let [first, second] = [1, 2].map(|number| key(number).address().to_string());
+    let allow = async |index: &str, address: &str| {
+        pimesh(&a.home, &["gateway", "iid", "allow", index, address]).await
+    };
+
+    let (code, _, err) = allow("2", &first).await?;
+    assert_eq!(code, 1);
+    assert!(err.contains("that of the member `b`"), "{err}");
+    assert!(err.contains("hint:"), "{err}");
+    let (code, _, err) = allow("7", &first).await?;
+    assert!(code == 0 && err.is_empty(), "{err}");
+    let (code, _, err) = allow("7", &second).await?;
+    assert!(code == 0 && err.contains(&first), "{err}");
+    let (code, _, err) = allow("8", &first).await?;
+    assert!(code == 0 && err.contains("spoke for 7 until now"), "{err}");
+    let (_, list, _) = pimesh(&a.home, &["gateway", "iid", "list"]).await?;
+    assert_eq!(list.lines().count(), 3, "a head and two lines: {list}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn rsa_keys_letters_and_passwords_open_the_door_until_they_are_taken_back()
 -> anyhow::Result<()> {
     let world = World::new()?;

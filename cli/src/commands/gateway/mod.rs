@@ -44,7 +44,8 @@ enum Action {
     /// Open a door, now and at every start
     ///
     /// If it cannot open, for example because its port is taken, the command says why and ends with
-    /// exit code 1, and the node tries again until it can.
+    /// exit code 1, and the node tries again until it can. One that was open goes on as it was, and
+    /// `pimesh.toml` stays as it was.
     Enable {
         /// Which
         name: Name,
@@ -98,13 +99,19 @@ impl Gateway {
                 })
             }
             Action::Enable { name, listen } => {
-                settings::set(&global.home()?, name.section(), true, listen)?;
-                in_force(global, name, true).await
+                let home = global.home()?;
+                let before = settings::text(&home)?;
+                settings::set(&home, name.section(), true, listen)?;
+                let written = settings::text(&home)?;
+                in_force(global, name, true, || {
+                    settings::put_back(&home, before.as_deref(), written.as_deref())
+                })
+                .await
             }
             Action::Syft { action } => action.run(global).await,
             Action::Disable { name } => {
                 settings::set(&global.home()?, name.section(), false, None)?;
-                in_force(global, name, false).await
+                in_force(global, name, false, || Ok(false)).await
             }
             Action::Iid(command) => command.run(global).await,
         }
@@ -123,8 +130,14 @@ async fn reload(client: &Client) -> anyhow::Result<bool> {
     }
 }
 
-/// Has a running node take the settings, and shows how the gateway is.
-async fn in_force(global: &Global, name: Name, enabled: bool) -> anyhow::Result<()> {
+/// Has a running node take the settings, and shows how the gateway is. Settings with which it does
+/// not open, while it goes on with those before, are put back.
+async fn in_force(
+    global: &Global,
+    name: Name,
+    enabled: bool,
+    put_back: impl FnOnce() -> anyhow::Result<bool>,
+) -> anyhow::Result<()> {
     let client = global.client()?;
     if !reload(&client).await? {
         return Ok(());
@@ -134,6 +147,22 @@ async fn in_force(global: &Global, name: Name, enabled: bool) -> anyhow::Result<
     let doors: Vec<DoorReport> = doors.iter().filter(is_it).cloned().collect();
     show_doors(global, &doors)?;
     let section = name.section();
+    if let Some(why) = doors.first().and_then(|door| door.refused.as_ref()) {
+        let kept = if put_back()? {
+            reload(&client).await?;
+            "and `pimesh.toml` is as it was"
+        } else {
+            "but `pimesh.toml` has the new ones"
+        };
+        return Err(output::hinted(
+            format!(
+                "the gateway {section} does not open with these settings: {why}; it goes on with \
+                 those before, {kept}"
+            ),
+            "an address is one of this machine, with a port that no other program has; `0.0.0.0` \
+             stands for all of them",
+        ));
+    }
     let why = match doors.first() {
         Some(DoorReport {
             error: Some(error), ..
@@ -162,6 +191,10 @@ fn show_doors(global: &Global, doors: &[DoorReport]) -> anyhow::Result<()> {
             (None, false) => "off",
         };
         let place = door.error.clone().unwrap_or_else(|| addresses.join(" "));
+        let place = match &door.refused {
+            Some(why) => format!("{place} (new settings: {why})"),
+            None => place,
+        };
         vec![
             door.gateway.name().to_owned(),
             state.to_owned(),

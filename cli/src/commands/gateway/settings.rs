@@ -38,6 +38,32 @@ fn enable(
     Ok(())
 }
 
+/// Returns the text of `pimesh.toml`, if there is one.
+pub(super) fn text(home: &Path) -> anyhow::Result<Option<String>> {
+    let path = home.join(FILE_NAME);
+    let shown = path.display();
+    let exists = path.exists();
+    let text = exists.then(|| read_file(&path));
+    text.transpose().with_context(|| format!("read {shown}"))
+}
+
+/// Puts an earlier text back into `pimesh.toml`, unless somebody else has changed the file since;
+/// says whether it did.
+pub(super) fn put_back(
+    home: &Path,
+    before: Option<&str>,
+    written: Option<&str>,
+) -> anyhow::Result<bool> {
+    let Some(before) = before else {
+        return Ok(false);
+    };
+    if text(home)?.as_deref() != written {
+        return Ok(false);
+    }
+    write(&home.join(FILE_NAME), before)?;
+    Ok(true)
+}
+
 /// Adds an APIntIO server to the configuration of a home folder, or changes how it is used.
 pub(super) fn connect(home: &Path, server: &IidServer) -> anyhow::Result<()> {
     change(home, |document| {
