@@ -31,6 +31,8 @@
 //! ```
 
 #[cfg(feature = "net")]
+mod accept;
+#[cfg(feature = "net")]
 pub mod clock;
 pub mod config;
 #[cfg(feature = "net")]

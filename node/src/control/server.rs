@@ -49,6 +49,7 @@ use super::{
     words::Words,
 };
 use crate::{
+    accept::Accepting,
     cross_site::{Bodies, Hosts, Policy},
     files,
     gateway::{DoorReport, iid::upstream::ServerReport, visit::ClientReport},
@@ -88,7 +89,7 @@ pub fn serve_unix(path: &Path, handle: NodeHandle) -> io::Result<impl Future<Out
     remove_stale(path)?;
     let listener = UnixListener::bind(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-    let listener = Limited::new(listener);
+    let listener = Limited::new(Accepting(listener));
     let router = router(handle);
     Ok(serve(listener, router))
 }
@@ -130,7 +131,7 @@ fn serve_listener(
     handle: NodeHandle,
 ) -> io::Result<impl Future<Output = ()> + use<>> {
     listener.set_nonblocking(true)?;
-    let listener = Limited::new(TcpListener::from_std(listener)?);
+    let listener = Limited::new(Accepting(TcpListener::from_std(listener)?));
     let token = Arc::new(token);
     // The token keeps pages out that cannot know it; these checks come before it, so that no page
     // learns whether a guess was right. Integers are streamed as plain text.

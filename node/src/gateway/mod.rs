@@ -20,7 +20,6 @@
 //! | `iid` | IID and APIntIO: WebSocket sign-in, UDP |
 //! | `syft` | Syft agents: HTTP and WebSocket |
 
-mod accept;
 mod backoff;
 pub mod iid;
 mod p2sn;

@@ -30,12 +30,12 @@ use tokio_rustls::TlsAcceptor;
 use self::{hub::Hub, lists::CurrentLists};
 use super::{
     Opened, Signals,
-    accept::accept_next,
     tls::{self, TlsError},
     visit::Visit,
 };
 use crate::{
     NodeHandle,
+    accept::accept_next,
     config::gateway::Iid as Config,
     cross_site::{Bodies, Hosts, Policy},
     limits::{ConnectionLimit, LogLimit, Permit, Source},

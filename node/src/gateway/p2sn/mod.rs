@@ -30,9 +30,10 @@ use tokio::{
 
 pub(crate) use self::send::send;
 use self::{budgets::Budgets, client::Client};
-use super::{Opened, accept::accept_next};
+use super::Opened;
 use crate::{
     NodeHandle,
+    accept::accept_next,
     config::gateway::P2sn as Config,
     limits::{ConnectionLimit, Permit},
     p2sn_session::{Steps, Terms},

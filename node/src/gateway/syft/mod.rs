@@ -47,11 +47,11 @@ use tokio_util::sync::CancellationToken;
 use self::{forward::Forwards, hub::Hub, tokens::Tokens};
 use super::{
     Opened, Signals,
-    accept::accept_next,
     tls::{self, TlsError},
 };
 use crate::{
     NodeHandle,
+    accept::accept_next,
     config::gateway::{Syft, Tls},
     cross_site::{Bodies, Hosts, Policy},
     limits::{Buckets, ConnectionLimit, Permit, Source},
