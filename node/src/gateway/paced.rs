@@ -148,16 +148,28 @@ mod tests {
         burst: 20_000,
     };
 
+    /// What stands for no end, in bytes or frames: many times as much as may be read. Where nothing
+    /// limits the reading, a test fails and does not run for ever.
+    const ENDLESS: usize = 1_000_000;
+
     #[tokio::test(start_paused = true)]
     async fn a_server_without_end_is_read_at_the_rate_and_held_back() {
         let (near, mut far) = tokio::io::duplex(1024);
-        let endless = tokio::spawn(async move { while far.write_all(&[7; 512]).await.is_ok() {} });
+        let endless = tokio::spawn(async move {
+            let mut sent = 0;
+            while sent < ENDLESS && far.write_all(&[7; 512]).await.is_ok() {
+                sent += 512;
+            }
+        });
         let mut paced = Paced::new(near, RATE);
         let (mut read, mut buffer) = (0, [0; 4096]);
 
         let reading = async {
             loop {
-                read += paced.read(&mut buffer).await.expect("there is more");
+                match paced.read(&mut buffer).await.expect("there is more") {
+                    0 => break,
+                    more => read += more,
+                }
             }
         };
         drop(tokio::time::timeout(Duration::from_secs(10), reading).await);
@@ -172,7 +184,12 @@ mod tests {
     async fn a_server_with_interim_answers_without_end_has_no_web_socket() {
         let (near, mut far) = tokio::io::duplex(1024);
         let interim = b"HTTP/1.1 103 Early Hints\r\n\r\n";
-        let endless = tokio::spawn(async move { while far.write_all(interim).await.is_ok() {} });
+        let endless = tokio::spawn(async move {
+            let mut sent = 0;
+            while sent < ENDLESS && far.write_all(interim).await.is_ok() {
+                sent += interim.len();
+            }
+        });
         let paced = Paced::new(near, RATE);
 
         let opened = client_async_tls_with_config("ws://server", paced, None, None).await;
@@ -190,13 +207,14 @@ mod tests {
         let frames = tokio::spawn(async move {
             let mut sent = 0;
             let mut kind = Data::Text;
-            loop {
+            while sent < ENDLESS {
                 let frame = Frame::message(Vec::new(), OpCode::Data(kind), false);
                 if server.send(Message::Frame(frame)).await.is_err() {
-                    return sent;
+                    break;
                 }
                 (sent, kind) = (sent + 1, Data::Continue);
             }
+            sent
         });
         let paced = Paced::new(near, RATE);
         let mut client = WebSocketStream::from_raw_socket(paced, Role::Client, None).await;

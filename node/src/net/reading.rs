@@ -106,12 +106,20 @@ impl Drop for Begun<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use futures::AsyncWriteExt;
     use tokio_util::compat::TokioAsyncReadCompatExt;
 
     use super::*;
 
     const MAX: usize = 1024 * 1024;
+
+    /// Waits for what needs no time: what never comes fails the test, as the clock is paused.
+    async fn now<T>(what: impl Future<Output = T>) -> T {
+        let bounded = tokio::time::timeout(Duration::from_secs(60), what);
+        bounded.await.expect("it ends")
+    }
 
     /// A stream on which a request of this length was begun, with so many bytes there.
     async fn begun(length: usize, there: usize) -> (impl AsyncRead + Unpin, impl Sized) {
@@ -123,7 +131,7 @@ mod tests {
         (near.compat(), far)
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_claim_of_a_length_takes_no_memory_and_bytes_that_came_do() {
         let reading = Reading::new(MAX);
         let (mut io, _far) = begun(MAX, 0).await;
@@ -144,7 +152,7 @@ mod tests {
         assert_eq!(reading.used(), 0);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn the_requests_of_a_greedy_peer_give_way_and_another_peer_s_is_read() {
         let reading = Reading::new(MAX);
         let greedy = PeerId::random();
@@ -160,23 +168,23 @@ mod tests {
         }
         let (mut io, _far) = begun(MAX / 4, MAX / 4).await;
 
-        let read = reading.read(PeerId::random(), &mut io, MAX).await;
+        let read = now(reading.read(PeerId::random(), &mut io, MAX)).await;
 
         assert_eq!(read.map(|bytes| bytes.len()), Ok(MAX / 4));
-        let first = greedy_reads.swap_remove(0).await.expect("it ends");
+        let first = now(greedy_reads.swap_remove(0)).await.expect("it ends");
         assert_eq!(first, Err(NotRead::GaveWay));
         assert!(reading.used() <= MAX);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_request_that_is_too_long_or_cut_off_is_broken() {
         let reading = Reading::new(MAX);
         let (mut io, _far) = begun(MAX + 1, 10).await;
-        let read = reading.read(PeerId::random(), &mut io, MAX).await;
+        let read = now(reading.read(PeerId::random(), &mut io, MAX)).await;
         assert_eq!(read, Err(NotRead::Broken));
         let (mut io, far) = begun(11, 10).await;
         drop(far);
-        let read = reading.read(PeerId::random(), &mut io, MAX).await;
+        let read = now(reading.read(PeerId::random(), &mut io, MAX)).await;
         assert_eq!(read, Err(NotRead::Broken));
         assert_eq!(reading.used(), 0);
     }

@@ -227,13 +227,15 @@ mod tests {
             per_second: 10_000,
             burst: 20_000,
         };
+        // Many times as much as is read: where nothing limits that, the test fails and ends.
+        const ENDLESS: usize = 10_000_000;
         const INTERIM: &[u8] = b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n";
         let (near, mut far) = tokio::io::duplex(1024);
         let endless = tokio::spawn(async move {
             let mut sent = 0;
             // Behind the request, as an answer has to be.
             far.read_exact(&mut [0; 16]).await.expect("a request");
-            while far.write_all(INTERIM).await.is_ok() {
+            while sent < ENDLESS && far.write_all(INTERIM).await.is_ok() {
                 sent += INTERIM.len();
             }
             sent
