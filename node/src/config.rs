@@ -362,9 +362,9 @@ impl File {
         const MINUTE: Duration = Duration::from_secs(60);
         const DAY: Duration = Duration::from_secs(24 * 60 * 60);
         let name = self.node.name.map(|name| {
-            let expected = "1 to 63 letters, digits, `-`, `_` and `.`, and no reserved word";
-            name.parse()
-                .map_err(|_| value("node.name", expected, &name))
+            let expected = "1 to 63 letters, digits, `-`, `_` and `.`, without `-` in \
+                            front, and no reserved word";
+            NodeName::chosen(&name).map_err(|_| value("node.name", expected, &name))
         });
         let Span(expiry) = self.messages.expiry;
         if expiry < MINUTE || expiry > 30 * DAY {

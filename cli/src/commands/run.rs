@@ -30,7 +30,7 @@ use crate::{
 )]
 pub(super) struct Run {
     /// Name to wish for in the mesh [default: `node.name`, or the host name]
-    #[arg(long, env = "PIMESH_NAME")]
+    #[arg(long, env = "PIMESH_NAME", value_parser = NodeName::chosen)]
     name: Option<NodeName>,
     /// Listen here, in the place of `network.listen`; may be repeated
     #[arg(long, value_name = "MULTIADDR")]

@@ -19,6 +19,18 @@ impl NodeName {
     /// Longest name, in bytes.
     pub const BYTES_MAX: usize = 63;
 
+    /// Takes a name that somebody chooses now. Nodes that have such a name already keep it, so
+    /// [`str::parse`] takes more.
+    ///
+    /// # Errors
+    /// Returns why it is no name, or why commands could not take it.
+    pub fn chosen(text: &str) -> Result<Self, NameError> {
+        if text.starts_with('-') {
+            return Err(NameError::Dash(text.to_owned()));
+        }
+        text.parse()
+    }
+
     /// Returns the text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -55,6 +67,9 @@ pub enum NameError {
     /// A character that is not allowed.
     #[error("a name has letters, digits, `-`, `_` and `.`, got {0:?}")]
     Character(char),
+    /// It looks like an option.
+    #[error("a name does not begin with `-`, got `{0}`: commands would take it for an option")]
+    Dash(String),
     /// A word with another meaning.
     #[error("the name `{0}` is reserved")]
     Reserved(String),
@@ -150,6 +165,15 @@ impl fmt::Debug for MessageId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_that_looks_like_an_option_is_not_chosen_but_known_where_it_is() {
+        let refused = NameError::Dash("--all".to_owned());
+        assert_eq!(NodeName::chosen("--all"), Err(refused));
+        assert_eq!(NodeName::chosen("pi-1"), "pi-1".parse());
+        // Certificates of earlier versions may bear it.
+        assert!("-x".parse::<NodeName>().is_ok());
+    }
 
     #[test]
     fn a_name_is_what_a_host_name_may_be() {

@@ -64,6 +64,9 @@ pub enum RegistrationError {
     Url,
 }
 
+/// Names that mean everybody to `pimesh send`, beside those that no user has at all.
+const RESERVED: [&str; 1] = ["all"];
+
 impl Registration {
     /// Takes what it says.
     ///
@@ -78,6 +81,13 @@ impl Registration {
         }
         let id: UserId = self.user_id.parse()?;
         id.check_new()?;
+        // Users who have such a name from before keep it.
+        if RESERVED
+            .iter()
+            .any(|word| self.user_id.eq_ignore_ascii_case(word))
+        {
+            return Err(super::UserIdError::Reserved(self.user_id).into());
+        }
         Ok(NewUser {
             id,
             title: self.username,
@@ -410,7 +420,11 @@ mod tests {
         let good = key().public().to_base64();
         let user = registration("alice", &good).check().expect("a user");
         assert_eq!((user.id.as_str(), user.key), ("alice", *key().public()));
-        assert!(registration("system", &good).check().is_err());
+        for reserved in ["system", "all", "ALL"] {
+            assert!(registration(reserved, &good).check().is_err(), "{reserved}");
+        }
+        // Published clients have mail addresses as ids.
+        assert!(registration("all@example.org", &good).check().is_ok());
         let zero = STANDARD.encode([0; 32]);
         assert!(registration("alice", &zero).check().is_err());
         assert!(registration("alice", "AAAA").check().is_err());

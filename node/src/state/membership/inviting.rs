@@ -118,7 +118,7 @@ impl State {
             return Err(Failure::bad_request("a ticket is good for at most 7 days"));
         }
         let name = name
-            .map(|name| name.parse::<NodeName>())
+            .map(|name| NodeName::chosen(&name))
             .transpose()
             .map_err(|e| Failure::bad_request(e.to_string()))?;
         if let Some(name) = name

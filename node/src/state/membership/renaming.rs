@@ -49,9 +49,7 @@ impl State {
     ) -> Result<(report::Renamed, Option<Certificate>), Failure> {
         let what = "rename members";
         self.require_mesh_key(what)?;
-        let name: NodeName = name
-            .parse()
-            .map_err(|e| Failure::bad_request(format!("{e}")))?;
+        let name = NodeName::chosen(name).map_err(|e| Failure::bad_request(format!("{e}")))?;
         let known = self.terms_of(text)?;
         let report = report::Renamed {
             peer_id: known.peer,
