@@ -29,7 +29,7 @@ enum Action {
         /// The file [default: `pimesh.toml` in the home folder]
         file: Option<std::path::PathBuf>,
     },
-    /// Print every key with its default and its meaning
+    /// Print every key with its default and its meaning, as TOML
     Example,
     /// Print where `pimesh.toml` is looked for
     Path,
@@ -39,7 +39,13 @@ impl Config {
     pub(super) fn run(self, global: &Global) -> anyhow::Result<()> {
         match self.action {
             Action::Example => output::generated(EXAMPLE),
-            Action::Path => output::own_line(global.home()?.join(FILE_NAME).display()),
+            Action::Path => {
+                let path = global.home()?.join(FILE_NAME);
+                if global.json {
+                    return output::json(&serde_json::json!({ "path": path }));
+                }
+                output::own_line(path.display())
+            }
             Action::Show => {
                 let path = global.home()?.join(FILE_NAME);
                 let text = if path.exists() {
@@ -59,6 +65,9 @@ impl Config {
                     None => global.home()?.join(FILE_NAME),
                 };
                 NodeConfig::parse(&text_of(&path)?).with_context(|| illegal(&path))?;
+                if global.json {
+                    return output::json(&serde_json::json!({ "path": path, "good": true }));
+                }
                 output::own_line(format!("{} is good", path.display()))
             }
         }

@@ -7,7 +7,11 @@ use std::{
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use pimesh_node::home::{self, HomeError};
+use pimesh_node::{
+    home::{self, HomeError},
+    identity,
+    store::FILE_NAME,
+};
 use serde::Serialize;
 
 use super::Global;
@@ -34,8 +38,9 @@ enum Action {
     /// Go on without a file that is lost for good
     ///
     /// `mesh.key`: this node can invite nobody until it is imported again. `rsa.key`: the others
-    /// refuse the new one until `pimesh peers trust`. `pimesh.db`: the messages are lost, and the
-    /// node has to be invited again. `pimesh.db-wal`: what was written last is lost. `node.key` and
+    /// refuse the new one until `pimesh peers trust`. `pimesh.db`: the messages are lost. A node that
+    /// holds the mesh key goes on in its mesh, makes itself a member anew, perhaps with another
+    /// index, and hears of the others when they reach it; any other node has to be invited again. `pimesh.db-wal`: what was written last is lost. `node.key` and
     /// `messaging.key` make the node the one that it is; without them, begin anew.
     Forget {
         /// The file, by its name in the home folder
@@ -66,7 +71,15 @@ impl Home {
             Action::Forget { files } => {
                 for file in &files {
                     home::forget(&home, file).map_err(with_hint)?;
-                    output::note(format!("the next start goes on without {file}"));
+                    let then = match file.as_str() {
+                        FILE_NAME if identity::has_mesh_key(&home) => {
+                            ": this node holds the mesh key and makes itself a member of its mesh \
+                             anew; look at its index in `pimesh status`"
+                        }
+                        FILE_NAME => ": the node has to be invited again",
+                        _ => "",
+                    };
+                    output::note(format!("the next start goes on without {file}{then}"));
                 }
                 Ok(())
             }

@@ -129,7 +129,8 @@ fn draw(ticket: &str, is_wanted: bool) -> anyhow::Result<()> {
         output::picture(&code);
     } else {
         output::note(format!(
-            "its QR code needs {} rows and {} columns: `--qr` draws it all the same",
+            "no QR code: it needs {} rows and {} columns; make the terminal larger or its letters \
+             smaller, or take `--qr`, which draws it all the same",
             rows + LINES_BELOW,
             columns.unwrap_or(0)
         ));

@@ -8,6 +8,7 @@ use pimesh_node::{
     Config,
     control::client::ClientError,
     identity::{self, KeyFileError, Passphrase},
+    store::HomeLock,
 };
 use serde::Serialize;
 
@@ -70,6 +71,8 @@ impl MeshKey {
             return output::line(format!("{} holds the mesh key, too", shared.name));
         }
         let home = global.home()?;
+        // Said before anybody types a passphrase.
+        check_files(&self.action, &home)?;
         let passphrase = passphrase_for(&home, &pimesh_node::Config::load(&home)?)?;
         match self.action {
             MeshKeyAction::Share { .. } => {}
@@ -115,6 +118,26 @@ impl MeshKey {
     }
 }
 
+/// Checks that the files are there that are read, and not there that are written.
+fn check_files(action: &MeshKeyAction, home: &Path) -> anyhow::Result<()> {
+    match action {
+        MeshKeyAction::Export { file } => {
+            if !identity::has_mesh_key(home) {
+                return Err(output::hinted(
+                    "this node does not hold the mesh key",
+                    "`pimesh status` says who does; `pimesh mesh-key share` there brings it here",
+                ));
+            }
+            anyhow::ensure!(!file.exists(), "{} exists already", file.display());
+        }
+        MeshKeyAction::Import { file } => {
+            std::fs::metadata(file).with_context(|| format!("read {}", file.display()))?;
+        }
+        MeshKeyAction::Share { .. } | MeshKeyAction::Status => {}
+    }
+    Ok(())
+}
+
 /// Has the node look at the file with the mesh key again; returns whether one runs.
 async fn tell_node(global: &Global) -> anyhow::Result<bool> {
     match global.client()?.reload_mesh_key().await {
@@ -126,7 +149,7 @@ async fn tell_node(global: &Global) -> anyhow::Result<bool> {
 
 /// Seal the key files with a passphrase, or open them for good
 ///
-/// Stop the node first. Afterwards `pimesh run` asks for the passphrase on a terminal, or reads it
+/// Stop the node first; as long as it runs, nothing is changed. Afterwards `pimesh run` asks for the passphrase on a terminal, or reads it
 /// from `identity.passphrase_file`.
 #[derive(Debug, Args)]
 pub(super) struct PassphraseCommand {
@@ -145,6 +168,8 @@ enum PassphraseAction {
 impl PassphraseCommand {
     pub(super) fn run(self, global: &Global) -> anyhow::Result<()> {
         let home = global.home()?;
+        // A node that runs would make further keys with the passphrase that it was started with.
+        let _lock = HomeLock::take(&home)?;
         let old = passphrase_for(&home, &pimesh_node::Config::load(&home)?)?;
         let new = match self.action {
             PassphraseAction::Set => Some(ask_new("new passphrase")?),

@@ -29,6 +29,7 @@ pub(super) struct Leave {
 impl Leave {
     pub(super) async fn run(self, global: &Global) -> anyhow::Result<()> {
         let client = global.client()?;
+        let mut is_last_holder = false;
         if !self.yes {
             if !std::io::stdin().is_terminal() {
                 return Err(output::wrong(
@@ -36,9 +37,20 @@ impl Leave {
                     "`--yes` answers",
                 ));
             }
-            let others = client.status().await?.node.members.saturating_sub(1);
+            let node = client.status().await?.node;
+            let others = node.members.saturating_sub(1);
+            is_last_holder = others > 0 && node.mesh_key_holders == [node.name];
+            if is_last_holder {
+                output::note(
+                    "warning: nobody else is known to hold the mesh key: without this node the \
+                     others can neither invite nor rename nor remove anybody; `pimesh mesh-key \
+                     share NAME` gives it to another member",
+                );
+            }
             output::ask(&format!(
-                "leave the mesh with {others} other members? [y/N] "
+                "leave the mesh with {}{}? [y/N] ",
+                output::count(others, "other member"),
+                if is_last_holder { " all the same" } else { "" }
             ));
             let mut answer = String::new();
             std::io::stdin()
@@ -49,7 +61,8 @@ impl Leave {
                 "nothing was changed"
             );
         }
-        let left = client.leave(self.yes).await?;
+        // Who answered the question knew that nobody else holds the mesh key.
+        let left = client.leave(self.yes || is_last_holder).await?;
         if global.json {
             return output::json(&left);
         }
@@ -74,7 +87,8 @@ impl Leave {
             })?;
         }
         if left.dropped_messages > 0 {
-            output::line(format!("gave up {} messages", left.dropped_messages))?;
+            let messages = output::count(left.dropped_messages, "message");
+            output::line(format!("gave up {messages}"))?;
         }
         Ok(())
     }

@@ -146,3 +146,24 @@ fn two_servers_do_not_have_one_key() {
     let kinds = iid([", key = \"rsa\", key_of = \"shared\"", shared]);
     Config::parse(&kinds).expect("an RSA key and an Ethereum key are two");
 }
+
+#[test]
+fn a_gateway_that_does_not_encrypt_is_told_unless_it_is_on_loopback() {
+    let unencrypted = |iid: &str| {
+        let config = Config::parse(&format!("[gateway.iid]\n{iid}\n")).expect("legal");
+        let listeners = config.gateways.unencrypted();
+        let addresses = listeners.iter().map(|found| found.address.to_string());
+        addresses.collect::<Vec<_>>()
+    };
+    let open = "enabled = true\nlisten = \"0.0.0.0:4615\"";
+
+    assert_eq!(unencrypted(open), ["0.0.0.0:4615"]);
+    let tls = "tls_certificate = \"a.pem\"\ntls_key = \"b.pem\"";
+    assert_eq!(unencrypted(&format!("{open}\n{tls}")), [""; 0]);
+    let udp = format!("{open}\n{tls}\nudp_in = \"192.168.1.7:3615\"");
+    assert_eq!(unencrypted(&udp), ["192.168.1.7:3615"]);
+    let both = format!("{open}\nlisten_only = \"[::]:4616\"");
+    assert_eq!(unencrypted(&both), ["0.0.0.0:4615", "[::]:4616"]);
+    assert_eq!(unencrypted("enabled = true"), [""; 0]);
+    assert_eq!(unencrypted("listen = \"0.0.0.0:4615\""), [""; 0]);
+}

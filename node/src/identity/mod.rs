@@ -311,6 +311,12 @@ pub fn is_sealed(home: &Path) -> Result<bool, KeyFileError> {
     Ok(!text.lines().next().unwrap_or_default().ends_with(" plain"))
 }
 
+/// Says whether there is a file with the mesh key.
+#[must_use]
+pub fn has_mesh_key(home: &Path) -> bool {
+    home.join(Kind::Mesh.file_name()).exists()
+}
+
 /// Reads the RSA key, if it was made already.
 ///
 /// # Errors

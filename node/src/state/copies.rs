@@ -396,6 +396,13 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn the_hint_says_how_long_the_warning_stays() {
+        let minutes = super::COPY_MEMORY.as_secs() / 60;
+        let stays = format!("goes away {minutes} minutes after");
+        assert!(super::report::COPIED_HINT.contains(&stays));
+    }
+
     use super::*;
     use crate::proto::mesh::peer_of_seed;
 

@@ -23,7 +23,10 @@ use crate::proto::{
         receiver::{Receiver, WINDOW_SEQUENCES},
         refusal::{Ignored, Refusal, Rejected},
     },
-    mesh::sync::{LAST_INTEGERS_MAX, LastInteger},
+    mesh::{
+        sync::{LAST_INTEGERS_MAX, LastInteger},
+        vouched::Vouched,
+    },
 };
 
 /// Most values of one command: what one gossip message carries.
@@ -238,10 +241,12 @@ impl State {
         } else {
             format!("the indices {},{further}", own.index)
         };
-        let hint = format!(
-            "this node owns {owned}, and speaks as a gateway for: {}",
-            own.vouched
-        );
+        let for_clients = match own.vouched {
+            Vouched::NONE => "for no other".to_owned(),
+            Vouched::ALL => "as a gateway for every index that no member owns".to_owned(),
+            range => format!("as a gateway for those of {range} that no member owns"),
+        };
+        let hint = format!("this node owns {owned}, and speaks {for_clients}");
         let owner = self.membership.owner(index);
         let text = match owner.filter(|owner| owner.peer != own.peer) {
             Some(owner) => format!("index {index} is that of `{}`", owner.name),

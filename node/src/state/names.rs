@@ -79,7 +79,15 @@ impl State {
             Err(failure) => match text.parse().ok().and_then(|name| self.meant(&name)) {
                 Some(Meant::Member(peer)) if peer == self.own.peer => Err(failure),
                 Some(meant) => Ok(meant),
-                None => self.meant_at_server(text).ok_or(failure),
+                None => self.meant_at_server(text).ok_or_else(|| {
+                    // A name with `@` is meant for a user, whatever member is called alike.
+                    if text.contains('@') {
+                        Failure::not_found(format!("there is no user `{text}`"))
+                            .with_hint("`pimesh gateway syft users` lists the users")
+                    } else {
+                        failure
+                    }
+                }),
             },
         }
     }

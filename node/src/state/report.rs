@@ -15,7 +15,8 @@ use crate::proto::{
 /// What to do about two machines with one identity.
 pub const COPIED_HINT: &str = "stop one of them; if both are needed, delete the home folder of the \
                                copy (`pimesh status` on it names the folder) and let it join again \
-                               with a new ticket";
+                               with a new ticket. The warning goes away 5 minutes after one \
+                               of them has stopped";
 
 /// The node, as `pimesh status` shows it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

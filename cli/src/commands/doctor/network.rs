@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use pimesh_node::{Config, files};
+use pimesh_node::{Config, config::gateway::Unencrypted, files};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Check;
@@ -29,8 +29,16 @@ const NAME_TIME: Duration = Duration::from_secs(5);
 
 pub(super) async fn checks(config: &Config) -> Vec<Check> {
     let mut checks = vec![mdns(config)];
+    checks.extend(unencrypted(config));
     checks.extend(names(config).await);
     checks
+}
+
+/// Can others in the network read what a gateway's clients send?
+fn unencrypted(config: &Config) -> Vec<Check> {
+    let found = config.gateways.unencrypted();
+    let warn = |found: &Unencrypted| Check::warn("gateway", found.problem(), Unencrypted::TODO);
+    found.iter().map(warn).collect()
 }
 
 /// mDNS needs to share UDP port 5353 (RFC 6762, section 15.1).
@@ -179,6 +187,22 @@ mod tests {
             "pool.ntp.org",
         ];
         assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn a_gateway_that_everybody_can_read_is_warned_of() {
+        let text = "[gateway.iid]\nenabled = true\nlisten = \"0.0.0.0:4615\"\n";
+        let checks = unencrypted(&Config::parse(text).expect("legal"));
+        let [check] = checks.as_slice() else {
+            panic!("{checks:?}")
+        };
+        assert_eq!(check.verdict, Verdict::Warn);
+        assert!(
+            check.found.contains("iid at 0.0.0.0:4615"),
+            "{}",
+            check.found
+        );
+        assert!(unencrypted(&Config::default()).is_empty());
     }
 
     #[test]

@@ -23,7 +23,7 @@ use pimesh_node::{
 };
 use serde::Serialize;
 
-use super::{reload, settings};
+use super::{reload, said, settings};
 use crate::{commands::Global, output};
 
 /// Who may sign in at the IID door, and the APIntIO servers that this node is a client of
@@ -177,6 +177,16 @@ impl Iid {
                     key_of,
                     receive_only,
                 };
+                if !["ws", "wss"].contains(&server.url.scheme()) {
+                    return Err(output::wrong(
+                        format!(
+                            "the URL of an APIntIO server begins with ws:// or wss://, got `{}`",
+                            server.url
+                        ),
+                        "its clients speak over WebSockets only; for a Syft server: `pimesh \
+                         gateway syft connect`",
+                    ));
+                }
                 settings::connect(&global.home()?, &server)?;
                 let client = global.client()?;
                 if reload(&client).await? {
@@ -286,13 +296,6 @@ fn read(path: &std::path::Path) -> anyhow::Result<String> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
         read => read.with_context(|| format!("read {}", path.display())),
     }
-}
-
-fn said(global: &Global, text: impl Into<String>) -> anyhow::Result<()> {
-    if global.json {
-        return output::json(&serde_json::json!({ "done": text.into() }));
-    }
-    output::line(text.into())
 }
 
 fn list(global: &Global) -> anyhow::Result<()> {

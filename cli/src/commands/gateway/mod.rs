@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 
 use clap::{Args, Subcommand, ValueEnum};
 use pimesh_node::{
+    Config,
+    config::gateway::Unencrypted,
     control::client::{Client, ClientError},
     gateway::{DoorReport, visit::ClientReport},
 };
@@ -102,6 +104,7 @@ impl Gateway {
                 let home = global.home()?;
                 let before = settings::text(&home)?;
                 settings::set(&home, name.section(), true, listen)?;
+                warn_of_unencrypted(&Config::load(&home)?, name);
                 let written = settings::text(&home)?;
                 in_force(global, name, true, || {
                     settings::put_back(&home, before.as_deref(), written.as_deref())
@@ -116,6 +119,26 @@ impl Gateway {
             Action::Iid(command) => command.run(global).await,
         }
     }
+}
+
+/// Warns of listeners of a gateway that other machines reach and that do not encrypt.
+fn warn_of_unencrypted(config: &Config, name: Name) {
+    let all = config.gateways.unencrypted();
+    for found in all.iter().filter(|found| found.gateway == name.section()) {
+        output::note(format!(
+            "warning: {}; {}",
+            found.problem(),
+            Unencrypted::TODO
+        ));
+    }
+}
+
+/// Says what was done; with `--json` as one object.
+fn said(global: &Global, text: impl Into<String>) -> anyhow::Result<()> {
+    if global.json {
+        return output::json(&serde_json::json!({ "done": text.into() }));
+    }
+    output::line(text.into())
 }
 
 /// Has a running node read its settings and lists again; says whether one is running.

@@ -19,7 +19,7 @@ use pimesh_node::{
     state::post::User,
 };
 
-use super::{reload, settings};
+use super::{reload, said, settings};
 use crate::{commands::Global, output};
 
 #[derive(Debug, Subcommand)]
@@ -128,7 +128,7 @@ impl Syft {
             }
             Self::Forget { user } => {
                 global.client()?.forget_user(&user).await?;
-                output::line(format!("{user} is forgotten"))
+                said(global, format!("{user} is forgotten"))
             }
             Self::Connect {
                 url,
@@ -138,6 +138,15 @@ impl Syft {
                 key_of,
                 broadcasts,
             } => {
+                if !["http", "https"].contains(&url.scheme()) {
+                    return Err(output::wrong(
+                        format!(
+                            "the URL of a Syft server begins with https:// or http://, got `{url}`"
+                        ),
+                        "the node logs in there by HTTP, and opens the WebSocket at the same \
+                         address by itself; for an APIntIO server: `pimesh gateway iid connect`",
+                    ));
+                }
                 let name = match name {
                     Some(name) => name,
                     None => host_of(&url)?,
@@ -152,21 +161,27 @@ impl Syft {
                 };
                 settings::connect_syft(&global.home()?, &server)?;
                 reload(&global.client()?).await?;
-                output::line(format!(
-                    "its users are NAME@{}; `pimesh gateway syft list` shows the connection",
-                    server.name
-                ))
+                said(
+                    global,
+                    format!(
+                        "its users are NAME@{}; `pimesh gateway syft list` shows the connection",
+                        server.name
+                    ),
+                )
             }
             Self::List => show_servers(global, &global.client()?.syft_servers().await?),
             Self::Disconnect { name } => {
                 settings::disconnect_syft(&global.home()?, &name)?;
                 reload(&global.client()?).await?;
-                output::line(format!("no client of {name} any more"))
+                said(global, format!("no client of {name} any more"))
             }
             Self::Fingerprint => {
                 let certificate = global.home()?.join(tls::SYFT_CERTIFICATE);
                 let sha256 = tls::fingerprint(&certificate)
                     .context("there is no certificate yet: it is made when the door opens")?;
+                if global.json {
+                    return output::json(&serde_json::json!({ "sha256": sha256 }));
+                }
                 output::own_line(sha256)
             }
         }

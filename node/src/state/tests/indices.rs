@@ -162,7 +162,20 @@ fn a_node_speaks_for_its_indices_and_as_a_gateway_for_what_it_vouches() {
     let nobody = publish(&mut state, 400).expect_err("nobody's");
     let hint = nobody.hint.unwrap_or_default();
     assert!(
-        hint.contains("1,7,100..109") && hint.contains("300..399"),
+        hint.contains("1,7,100..109") && hint.contains("those of 300..399 that no member owns"),
+        "{hint}"
+    );
+}
+
+#[test]
+fn a_gateway_for_every_index_does_not_say_that_it_speaks_for_that_of_a_member() {
+    let mut state = state(Settings::default());
+
+    let other = publish(&mut state, 2).expect_err("another's");
+
+    let hint = other.hint.unwrap_or_default();
+    assert!(
+        hint.ends_with("as a gateway for every index that no member owns"),
         "{hint}"
     );
 }
