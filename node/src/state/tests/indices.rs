@@ -168,19 +168,6 @@ fn a_node_speaks_for_its_indices_and_as_a_gateway_for_what_it_vouches() {
 }
 
 #[test]
-fn a_gateway_for_every_index_does_not_say_that_it_speaks_for_that_of_a_member() {
-    let mut state = state(Settings::default());
-
-    let other = publish(&mut state, 2).expect_err("another's");
-
-    let hint = other.hint.unwrap_or_default();
-    assert!(
-        hint.ends_with("as a gateway for every index that no member owns"),
-        "{hint}"
-    );
-}
-
-#[test]
 fn further_indices_end_with_the_membership_and_do_not_come_back_with_a_new_one() {
     let mut state = state(Settings::default());
     give(&mut state, 2, "100..109", NOW.unix_ms());
