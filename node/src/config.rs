@@ -17,6 +17,7 @@ use std::{fmt, io, net::SocketAddr, path::PathBuf, time::Duration};
 #[cfg(feature = "disk")]
 use std::path::Path;
 
+use libp2p_identity::PeerId;
 use serde::{Deserialize, Serialize};
 
 use self::{
@@ -47,8 +48,6 @@ pub struct Config {
     pub network: Network,
     /// What the state uses.
     pub settings: Settings,
-    /// Configured addresses of peers, each ending in `/p2p/` and a peer id.
-    pub peers: Vec<String>,
     /// Size of a new RSA key, in bits.
     pub rsa_bits: usize,
     /// A file with the passphrase of the key files.
@@ -401,15 +400,6 @@ impl File {
                 .filter(|a| a.ip().is_loopback());
             address.ok_or_else(|| value("control.tcp", "a loopback address with a port", text))
         });
-        for peer in &self.network.peers {
-            if !peer.starts_with('/') || !peer.contains("/p2p/") {
-                return Err(value(
-                    "network.peers",
-                    "a multiaddr that ends in `/p2p/…`",
-                    peer,
-                ));
-            }
-        }
         let gateways = self.gateway.into_gateways()?;
         Ok(Config {
             name: name.transpose()?,
@@ -430,7 +420,7 @@ impl File {
                 integer_ttl,
                 budget_per_second: self.integers.budget_per_second,
                 budget_burst: self.integers.budget_burst,
-                peers: Vec::new(),
+                peers: peers(&self.network.peers)?,
                 letters: gateways.syft.limits.letters,
                 servers: gateways
                     .syft_servers
@@ -438,7 +428,6 @@ impl File {
                     .map(|server| server.name.clone())
                     .collect(),
             },
-            peers: self.network.peers,
             rsa_bits: self.identity.rsa_bits,
             passphrase_file: self.identity.passphrase_file,
             control: Control {
@@ -454,6 +443,17 @@ impl File {
             },
         })
     }
+}
+
+/// Reads addresses of peers, each ending in `/p2p/` and a peer id.
+fn peers(texts: &[String]) -> Result<Vec<(PeerId, Address)>, ConfigError> {
+    let read = |text: &String| {
+        let (address, peer) = text.rsplit_once("/p2p/")?;
+        Some((peer.parse().ok()?, Address::new(address)?))
+    };
+    let expected = "a multiaddr that ends in `/p2p/` and a peer id";
+    let peer = |text| read(text).ok_or_else(|| value("network.peers", expected, text));
+    texts.iter().map(peer).collect()
 }
 
 /// Most NTP servers.

@@ -249,7 +249,7 @@ fn write_neighbour(
     mode: u32,
     owner: Option<Owner>,
 ) -> io::Result<PathBuf> {
-    let chance = hex::encode(crate::identity::random::<8>());
+    let chance = hex::encode(crate::rng::random::<8>());
     let neighbour = path.with_extension(format!("{NEW}{chance}"));
     let mut file = OpenOptions::new()
         .create_new(true)

@@ -59,6 +59,8 @@ pub mod node;
 #[cfg(feature = "net")]
 mod p2sn_session;
 pub mod proto;
+#[cfg(feature = "disk")]
+pub mod rng;
 #[cfg(test)]
 mod sim;
 pub mod state;

@@ -34,17 +34,18 @@ use crate::{
     files,
     gateway::Gateways,
     home::{self, HomeError},
-    identity::{self, Identity, KeyFileError, KeyRing, Kind, Passphrase, random},
+    identity::{self, Identity, KeyFileError, KeyRing, Kind, Passphrase},
     net::{self, Net, NetError},
     proto::{
         mesh::{
-            Address, NodeName,
+            NodeName,
             certificate::{Certificate, MeshKey},
         },
         p2sn::PrivateKey,
     },
+    rng::random,
     state::{
-        self, Settings, Setup, State,
+        self, Setup, State,
         io::{Event, Failure, Input, KeyFile, NetInput, Now, Output, RequestId, Ticket},
     },
     store::{Completion, Letters, Store, StoreError},
@@ -98,9 +99,6 @@ pub enum StartError {
     /// The network.
     #[error("could not set up the network")]
     Net(#[from] NetError),
-    /// A configured address of a peer.
-    #[error("`{0}` in `network.peers` is no multiaddr with a peer id")]
-    PeerAddress(String),
     /// The control socket.
     #[error("could not make the control socket {path}")]
     Control {
@@ -137,7 +135,6 @@ impl StartError {
             | Self::State(_)
             | Self::Home(_)
             | Self::Net(_)
-            | Self::PeerAddress(_)
             | Self::Control { .. } => None,
         }
     }
@@ -244,7 +241,7 @@ impl Node {
             mesh_key,
             name: config.name.clone().unwrap_or(fallback_name),
             seed: random(),
-            settings: settings(&config)?,
+            settings: config.settings.clone(),
         };
         let state = State::new(setup, loaded, clock.now())?;
         let net = Net::new(
@@ -510,24 +507,6 @@ impl Node {
         self.completions.close();
         self.store.close();
     }
-}
-
-/// Reads the settings of the state, addresses of peers among them.
-///
-/// # Errors
-/// Returns an address that is none.
-pub fn settings(config: &Config) -> Result<Settings, StartError> {
-    let peers = config.peers.iter().map(|text| {
-        let illegal = || StartError::PeerAddress(text.clone());
-        let (address, peer) = text.rsplit_once("/p2p/").ok_or_else(illegal)?;
-        let peer: PeerId = peer.parse().map_err(|_| illegal())?;
-        Ok((peer, Address::new(address).ok_or_else(illegal)?))
-    });
-    let peers = peers.collect::<Result<_, StartError>>()?;
-    Ok(Settings {
-        peers,
-        ..config.settings.clone()
-    })
 }
 
 /// Returns the key of the mesh that this node is in, if it holds it. The key of another mesh is no

@@ -22,8 +22,8 @@ use tokio::{
 };
 
 use crate::{
-    identity::random,
     proto::p2sn::{KeyPolicy, Limits, Output, PrivateKey, PublicKey, Reason, SendError, Session},
+    rng::random,
 };
 
 /// How long the peer may take to read what one step of a session writes: a few kilobytes.

@@ -85,6 +85,11 @@ fn values_out_of_range_are_named_with_what_they_may_be() {
             "[control]\ntcp = \"0.0.0.0:1\"",
             "`control.tcp` is a loopback address with a port, got `0.0.0.0:1`",
         ),
+        (
+            "[network]\npeers = [\"/ip4/10.0.0.1/tcp/1/p2p/me\"]",
+            "`network.peers` is a multiaddr that ends in `/p2p/` and a peer id, got \
+             `/ip4/10.0.0.1/tcp/1/p2p/me`",
+        ),
     ] {
         assert_eq!(Config::parse(text).expect_err(text).to_string(), message);
     }

@@ -149,8 +149,8 @@ impl NodeHandle {
                 .with_hint("`pimesh config check` checks the file")
         };
         let config = Config::load(self.home()).map_err(|e| illegal(&e))?;
-        let settings = crate::node::settings(&config).map_err(|e| illegal(&e))?;
-        self.ask(Command::Configure(Box::new(settings))).await?;
+        let settings = Box::new(config.settings);
+        self.ask(Command::Configure(settings)).await?;
         self.gateways().apply(&config.gateways, self).await;
         Ok(())
     }

@@ -636,7 +636,7 @@ const TOKEN_FILE_BYTES_MAX: u64 = 4096;
 const TOKEN_BYTES: usize = 32;
 
 fn read_or_make_token(path: &Path) -> io::Result<String> {
-    let make = || Zeroizing::new(hex::encode(crate::identity::random::<TOKEN_BYTES>()));
+    let make = || Zeroizing::new(hex::encode(crate::rng::random::<TOKEN_BYTES>()));
     let text = files::read_or_create(path, TOKEN_FILE_BYTES_MAX, make)?;
     let token = text.trim().to_owned();
     if token.len() < TOKEN_BYTES {

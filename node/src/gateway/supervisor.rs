@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
-use crate::{identity::random, state::io::Gateway};
+use crate::{rng::random, state::io::Gateway};
 
 /// How long a change of settings waits to hear whether a gateway opens. Binding a port and reading
 /// a few files takes milliseconds; on a busy Pi with a slow card it may take a second.

@@ -14,8 +14,8 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use zeroize::Zeroizing;
 
-use super::{Passphrase, random};
-use crate::files;
+use super::Passphrase;
+use crate::{files, rng::random};
 
 /// Longest key file, in bytes: the PEM of a 4,096-bit key, sealed and in base64, has about 4,400.
 const FILE_BYTES_MAX: u64 = 16 * 1024;

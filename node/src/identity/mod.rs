@@ -42,6 +42,7 @@ use crate::{
         mesh::certificate::{MeshId, MeshKey},
         p2sn, syft,
     },
+    rng::random,
     state::io::KeyFile,
 };
 
@@ -439,17 +440,6 @@ pub fn change_passphrase(
         }
     }
     Ok(changed)
-}
-
-/// Returns bytes from the operating system's randomness.
-///
-/// # Panics
-/// Panics if it has none: then nothing here can be secret.
-#[must_use]
-pub fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).expect("the operating system has randomness");
-    bytes
 }
 
 fn load_seed(

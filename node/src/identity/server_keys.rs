@@ -10,12 +10,15 @@ use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use super::{KeyFileError, KeyRing, Kind, create, file, not_made_yet, random, seed_of};
-use crate::proto::{
-    iid::address::{EthereumKey, RsaKey},
-    p2sn,
-    server::{KeyOf, Purpose, ServerUrl, derive},
-    syft,
+use super::{KeyFileError, KeyRing, Kind, create, file, not_made_yet, seed_of};
+use crate::{
+    proto::{
+        iid::address::{EthereumKey, RsaKey},
+        p2sn,
+        server::{KeyOf, Purpose, ServerUrl, derive},
+        syft,
+    },
+    rng::random,
 };
 
 /// Size of the RSA key for APIntIO servers, in bits: the name of the scheme says so.

@@ -101,8 +101,8 @@ fn has_nameserver(text: &str) -> bool {
 
 /// Returns the host names in the settings.
 fn configured_names(config: &Config) -> BTreeSet<String> {
-    let peers = config.peers.iter().filter_map(|address| {
-        let mut parts = address.split('/').skip(1);
+    let peers = config.settings.peers.iter().filter_map(|(_, address)| {
+        let mut parts = address.as_str().split('/').skip(1);
         let is_name = parts.next().is_some_and(|kind| kind.starts_with("dns"));
         parts.next().filter(|_| is_name)
     });

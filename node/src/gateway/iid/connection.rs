@@ -24,12 +24,12 @@ use tokio_tungstenite::{
 use super::{Arrival, Door, HANDSHAKE_TIME, Kind, hub::Seat};
 use crate::{
     gateway::visit::Visit,
-    identity::random,
     proto::iid::{
         Form, IID_BYTES, Iid,
         budget::Span,
         sign_in::{Heard, Policy, RTFM, SignIn, SignedIn, TEXT_BYTES_MAX},
     },
+    rng::random,
     state::{
         VALUES_MAX,
         io::{Command, FailureKind},

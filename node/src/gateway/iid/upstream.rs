@@ -36,12 +36,12 @@ use crate::{
         standing::{Standing, millis},
         tls, with_causes,
     },
-    identity::random,
     limits::{LogLimit, Rate},
     proto::iid::{
         Form, Iid, Index,
         sign_in::client::{ClientHeard, ClientKey, ClientSignIn},
     },
+    rng::random,
     state::{
         VALUES_MAX,
         io::{ClientId, Command, Event},

@@ -39,7 +39,6 @@ use crate::{
         standing::{Standing, millis},
         with_causes,
     },
-    identity::random,
     proto::{
         server::KeyOf,
         syft::{
@@ -47,6 +46,7 @@ use crate::{
             door::{ChallengeBody, Login, Registration, TokenBody, answer_challenge},
         },
     },
+    rng::random,
     text,
 };
 

@@ -11,11 +11,11 @@ use zeroize::Zeroizing;
 
 use crate::{
     files,
-    identity::random,
     proto::syft::{
         PublicKey,
         door::{Claims, key_name},
     },
+    rng::random,
 };
 
 /// Bytes of the secret: as many as HS256's hash has.

@@ -11,6 +11,7 @@
 pub mod address;
 pub mod budget;
 pub mod date;
+mod layout;
 pub mod lists;
 pub mod native;
 pub mod published;

@@ -14,29 +14,17 @@ use std::fmt;
 use libp2p_identity::PeerId;
 use sha2::{Digest, Sha256};
 
+pub use super::layout::{
+    FRAME_IIDS_MAX, HEAD_BYTES, MESSAGE_BYTES_MAX, Sequence, TTL_MS_MAX, VERSION,
+};
 use super::refusal::{FormError, Ignored, Refusal};
 use super::{IID_BYTES, Iid, Index, field};
 
 /// The gossipsub topic that carries all integers.
 pub const TOPIC: &str = "/pimesh/iid/1";
 
-/// The version in the first byte of every frame.
-pub const VERSION: u8 = 1;
-
-/// The length of a frame's head.
-pub const HEAD_BYTES: usize = 24;
-
-/// The most IIDs in one frame: a frame stays below 1,100 bytes, small enough for any link.
-pub const FRAME_IIDS_MAX: usize = 64;
-
-/// The most bytes in one message; enough for 62 full frames, that is 3,968 integers.
-pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
-
 /// The length of a gossipsub message id.
 pub const MESSAGE_ID_BYTES: usize = 20;
-
-/// The longest time to live: a value that is later than this is of no use to anybody.
-pub const TTL_MS_MAX: u32 = 600_000;
 
 const FLAG_BRIDGED: u8 = 1;
 const FLAG_HELD: u8 = 2;
@@ -52,10 +40,6 @@ pub enum Entry {
     /// A client made them, and the node that sends them is its gateway.
     Bridged,
 }
-
-/// Counts the frames of one origin, strictly growing; a restart never goes back.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Sequence(pub u64);
 
 /// Says for how long after it was sent a frame is worth delivering: 1 to 600,000 ms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

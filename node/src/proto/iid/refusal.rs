@@ -5,7 +5,7 @@
 //! (`receiver.rs`).
 
 use super::Index;
-use super::native::{FRAME_IIDS_MAX, HEAD_BYTES, MESSAGE_BYTES_MAX, Sequence, TTL_MS_MAX, VERSION};
+use super::layout::{FRAME_IIDS_MAX, HEAD_BYTES, MESSAGE_BYTES_MAX, Sequence, TTL_MS_MAX, VERSION};
 
 /// Says why a received message is not handed out, and whether that counts against its sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -11,11 +11,11 @@ use super::{
 };
 use crate::{
     gateway::syft::{Door, rate, tokens::TokenError, unix_ms},
-    identity::random,
     proto::syft::{
         UserId,
         door::{Answered, Challenge, ChallengeBody, Login, Registration, TokenBody},
     },
+    rng::random,
     state::post::{Ask, Told},
 };
 
