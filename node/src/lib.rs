@@ -45,6 +45,8 @@ mod events;
 pub mod files;
 #[cfg(feature = "net")]
 pub mod gateway;
+#[cfg(feature = "net")]
+mod handle;
 #[cfg(feature = "disk")]
 pub mod home;
 #[cfg(feature = "disk")]
@@ -70,7 +72,7 @@ pub mod text;
 
 pub use config::Config;
 #[cfg(feature = "net")]
-pub use control::handle::NodeHandle;
+pub use handle::NodeHandle;
 #[cfg(feature = "net")]
 pub use node::{Node, Options as NodeOptions};
 pub use state::io::Event;

@@ -25,14 +25,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::{
     clock::Clock,
     config::Config,
-    control::{
-        handle::{Asked, NodeHandle, ReadLetters, Surroundings},
-        server,
-        share::share,
-    },
+    control::{Control, server, share::share},
     events::Events,
     files,
     gateway::Gateways,
+    handle::{Asked, NodeHandle, ReadLetters, Surroundings},
     home::{self, HomeError},
     identity::{self, Identity, KeyFileError, KeyRing, Kind, Passphrase},
     net::{self, Net, NetError},
@@ -156,6 +153,7 @@ pub struct Node {
     replies: HashMap<RequestId, oneshot::Sender<Result<state::io::Reply, Failure>>>,
     next_request: u64,
     handle: NodeHandle,
+    gateways: Arc<Gateways>,
     rsa: Option<oneshot::Receiver<Result<PrivateKey, KeyFileError>>>,
     /// Tells the doors the RSA key.
     rsa_made: watch::Sender<Option<PrivateKey>>,
@@ -261,7 +259,6 @@ impl Node {
             home: home.clone(),
             listeners: listeners.clone(),
             events: events.clone(),
-            gateways: Arc::new(Gateways::new(events.clone())),
             keys: Arc::new(KeyRing::new(home.clone(), passphrase.clone())),
             history: Arc::new(store.history()?),
             letters: letter_reader(store.letters()?),
@@ -269,6 +266,7 @@ impl Node {
             clock: clock.clone(),
             rsa: rsa_for_doors,
         });
+        let gateways = Arc::new(Gateways::new(handle.clone(), events.clone()));
         let rsa = prepare_rsa(&home, passphrase, config.rsa_bits);
         let socket = config
             .control
@@ -289,6 +287,7 @@ impl Node {
             replies: HashMap::new(),
             next_request: 0,
             handle,
+            gateways,
             rsa: Some(rsa),
             rsa_made,
             home,
@@ -303,8 +302,7 @@ impl Node {
         node.serve(&config)?;
         node.servers.extend(node.clock.follow(config.ntp));
         node.servers.push(node.clock.watch());
-        let gateways = Arc::clone(node.handle.gateways());
-        gateways.apply(&config.gateways, &node.handle).await;
+        node.gateways.apply(&config.gateways).await;
         Ok(node)
     }
 
@@ -312,6 +310,12 @@ impl Node {
     #[must_use]
     pub fn handle(&self) -> NodeHandle {
         self.handle.clone()
+    }
+
+    /// Returns what its control socket shows and changes.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        Control::new(self.handle.clone(), Arc::clone(&self.gateways))
     }
 
     /// Returns its peer id.
@@ -480,15 +484,15 @@ impl Node {
     fn serve(&mut self, config: &Config) -> Result<(), StartError> {
         let path = self.socket.clone();
         let failed = |path: String| move |source| StartError::Control { path, source };
-        let unix =
-            server::serve_unix(&path, self.handle()).map_err(failed(path.display().to_string()))?;
+        let unix = server::serve_unix(&path, self.control())
+            .map_err(failed(path.display().to_string()))?;
         self.servers.push(tokio::spawn(unix));
         if let Some(group) = &config.control.socket_group {
             share(&path, group).map_err(failed(path.display().to_string()))?;
         }
         if let Some(address) = config.control.tcp {
             let token = self.home.join("control.token");
-            let tcp = server::serve_tcp(address, &token, self.handle())
+            let tcp = server::serve_tcp(address, &token, self.control())
                 .map_err(failed(address.to_string()))?;
             self.servers.push(tokio::spawn(tcp));
         }
@@ -499,8 +503,8 @@ impl Node {
         for server in &self.servers {
             server.abort();
         }
-        self.handle.gateways().close();
-        self.handle.gateways().emptied().await;
+        self.gateways.close();
+        self.gateways.emptied().await;
         // The next start replaces a socket that could not be removed.
         drop(std::fs::remove_file(&self.socket));
         self.net.goodbye().await;

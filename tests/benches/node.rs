@@ -9,8 +9,8 @@ use std::{
 
 use anyhow::{Context, bail};
 use pimesh_node::{
-    Config, Node,
-    control::{api::NewInvite, client::Client, handle::NodeHandle},
+    Config, Node, NodeHandle,
+    control::{api::NewInvite, client::Client},
     node::Options,
     proto::{
         iid::Value,

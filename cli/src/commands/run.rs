@@ -5,8 +5,9 @@ use std::{path::PathBuf, time::Duration};
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use pimesh_node::{
-    Node, NodeHandle, NodeOptions,
+    Node, NodeOptions,
     config::LogFormat,
+    control::Control,
     proto::mesh::{Address, NodeName},
 };
 use serde::Serialize;
@@ -110,12 +111,12 @@ impl Run {
             fallback_name: NodeName::from_any(&host_name()),
         })
         .await?;
-        let handle = node.handle();
+        let control = node.control();
         // Whoever reads that it is ready may stop it at once.
         let stop = stop_signal();
         let said = say_ready(global, &node);
         let left_out = tokio::spawn(log.tell());
-        let reload = tokio::spawn(reload_on_hangup(hangup, handle));
+        let reload = tokio::spawn(reload_on_hangup(hangup, control));
         let watchdog = tokio::spawn(feed_watchdog());
         let mut unsaid = None;
         let until = async {
@@ -229,10 +230,10 @@ fn stop_signal() -> impl Future<Output = ()> {
     }
 }
 
-async fn reload_on_hangup(hangup: std::io::Result<Signal>, handle: NodeHandle) {
+async fn reload_on_hangup(hangup: std::io::Result<Signal>, control: Control) {
     let Ok(mut hangup) = hangup else { return };
     while hangup.recv().await.is_some() {
-        match handle.reload().await {
+        match control.reload().await {
             Ok(()) => tracing::info!(
                 "read `pimesh.toml` again; `network`, `control`, `identity`, `clock` and `log` \
                  take effect at the next start"

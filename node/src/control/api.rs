@@ -51,6 +51,7 @@ mod events;
 use serde::{Deserialize, Serialize};
 
 pub use self::events::{EventBody, EventQuery, KINDS, kind, singles};
+pub use crate::gateway::{NewP2snMessage, P2snReplied};
 pub use crate::state::io::Way;
 use crate::{
     clock,
@@ -246,38 +247,6 @@ impl StreamQuery {
             )),
         }
     }
-}
-
-/// The body of `POST /v1/p2sn/send`.
-#[derive(Clone, derive_more::Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NewP2snMessage {
-    /// The server: `HOST` or `HOST:PORT`.
-    pub to: String,
-    /// The text.
-    #[debug("{} bytes", text.len())]
-    pub text: String,
-    /// How long all of it may take, in seconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeout_s: Option<u64>,
-}
-
-/// The answer to `POST /v1/p2sn/send`.
-#[derive(Clone, derive_more::Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct P2snReplied {
-    /// The server, with its port.
-    pub address: String,
-    /// Fingerprint of its key.
-    pub fingerprint: String,
-    /// Size of its key.
-    pub bits: usize,
-    /// What it replied, as text.
-    #[debug("{} bytes", reply.len())]
-    pub reply: String,
-    /// What it replied, in hexadecimal, if it was no text.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[debug("{:?} bytes", reply_hex.as_ref().map(|hidden| hidden.len()))]
-    pub reply_hex: Option<String>,
 }
 
 /// The body of `POST /v1/p2sn/trust` and `POST /v1/p2sn/forget`.

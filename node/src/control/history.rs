@@ -13,10 +13,10 @@ use futures::{Stream, StreamExt, stream};
 
 use super::{
     api::{Counted, Deleted, Deletion, HISTORY_DEFAULT, HistoryQuery, HistoryRow},
-    handle::NodeHandle,
     server::{Answer, Asked, Refused},
 };
 use crate::{
+    NodeHandle,
     state::{
         io::{Command, Failure, Party, Reply, Selection},
         report,

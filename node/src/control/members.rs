@@ -7,17 +7,20 @@ use axum::{
 };
 
 use super::{
+    Control,
     api::{Leave, NewName, ShareMeshKey},
-    handle::NodeHandle,
     server::{Answer, Posted, unexpected},
 };
-use crate::state::{
-    io::{Command, Reply},
-    report,
+use crate::{
+    NodeHandle,
+    state::{
+        io::{Command, Reply},
+        report,
+    },
 };
 
 /// Returns the routes; `invite` makes a ticket.
-pub(super) fn routes() -> Router<NodeHandle> {
+pub(super) fn routes() -> Router<Control> {
     Router::new()
         .route("/v1/invites", get(invites).delete(cancel_all))
         .route("/v1/invites/{ticket}", delete(cancel))

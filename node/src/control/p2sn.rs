@@ -1,5 +1,7 @@
 //! What is asked about old P2SN clients and servers.
 
+use std::sync::Arc;
+
 use axum::{
     Json, Router,
     extract::State,
@@ -7,17 +9,21 @@ use axum::{
 };
 
 use super::{
+    Control,
     api::{NewP2snMessage, P2snAddress, P2snReplied},
-    handle::NodeHandle,
     server::{Answer, Posted, unexpected},
 };
-use crate::state::{
-    clients::{Answer as Told, Question},
-    io::{Command, Reply},
-    report::P2snKey,
+use crate::{
+    NodeHandle,
+    gateway::Gateways,
+    state::{
+        clients::{Answer as Told, Question},
+        io::{Command, Reply},
+        report::P2snKey,
+    },
 };
 
-pub(super) fn routes() -> Router<NodeHandle> {
+pub(super) fn routes() -> Router<Control> {
     Router::new()
         .route("/v1/p2sn/send", post(send))
         .route("/v1/p2sn/keys", get(keys))
@@ -26,10 +32,10 @@ pub(super) fn routes() -> Router<NodeHandle> {
 }
 
 async fn send(
-    State(node): State<NodeHandle>,
+    State(gateways): State<Arc<Gateways>>,
     Posted(message): Posted<NewP2snMessage>,
 ) -> Answer<P2snReplied> {
-    Ok(Json(node.gateways().p2sn_send(&node, message).await?))
+    Ok(Json(gateways.p2sn_send(message).await?))
 }
 
 async fn keys(State(node): State<NodeHandle>) -> Answer<Vec<P2snKey>> {

@@ -38,21 +38,22 @@ use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
 use zeroize::Zeroizing;
 
 use super::{
+    Control,
     api::{
         BODY_BYTES_MAX, EventBody, EventQuery, GiveIndices, Join, Lost, NewIntegers, NewInvite,
         NewMessage, StreamQuery, Streamed, Vouch, kind, singles,
     },
-    handle::NodeHandle,
     history,
     limit::{Limited, Streams},
     serving::serve,
     words::Words,
 };
 use crate::{
+    NodeHandle,
     accept::Accepting,
     cross_site::{Bodies, Hosts, Policy},
     files,
-    gateway::{DoorReport, iid::upstream::ServerReport, visit::ClientReport},
+    gateway::{DoorReport, Gateways, iid::upstream::ServerReport, visit::ClientReport},
     proto::iid::Value,
     state::{
         VALUES_MAX, Wanted,
@@ -81,7 +82,7 @@ const DRAIN: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// Returns why the socket cannot be made.
-pub fn serve_unix(path: &Path, handle: NodeHandle) -> io::Result<impl Future<Output = ()> + use<>> {
+pub fn serve_unix(path: &Path, control: Control) -> io::Result<impl Future<Output = ()> + use<>> {
     if path.as_os_str().len() > SOCKET_PATH_MAX {
         let text = format!("the path of a socket has at most {SOCKET_PATH_MAX} bytes");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
@@ -90,7 +91,7 @@ pub fn serve_unix(path: &Path, handle: NodeHandle) -> io::Result<impl Future<Out
     let listener = UnixListener::bind(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     let listener = Limited::new(Accepting(listener));
-    let router = router(handle);
+    let router = router(control);
     Ok(serve(listener, router))
 }
 
@@ -114,7 +115,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 pub fn serve_tcp(
     address: SocketAddr,
     token_file: &Path,
-    handle: NodeHandle,
+    control: Control,
 ) -> io::Result<impl Future<Output = ()> + use<>> {
     if !address.ip().is_loopback() {
         let text = format!("the control port is for loopback only, got {address}");
@@ -122,13 +123,13 @@ pub fn serve_tcp(
     }
     let token = read_or_make_token(token_file)?;
     let listener = std::net::TcpListener::bind(address)?;
-    serve_listener(listener, token, handle)
+    serve_listener(listener, token, control)
 }
 
 fn serve_listener(
     listener: std::net::TcpListener,
     token: String,
-    handle: NodeHandle,
+    control: Control,
 ) -> io::Result<impl Future<Output = ()> + use<>> {
     listener.set_nonblocking(true)?;
     let listener = Limited::new(Accepting(TcpListener::from_std(listener)?));
@@ -140,7 +141,7 @@ fn serve_listener(
         hosts: Hosts::Named(Vec::new()),
         bodies: Bodies::Any,
     };
-    let router = router(handle)
+    let router = router(control)
         .layer(axum::middleware::from_fn(move |request, next| {
             let token = token.clone();
             async move { check_token(&token, request, next).await }
@@ -162,7 +163,7 @@ fn serve_listener(
     Ok(serve(listener, router))
 }
 
-fn router(handle: NodeHandle) -> Router {
+fn router(control: Control) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/peers", get(peers))
@@ -200,7 +201,7 @@ fn router(handle: NodeHandle) -> Router {
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(Extension(Streams::default()))
-        .with_state(handle)
+        .with_state(control)
 }
 
 /// A failure as an answer.
@@ -287,35 +288,35 @@ impl<T: serde::de::DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Ask
     }
 }
 
-async fn status(State(node): State<NodeHandle>) -> Answer<super::api::Status> {
-    match node.ask(Command::Status).await? {
-        Reply::Status(status) => Ok(Json(node.status(*status))),
+async fn status(State(control): State<Control>) -> Answer<super::api::Status> {
+    match control.node.ask(Command::Status).await? {
+        Reply::Status(status) => Ok(Json(control.status(*status))),
         other => Err(unexpected(other)),
     }
 }
 
-async fn reload(State(node): State<NodeHandle>) -> Answer<()> {
-    node.reload().await?;
+async fn reload(State(control): State<Control>) -> Answer<()> {
+    control.reload().await?;
     Ok(Json(()))
 }
 
-async fn gateways(State(node): State<NodeHandle>) -> Json<Vec<DoorReport>> {
-    Json(node.gateways().list())
+async fn gateways(State(gateways): State<Arc<Gateways>>) -> Json<Vec<DoorReport>> {
+    Json(gateways.list())
 }
 
-async fn iid_servers(State(node): State<NodeHandle>) -> Json<Vec<ServerReport>> {
-    Json(node.gateways().iid_servers_report())
+async fn iid_servers(State(gateways): State<Arc<Gateways>>) -> Json<Vec<ServerReport>> {
+    Json(gateways.iid_servers_report())
 }
 
-async fn clients(State(node): State<NodeHandle>) -> Json<Vec<ClientReport>> {
-    Json(node.gateways().clients())
+async fn clients(State(gateways): State<Arc<Gateways>>) -> Json<Vec<ClientReport>> {
+    Json(gateways.clients())
 }
 
 async fn kick(
-    State(node): State<NodeHandle>,
+    State(gateways): State<Arc<Gateways>>,
     UrlPath(client): UrlPath<String>,
 ) -> Answer<Vec<ClientReport>> {
-    Ok(Json(node.gateways().kick(&client)?))
+    Ok(Json(gateways.kick(&client)?))
 }
 
 async fn peers(State(node): State<NodeHandle>) -> Answer<Vec<report::Peer>> {

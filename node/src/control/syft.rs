@@ -1,5 +1,7 @@
 //! What is asked about the users of Syft, and about the Syft servers that this node is a client of.
 
+use std::sync::Arc;
+
 use axum::{
     Json, Router,
     extract::{Path as UrlPath, State},
@@ -7,11 +9,12 @@ use axum::{
 };
 
 use super::{
-    handle::NodeHandle,
+    Control,
     server::{Answer, Posted, unexpected},
 };
 use crate::{
-    gateway::syft::server::ServerReport,
+    NodeHandle,
+    gateway::{Gateways, syft::server::ServerReport},
     proto::syft::door::{Registration, UserBody},
     state::{
         io::{Failure, Reply},
@@ -19,15 +22,15 @@ use crate::{
     },
 };
 
-pub(super) fn routes() -> Router<NodeHandle> {
+pub(super) fn routes() -> Router<Control> {
     Router::new()
         .route("/v1/gateways/syft/servers", get(servers))
         .route("/v1/users", get(users).post(add))
         .route("/v1/users/{user}", delete(forget))
 }
 
-async fn servers(State(node): State<NodeHandle>) -> Json<Vec<ServerReport>> {
-    Json(node.gateways().syft_servers_report())
+async fn servers(State(gateways): State<Arc<Gateways>>) -> Json<Vec<ServerReport>> {
+    Json(gateways.syft_servers_report())
 }
 
 async fn users(State(node): State<NodeHandle>) -> Answer<Vec<User>> {

@@ -18,14 +18,15 @@ use libp2p_identity::{Keypair, PeerId};
 use tokio::sync::mpsc;
 
 use super::{
+    Control,
     api::{BODY_BYTES_MAX, NewIntegers, NewInvite},
     client::{Client, ClientError},
-    handle::{Asked, NodeHandle, Surroundings},
     server,
 };
 use crate::{
     events::Events,
     gateway::Gateways,
+    handle::{Asked, NodeHandle, Surroundings},
     identity::KeyRing,
     proto::{
         iid::{Date, Iid, Index, Value},
@@ -61,7 +62,6 @@ impl Fixture {
             home: "/home".into(),
             listeners: Arc::default(),
             events: events.clone(),
-            gateways: Arc::new(Gateways::new(events.clone())),
             keys: Arc::new(KeyRing::new("/home".into(), None)),
             history: Arc::new(store.history().expect("a history")),
             letters: Arc::new(|_, _| Err("no letters here".to_owned())),
@@ -91,9 +91,14 @@ impl Fixture {
                 drop(reply.send(answer(command)));
             }
         });
-        let served = server::serve_unix(&fixture.socket(), fixture.handle.clone());
+        let served = server::serve_unix(&fixture.socket(), fixture.control());
         tokio::spawn(served.expect("serves"));
         fixture
+    }
+
+    fn control(&self) -> Control {
+        let gateways = Gateways::new(self.handle.clone(), self.events.clone());
+        Control::new(self.handle.clone(), Arc::new(gateways))
     }
 
     fn socket(&self) -> PathBuf {

@@ -5,13 +5,14 @@
 //!                          ◀────────────── replies, events ─────────
 //! ```
 //!
-//! A door is a user of the node like any other: it asks through the [`NodeHandle`] and hears events.
+//! A door is a user of the node like any other: it asks through its [`Context`] and hears events.
 //! What it knows of a protocol is in `proto`; what is decided or kept is in `state`. Doors are
 //! opened and closed while the node runs ([`Gateways::apply`]), and one that cannot be opened stops
 //! neither the node nor another door.
 //!
 //! | file | what |
 //! | --- | --- |
+//! | `context` | what a gateway may ask of the node |
 //! | `visit` | one connection of a client, as people see it: listed, counted, kicked |
 //! | `supervisor` | one gateway: started, tried again, stopped |
 //! | `accept` | accepting connections of a listener |
@@ -21,6 +22,7 @@
 //! | `syft` | Syft agents: HTTP and WebSocket |
 
 mod backoff;
+pub(crate) mod context;
 pub mod iid;
 mod p2sn;
 mod paced;
@@ -43,19 +45,20 @@ use futures::FutureExt;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::oneshot, task::AbortHandle};
 
+pub use self::p2sn::{NewP2snMessage, P2snReplied};
 pub(crate) use self::supervisor::{Opened, Signals};
 use self::{
+    context::Context,
     iid::upstream::{ServerReport, Upstream},
     standing::Standing,
     supervisor::{Open, Supervised},
-    visit::{Visit, Visitors},
+    visit::Visitors,
 };
 use crate::{
     NodeHandle,
     config::gateway::{Gateways as Config, IidServer, SyftServer},
-    control::api::{NewP2snMessage, P2snReplied},
     events::Events,
-    state::io::{ClientId, Failure, Gateway},
+    state::io::{Failure, Gateway},
 };
 
 /// Each of them.
@@ -74,6 +77,7 @@ type SyftServers = BTreeMap<SyftServer, (AbortHandle, Arc<Standing<syft::server:
 /// All doors, and who is behind them.
 pub struct Gateways {
     visitors: Arc<Visitors>,
+    context: Context,
     doors: Mutex<BTreeMap<Gateway, Supervised>>,
     iid_servers: Mutex<BTreeMap<IidServer, Upstreamed>>,
     syft_servers: Mutex<SyftServers>,
@@ -124,9 +128,11 @@ impl fmt::Debug for Gateways {
 }
 
 impl Gateways {
-    pub(crate) fn new(events: Events) -> Self {
+    pub(crate) fn new(node: NodeHandle, events: Events) -> Self {
+        let visitors = Arc::new(Visitors::new(events));
         Self {
-            visitors: Arc::new(Visitors::new(events)),
+            context: Context::new(node, Arc::clone(&visitors)),
+            visitors,
             doors: Mutex::default(),
             iid_servers: Mutex::default(),
             syft_servers: Mutex::default(),
@@ -142,7 +148,7 @@ impl Gateways {
     /// when each has opened or is known not to open, which [`Gateways::list`] tells; a door that
     /// does not open is tried again until it does or is configured otherwise. One that was open, and
     /// does not open with its new settings, goes on with those before.
-    pub async fn apply(&self, config: &Config, node: &NodeHandle) {
+    pub async fn apply(&self, config: &Config) {
         let mut applied = self.applied.lock().await;
         let mut config = config.clone();
         let mut changed = changed(applied.as_ref(), &config);
@@ -164,25 +170,19 @@ impl Gateways {
         for gateway in &changed {
             self.shut(*gateway).await;
         }
-        self.start(&changed, &config, node);
+        self.start(&changed, &config);
         self.settle().await;
         if let Some(earlier) = applied.as_ref() {
-            self.go_back(&were_open, earlier, &mut config, node).await;
+            self.go_back(&were_open, earlier, &mut config).await;
         }
-        self.connect_iid(&config.iid_servers, node).await;
-        self.connect_syft(&config.syft_servers, node);
+        self.connect_iid(&config.iid_servers).await;
+        self.connect_syft(&config.syft_servers);
         *applied = Some(config);
     }
 
     /// Opens those of these gateways again with earlier settings that were open with them and are not
     /// with the new ones.
-    async fn go_back(
-        &self,
-        were_open: &[Gateway],
-        earlier: &Config,
-        config: &mut Config,
-        node: &NodeHandle,
-    ) {
+    async fn go_back(&self, were_open: &[Gateway], earlier: &Config, config: &mut Config) {
         let mut failed = Vec::new();
         for gateway in were_open.iter().copied() {
             let status = self.doors().get(&gateway).map(Supervised::status);
@@ -194,7 +194,7 @@ impl Gateways {
             failed.push(gateway);
         }
         if !failed.is_empty() {
-            self.start(&failed, config, node);
+            self.start(&failed, config);
             self.settle().await;
         }
     }
@@ -214,9 +214,9 @@ impl Gateways {
         self.refused().insert(gateway, why);
     }
 
-    fn start(&self, gateways: &[Gateway], config: &Config, node: &NodeHandle) {
+    fn start(&self, gateways: &[Gateway], config: &Config) {
         for gateway in gateways.iter().copied() {
-            if let Some(open) = opener(gateway, config, node) {
+            if let Some(open) = opener(gateway, config, &self.context) {
                 let door = Supervised::start(gateway, open);
                 self.doors().insert(gateway, door);
             }
@@ -244,7 +244,7 @@ impl Gateways {
 
     /// Becomes a client of these Syft servers, and of no others. Where the next attempt is waited
     /// for, it is made at once.
-    fn connect_syft(&self, servers: &[SyftServer], node: &NodeHandle) {
+    fn connect_syft(&self, servers: &[SyftServer]) {
         let mut running = self.syft_servers();
         running.retain(|server, (task, _)| {
             let stays = servers.contains(server);
@@ -258,7 +258,7 @@ impl Gateways {
                 standing.retry_now();
                 continue;
             }
-            let client = syft::server::Server::new(server.clone(), node.clone());
+            let client = syft::server::Server::new(server.clone(), self.context.clone());
             let standing = client.standing();
             let task = tokio::spawn(client.run()).abort_handle();
             running.insert(server.clone(), (task, standing));
@@ -282,7 +282,7 @@ impl Gateways {
 
     /// Becomes a client of these servers, and of no others. Where the next attempt is waited for,
     /// it is made at once.
-    async fn connect_iid(&self, servers: &[IidServer], node: &NodeHandle) {
+    async fn connect_iid(&self, servers: &[IidServer]) {
         self.iid_servers().retain(|server, running| {
             let stays = servers.contains(server);
             if !stays {
@@ -298,7 +298,7 @@ impl Gateways {
                 continue;
             }
             let (looked, looks) = oneshot::channel();
-            let upstream = Upstream::new(server.clone(), node.clone());
+            let upstream = Upstream::new(server.clone(), self.context.clone());
             let standing = upstream.standing();
             let task = tokio::spawn(upstream.run(looked)).abort_handle();
             running.insert(server.clone(), Upstreamed { task, standing });
@@ -338,16 +338,6 @@ impl Gateways {
         drop(tokio::time::timeout(GOODBYE_TIME, self.visitors.emptied()).await);
     }
 
-    /// Registers a connection of a client. It is listed until the visit is dropped.
-    pub(crate) fn arrive(&self, gateway: Gateway, address: SocketAddr) -> Visit {
-        self.visitors.arrive(gateway, address)
-    }
-
-    /// Returns a name for a connection that is not a client's.
-    pub(crate) fn reserve(&self) -> ClientId {
-        self.visitors.reserve()
-    }
-
     /// Returns how it stands with the APIntIO servers that this node is a client of.
     #[must_use]
     pub fn iid_servers_report(&self) -> Vec<ServerReport> {
@@ -358,23 +348,14 @@ impl Gateways {
             .collect()
     }
 
-    /// Counts something that is not worth an event of its own.
-    pub(crate) fn count(&self, what: &'static str) {
-        self.visitors.count(what);
-    }
-
     /// Sends a message to a plain P2SN server, and returns its reply.
     ///
     /// # Errors
     /// Returns why there is none.
-    pub(crate) async fn p2sn_send(
-        &self,
-        node: &NodeHandle,
-        message: NewP2snMessage,
-    ) -> Result<P2snReplied, Failure> {
+    pub(crate) async fn p2sn_send(&self, message: NewP2snMessage) -> Result<P2snReplied, Failure> {
         let config = self.applied.lock().await.as_ref().map(|c| c.p2sn.clone());
         let starting = || Failure::unavailable("the node is starting");
-        p2sn::send(node, &config.ok_or_else(starting)?, message).await
+        p2sn::send(&self.context, &config.ok_or_else(starting)?, message).await
     }
 
     /// Returns how the doors are.
@@ -468,23 +449,25 @@ fn listens(gateway: Gateway, earlier: &Config, config: &Config) -> Result<(), St
 }
 
 /// Returns what opens a gateway, if it is to be open.
-fn opener(gateway: Gateway, config: &Config, node: &NodeHandle) -> Option<Open> {
-    let node = node.clone();
+fn opener(gateway: Gateway, config: &Config, context: &Context) -> Option<Open> {
+    let context = context.clone();
     match gateway {
         Gateway::Iid if config.iid.enabled => {
             let config = config.iid.clone();
             Some(opening(move |signals| {
-                iid::open(config.clone(), node.clone(), signals)
+                iid::open(config.clone(), context.clone(), signals)
             }))
         }
         Gateway::P2sn if config.p2sn.enabled => {
             let config = config.p2sn.clone();
-            Some(opening(move |_| p2sn::open(config.clone(), node.clone())))
+            Some(opening(move |_| {
+                p2sn::open(config.clone(), context.clone())
+            }))
         }
         Gateway::Syft if config.syft.enabled => {
             let config = config.syft.clone();
             Some(opening(move |signals| {
-                syft::open(config.clone(), node.clone(), signals)
+                syft::open(config.clone(), context.clone(), signals)
             }))
         }
         Gateway::Iid | Gateway::P2sn | Gateway::Syft => None,

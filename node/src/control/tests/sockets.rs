@@ -30,15 +30,15 @@ async fn no_socket_a_dead_one_and_a_node_that_stops_are_told_apart() {
     let dead = fixture.client.status().await;
     assert!(matches!(dead, Err(ClientError::Dead(_))), "{dead:?}");
 
+    let control = fixture.control();
     let Fixture {
-        handle,
         client,
         commands,
         folder,
         ..
     } = fixture;
     let socket = folder.path().join("control.sock");
-    tokio::spawn(server::serve_unix(&socket, handle).expect("replaces the dead one"));
+    tokio::spawn(server::serve_unix(&socket, control).expect("replaces the dead one"));
     drop(commands);
     let stopping = failure(client.status().await);
     assert_eq!(stopping.kind, FailureKind::Unavailable);
@@ -55,7 +55,7 @@ async fn the_socket_is_for_its_owner_and_replaces_no_file() {
 
     let file = fixture.folder.path().join("letters");
     std::fs::write(&file, "dear").expect("writes");
-    let refused = server::serve_unix(&file, fixture.handle).err();
+    let refused = server::serve_unix(&file, fixture.control()).err();
     assert_eq!(
         refused.expect("refuses").to_string(),
         "there is a file at this path, and it is no socket"
@@ -217,7 +217,7 @@ async fn the_port_asks_for_the_token_and_the_token_is_kept_from_others() {
         let probe = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
         probe.local_addr().expect("is bound")
     };
-    let served = server::serve_tcp(address, &file, fixture.handle.clone());
+    let served = server::serve_tcp(address, &file, fixture.control());
     tokio::spawn(served.expect("serves"));
     let mode = std::fs::metadata(&file)
         .expect("is made")
@@ -277,7 +277,7 @@ async fn the_port_is_for_loopback_with_a_token_that_others_cannot_read() {
     let file = fixture.folder.path().join("control.token");
     let serve = |address: &str| {
         let address = address.parse().expect("an address");
-        server::serve_tcp(address, &file, fixture.handle.clone())
+        server::serve_tcp(address, &file, fixture.control())
             .err()
             .map(|error| error.to_string())
     };

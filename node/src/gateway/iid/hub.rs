@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::queue::Queue;
 use crate::{
-    NodeHandle,
+    gateway::context::Context,
     proto::iid::{
         Iid, Index,
         budget::{Budget, Limits, Span},
@@ -54,7 +54,7 @@ impl Hub {
     }
 
     /// Hands out what the node hears and what its own clients send, until the node stops.
-    pub(super) async fn run(self: Arc<Self>, node: NodeHandle) {
+    pub(super) async fn run(self: Arc<Self>, node: Context) {
         let mut events = node.events();
         loop {
             match events.recv().await {

@@ -34,10 +34,10 @@ use super::{
     visit::Visit,
 };
 use crate::{
-    NodeHandle,
     accept::accept_next,
     config::gateway::Iid as Config,
     cross_site::{Bodies, Hosts, Policy},
+    gateway::context::Context,
     limits::{ConnectionLimit, LogLimit, Permit, Source},
     proto::iid::sign_in::Refused,
     state::io::Gateway,
@@ -86,7 +86,7 @@ pub enum OpenError {
 /// What all connections of the door share.
 struct Door {
     config: Config,
-    node: NodeHandle,
+    node: Context,
     policy: Policy,
     lists: CurrentLists,
     hub: Arc<Hub>,
@@ -123,7 +123,7 @@ enum Kind {
 /// Opens the door.
 pub(super) async fn open(
     config: Config,
-    node: NodeHandle,
+    node: Context,
     signals: Signals,
 ) -> Result<Opened, OpenError> {
     let home = node.home();
@@ -150,7 +150,7 @@ pub(super) async fn open(
     let output = udp::Output::open(&config.udp_out).await?;
     let input = match config.udp_in {
         Some(address) => {
-            let client = node.gateways().reserve();
+            let client = node.reserve();
             Some(udp::Input::open(address, config.udp_in_index, client).await?)
         }
         None => None,
@@ -229,10 +229,10 @@ async fn accept(door: Arc<Door>, listener: TcpListener, kind: Kind) {
         let (Some(permit), Some(unanswered)) = (permit, door.unanswered.acquire(address.ip()))
         else {
             // Not listed, so that a flood of connections is no flood of events.
-            door.node.gateways().count("iid_no_place");
+            door.node.count("iid_no_place");
             continue;
         };
-        let visit = door.node.gateways().arrive(Gateway::Iid, address);
+        let visit = door.node.arrive(Gateway::Iid, address);
         // A value is 16 bytes; waiting to fill a packet would cost more than it saves.
         drop(stream.set_nodelay(true));
         let arrival = Arrival {

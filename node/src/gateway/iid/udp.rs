@@ -23,7 +23,7 @@ use super::{
     echo::{CERTAIN, HINT, Mirrors, is_dated},
 };
 use crate::{
-    NodeHandle,
+    gateway::context::Context,
     proto::iid::{Form, IID_BYTES, Iid, Index},
     state::{
         VALUES_MAX,
@@ -111,7 +111,7 @@ impl Output {
 
     /// Sends what the node hears and what its own clients send, until the node stops. `own_input`
     /// is no client.
-    pub(super) async fn run(mut self, node: NodeHandle, own_input: Option<ClientId>) {
+    pub(super) async fn run(mut self, node: Context, own_input: Option<ClientId>) {
         if self.targets.is_empty() {
             return;
         }
@@ -197,7 +197,7 @@ impl Input {
     }
 
     /// Takes datagrams until the node stops.
-    pub(super) async fn run(mut self, node: NodeHandle) {
+    pub(super) async fn run(mut self, node: Context) {
         let mut refusals = 0_u64;
         let mut events = node.events();
         loop {
@@ -249,7 +249,7 @@ impl Input {
         }
     }
 
-    async fn index(&self, node: &NodeHandle) -> Option<Index> {
+    async fn index(&self, node: &Context) -> Option<Index> {
         match self.index {
             Some(index) => Some(index),
             None => node.index().await,

@@ -28,8 +28,8 @@ use tokio_tungstenite::{
 
 use super::echo::{Mirrors, PROOF, Passed, is_dated};
 use crate::{
-    NodeHandle,
     config::gateway::{IidServer, KeyKind},
+    gateway::context::Context,
     gateway::{
         backoff::Backoff,
         paced::{PacedSocket, web_socket},
@@ -122,7 +122,7 @@ pub enum ServerState {
 /// A server that the node is a client of.
 pub(crate) struct Upstream {
     server: IidServer,
-    node: NodeHandle,
+    node: Context,
     client: ClientId,
     standing: Arc<Standing<ServerReport>>,
     started: Instant,
@@ -139,7 +139,7 @@ pub(crate) fn report(standing: &Standing<ServerReport>) -> ServerReport {
 }
 
 impl Upstream {
-    pub(crate) fn new(server: IidServer, node: NodeHandle) -> Self {
+    pub(crate) fn new(server: IidServer, node: Context) -> Self {
         let report = ServerReport {
             url: server.url.to_string(),
             address: None,
@@ -149,7 +149,7 @@ impl Upstream {
             sent: 0,
         };
         Self {
-            client: node.gateways().reserve(),
+            client: node.reserve(),
             standing: Arc::new(Standing::new(report)),
             started: Instant::now(),
             log: Mutex::default(),

@@ -107,7 +107,7 @@ impl Owner for Client<'_> {
     async fn judge(&mut self, key: &PublicKey) -> bool {
         self.key = Some(key.fingerprint());
         if !self.door.budgets.may_use(self.source, key.fingerprint()) {
-            self.door.node.gateways().count("p2sn_failed_too_often");
+            self.door.node.count("p2sn_failed_too_often");
             return false;
         }
         let question = Question::Judge {
@@ -140,7 +140,7 @@ impl Owner for Client<'_> {
         let (client, _) = self.name.clone()?;
         self.visit.received(1);
         if let Err(why) = self.deliver(client.clone(), bytes).await {
-            self.door.node.gateways().count(why);
+            self.door.node.count(why);
             return Some(UNEXPECTED_ERROR.to_vec());
         }
         match self.ask(Question::Take { client }).await {

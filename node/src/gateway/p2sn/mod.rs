@@ -29,12 +29,13 @@ use tokio::{
 };
 
 pub(crate) use self::send::send;
+pub use self::send::{NewP2snMessage, P2snReplied};
 use self::{budgets::Budgets, client::Client};
 use super::Opened;
 use crate::{
-    NodeHandle,
     accept::accept_next,
     config::gateway::P2sn as Config,
+    gateway::context::Context,
     limits::{ConnectionLimit, Permit},
     p2sn_session::{Steps, Terms},
     proto::p2sn::{KeyPolicy, Limits},
@@ -63,7 +64,7 @@ pub(crate) enum OpenError {
 ///
 /// # Errors
 /// Returns why it cannot be opened.
-pub(crate) async fn open(config: Config, node: NodeHandle) -> Result<Opened, OpenError> {
+pub(crate) async fn open(config: Config, node: Context) -> Result<Opened, OpenError> {
     let address = config.listen;
     let failed = |source| OpenError::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
@@ -88,7 +89,7 @@ pub(crate) async fn open(config: Config, node: NodeHandle) -> Result<Opened, Ope
 /// What all connections of the door share.
 struct Door {
     config: Config,
-    node: NodeHandle,
+    node: Context,
     connections: ConnectionLimit,
     budgets: Budgets,
     steps: Steps,
@@ -115,7 +116,7 @@ impl Door {
     fn admit(&self, address: SocketAddr) -> Option<Permit> {
         let permit = self.connections.acquire(address.ip());
         if permit.is_none() {
-            self.node.gateways().count("p2sn_no_place");
+            self.node.count("p2sn_no_place");
         }
         permit
     }
@@ -124,9 +125,9 @@ impl Door {
         // Answers are small and waited for. A socket that refuses this works all the same.
         drop(stream.set_nodelay(true));
         let Some(turn) = self.budgets.may_begin(address.ip().into()).await else {
-            return self.node.gateways().count("p2sn_failed_too_often");
+            return self.node.count("p2sn_failed_too_often");
         };
-        let visit = self.node.gateways().arrive(Gateway::P2sn, address);
+        let visit = self.node.arrive(Gateway::P2sn, address);
         Client::new(&self, address, visit, turn).run(stream).await;
     }
 

@@ -4,13 +4,13 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::{net::TcpStream, sync::Semaphore, time::timeout};
 use tokio_util::compat::TokioAsyncReadCompatExt;
 
 use crate::{
-    NodeHandle,
     config::gateway::P2sn as Config,
-    control::api::{NewP2snMessage, P2snReplied},
+    gateway::context::Context,
     p2sn_session::{Ended, Owner, Steps, Terms, run_client},
     proto::p2sn::{KeyError, KeyPolicy, Limits, PinAddress, PublicKey, Reason},
     state::{
@@ -31,12 +31,44 @@ const STEPS_AT_ONCE: usize = 1;
 /// Messages that are under way at once.
 static UNDER_WAY: Semaphore = Semaphore::const_new(8);
 
+/// The body of `POST /v1/p2sn/send`.
+#[derive(Clone, derive_more::Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewP2snMessage {
+    /// The server: `HOST` or `HOST:PORT`.
+    pub to: String,
+    /// The text.
+    #[debug("{} bytes", text.len())]
+    pub text: String,
+    /// How long all of it may take, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_s: Option<u64>,
+}
+
+/// The answer to `POST /v1/p2sn/send`.
+#[derive(Clone, derive_more::Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct P2snReplied {
+    /// The server, with its port.
+    pub address: String,
+    /// Fingerprint of its key.
+    pub fingerprint: String,
+    /// Size of its key.
+    pub bits: usize,
+    /// What it replied, as text.
+    #[debug("{} bytes", reply.len())]
+    pub reply: String,
+    /// What it replied, in hexadecimal, if it was no text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[debug("{:?} bytes", reply_hex.as_ref().map(|hidden| hidden.len()))]
+    pub reply_hex: Option<String>,
+}
+
 /// Sends a message and returns the reply.
 ///
 /// # Errors
 /// Returns why there is none, and whether the server may have the message all the same.
 pub(crate) async fn send(
-    node: &NodeHandle,
+    node: &Context,
     config: &Config,
     message: NewP2snMessage,
 ) -> Result<P2snReplied, Failure> {
@@ -91,7 +123,7 @@ enum Unsent {
 
 /// The owner of the session.
 struct Asker<'a> {
-    node: &'a NodeHandle,
+    node: &'a Context,
     address: PinAddress,
     /// What is to be sent; `None` once it went.
     message: Option<Vec<u8>>,

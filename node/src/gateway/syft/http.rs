@@ -261,8 +261,7 @@ impl Request {
         let Ok(upgrade) = upgrade else {
             return Err(Refusal::bad("Bad Request"));
         };
-        let gateways = door.node.gateways();
-        let visit = gateways.arrive(Gateway::Syft, self.caller.address);
+        let visit = door.node.arrive(Gateway::Syft, self.caller.address);
         // Who is listed before the gateway closes is sent away with all others; who comes later enters
         // nothing.
         self.check_open()?;

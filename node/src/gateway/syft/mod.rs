@@ -50,10 +50,10 @@ use super::{
     tls::{self, TlsError},
 };
 use crate::{
-    NodeHandle,
     accept::accept_next,
     config::gateway::{Syft, Tls},
     cross_site::{Bodies, Hosts, Policy},
+    gateway::context::Context,
     limits::{Buckets, ConnectionLimit, Permit, Source},
     proto::syft::door::Challenges,
 };
@@ -98,7 +98,7 @@ fn policy(config: &Syft) -> Policy {
 
 /// What all tasks of the gateway share.
 struct Door {
-    node: NodeHandle,
+    node: Context,
     config: Syft,
     /// What web pages may ask.
     policy: Policy,
@@ -123,7 +123,7 @@ struct Caller {
 /// Opens the gateway.
 pub(crate) async fn open(
     config: Syft,
-    node: NodeHandle,
+    node: Context,
     signals: Signals,
 ) -> Result<Opened, SyftError> {
     let home = node.home().to_owned();

@@ -32,8 +32,8 @@ use self::{
     site::{Answered, Ended, Site, Socket, parsed, said},
 };
 use crate::{
-    NodeHandle,
     config::gateway::SyftServer,
+    gateway::context::Context,
     gateway::{
         backoff::Backoff,
         standing::{Standing, millis},
@@ -79,7 +79,7 @@ pub struct ServerReport {
 /// A server that this node is a client of.
 pub(crate) struct Server {
     config: SyftServer,
-    node: NodeHandle,
+    node: Context,
     standing: Arc<Standing<ServerReport>>,
 }
 
@@ -93,7 +93,7 @@ pub(crate) fn report(standing: &Standing<ServerReport>) -> ServerReport {
 }
 
 impl Server {
-    pub(crate) fn new(config: SyftServer, node: NodeHandle) -> Self {
+    pub(crate) fn new(config: SyftServer, node: Context) -> Self {
         let report = ServerReport {
             name: config.name.to_string(),
             url: config.url.to_string(),

@@ -26,8 +26,8 @@ use super::{
     site::{Ended, Site, Socket, encoded},
 };
 use crate::{
-    NodeHandle,
     config::gateway::SyftServer,
+    gateway::context::Context,
     proto::syft::{
         self, PublicKey, SigningKey, Trust, UserId,
         door::UserBody,
@@ -65,7 +65,7 @@ type Frame = Option<Result<Message, tungstenite::Error>>;
 /// One connection.
 pub(super) struct Session<'a> {
     config: &'a SyftServer,
-    node: &'a NodeHandle,
+    node: &'a Context,
     key: &'a SigningKey,
     site: Site,
     socket: Socket,
@@ -79,7 +79,7 @@ pub(super) struct Session<'a> {
 impl<'a> Session<'a> {
     pub(super) const fn new(
         config: &'a SyftServer,
-        node: &'a NodeHandle,
+        node: &'a Context,
         key: &'a SigningKey,
         site: Site,
         socket: Socket,

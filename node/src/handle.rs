@@ -1,4 +1,4 @@
-//! How the control server, and programs that embed a node, speak with the node's loop.
+//! How the control socket, gateways and programs that embed a node speak with the node's loop.
 
 use std::{
     fmt,
@@ -8,12 +8,9 @@ use std::{
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use super::api::Status;
 use crate::{
     clock::Clock,
-    config::Config,
     events::Events,
-    gateway::Gateways,
     identity::KeyRing,
     net::live::Room,
     proto::{
@@ -24,7 +21,6 @@ use crate::{
     state::{
         io::{Command, Event, Failure, Reply},
         post::{Ask, Told},
-        report,
     },
     store::{Batch, History},
 };
@@ -46,7 +42,6 @@ pub(crate) struct Surroundings {
     pub(crate) home: PathBuf,
     pub(crate) listeners: Arc<std::sync::Mutex<Vec<String>>>,
     pub(crate) events: Events,
-    pub(crate) gateways: Arc<Gateways>,
     pub(crate) keys: Arc<KeyRing>,
     pub(crate) history: Arc<History>,
     pub(crate) letters: Arc<ReadLetters>,
@@ -125,34 +120,10 @@ impl NodeHandle {
         self.surroundings.events.metrics().encode()
     }
 
-    /// Returns the doors for older clients.
-    #[must_use]
-    pub fn gateways(&self) -> &Arc<Gateways> {
-        &self.surroundings.gateways
-    }
-
     /// Returns the node's clocks: dates that a door makes are read here.
     #[must_use]
     pub fn clock(&self) -> &Clock {
         &self.surroundings.clock
-    }
-
-    /// Reads `pimesh.toml` again. The network, the control socket, the identity, the clock and the
-    /// log take effect at the next start.
-    ///
-    /// # Errors
-    /// Returns why the file is not taken; then everything stays as it was.
-    pub async fn reload(&self) -> Result<(), Failure> {
-        let illegal = |error: &dyn std::error::Error| {
-            let cause = error.source().map(|cause| format!(": {cause}"));
-            Failure::bad_request(format!("{error}{}", cause.unwrap_or_default()))
-                .with_hint("`pimesh config check` checks the file")
-        };
-        let config = Config::load(self.home()).map_err(|e| illegal(&e))?;
-        let settings = Box::new(config.settings);
-        self.ask(Command::Configure(settings)).await?;
-        self.gateways().apply(&config.gateways, self).await;
-        Ok(())
     }
 
     /// Looks at the file with the mesh key again: it was imported, or exported.
@@ -218,19 +189,13 @@ impl NodeHandle {
     }
 
     /// Returns the messages that are on disk.
-    pub(super) const fn stored(&self) -> &Arc<History> {
+    pub(crate) const fn stored(&self) -> &Arc<History> {
         &self.surroundings.history
     }
 
-    pub(crate) fn status(&self, node: report::Status) -> Status {
+    /// Returns where the node listens.
+    pub(crate) fn listeners(&self) -> Vec<String> {
         let listeners = self.surroundings.listeners.lock();
-        Status {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            home: self.surroundings.home.display().to_string(),
-            listeners: listeners.map(|l| l.clone()).unwrap_or_default(),
-            gateways: self.gateways().list(),
-            clock: self.surroundings.clock.report(),
-            node,
-        }
+        listeners.map(|l| l.clone()).unwrap_or_default()
     }
 }
