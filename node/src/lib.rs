@@ -78,6 +78,8 @@ pub use node::{Node, Options as NodeOptions};
 pub use state::io::Event;
 
 #[cfg(test)]
+mod architecture;
+#[cfg(test)]
 mod fuzz;
 #[cfg(test)]
 mod vectors;

@@ -61,13 +61,8 @@ pub async fn open(pi: &Pi, settings: &str, allowed: &[(i32, u16)]) -> anyhow::Re
 /// # Errors
 /// Fails if it is not open.
 pub async fn address(pi: &Pi) -> anyhow::Result<SocketAddr> {
-    let doors = pi.client.gateways().await?;
-    let door = doors.iter().find(|door| door.gateway == Gateway::Iid);
-    let door = door.context("the door is listed")?;
-    if let Some(error) = &door.error {
-        bail!("{error}");
-    }
-    door.addresses.first().copied().context("the door is open")
+    let door = crate::opened(pi, Gateway::Iid).await?;
+    door.addresses.first().copied().context("an address")
 }
 
 /// A client that is connected.

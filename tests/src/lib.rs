@@ -26,9 +26,10 @@ use pimesh_node::{
         api::{EventBody, HistoryQuery, HistoryRow, NewIntegers, NewInvite, NewMessage, Way},
         client::Client,
     },
+    gateway::DoorReport,
     proto::iid::Value,
     state::{
-        io::{Recipients, SendVia},
+        io::{Gateway, Recipients, SendVia},
         report::{Accepted, PeerState, Published},
     },
 };
@@ -467,6 +468,23 @@ pub async fn eventually<T>(
     };
     let found = tokio::time::timeout(PATIENCE, looking).await;
     found.map_err(|_| last.context(format!("waited in vain for {what}")))
+}
+
+/// Waits until a gateway is open; a node opens its gateways after it is ready.
+///
+/// # Errors
+/// Fails if it cannot be opened.
+pub async fn opened(pi: &Pi, gateway: Gateway) -> anyhow::Result<DoorReport> {
+    let opened = eventually("a gateway", async || {
+        let doors = pi.client.gateways().await?;
+        let door = doors.into_iter().find(|door| door.gateway == gateway);
+        let door = door.context("it is not listed")?;
+        ensure!(door.open || door.error.is_some(), "it is not open yet");
+        Ok(door)
+    });
+    let door = opened.await?;
+    ensure!(door.open, "not open: {:?}", door.error);
+    Ok(door)
 }
 
 /// Makes a terminal with so many columns; returns its two ends: what shows it, and what a program writes

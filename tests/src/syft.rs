@@ -330,10 +330,7 @@ pub async fn start(world: &World, name: &str, settings: &str) -> anyhow::Result<
 /// # Errors
 /// Fails if it is not open.
 pub async fn url(pi: &Pi) -> anyhow::Result<String> {
-    let doors = pi.client.gateways().await?;
-    let door = doors.iter().find(|door| door.gateway == Gateway::Syft);
-    let door = door.context("a Syft door")?;
-    let address = door.addresses.first();
-    let address = address.with_context(|| format!("not open: {:?}", door.error))?;
+    let door = crate::opened(pi, Gateway::Syft).await?;
+    let address = door.addresses.first().context("an address")?;
     Ok(format!("http://{address}"))
 }

@@ -6,8 +6,11 @@ mod hostile;
 use std::{net::SocketAddr, path::PathBuf};
 
 use anyhow::{Context, ensure};
-use pimesh_node::control::api::{EventBody, HistoryRow};
-use pimesh_tests::{Pi, World, eventually, foreign::Foreign, pimesh};
+use pimesh_node::{
+    control::api::{EventBody, HistoryRow},
+    state::io::Gateway,
+};
+use pimesh_tests::{Pi, World, eventually, foreign::Foreign, opened, pimesh};
 use serde_json::{Value, json};
 
 /// Configures a node with a door for P2SN before its first start.
@@ -36,11 +39,7 @@ async fn door(pi: &Pi) -> anyhow::Result<SocketAddr> {
         Ok(())
     })
     .await?;
-    let doors = pi.client.gateways().await?;
-    let door = doors.iter().find(|door| door.gateway.name() == "p2sn");
-    let door = door.expect("listed");
-    assert_eq!(door.error, None);
-    Ok(door.addresses[0])
+    Ok(opened(pi, Gateway::P2sn).await?.addresses[0])
 }
 
 async fn python(world: &World, key: &str, args: &[&str]) -> anyhow::Result<Foreign> {
