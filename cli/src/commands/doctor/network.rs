@@ -172,8 +172,8 @@ mod tests {
 
     #[test]
     fn the_names_of_all_settings_are_looked_up() {
-        let text = "[network]\npeers = [\"/dns4/pi.example.org/tcp/4630/p2p/x\", \
-                    \"/ip4/10.0.0.1/tcp/4630/p2p/y\"]\n\
+        let text = "[network]\npeers = [\"/dns4/pi.example.org/tcp/4630/p2p/12D3KooWGG664T6hCroFqwXQea7ErWnUQCi3ErWYLuCiUY2maGcS\", \
+                    \"/ip4/10.0.0.1/tcp/4630/p2p/12D3KooWGG664T6hCroFqwXQea7ErWnUQCi3ErWYLuCiUY2maGcS\"]\n\
                     [clock]\nntp = [\"pool.ntp.org\", \"pi-1.local:123\", \"10.0.0.1:123\", \"::1\"]\n\
                     [gateway.iid]\nservers = [{ url = \"ws://iid.example.org:4615/x\", key = \"rsa\" }]\n";
         let config = Config::parse(text).expect("legal");
