@@ -41,6 +41,8 @@ struct Boot {
     known_from: u64,
     /// Which of the others it outlived; none that is forgotten.
     outlived: Vec<BootId>,
+    /// Who told so, if a part of it was told and not seen here.
+    told_by: Option<PeerId>,
 }
 
 /// What is known of the starts of one peer.
@@ -54,6 +56,8 @@ struct Known {
     /// one, says that the current one is alive nevertheless.
     disputed_from: Option<u64>,
     disputed_at: Option<Duration>,
+    /// Who told a part of the last proof.
+    proven_by: Option<PeerId>,
     /// How long the warning stands that there are two.
     copied_until: Option<Duration>,
 }
@@ -85,6 +89,7 @@ impl Known {
             id,
             known_from: next_request,
             outlived: Vec::new(),
+            told_by: None,
         });
         let last = self.boots.len() - 1;
         &mut self.boots[last]
@@ -98,10 +103,14 @@ impl Known {
             .boots
             .iter()
             .flat_map(|a| self.boots.iter().map(move |b| (a, b)));
-        let proven = pairs.any(|(a, b)| a.id != b.id && outlived(a, b) && outlived(b, a));
+        let proven = pairs.find(|(a, b)| a.id != b.id && outlived(a, b) && outlived(b, a));
+        let told_by = proven.map(|(a, b)| a.told_by.or(b.told_by));
+        let proven = told_by.is_some();
         if proven {
+            self.proven_by = told_by.flatten();
             for boot in &mut self.boots {
                 boot.outlived.clear();
+                boot.told_by = None;
                 boot.known_from = next_request;
             }
         }
@@ -151,7 +160,13 @@ impl Copies {
 
     /// Takes in with which start of a peer somebody else is connected; says whether that proves
     /// that there are two.
-    fn sighted(&mut self, sighting: &Sighting, next_request: u64, now: Now) -> bool {
+    fn sighted(
+        &mut self,
+        sighting: &Sighting,
+        teller: PeerId,
+        next_request: u64,
+        now: Now,
+    ) -> bool {
         let known = self.peers.entry(sighting.peer).or_default();
         for other in &sighting.outlived {
             known.learn(*other, next_request);
@@ -160,10 +175,14 @@ impl Copies {
         let others = known.boots.iter().map(|boot| boot.id);
         let others = others.filter(|id| *id != sighting.boot && sighting.outlived.contains(id));
         let others: Vec<BootId> = others.collect();
-        let outlived = &mut known.learn(sighting.boot, next_request).outlived;
-        outlived.extend(others);
-        outlived.sort_unstable();
-        outlived.dedup();
+        let boot = known.learn(sighting.boot, next_request);
+        let before = boot.outlived.len();
+        boot.outlived.extend(others);
+        boot.outlived.sort_unstable();
+        boot.outlived.dedup();
+        if boot.outlived.len() > before {
+            boot.told_by = Some(teller);
+        }
         let differs = known.current.is_some_and(|(id, _)| id != sighting.boot);
         let was_looked_into = known
             .disputed_at
@@ -184,6 +203,11 @@ impl Copies {
                 .take_if(|from| *from <= request)
                 .is_some()
         })
+    }
+
+    /// Returns who told a part of the last proof: what was told may be a lie, whoever completes it.
+    fn proven_by(&self, peer: &PeerId) -> Option<PeerId> {
+        self.peers.get(peer).and_then(|known| known.proven_by)
     }
 
     fn is_disputed(&self, peer: &PeerId) -> bool {
@@ -272,7 +296,8 @@ impl State {
         };
         let next = self.effects.next_number();
         if self.copies.heard(peer, boot, answered, next, now) {
-            self.copy_proven(peer, COPY_MEMORY, None, now);
+            let teller = self.copies.proven_by(&peer);
+            self.copy_proven(peer, COPY_MEMORY, teller, now);
         }
         if answered.is_some_and(|request| self.copies.settles(&peer, request))
             && let Some(sighting) = self.copies.sighting_of(peer)
@@ -299,7 +324,7 @@ impl State {
                 continue;
             }
             let next = self.effects.next_number();
-            if self.copies.sighted(sighting, next, now) {
+            if self.copies.sighted(sighting, teller, next, now) {
                 self.copy_proven(peer, COPY_MEMORY, Some(teller), now);
             }
             if self.copies.is_disputed(&peer) {
@@ -446,7 +471,8 @@ mod tests {
                 boot: BootId::new(boot),
                 outlived: outlived.iter().copied().map(BootId::new).collect(),
             };
-            self.copies.sighted(&sighting, self.next, NOW)
+            self.copies
+                .sighted(&sighting, peer_of_seed(3), self.next, NOW)
         }
     }
 
@@ -494,6 +520,22 @@ mod tests {
         assert!(!observer.is_told(1, &[]));
         assert!(!observer.connects(2));
         assert!(!observer.is_told(2, &[1]));
+    }
+
+    #[test]
+    fn a_proof_that_was_told_in_part_is_not_taken_for_ones_own() {
+        let peer = peer_of_seed(2);
+        let mut observer = Observer::new();
+        observer.connects(1);
+
+        assert!(!observer.is_told(9, &[1]), "a lie, or half of a proof");
+        assert!(observer.connects(1), "the other half is seen here");
+        let told = observer.copies.proven_by(&peer);
+        assert!(!observer.connects(2));
+        assert!(observer.connects(1), "all of it is seen here");
+
+        assert_eq!(told, Some(peer_of_seed(3)));
+        assert_eq!(observer.copies.proven_by(&peer), None);
     }
 
     #[test]

@@ -64,6 +64,7 @@ fn too_old(before_ms: u64) -> Option<[u64; 2]> {
 pub(super) fn restamp(to: &Savepoint<'_>, unix_ms: u64) -> rusqlite::Result<()> {
     let dates = [unix_ms, CLOCK_SET_MS].map(u64::cast_signed);
     to.execute("UPDATE history SET at_ms = ?1 WHERE at_ms < ?2", dates)?;
+    to.execute("UPDATE letters SET at_ms = ?1 WHERE at_ms < ?2", dates)?;
     Ok(())
 }
 

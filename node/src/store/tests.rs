@@ -444,3 +444,17 @@ fn a_user_s_letters_are_read_in_order_and_a_batch_says_whether_it_was_cut() {
     assert_eq!(read("bob", 67), (vec![], false));
     assert_eq!(read("alice", 0), (vec![], false));
 }
+
+#[test]
+fn letters_that_came_while_the_clock_was_not_set_keep_the_date_that_they_get() {
+    let mut store = Fixture::new();
+    let unix_ms = crate::state::CLOCK_SET_MS + 1_000;
+    store.write(vec![letter(1, "bob"), Record::Restamp { unix_ms }]);
+    let later = unix_ms + 86_400_000;
+    store.write(vec![letter(2, "bob"), Record::Restamp { unix_ms: later }]);
+
+    let letters = store.reopen().loaded.letters;
+
+    let dates: Vec<u64> = letters.iter().map(|letter| letter.at_ms).collect();
+    assert_eq!(dates, [unix_ms, later], "and not anew at each start");
+}
