@@ -27,7 +27,7 @@ use self::{
 pub use self::{keys::keys, units::parse_duration};
 use crate::{
     proto::mesh::{Address, NodeName},
-    state::Settings,
+    state::{Expiry, Settings},
 };
 
 /// Every key with its default and what it means.
@@ -278,7 +278,7 @@ impl Default for MessagesSection {
     fn default() -> Self {
         let settings = Settings::default();
         Self {
-            expiry: Span(settings.expiry),
+            expiry: Span(settings.expiry.time()),
             outbox_count_max: settings.outbox_count_max,
             outbox_size_max: Size(settings.outbox_bytes_max as u64),
             history_age_max: Span(settings.history_age_max),
@@ -359,20 +359,17 @@ impl Default for LogSection {
 impl File {
     fn into_config(self) -> Result<Config, ConfigError> {
         const MINUTE: Duration = Duration::from_secs(60);
-        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
         let name = self.node.name.map(|name| {
             let expected = "1 to 63 letters, digits, `-`, `_` and `.`, without `-` in \
                             front, and no reserved word";
             NodeName::chosen(&name).map_err(|_| value("node.name", expected, &name))
         });
-        let Span(expiry) = self.messages.expiry;
-        if expiry < MINUTE || expiry > 30 * DAY {
-            return Err(value(
-                "messages.expiry",
-                "1min to 30d",
-                format_args!("{expiry:?}"),
-            ));
-        }
+        let Span(found) = self.messages.expiry;
+        let expiry = Expiry::new(found).ok().filter(|_| found >= MINUTE);
+        let Some(expiry) = expiry else {
+            let found = format_args!("{found:?}");
+            return Err(value("messages.expiry", "1min to 30d", found));
+        };
         let Span(integer_ttl) = self.integers.ttl;
         if integer_ttl < Duration::from_millis(1) || integer_ttl > 10 * MINUTE {
             return Err(value(

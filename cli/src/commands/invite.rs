@@ -15,7 +15,7 @@ use pimesh_node::{
     state::report::OpenInvite,
 };
 
-use super::{Global, duration};
+use super::{Global, duration, whole_seconds};
 use crate::output;
 
 /// Print a ticket with which another machine enters the mesh, once
@@ -44,7 +44,7 @@ pub(super) struct Invite {
         allow_hyphen_values = true
     )]
     vouch: Vouched,
-    /// How long the ticket is good [default: 15min]
+    /// How long the ticket is good: 1s to 7d [default: 15min]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     expires: Option<Duration>,
     /// Print a QR code although stdout is no terminal
@@ -86,7 +86,7 @@ impl Invite {
             index,
             further,
             vouched: self.vouch,
-            lifetime_s: self.expires.map(|d| d.as_secs().max(1)),
+            lifetime_s: self.expires.map(whole_seconds),
         };
         let invite = global.client()?.invite(&invite).await?;
         if let Some(warning) = &invite.warning {

@@ -234,6 +234,13 @@ fn duration(text: &str) -> Result<std::time::Duration, String> {
     parse_duration(text).ok_or_else(|| "write it as `30s`, `15min`, `2h` or `7d`".to_owned())
 }
 
+/// Returns a time in the seconds that the node counts. A part of a second is one more; nothing stays
+/// nothing, for the node to refuse.
+fn whole_seconds(time: std::time::Duration) -> u64 {
+    time.as_secs()
+        .saturating_add(u64::from(time.subsec_nanos() > 0))
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;

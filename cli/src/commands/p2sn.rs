@@ -8,7 +8,7 @@ use pimesh_node::{
     state::report::P2snKey,
 };
 
-use super::{Global, duration, send::read_message, texts};
+use super::{Global, duration, send::read_message, texts, whole_seconds};
 use crate::output;
 
 /// Old P2SN programs: send to their servers, see and accept their keys
@@ -92,7 +92,7 @@ async fn send(
     let message = NewP2snMessage {
         to,
         text,
-        timeout_s: timeout.map(|time| time.as_secs().max(1)),
+        timeout_s: timeout.map(whole_seconds),
     };
     let replied = global.client()?.p2sn_send(&message).await?;
     if global.json {

@@ -16,7 +16,7 @@ use pimesh_node::{
 };
 
 use self::{wait::Waiting, words::Split};
-use super::{Global, duration, input::read_text, texts::text};
+use super::{Global, duration, input::read_text, texts::text, whole_seconds};
 use crate::output;
 
 /// Send an encrypted message to one member, to several, or to all
@@ -50,7 +50,7 @@ pub(super) struct Send {
     /// How long to wait [default: as long as it takes]
     #[arg(long, value_name = "DURATION", value_parser = duration, requires = "wait")]
     timeout: Option<Duration>,
-    /// How long the message is kept trying [default: `messages.expiry`]
+    /// How long the message is kept trying: 1s to 30d [default: `messages.expiry`]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     expires: Option<Duration>,
     /// Protocol: `direct`, or `p2sn` for one short message at once or not at all
@@ -67,7 +67,7 @@ enum Protocol {
 impl Send {
     pub(super) async fn run(self, global: &Global) -> anyhow::Result<()> {
         let (wait, timeout, via) = (self.wait, self.timeout, self.via);
-        let expiry_s = self.expires.map(|d| d.as_secs().max(1));
+        let expiry_s = self.expires.map(whole_seconds);
         let Split { to, text } = words::split(self.words, self.text, self.all)?;
         let text = checked(match text {
             Some(text) => text,

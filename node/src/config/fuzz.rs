@@ -25,7 +25,7 @@ fn a_configuration_is_legal_or_an_error_that_says_something() {
             Ok(config) => {
                 let hours = |d: Duration| d.as_secs_f64() / 3600.0;
                 let settings = &config.settings;
-                assert!((1.0 / 60.0..=720.0).contains(&hours(settings.expiry)));
+                assert!((1.0 / 60.0..=720.0).contains(&hours(settings.expiry.time())));
                 assert!((1..=600_000).contains(&settings.integer_ttl.as_millis()));
                 assert!((1..=1_000_000).contains(&settings.outbox_count_max));
                 assert!((4..=65_536).contains(&config.network.connections_max));

@@ -48,6 +48,8 @@
 
 mod events;
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 pub use self::events::{EventBody, EventQuery, KINDS, kind, singles};
@@ -61,7 +63,8 @@ use crate::{
         mesh::{MessageId, ranges::Ranges, vouched::Vouched},
     },
     state::{
-        io::{At, Encoding, Failure, Recipients, SendVia},
+        Expiry, Wanted,
+        io::{At, Command, Encoding, Failure, Recipients, SendVia},
         report,
     },
 };
@@ -110,6 +113,25 @@ pub struct NewInvite {
     /// How long the ticket is good, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lifetime_s: Option<u64>,
+}
+
+impl NewInvite {
+    pub(crate) fn command(self) -> Command {
+        let Self {
+            name,
+            index,
+            further,
+            vouched,
+            lifetime_s,
+        } = self;
+        Command::Invite(Wanted {
+            name,
+            index,
+            further,
+            vouched,
+            lifetime: lifetime_s.map(Duration::from_secs),
+        })
+    }
 }
 
 /// The body of `POST /v1/peers/{peer}/vouch`.
@@ -183,9 +205,28 @@ pub struct NewMessage {
     /// The protocol.
     #[serde(default)]
     pub via: SendVia,
-    /// How long to keep trying, in seconds.
+    /// How long to keep trying, in seconds: 1 to 2,592,000, which are 30 days.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expiry_s: Option<u64>,
+}
+
+impl NewMessage {
+    /// Returns what is asked of the node.
+    pub(crate) fn command(self) -> Result<Command, Failure> {
+        let Self {
+            to,
+            text,
+            via,
+            expiry_s,
+        } = self;
+        let expiry = expiry_s.map(|seconds| Expiry::new(Duration::from_secs(seconds)));
+        Ok(Command::Send {
+            to,
+            text,
+            via,
+            expiry: expiry.transpose()?,
+        })
+    }
 }
 
 /// The body of `POST /v1/integers`.
@@ -200,6 +241,13 @@ pub struct NewIntegers {
     /// When to carry them out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<At>,
+}
+
+impl NewIntegers {
+    pub(crate) fn command(self) -> Command {
+        let Self { index, values, at } = self;
+        Command::Integers { index, values, at }
+    }
 }
 
 /// The query of `POST /v1/integers/stream`.

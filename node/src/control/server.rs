@@ -56,7 +56,7 @@ use crate::{
     gateway::{DoorReport, Gateways, iid::upstream::ServerReport, visit::ClientReport},
     proto::iid::Value,
     state::{
-        VALUES_MAX, Wanted,
+        VALUES_MAX,
         io::{Command, Event, Failure, FailureKind, Reply},
         report,
     },
@@ -372,21 +372,7 @@ async fn invite(
     State(node): State<NodeHandle>,
     Posted(invite): Posted<NewInvite>,
 ) -> Answer<report::Invite> {
-    let NewInvite {
-        name,
-        index,
-        further,
-        vouched,
-        lifetime_s,
-    } = invite;
-    let wanted = Wanted {
-        name,
-        index,
-        further,
-        vouched,
-        lifetime: lifetime_s.map(Duration::from_secs),
-    };
-    match node.ask(Command::Invite(wanted)).await? {
+    match node.ask(invite.command()).await? {
         Reply::Invited(invite) => Ok(Json(invite)),
         other => Err(unexpected(other)),
     }
@@ -406,22 +392,7 @@ async fn send(
     State(node): State<NodeHandle>,
     Posted(message): Posted<NewMessage>,
 ) -> Answer<Vec<report::Accepted>> {
-    let NewMessage {
-        to,
-        text,
-        via,
-        expiry_s,
-    } = message;
-    let expiry = expiry_s.map(Duration::from_secs);
-    match node
-        .ask(Command::Send {
-            to,
-            text,
-            via,
-            expiry,
-        })
-        .await?
-    {
+    match node.ask(message.command()?).await? {
         Reply::Accepted(accepted) => Ok(Json(accepted)),
         other => Err(unexpected(other)),
     }
@@ -436,10 +407,10 @@ async fn outbox(State(node): State<NodeHandle>) -> Answer<Vec<report::Pending>> 
 
 async fn publish(
     State(node): State<NodeHandle>,
-    Posted(NewIntegers { index, values, at }): Posted<NewIntegers>,
+    Posted(integers): Posted<NewIntegers>,
 ) -> Answer<report::Published> {
     node.room().await;
-    match node.ask(Command::Integers { index, values, at }).await? {
+    match node.ask(integers.command()).await? {
         Reply::Published(published) => Ok(Json(published)),
         other => Err(unexpected(other)),
     }

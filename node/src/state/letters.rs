@@ -126,7 +126,7 @@ impl Letters {
         };
         for user in users.iter().filter(|user| user.door == own) {
             all.begin(user);
-            all.next_row = all.next_row.max(user.taken + 1);
+            all.next_row = all.next_row.max(user.taken.saturating_add(1));
         }
         for letter in &letters {
             all.keep(letter);
@@ -165,7 +165,7 @@ impl Letters {
     }
 
     fn keep(&mut self, letter: &LetterRecord) {
-        self.next_row = self.next_row.max(letter.row + 1);
+        self.next_row = self.next_row.max(letter.row.saturating_add(1));
         let waiting = Waiting {
             id: letter.id,
             door: letter.door,

@@ -16,6 +16,7 @@
 //! | `io` | nothing: what goes in and what comes out |
 //! | `report` | nothing: what is told to people |
 //! | `setup` | nothing: what a node is given when it starts |
+//! | `expiry` | nothing: how long a message may be kept trying |
 //! | `effects` | nothing: the outputs, and what waits for answers |
 //! | `calendar` | which date counts when something is deleted for its age |
 //! | `names` | whom a name means |
@@ -46,6 +47,7 @@ mod capacity;
 pub mod clients;
 mod copies;
 mod effects;
+mod expiry;
 mod floods;
 mod integers;
 pub mod io;
@@ -74,6 +76,7 @@ use libp2p_identity::PeerId;
 pub use self::{
     calendar::date_of_history,
     capacity::ROW_BYTES,
+    expiry::{Expiry, ExpiryError},
     integers::VALUES_MAX,
     letters::FINGERPRINTS_MAX,
     membership::{CERTIFICATE_LIFETIME, INVITE_LIFETIME, Wanted},

@@ -4,6 +4,7 @@ use std::{fmt, time::Duration};
 
 use libp2p_identity::PeerId;
 
+use super::Expiry;
 use crate::proto::{
     mesh::{Address, NodeName, certificate::MeshKey},
     syft,
@@ -13,7 +14,7 @@ use crate::proto::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// How long a message is kept trying.
-    pub expiry: Duration,
+    pub expiry: Expiry,
     /// Most messages in the outbox.
     pub outbox_count_max: usize,
     /// Most bytes of text in the outbox.
@@ -61,7 +62,7 @@ impl Default for Settings {
     fn default() -> Self {
         const DAY: Duration = Duration::from_secs(24 * 60 * 60);
         Self {
-            expiry: 7 * DAY,
+            expiry: Expiry::DEFAULT,
             outbox_count_max: 10_000,
             outbox_bytes_max: 32 * 1024 * 1024,
             history_age_max: 365 * DAY,

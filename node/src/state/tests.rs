@@ -4,6 +4,7 @@ mod bridging;
 mod capacity;
 mod clock;
 mod door;
+mod extremes;
 mod indices;
 mod integers;
 mod joining;

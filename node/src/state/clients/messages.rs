@@ -6,12 +6,12 @@ use super::{Answer, Waiting};
 use crate::{
     proto::mesh::MessageId,
     state::{
-        After, State,
+        After, Expiry, State,
         io::{
             ClientName, Encoding, Event, Failure, ForClient, Incoming, Now, Outcome, Party,
             Recipients, Record, Reply, RequestId, SendVia, Via,
         },
-        millis, report,
+        report,
     },
 };
 
@@ -87,7 +87,7 @@ impl State {
         request: RequestId,
         client: &str,
         text: String,
-        expiry: Duration,
+        expiry: Expiry,
         now: Now,
     ) {
         let message = match self.for_client(client, text, expiry, now) {
@@ -104,7 +104,7 @@ impl State {
         &mut self,
         client: &str,
         text: String,
-        expiry: Duration,
+        expiry: Expiry,
         now: Now,
     ) -> Result<ForClient, Failure> {
         let (client, encoding) = encoding_of(client);
@@ -132,7 +132,7 @@ impl State {
             id: MessageId(self.effects.random()),
             client,
             created_ms: now.unix_ms(),
-            expires_ms: now.unix_ms() + millis(expiry),
+            expires_ms: expiry.end_ms(now),
             text,
             encoding,
         })

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::state::{
-    Settings, State,
+    Expiry, Settings, State,
     io::{
         Command, Encoding, Event, Failure, FailureKind, Input, Output, Recipients, Record,
         RequestId, SendVia, Ticket,
@@ -87,7 +87,7 @@ fn send(state: &mut State, to: &str, text: &str) -> Vec<Output> {
         to: Recipients::Named(vec![to.to_owned()]),
         text: text.to_owned(),
         via: SendVia::Direct,
-        expiry: Some(Duration::from_secs(60)),
+        expiry: Expiry::new(Duration::from_secs(60)).ok(),
     };
     feed(state, Input::Control(REQUEST, command))
 }

@@ -1,7 +1,5 @@
 //! What is asked through the control socket and by doors, and the answers.
 
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 
 use super::{ClientId, Selection, SendVia};
@@ -11,7 +9,7 @@ use crate::{
         mesh::{certificate::MeshKey, ranges::Ranges, vouched::Vouched},
     },
     state::{
-        Settings, Wanted, clients,
+        Expiry, Settings, Wanted, clients,
         post::{Ask, Told},
         report,
     },
@@ -99,7 +97,7 @@ pub enum Command {
         /// How.
         via: SendVia,
         /// How long to keep trying; the configured time if `None`.
-        expiry: Option<Duration>,
+        expiry: Option<Expiry>,
     },
     /// Something about old P2SN clients and servers.
     P2sn(clients::Question),

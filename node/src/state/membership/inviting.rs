@@ -115,7 +115,9 @@ impl State {
         self.require_mesh_key("invite")?;
         let lifetime = lifetime.unwrap_or(INVITE_LIFETIME);
         if lifetime.is_zero() || lifetime > INVITE_LIFETIME_MAX {
-            return Err(Failure::bad_request("a ticket is good for at most 7 days"));
+            let got = lifetime.as_secs();
+            let text = format!("a ticket is good for 1 s to 7 days, not for {got} s");
+            return Err(Failure::bad_request(text).with_hint("`--expires 7d` is the longest"));
         }
         let name = name
             .map(|name| NodeName::chosen(&name))
@@ -141,7 +143,7 @@ impl State {
         }
         let index = self.membership.choose_index(index, &further, now)?;
         let secret = Secret::new(self.effects.random());
-        let expires_ms = now.unix_ms() + millis(lifetime);
+        let expires_ms = now.unix_ms().saturating_add(millis(lifetime));
         let invite = Invite {
             secret_hash: secret.hash(),
             expires_ms,
@@ -272,7 +274,9 @@ impl State {
             .membership
             .members
             .get(&peer)
-            .map_or(0, |c| c.terms().issued_ms + 1);
+            .map_or(Some(0), |c| c.terms().issued_ms.checked_add(1));
+        // No later one can be made: an earlier holder of the mesh key used up the last date.
+        let known = known.ok_or((Refusal::NotAMember, "certified_for_ever"))?;
         invite.used_by = Some(peer);
         let issued_ms = now.unix_ms().max(after).max(known);
         let further = invite.further.clone();

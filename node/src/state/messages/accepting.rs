@@ -1,18 +1,15 @@
 //! From `send` to "accepted": who is meant, whether there is room, and what goes to the disk.
 
-use std::time::Duration;
-
 use libp2p_identity::PeerId;
 
 use crate::{
     proto::mesh::{MessageId, direct::TEXT_BYTES_MAX},
     state::{
-        After, State, clients,
+        After, Expiry, State, clients,
         io::{
             Event, Failure, Now, Outcome, Outgoing, OutgoingKind, Party, Recipients, Record, Reply,
             RequestId, SendVia, Via,
         },
-        millis,
         names::Meant,
         post::LetterRecord,
         report,
@@ -41,7 +38,7 @@ impl State {
         to: &Recipients,
         text: String,
         via: SendVia,
-        expiry: Option<Duration>,
+        expiry: Option<Expiry>,
         now: Now,
     ) {
         if let Recipients::Named(names) = to
@@ -165,7 +162,10 @@ impl State {
             ));
         }
         if via == SendVia::Direct {
-            self.check_room(recipients.len(), recipients.len() * text.len())?;
+            self.check_room(
+                recipients.len(),
+                recipients.len().saturating_mul(text.len()),
+            )?;
         }
         Ok(recipients)
     }
@@ -176,7 +176,7 @@ impl State {
         recipient: PeerId,
         kind: OutgoingKind,
         text: String,
-        expiry: Duration,
+        expiry: Expiry,
         now: Now,
     ) -> Outgoing {
         let sequence = self.messages.next_sequence;
@@ -187,7 +187,7 @@ impl State {
             epoch: self.messages.epoch,
             sequence,
             created_ms: now.unix_ms(),
-            expires_ms: now.unix_ms() + millis(expiry),
+            expires_ms: expiry.end_ms(now),
             kind,
             text,
         }
@@ -195,8 +195,8 @@ impl State {
 
     /// Says whether the outbox has room.
     pub(in crate::state) fn check_room(&self, count: usize, bytes: usize) -> Result<(), Failure> {
-        let is_full = self.messages.count + count > self.settings.outbox_count_max
-            || self.messages.bytes + bytes > self.settings.outbox_bytes_max;
+        let is_full = self.messages.count.saturating_add(count) > self.settings.outbox_count_max
+            || self.messages.bytes.saturating_add(bytes) > self.settings.outbox_bytes_max;
         if !is_full {
             return Ok(());
         }
