@@ -100,10 +100,11 @@ pub fn parts(home: &Path) -> Result<Vec<Part>, HomeError> {
             is_there: !was_here || store.is_some_and(|length| length > 0),
         });
     }
-    if home.join(LOG_INDEX).exists() {
+    let lacks_log = store::lacks_log(&home.join(store::FILE_NAME));
+    if lacks_log || home.join(LOG_INDEX).exists() {
         parts.push(Part {
             file: LOG.to_owned(),
-            is_there: home.join(LOG).exists(),
+            is_there: !lacks_log && home.join(LOG).exists(),
         });
     }
     Ok(parts)
@@ -146,7 +147,13 @@ pub fn forget(home: &Path, file: &str) -> Result<(), HomeError> {
     let is_needed = [Kind::Node, Kind::Messaging].map(Kind::file_name);
     match file {
         _ if is_needed.contains(&file) => Err(HomeError::Needed(file.to_owned())),
-        LOG => remove(&home.join(LOG_INDEX)),
+        LOG => {
+            // What stands in the place of the log is none, and its index says nothing.
+            for rest in [LOG, LOG_INDEX] {
+                remove(&home.join(rest))?;
+            }
+            Ok(store::forget_log(home)?)
+        }
         store::FILE_NAME => {
             // A log without its store would be taken for that of the new one.
             for rest in [store::FILE_NAME, LOG, LOG_INDEX] {
@@ -258,6 +265,24 @@ mod tests {
         assert_eq!(missing(home.path()).expect("readable"), ["pimesh.db-wal"]);
         forget(home.path(), "pimesh.db-wal").expect("forgotten");
         assert_eq!(missing(home.path()).expect("readable"), [""; 0]);
+    }
+
+    #[test]
+    fn a_store_without_the_log_that_it_had_is_no_whole_one() {
+        let home = home();
+        let path = home.path().join(store::FILE_NAME);
+        let running = Store::open(home.path(), |_| ()).expect("a store");
+        let killed = fs::read(&path).expect("a store");
+        drop(running);
+        fs::write(&path, killed).expect("as a power cut leaves it");
+        assert_eq!(missing(home.path()).expect("readable"), [LOG]);
+        fs::write(home.path().join(LOG), "no log").expect("written");
+        assert_eq!(missing(home.path()).expect("readable"), [LOG]);
+
+        forget(home.path(), LOG).expect("forgotten");
+
+        assert_eq!(missing(home.path()).expect("readable"), [""; 0]);
+        drop(Store::reopen(home.path(), |_| ()).expect("goes on"));
     }
 
     #[test]

@@ -45,13 +45,14 @@ async fn a_node_that_lacks_a_file_says_which_and_starts_when_it_is_back() -> any
     // As a power cut leaves it, with the log of the store.
     a.child.kill().await?;
     fs::create_dir(&aside)?;
-    let sets: [&[&str]; 7] = [
+    let sets: [&[&str]; 8] = [
         &["node.key"],
         &["messaging.key"],
         &["mesh.key"],
         &["rsa.key"],
         &["pimesh.db", "pimesh.db-wal", "pimesh.db-shm"],
         &["pimesh.db-wal"],
+        &["pimesh.db-wal", "pimesh.db-shm"],
         &["node.key", "messaging.key", "mesh.key", "rsa.key"],
     ];
 

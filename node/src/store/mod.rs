@@ -11,6 +11,7 @@
 mod check;
 mod error;
 mod history;
+mod in_use;
 mod letters;
 mod migrate;
 mod pruning;
@@ -31,6 +32,7 @@ pub use self::{
     check::check,
     error::StoreError,
     history::{History, Row},
+    in_use::lacks_log,
     letters::{Batch, Letters},
     migrate::copies,
     space::Space,
@@ -104,6 +106,7 @@ impl Store {
         create_private(&path)?;
         let (connection, copy) = schema::open(&path, past)?;
         let loaded = schema::load(&connection).map_err(|flaw: Flaw| flaw.at(&path))?;
+        in_use::begin(&connection);
         let (queue, groups) = sync_channel(QUEUE_GROUPS);
         let file = path.clone();
         let writer = std::thread::Builder::new()
@@ -202,6 +205,17 @@ impl HomeLock {
             Err(TryLockError::Error(source)) => Err(StoreError::Open { path, source }),
         }
     }
+}
+
+/// Has the store of a home folder go on without the log that it lacks. What was written last is lost.
+///
+/// # Errors
+/// Returns why the store cannot be used.
+pub fn forget_log(home: &Path) -> Result<(), StoreError> {
+    let path = home.join(FILE_NAME);
+    let failed = |error: rusqlite::Error| Flaw::from(error).at(&path);
+    let connection = rusqlite::Connection::open(&path).map_err(failed)?;
+    in_use::clear(&connection).map_err(failed)
 }
 
 /// Opens a file, and creates it readable by the owner of the folder only: before SQLite creates it

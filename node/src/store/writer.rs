@@ -8,7 +8,7 @@ use std::{
 
 use rusqlite::{Connection, Savepoint, params};
 
-use super::{Completion, error::Flaw, pruning, schema::party_bytes, space::Space};
+use super::{Completion, error::Flaw, in_use, pruning, schema::party_bytes, space::Space};
 use crate::{
     limits::{Bucket, Rate},
     proto::syft::letter::Fingerprint,
@@ -57,11 +57,15 @@ pub(super) fn run(
             Ok(first) => {
                 let group = gather(first, queue);
                 has_free_pages |= group.iter().flat_map(|(_, r)| r).any(deletes_history);
+                let joins = group.iter().flat_map(|(_, r)| r).any(joins_mesh);
                 for completion in commit(&mut connection, path, &group) {
                     if matches!(completion, Completion::Failed(..)) {
                         measuring.soon(started.elapsed());
                     }
                     done(completion);
+                }
+                if joins {
+                    in_use::copy_log(&connection);
                 }
             }
             // Pages that could not be given back are used again.
@@ -74,7 +78,7 @@ pub(super) fn run(
                 }
             }
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Disconnected) => return in_use::end(&connection),
         }
         if measuring.is_due(started.elapsed())
             && let Some(measured) = measure(&connection, path)
@@ -139,6 +143,10 @@ fn gather(
 
 const fn deletes_history(record: &Record) -> bool {
     matches!(record, Record::Prune { .. } | Record::DeleteHistory(_))
+}
+
+const fn joins_mesh(record: &Record) -> bool {
+    matches!(record, Record::JoinedMesh { .. })
 }
 
 /// Measures what the history weighs and what room the disk has.
