@@ -470,7 +470,7 @@ pub async fn eventually<T>(
     found.map_err(|_| last.context(format!("waited in vain for {what}")))
 }
 
-/// Waits until a gateway is open; a node opens its gateways after it is ready.
+/// Waits until a gateway is open with its settings; a node opens its gateways after it is ready.
 ///
 /// # Errors
 /// Fails if it cannot be opened.
@@ -484,6 +484,11 @@ pub async fn opened(pi: &Pi, gateway: Gateway) -> anyhow::Result<DoorReport> {
     });
     let door = opened.await?;
     ensure!(door.open, "not open: {:?}", door.error);
+    let refused = door.refused.as_ref();
+    ensure!(
+        refused.is_none(),
+        "open with its earlier settings: {refused:?}"
+    );
     Ok(door)
 }
 
