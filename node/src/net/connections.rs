@@ -247,6 +247,9 @@ impl Connections {
 
 /// Says what came of a dial, address by address; of this node's own as well.
 fn dial_failed(peer: PeerId, error: &DialError, own: Vec<Address>) -> NetInput {
+    if matches!(error, DialError::DialPeerConditionFalse(_)) {
+        return NetInput::DialNotBegun { peer };
+    }
     let own = own.into_iter().map(|address| Tried {
         address,
         reason: OWN_ADDRESS.to_owned(),

@@ -180,9 +180,15 @@ impl Capacity {
     }
 
     fn reserve_bytes(&self) -> u64 {
-        let part = self.disk.map(|disk| disk.size_bytes / RESERVE_PART);
-        part.unwrap_or_default().min(RESERVE_BYTES_MAX)
+        self.disk.map_or(0, |disk| disk_reserve(disk.size_bytes))
     }
+}
+
+/// Returns the free space below which nothing is taken in from others, in bytes, on a disk of this
+/// size.
+#[must_use]
+pub fn disk_reserve(size_bytes: u64) -> u64 {
+    (size_bytes / RESERVE_PART).min(RESERVE_BYTES_MAX)
 }
 
 /// Returns what one message weighs.

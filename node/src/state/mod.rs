@@ -75,7 +75,7 @@ use libp2p_identity::PeerId;
 
 pub use self::{
     calendar::date_of_history,
-    capacity::ROW_BYTES,
+    capacity::{ROW_BYTES, disk_reserve},
     expiry::{Expiry, ExpiryError},
     integers::VALUES_MAX,
     letters::FINGERPRINTS_MAX,
@@ -296,6 +296,7 @@ impl State {
                 reason,
                 tried,
             } => self.dial_failed(peer, reason, tried, now),
+            NetInput::DialNotBegun { peer } => self.dial_not_begun(&peer, now),
             NetInput::Discovered { peer, address } => self.discovered(peer, address, now),
             NetInput::Vanished { peer, address } => self.peers.vanished(&peer, &address),
             NetInput::InterfacesChanged => self.interfaces_changed(now),

@@ -70,6 +70,10 @@ impl Peer {
     fn back_off(&mut self, reason: String, effects: &mut Effects, now: Now) {
         self.attempts = self.attempts.saturating_add(1);
         self.last_error = Some(reason);
+        self.wait(effects, now);
+    }
+
+    fn wait(&mut self, effects: &mut Effects, now: Now) {
         self.reach = Reach::Due(now.mono + effects.jitter(ceiling(self.attempts)));
     }
 }
@@ -306,6 +310,19 @@ impl State {
         // A fresh dial beside an open connection changes nothing when it fails.
         if matches!(entry.reach, Reach::Trying(_)) {
             entry.back_off(reason, &mut self.effects, now);
+        }
+    }
+
+    /// A dial met another of this node's own: nothing is known that was not, and it is tried again.
+    pub(super) fn dial_not_begun(&mut self, peer: &PeerId, now: Now) {
+        if self.is_joining(peer) {
+            return;
+        }
+        if let Some(entry) = self.peers.peers.get_mut(peer)
+            && matches!(entry.reach, Reach::Trying(_))
+        {
+            entry.attempts = entry.attempts.saturating_add(1);
+            entry.wait(&mut self.effects, now);
         }
     }
 

@@ -57,6 +57,12 @@ pub enum NetInput {
         /// What came of each address, as far as one was dialled.
         tried: Vec<Tried>,
     },
+    /// A dial was not begun: another one of this peer is under way, or a connection is there. What
+    /// comes of that one is told for itself.
+    DialNotBegun {
+        /// The peer.
+        peer: PeerId,
+    },
     /// The LAN says that this peer is at this address (mDNS).
     Discovered {
         /// The peer.
@@ -196,7 +202,7 @@ pub enum NetInput {
 /// What the network is asked to do.
 #[derive(derive_more::Debug)]
 pub enum NetOutput {
-    /// Dial this peer at these addresses; ends in `Connected` or `DialFailed`.
+    /// Dial this peer at these addresses; ends in `Connected`, `DialFailed` or `DialNotBegun`.
     Dial {
         /// The peer.
         peer: PeerId,

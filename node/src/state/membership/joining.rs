@@ -187,6 +187,12 @@ impl State {
         Some(Request::Join(Box::new(join)).encode())
     }
 
+    /// Says whether this node enters the mesh of this inviter.
+    pub(in crate::state) fn is_joining(&self, peer: &PeerId) -> bool {
+        let joining = self.joining.as_ref();
+        joining.is_some_and(|joining| joining.ticket.inviter == *peer)
+    }
+
     /// Notes why a dial to the inviter failed; returns whether it was one.
     pub(in crate::state) fn join_dial_failed(
         &mut self,

@@ -208,3 +208,26 @@ pub(super) fn join_mesh_of(state: &mut State, seed: u8) -> Vec<Record> {
     feed(state, Input::Net(gone));
     records
 }
+
+#[test]
+fn a_join_tells_why_the_last_real_attempt_failed_and_not_that_one_is_under_way() {
+    let mut state = alone();
+    begin(&mut state, ticket(2, &["somewhere"], 1_900_000_000_000));
+    let failed = NetInput::DialFailed {
+        peer: peer_of_seed(2),
+        reason: "no handshake in time".to_owned(),
+        tried: Vec::new(),
+    };
+    feed(&mut state, Input::Net(failed));
+
+    let met = NetInput::DialNotBegun {
+        peer: peer_of_seed(2),
+    };
+    feed(&mut state, Input::Net(met));
+    state.handle_timeout(later(Duration::from_secs(21)));
+    let outputs = outputs(&mut state);
+
+    let failure = failure(&outputs).expect("a failure");
+    let why = "could not reach the inviter: no handshake in time";
+    assert_eq!(failure.message, why);
+}
