@@ -240,7 +240,13 @@ pub(super) fn read_private(path: &Path) -> Result<Zeroizing<String>, KeyFileErro
             wanted: 0o600,
         });
     }
-    let text = files::read_opened(file, FILE_BYTES_MAX).map_err(io(path))?;
+    let text = files::read_opened(file, FILE_BYTES_MAX).map_err(|source| match source.kind() {
+        // No text, or too long for a key.
+        std::io::ErrorKind::InvalidData => KeyFileError::Torn {
+            path: path.to_owned(),
+        },
+        _ => io(path)(source),
+    })?;
     Ok(Zeroizing::new(text))
 }
 

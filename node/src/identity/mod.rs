@@ -330,11 +330,40 @@ pub fn load_rsa(
     let Some(pem) = file::load(&path, Kind::Rsa, passphrase)? else {
         return Ok(None);
     };
-    let torn = || KeyFileError::Torn { path: path.clone() };
-    let pem = str::from_utf8(&pem).map_err(|_| torn())?;
-    p2sn::PrivateKey::from_pem(pem)
-        .map(Some)
-        .map_err(|_| torn())
+    rsa_of(&pem, &path).map(Some)
+}
+
+/// Says whether a key file is good, as far as it can be seen without its passphrase. A file of
+/// another name is none of ours.
+///
+/// # Errors
+/// Returns what is wrong with it.
+pub fn check_key_file(path: &Path) -> Result<(), KeyFileError> {
+    let is_named = |kind: &Kind| {
+        path.file_name()
+            .is_some_and(|name| name == kind.file_name())
+    };
+    let Some(kind) = Kind::ALL.into_iter().find(is_named) else {
+        return Ok(());
+    };
+    let found = match file::load(path, kind, None) {
+        Err(KeyFileError::NeedsPassphrase { .. }) => return Ok(()),
+        found => found?,
+    };
+    let Some(found) = found else { return Ok(()) };
+    match kind {
+        Kind::Node | Kind::Messaging | Kind::Mesh => seed(&found, path).map(drop),
+        Kind::Rsa => rsa_of(&found, path).map(drop),
+        Kind::Ethereum | Kind::IidRsa => Ok(()),
+    }
+}
+
+fn rsa_of(pem: &[u8], path: &Path) -> Result<p2sn::PrivateKey, KeyFileError> {
+    let torn = || KeyFileError::Torn {
+        path: path.to_owned(),
+    };
+    let pem = str::from_utf8(pem).map_err(|_| torn())?;
+    p2sn::PrivateKey::from_pem(pem).map_err(|_| torn())
 }
 
 /// Makes the RSA key. Takes seconds, on a small machine many.

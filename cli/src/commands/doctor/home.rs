@@ -11,13 +11,12 @@ use pimesh_node::{
     Config,
     config::{FILE_NAME, LoadError},
     home,
+    identity::{self, KeyFileError},
+    state::disk_reserve,
 };
 use rustix::fs::statvfs;
 
 use super::Check;
-
-/// Free space below which a disk counts as nearly full, in bytes.
-const DISK_FREE_MIN: u64 = 64 << 20;
 
 /// Free places for files below which a disk counts as nearly full.
 const FILES_FREE_MIN: u64 = 100;
@@ -181,8 +180,21 @@ fn keys(files: &[(PathBuf, Metadata)]) -> Check {
             let found = format!("{shown} has permissions {mode:o}");
             return Check::fail("keys", found, format!("chmod 600 {shown}"));
         }
+        match identity::check_key_file(path) {
+            Ok(()) => {}
+            Err(KeyFileError::Io { source, .. })
+                if source.kind() == io::ErrorKind::PermissionDenied => {}
+            Err(error @ KeyFileError::Torn { .. }) => {
+                let todo = "put the file of the backup in its place, and restart the node";
+                return Check::fail("keys", error.to_string(), todo);
+            }
+            Err(error) => {
+                let found = format!("{:#}", anyhow::Error::from(error));
+                return Check::fail("keys", found, "restore it from a backup");
+            }
+        }
     }
-    Check::ok("keys", "readable by their owner only")
+    Check::ok("keys", "whole, and readable by their owner only")
 }
 
 fn disk(folder: &Path) -> Check {
@@ -194,15 +206,28 @@ fn disk(folder: &Path) -> Check {
             return Check::warn("disk", found, "look with `df`");
         }
     };
-    let free = found.f_bavail.saturating_mul(found.f_frsize);
-    let mib = free >> 20;
     let todo = "make room: messages are accepted only if they can be written";
-    if free < DISK_FREE_MIN {
-        return Check::fail("disk", format!("{mib} MiB free"), todo);
+    let free = found.f_bavail.saturating_mul(found.f_frsize);
+    let size = found.f_blocks.saturating_mul(found.f_frsize);
+    let room = room(free, size, todo);
+    if room.verdict == super::Verdict::Fail {
+        return room;
     }
     // Some file systems have no limit, and say that there is none.
     if found.f_files > 0 && found.f_favail < FILES_FREE_MIN {
         let found = format!("room for {} more files only", found.f_favail);
+        return Check::fail("disk", found, todo);
+    }
+    room
+}
+
+/// Is there as much room as the node keeps free? Some file systems do not say how large they are,
+/// and then nothing is known.
+fn room(free: u64, size: u64, todo: &str) -> Check {
+    let (mib, reserve) = (free >> 20, disk_reserve(size));
+    if free < reserve {
+        let reserve = reserve >> 20;
+        let found = format!("{mib} MiB free, and the node takes nothing in below {reserve} MiB");
         return Check::fail("disk", found, todo);
     }
     Check::ok("disk", format!("{mib} MiB free"))
@@ -254,6 +279,40 @@ mod tests {
         fs::create_dir(&key).expect("made");
         let none = keys(&files_in(home.path()).expect("read"));
         assert_eq!(none.verdict, Verdict::Fail);
+    }
+
+    #[test]
+    fn a_damaged_key_is_called_damaged() {
+        for (name, bytes) in [
+            ("node.key", &[0xff; 40][..]),
+            ("node.key", b""),
+            ("node.key", b"pimesh-key v1 node plain\nAAAA\n"),
+            ("rsa.key", &[0xfe; 2000]),
+            ("rsa.key", b"pimesh-key v1 rsa plain\nAAAA\n"),
+            ("mesh.key", &[b'x'; 20_000]),
+        ] {
+            let home = folder();
+            let key = home.path().join(name);
+            fs::write(&key, bytes).expect("written");
+            fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("set");
+
+            let check = keys(&files_in(home.path()).expect("read"));
+
+            assert_eq!(check.verdict, Verdict::Fail, "{name}");
+            assert!(check.found.contains("is damaged"), "{}", check.found);
+            assert!(check.todo.is_some_and(|todo| todo.contains("backup")));
+        }
+    }
+
+    #[test]
+    fn a_small_disk_is_full_when_the_node_takes_no_more() {
+        const MIB: u64 = 1 << 20;
+        let verdict = |free, size| room(free * MIB, size * MIB, "").verdict;
+        assert_eq!(verdict(49, 64), Verdict::Ok);
+        assert_eq!(verdict(8, 64), Verdict::Ok);
+        assert_eq!(verdict(7, 64), Verdict::Fail);
+        assert_eq!(verdict(63, 32_000), Verdict::Fail);
+        assert_eq!(verdict(64, 32_000), Verdict::Ok);
     }
 
     #[test]
