@@ -63,6 +63,8 @@ mod p2sn_session;
 pub mod proto;
 #[cfg(feature = "disk")]
 pub mod rng;
+#[cfg(feature = "net")]
+mod rsa;
 #[cfg(test)]
 mod sim;
 pub mod state;

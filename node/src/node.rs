@@ -41,6 +41,7 @@ use crate::{
         p2sn::PrivateKey,
     },
     rng::random,
+    rsa,
     state::{
         self, Setup, State,
         io::{Event, Failure, Input, KeyFile, NetInput, Now, Output, RequestId, Ticket},
@@ -155,7 +156,7 @@ pub struct Node {
     handle: NodeHandle,
     gateways: Arc<Gateways>,
     gateways_wanted: crate::config::gateway::Gateways,
-    rsa: Option<oneshot::Receiver<Result<PrivateKey, KeyFileError>>>,
+    rsa: Option<oneshot::Receiver<PrivateKey>>,
     /// Tells the doors the RSA key.
     rsa_made: watch::Sender<Option<PrivateKey>>,
     home: PathBuf,
@@ -268,7 +269,7 @@ impl Node {
             rsa: rsa_for_doors,
         });
         let gateways = Arc::new(Gateways::new(handle.clone(), events.clone()));
-        let rsa = prepare_rsa(&home, passphrase, config.rsa_bits);
+        let rsa = rsa::prepare(&home, passphrase, config.rsa_bits);
         let socket = config
             .control
             .socket
@@ -408,14 +409,11 @@ impl Node {
         self.feed(Input::Control(request, command));
     }
 
-    fn rsa_made(&mut self, key: Result<PrivateKey, String>) {
+    fn rsa_made(&mut self, key: Option<PrivateKey>) {
         self.rsa = None;
-        match key {
-            Ok(key) => {
-                self.rsa_made.send_replace(Some(key.clone()));
-                self.net.set_rsa(key);
-            }
-            Err(error) => tracing::error!(%error, "could not make the RSA key; P2SN stays off"),
+        if let Some(key) = key {
+            self.rsa_made.send_replace(Some(key.clone()));
+            self.net.set_rsa(key);
         }
     }
 
@@ -537,34 +535,9 @@ fn own_mesh_key(
     Ok(key)
 }
 
-/// Loads the RSA key or makes it, on a thread of its own: on a small machine that takes a while.
-fn prepare_rsa(
-    home: &Path,
-    passphrase: Option<Passphrase>,
-    bits: usize,
-) -> oneshot::Receiver<Result<PrivateKey, KeyFileError>> {
-    let (sender, receiver) = oneshot::channel();
-    let home = home.to_owned();
-    tokio::task::spawn_blocking(move || {
-        let key = match identity::load_rsa(&home, passphrase.as_ref()) {
-            Ok(Some(key)) => Ok(key),
-            Ok(None) => identity::create_rsa(&home, passphrase.as_ref(), bits),
-            Err(error) => Err(error),
-        };
-        // A node that has stopped meanwhile needs no key.
-        drop(sender.send(key));
-    });
-    receiver
-}
-
-async fn ready(
-    rsa: &mut Option<oneshot::Receiver<Result<PrivateKey, KeyFileError>>>,
-) -> Result<PrivateKey, String> {
+async fn ready(rsa: &mut Option<oneshot::Receiver<PrivateKey>>) -> Option<PrivateKey> {
     match rsa {
-        Some(receiver) => match receiver.await {
-            Ok(key) => key.map_err(|error| error.to_string()),
-            Err(_) => Err("the thread ended".to_owned()),
-        },
+        Some(receiver) => receiver.await.ok(),
         None => std::future::pending().await,
     }
 }
