@@ -21,7 +21,7 @@ use rusqlite::{Connection, OpenFlags, config::DbConfig};
 const MAGIC: u32 = 0x377f_0682;
 
 /// The file with what was written last, beside a store.
-pub const LOG_SUFFIX: &str = "-wal";
+const LOG_SUFFIX: &str = "-wal";
 
 /// Notes in the store that it is in use. Nothing follows from a failure but that a missing log is
 /// not noticed: a disk may be full, and the node starts all the same.
