@@ -5,7 +5,7 @@
 //!                          ◀────────────── replies, events ─────────
 //! ```
 //!
-//! A door is a user of the node like any other: it asks through its [`Context`] and hears events.
+//! A door is a user of the node like any other: it asks through its `Context` and hears events.
 //! What it knows of a protocol is in `proto`; what is decided or kept is in `state`. Doors are
 //! opened and closed while the node runs ([`Gateways::apply`]), and one that cannot be opened stops
 //! neither the node nor another door.
