@@ -155,7 +155,6 @@ pub struct Node {
     next_request: u64,
     handle: NodeHandle,
     gateways: Arc<Gateways>,
-    gateways_wanted: crate::config::gateway::Gateways,
     rsa: Option<oneshot::Receiver<PrivateKey>>,
     /// Tells the doors the RSA key.
     rsa_made: watch::Sender<Option<PrivateKey>>,
@@ -290,7 +289,6 @@ impl Node {
             next_request: 0,
             handle,
             gateways,
-            gateways_wanted: config.gateways.clone(),
             rsa: Some(rsa),
             rsa_made,
             home,
@@ -305,6 +303,7 @@ impl Node {
         node.serve(&config)?;
         node.servers.extend(node.clock.follow(config.ntp));
         node.servers.push(node.clock.watch());
+        node.gateways.apply(&config.gateways).await;
         Ok(node)
     }
 
@@ -341,11 +340,6 @@ impl Node {
     /// Runs until `stop` is done; then writes what still waits, and ends.
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
-        // The loop runs meanwhile: a gateway may have to wait for a key that is still being made,
-        // and whoever watches the node takes one that does not answer for dead.
-        let (gateways, wanted) = (Arc::clone(&self.gateways), self.gateways_wanted.clone());
-        self.servers
-            .push(tokio::spawn(async move { gateways.apply(&wanted).await }));
         loop {
             let timeout = self.state.poll_timeout();
             let deadline =

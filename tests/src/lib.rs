@@ -470,7 +470,7 @@ pub async fn eventually<T>(
     found.map_err(|_| last.context(format!("waited in vain for {what}")))
 }
 
-/// Waits until a gateway is open with its settings; a node opens its gateways after it is ready.
+/// Waits until a gateway is open with its settings.
 ///
 /// # Errors
 /// Fails if it cannot be opened.

@@ -12,7 +12,11 @@
 //! A store that says that it is in use, beside a log that is missing, empty or none, has lost what
 //! was written last: a backup took one file of the two, or somebody removed it.
 
-use std::{fs::File, io::Read, path::Path};
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+};
 
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
@@ -40,10 +44,14 @@ pub(super) fn copy_log(connection: &Connection) {
 }
 
 /// Notes that it is not in use any more, before it is closed.
+///
+/// A connection keeps the log when it is closed (`schema.rs`) unless this went well: without its log
+/// the store would be taken for a part.
 pub(super) fn end(connection: &Connection) {
-    if clear(connection).is_err() {
-        // The log stays, as behind a power cut: without it the store would be taken for a part.
-        drop(connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true));
+    if clear(connection).is_ok() {
+        // Not left to the closing: a reader may close later, and then the log would stay.
+        drop(connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())));
+        drop(connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false));
     }
 }
 
@@ -68,8 +76,14 @@ fn has_log(path: &Path) -> bool {
         return true;
     }
     let mut magic = [0; 4];
-    let read = File::open(path).and_then(|mut file| file.read_exact(&mut magic));
-    read.is_ok() && u32::from_be_bytes(magic) & !1 == MAGIC
+    match File::open(path).and_then(|mut file| file.read_exact(&mut magic)) {
+        Ok(()) => u32::from_be_bytes(magic) & !1 == MAGIC,
+        // One that cannot be read for another reason is there: opening the store says why.
+        Err(error) => !matches!(
+            error.kind(),
+            io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof
+        ),
+    }
 }
 
 /// Reads what the store says without its log.

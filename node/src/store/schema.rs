@@ -45,17 +45,14 @@ pub(super) fn open(
 ) -> Result<(Connection, Option<Result<PathBuf, String>>), StoreError> {
     let failed = |error: rusqlite::Error| Flaw::from(error).at(path);
     let connection = Connection::open(path).map_err(failed)?;
-    // A file that turns out to be of another program is left as it is when it is closed again.
-    let keep_log = |on| {
-        let set = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, on);
-        set.map(drop).map_err(failed)
-    };
-    keep_log(true)?;
+    // A file that turns out to be of another program is left as it is when it is closed again, and a
+    // store that cannot be opened keeps its log; `in_use::end` has it removed.
+    let keep_log = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+    keep_log.map_err(failed)?;
     let found = migrate::inspect(&connection, path)?;
     if past == Past::Written && found == migrate::Found::New {
         return Err(StoreError::Emptied(path.to_owned()));
     }
-    keep_log(false)?;
     prepare(&connection).map_err(failed)?;
     let copy = migrate::migrate(&connection, path, found)?;
     Ok((connection, copy))
@@ -76,6 +73,8 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     let open = || {
         let connection = Connection::open(path)?;
         keep_plans(&connection)?;
+        // The writer alone copies the log into the store and removes it (`in_use.rs`).
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         Ok(connection)
     };
     open().map_err(|error: rusqlite::Error| Flaw::from(error).at(path))

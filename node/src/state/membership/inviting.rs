@@ -13,7 +13,7 @@ use crate::{
         iid::Index,
         mesh::{
             Address, NodeName,
-            certificate::{Certificate, Terms},
+            certificate::{Certificate, MeshKey, Terms},
             member::{Join, Refusal, Response, Welcome},
             ranges::{IndexRange, Ranges},
             statement::Statement,
@@ -176,7 +176,8 @@ impl State {
         join: &Join,
         now: Now,
     ) {
-        if let Some(left) = &join.left {
+        // Without a good ticket nothing is believed: who was removed could go on telling.
+        if let (Some(left), Ok(_)) = (&join.left, self.ticket_of(peer, join, now)) {
             self.joiner_left(connection, peer, left, now);
         }
         match self.redeem(peer, join, now) {
@@ -215,13 +216,13 @@ impl State {
         }
     }
 
-    /// Turns a ticket's secret into a certificate.
-    fn redeem(
-        &mut self,
+    /// Returns the ticket that a peer came with, if it is good, and the key that signs for it.
+    fn ticket_of(
+        &self,
         peer: PeerId,
         join: &Join,
         now: Now,
-    ) -> Result<(Certificate, Option<Statement>, Invite), (Refusal, &'static str)> {
+    ) -> Result<(MeshKey, Invite), (Refusal, &'static str)> {
         let proof = Join::proof_payload(&peer, &join.secret);
         if join.messaging_key.verify(&proof, &join.proof).is_err() {
             return Err((Refusal::NotAMember, "wrong_proof"));
@@ -229,7 +230,7 @@ impl State {
         let unknown = (Refusal::TicketUnknown, "unknown");
         let key = self.membership.key.clone().ok_or(unknown)?;
         // Looked up by hash, so the time it takes says nothing about the secret.
-        let mut invite = self
+        let invite = self
             .membership
             .invites
             .get(&join.secret.hash())
@@ -244,6 +245,17 @@ impl State {
         if invite.cancelled {
             return Err((Refusal::TicketCancelled, "cancelled"));
         }
+        Ok((key, invite))
+    }
+
+    /// Turns a ticket's secret into a certificate.
+    fn redeem(
+        &mut self,
+        peer: PeerId,
+        join: &Join,
+        now: Now,
+    ) -> Result<(Certificate, Option<Statement>, Invite), (Refusal, &'static str)> {
+        let (key, mut invite) = self.ticket_of(peer, join, now)?;
         if self.membership.is_revoked() {
             return Err((Refusal::NotAMember, "revoked"));
         }
