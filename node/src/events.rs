@@ -69,7 +69,7 @@ impl Events {
 /// What makes two lines the same for a reader: what they say, and of whom.
 type Kind = (&'static str, &'static str, String);
 
-/// Returns the kind of a line that a member or a stranger can have written as often as it likes.
+/// Returns the kind of a line that can come many times in a moment.
 fn provoked(event: &Event) -> Option<Kind> {
     match event {
         Event::Refused { peer, what, why } => {
@@ -88,6 +88,8 @@ fn provoked(event: &Event) -> Option<Kind> {
             let source = address.ip().to_string();
             Some(("client_kicked", why, source))
         }
+        // A disk that fails does so for each record.
+        Event::StoreFailed { .. } => Some(("store_failed", "", String::new())),
         Event::PeerUp { .. }
         | Event::PeerDown { .. }
         | Event::MemberAdded { .. }
@@ -112,7 +114,6 @@ fn provoked(event: &Event) -> Option<Kind> {
         | Event::Counted { .. }
         | Event::ClockDoubted { .. }
         | Event::ClockBelieved
-        | Event::StoreFailed { .. }
         | Event::DiskSpace { .. }
         | Event::ClientSignedIn { .. }
         | Event::ClientLeft { .. } => None,
@@ -225,7 +226,9 @@ fn log(event: &Event, more: Option<u64>) {
             "the clock leapt ahead; nothing is deleted by its date until something confirms it"
         ),
         Event::ClockBelieved => tracing::info!("the clock is believed again"),
-        Event::StoreFailed { reason } => tracing::error!(%reason, "could not write to disk"),
+        Event::StoreFailed { reason } => {
+            tracing::error!(%reason, more, "could not write to disk");
+        }
         Event::DiskSpace {
             is_low: true,
             free_bytes,
@@ -285,6 +288,15 @@ mod tests {
         assert_eq!(events.admit(&refused(one, "malformed")), None);
         assert_eq!(events.admit(&refused(one, "too_old")), Some(0));
         assert_eq!(events.admit(&refused(other, "malformed")), Some(0));
+        let full = |free: u8| Event::StoreFailed {
+            reason: format!("{free} KiB are left"),
+        };
+        assert_eq!(events.admit(&full(9)), Some(0));
+        assert_eq!(
+            events.admit(&full(8)),
+            None,
+            "one line for a disk that fails"
+        );
         assert_eq!(events.admit(&Event::Revoked), Some(0));
         assert_eq!(events.admit(&Event::Revoked), Some(0), "nobody provokes it");
     }

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// SQLite's files beside the store: the log, and its index.
-const LOG: &str = "pimesh.db-wal";
+pub(crate) const LOG: &str = "pimesh.db-wal";
 const LOG_INDEX: &str = "pimesh.db-shm";
 
 /// Most folders into which earlier nodes of one home are put aside.
@@ -148,10 +148,8 @@ pub fn forget(home: &Path, file: &str) -> Result<(), HomeError> {
     match file {
         _ if is_needed.contains(&file) => Err(HomeError::Needed(file.to_owned())),
         LOG => {
-            // What stands in the place of the log is none, and its index says nothing.
-            for rest in [LOG, LOG_INDEX] {
-                remove(&home.join(rest))?;
-            }
+            put_aside(home, LOG)?;
+            remove(&home.join(LOG_INDEX))?;
             Ok(store::forget_log(home)?)
         }
         store::FILE_NAME => {
@@ -208,6 +206,17 @@ fn new_folder(home: &Path) -> Result<PathBuf, HomeError> {
 fn length(home: &Path, file: &str) -> Option<u64> {
     let found = fs::metadata(home.join(file)).ok()?;
     Some(if found.is_file() { found.len() } else { 1 })
+}
+
+/// Renames what stands in the place of a file, and may hold something that can be saved.
+fn put_aside(home: &Path, file: &str) -> Result<(), HomeError> {
+    let path = home.join(file);
+    match fs::rename(&path, home.join(format!("{file}.forgotten"))) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(HomeError::Move { path, source })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn remove(path: &Path) -> Result<(), HomeError> {
@@ -282,6 +291,8 @@ mod tests {
         forget(home.path(), LOG).expect("forgotten");
 
         assert_eq!(missing(home.path()).expect("readable"), [""; 0]);
+        let aside = fs::read(home.path().join("pimesh.db-wal.forgotten"));
+        assert_eq!(aside.expect("put aside"), b"no log");
         drop(Store::reopen(home.path(), |_| ()).expect("goes on"));
     }
 

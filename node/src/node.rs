@@ -114,10 +114,17 @@ impl StartError {
     pub fn hint(&self) -> Option<String> {
         const ANEW: &str = "`pimesh home begin-anew` puts what is left aside and begins a new node, \
                             which has to be invited again";
+        const CLOSED_SINCE: &str = "if an earlier pimesh or another program has closed the store since \
+                                    this one was killed, nothing is missing; ";
         match self {
             Self::Incomplete { files, .. } => Some(format!(
-                "restore it from a backup (is every disk mounted?); `pimesh home forget {}` goes \
+                "restore it from a backup (is every disk mounted?); {}`pimesh home forget {}` goes \
                  on without it where that is possible; {ANEW}",
+                if files.iter().any(|file| file == home::LOG) {
+                    CLOSED_SINCE
+                } else {
+                    ""
+                },
                 files.join(" ")
             )),
             Self::Keys(KeyFileError::Lost { .. }) | Self::Store(StoreError::Emptied(_)) => Some(

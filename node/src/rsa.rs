@@ -111,7 +111,7 @@ mod tests {
     async fn a_key_that_could_not_be_had_is_tried_again_until_it_can() {
         let home = tempfile::tempdir().expect("a folder");
         let path = home.path().join("rsa.key");
-        // A folder in its place: neither read nor written, whoever runs this.
+        // A folder in its place: not even root can read or write a key there.
         std::fs::create_dir(&path).expect("made");
         let key = prepare(home.path(), None, 2048);
         let mended = async {

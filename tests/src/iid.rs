@@ -61,8 +61,8 @@ pub async fn open(pi: &Pi, settings: &str, allowed: &[(i32, u16)]) -> anyhow::Re
 /// # Errors
 /// Fails if it is not open.
 pub async fn address(pi: &Pi) -> anyhow::Result<SocketAddr> {
-    let door = crate::opened(pi, Gateway::Iid).await?;
-    door.addresses.first().copied().context("an address")
+    let opened = crate::opened(pi, Gateway::Iid).await?;
+    opened.addresses.first().copied().context("an address")
 }
 
 /// A client that is connected.

@@ -476,20 +476,20 @@ pub async fn eventually<T>(
 /// Fails if it cannot be opened.
 pub async fn opened(pi: &Pi, gateway: Gateway) -> anyhow::Result<DoorReport> {
     let opened = eventually("a gateway", async || {
-        let doors = pi.client.gateways().await?;
-        let door = doors.into_iter().find(|door| door.gateway == gateway);
-        let door = door.context("it is not listed")?;
-        ensure!(door.open || door.error.is_some(), "it is not open yet");
-        Ok(door)
+        let listed = pi.client.gateways().await?;
+        let found = listed.into_iter().find(|found| found.gateway == gateway);
+        let found = found.context("it is not listed")?;
+        ensure!(found.open || found.error.is_some(), "it is not open yet");
+        Ok(found)
     });
-    let door = opened.await?;
-    ensure!(door.open, "not open: {:?}", door.error);
-    let refused = door.refused.as_ref();
+    let opened = opened.await?;
+    ensure!(opened.open, "not open: {:?}", opened.error);
+    let refused = opened.refused.as_ref();
     ensure!(
         refused.is_none(),
         "open with its earlier settings: {refused:?}"
     );
-    Ok(door)
+    Ok(opened)
 }
 
 /// Makes a terminal with so many columns; returns its two ends: what shows it, and what a program writes

@@ -330,7 +330,7 @@ pub async fn start(world: &World, name: &str, settings: &str) -> anyhow::Result<
 /// # Errors
 /// Fails if it is not open.
 pub async fn url(pi: &Pi) -> anyhow::Result<String> {
-    let door = crate::opened(pi, Gateway::Syft).await?;
-    let address = door.addresses.first().context("an address")?;
+    let opened = crate::opened(pi, Gateway::Syft).await?;
+    let address = opened.addresses.first().context("an address")?;
     Ok(format!("http://{address}"))
 }

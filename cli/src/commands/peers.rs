@@ -37,9 +37,8 @@ pub(super) struct Peers {
 enum Action {
     /// Take a member out of the mesh, for good; needs the mesh key
     ///
-    /// A removal does not take the mesh key from a member that holds it: whoever has that key, or a
-    /// file with it, can still let others in and remove members. Against that only a new mesh helps,
-    /// which has another key: `pimesh leave` on one member, and invite the others into its mesh.
+    /// A removal does not take the mesh key from a member that holds it. With that key, or a file of
+    /// it, anybody can let others in and remove members. Only a new mesh, with another key, ends this: `pimesh leave` on one member, and invite the others into its mesh.
     Remove {
         /// Its name or peer id
         peer: String,

@@ -5,7 +5,7 @@
 //!                          ◀────────────── replies, events ─────────
 //! ```
 //!
-//! A door is a user of the node like any other: it asks through its `Context` and hears events.
+//! A gateway is a user of the node like any other: it asks through its `Context` and hears events.
 //! What it knows of a protocol is in `proto`; what is decided or kept is in `state`. Doors are
 //! opened and closed while the node runs ([`Gateways::apply`]), and one that cannot be opened stops
 //! neither the node nor another door.
@@ -34,10 +34,14 @@ pub mod tls;
 pub mod visit;
 
 use std::{
-    collections::BTreeMap,
-    fmt,
-    net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    collections::{BTreeMap, BTreeSet},
+    fmt, io,
+    net::{SocketAddr, TcpListener, UdpSocket},
+    path::Path,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -56,7 +60,9 @@ use self::{
 };
 use crate::{
     NodeHandle,
-    config::gateway::{Gateways as Config, IidServer, SyftServer},
+    config::gateway::{
+        Gateways as Config, Iid, IidServer, P2sn as P2snConfig, SyftServer, Tls, TlsFiles,
+    },
     events::Events,
     state::io::{Failure, Gateway},
 };
@@ -85,6 +91,10 @@ pub struct Gateways {
     applied: tokio::sync::Mutex<Option<Config>>,
     /// Gateways that go on with earlier settings, and why.
     refused: Mutex<BTreeMap<Gateway, String>>,
+    /// How messages to plain P2SN servers are sent, once it is known.
+    p2sn: Mutex<Option<P2snConfig>>,
+    /// Whether the node stops: nothing is opened any more.
+    closed: AtomicBool,
 }
 
 /// A server that the node is a client of.
@@ -138,6 +148,8 @@ impl Gateways {
             syft_servers: Mutex::default(),
             applied: tokio::sync::Mutex::new(None),
             refused: Mutex::default(),
+            p2sn: Mutex::default(),
+            closed: AtomicBool::new(false),
         }
     }
 
@@ -147,17 +159,21 @@ impl Gateways {
     /// All that change are closed before any is opened: one may get the port of another. Returns
     /// when each has opened or is known not to open, which [`Gateways::list`] tells; a door that
     /// does not open is tried again until it does or is configured otherwise. One that was open, and
-    /// does not open with its new settings, goes on with those before.
+    /// does not open with its new settings, goes on with those before; as far as that can be seen
+    /// before it is closed, its clients stay connected.
     pub async fn apply(&self, config: &Config) {
         let mut applied = self.applied.lock().await;
         let mut config = config.clone();
         let mut changed = changed(applied.as_ref(), &config);
         self.refused().clear();
         if let Some(earlier) = applied.as_ref() {
-            let occupied = changed.iter().filter(|gateway| self.is_open(**gateway));
-            for gateway in occupied.copied().collect::<Vec<_>>() {
-                if let Err(why) = listens(gateway, earlier, &config) {
+            let freed = self.ports_of(&changed, earlier);
+            let open = changed.iter().filter(|gateway| self.is_open(**gateway));
+            for gateway in open.copied().collect::<Vec<_>>() {
+                let (from, to) = (Needs::of(gateway, earlier), Needs::of(gateway, &config));
+                if let Err(why) = to.probe(&from, &freed, self.context.home()) {
                     self.keep(gateway, earlier, &mut config, why);
+                    log_kept(gateway);
                     changed.retain(|kept| *kept != gateway);
                 }
             }
@@ -177,6 +193,7 @@ impl Gateways {
         }
         self.connect_iid(&config.iid_servers).await;
         self.connect_syft(&config.syft_servers);
+        *self.p2sn() = Some(config.p2sn.clone());
         *applied = Some(config);
     }
 
@@ -193,19 +210,27 @@ impl Gateways {
             self.keep(gateway, earlier, config, why);
             failed.push(gateway);
         }
-        if !failed.is_empty() {
-            self.start(&failed, config);
-            self.settle().await;
+        if failed.is_empty() {
+            return;
+        }
+        self.start(&failed, config);
+        self.settle().await;
+        for gateway in failed {
+            if self.is_open(gateway) {
+                log_kept(gateway);
+            } else {
+                tracing::error!(
+                    gateway = gateway.name(),
+                    "the gateway opens neither with its new settings nor, at once, with those \
+                     before; these are tried again"
+                );
+            }
         }
     }
 
     /// Has a gateway go on with its earlier settings.
     fn keep(&self, gateway: Gateway, earlier: &Config, config: &mut Config, why: String) {
-        tracing::warn!(
-            gateway = gateway.name(),
-            %why,
-            "the gateway does not open with its new settings; it goes on with those before"
-        );
+        tracing::warn!(gateway = gateway.name(), %why, "the new settings of a gateway are refused");
         match gateway {
             Gateway::Iid => config.iid = earlier.iid.clone(),
             Gateway::P2sn => config.p2sn = earlier.p2sn.clone(),
@@ -217,10 +242,33 @@ impl Gateways {
     fn start(&self, gateways: &[Gateway], config: &Config) {
         for gateway in gateways.iter().copied() {
             if let Some(open) = opener(gateway, config, &self.context) {
-                let door = Supervised::start(gateway, open);
-                self.doors().insert(gateway, door);
+                let mut doors = self.doors();
+                // Looked at under the lock under which `close` takes them all.
+                if !self.closed.load(Ordering::Relaxed) {
+                    doors.insert(gateway, Supervised::start(gateway, open));
+                }
             }
         }
+    }
+
+    /// Returns the ports that gateways which are open give back when they are closed.
+    fn ports_of(&self, gateways: &[Gateway], config: &Config) -> BTreeSet<u16> {
+        let doors = self.doors();
+        let of = |gateway: &Gateway| {
+            let status = doors.get(gateway).map(Supervised::status);
+            let bound = status.map(|status| status.addresses).unwrap_or_default();
+            let Needs { tcp, udp, .. } = Needs::of(*gateway, config);
+            bound.into_iter().chain(tcp).chain(udp)
+        };
+        gateways
+            .iter()
+            .flat_map(of)
+            .map(|address| address.port())
+            .collect()
+    }
+
+    fn p2sn(&self) -> MutexGuard<'_, Option<P2snConfig>> {
+        self.p2sn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until each gateway has opened or is known not to open.
@@ -326,7 +374,12 @@ impl Gateways {
         for (_, running) in std::mem::take(&mut *self.iid_servers()) {
             running.task.abort();
         }
-        for (gateway, door) in std::mem::take(&mut *self.doors()) {
+        let doors = {
+            let mut doors = self.doors();
+            self.closed.store(true, Ordering::Relaxed);
+            std::mem::take(&mut *doors)
+        };
+        for (gateway, door) in doors {
             door.cancel();
             self.visitors.kick_all(gateway, "gateway_closed");
         }
@@ -353,7 +406,7 @@ impl Gateways {
     /// # Errors
     /// Returns why there is none.
     pub(crate) async fn p2sn_send(&self, message: NewP2snMessage) -> Result<P2snReplied, Failure> {
-        let config = self.applied.lock().await.as_ref().map(|c| c.p2sn.clone());
+        let config = self.p2sn().clone();
         let starting = || Failure::unavailable("the node is starting");
         p2sn::send(&self.context, &config.ok_or_else(starting)?, message).await
     }
@@ -428,23 +481,85 @@ fn changed(earlier: Option<&Config>, config: &Config) -> Vec<Gateway> {
     GATEWAYS.into_iter().filter(is_changed).collect()
 }
 
-/// Tries the address of a gateway that is to move, before the gateway is closed: clients need not
-/// lose their connections for a mistake. A port that it has itself is free once it is closed.
-fn listens(gateway: Gateway, earlier: &Config, config: &Config) -> Result<(), String> {
-    let of = |config: &Config| match gateway {
-        Gateway::Iid => (config.iid.enabled, config.iid.listen),
-        Gateway::P2sn => (config.p2sn.enabled, config.p2sn.listen),
-        Gateway::Syft => (config.syft.enabled, config.syft.listen),
-    };
-    let ((_, from), (enabled, to)) = (of(earlier), of(config));
-    if !enabled || from == to {
-        return Ok(());
+fn log_kept(gateway: Gateway) {
+    tracing::warn!(
+        gateway = gateway.name(),
+        "the gateway goes on with its earlier settings"
+    );
+}
+
+/// What the settings of a gateway take from the machine.
+struct Needs<'a> {
+    tcp: Vec<SocketAddr>,
+    udp: Vec<SocketAddr>,
+    tls: Option<&'a TlsFiles>,
+}
+
+impl<'a> Needs<'a> {
+    fn of(gateway: Gateway, config: &'a Config) -> Self {
+        let (is_on, tcp, udp, tls) = match gateway {
+            Gateway::Iid => {
+                let Iid {
+                    enabled,
+                    listen,
+                    listen_only,
+                    udp_in,
+                    tls,
+                    ..
+                } = &config.iid;
+                let tcp = [Some(*listen), *listen_only]
+                    .into_iter()
+                    .flatten()
+                    .collect();
+                (
+                    *enabled,
+                    tcp,
+                    udp_in.iter().copied().collect(),
+                    tls.as_ref(),
+                )
+            }
+            Gateway::P2sn => (config.p2sn.enabled, vec![config.p2sn.listen], vec![], None),
+            Gateway::Syft => {
+                let tls = match &config.syft.tls {
+                    Tls::Files(files) => Some(files),
+                    Tls::Off | Tls::SelfSigned => None,
+                };
+                (config.syft.enabled, vec![config.syft.listen], vec![], tls)
+            }
+        };
+        if is_on {
+            Self { tcp, udp, tls }
+        } else {
+            Self {
+                tcp: vec![],
+                udp: vec![],
+                tls: None,
+            }
+        }
     }
-    match std::net::TcpListener::bind(to) {
-        Ok(_) => Ok(()),
-        // One of the gateways may have it, and give it away with the same settings.
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Ok(()),
-        Err(error) => Err(format!("listen on {to}: {error}")),
+
+    /// Tries what a running gateway would take, before it is closed: its clients need not lose their
+    /// connections for a mistake. Ports that are freed may be in use.
+    fn probe(&self, earlier: &Self, freed: &BTreeSet<u16>, home: &Path) -> Result<(), String> {
+        let judge = |address: &SocketAddr, bound: io::Result<()>| match bound {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse && freed.contains(&address.port()) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(format!("listen on {address}: {error}")),
+            Ok(()) => Ok(()),
+        };
+        for address in self.tcp.iter().filter(|to| !earlier.tcp.contains(to)) {
+            judge(address, TcpListener::bind(address).map(drop))?;
+        }
+        for address in self.udp.iter().filter(|to| !earlier.udp.contains(to)) {
+            judge(address, UdpSocket::bind(address).map(drop))?;
+        }
+        if let Some(files) = self.tls {
+            tls::acceptor(files, home).map_err(|error| with_causes(&error))?;
+        }
+        Ok(())
     }
 }
 
@@ -494,4 +609,51 @@ fn with_causes(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn needs(tcp: &[SocketAddr], udp: &[SocketAddr]) -> Needs<'static> {
+        Needs {
+            tcp: tcp.to_vec(),
+            udp: udp.to_vec(),
+            tls: None,
+        }
+    }
+
+    #[test]
+    fn a_port_in_use_is_refused_unless_a_gateway_gives_it_back() {
+        let (none, home) = (BTreeSet::new(), Path::new("/"));
+        let tcp = TcpListener::bind("127.0.0.1:0").expect("binds");
+        let tcp = (tcp.local_addr().expect("bound"), tcp);
+        let udp = UdpSocket::bind("127.0.0.1:0").expect("binds");
+        let udp = (udp.local_addr().expect("bound"), udp);
+        let nothing = needs(&[], &[]);
+
+        for wanted in [needs(&[tcp.0], &[]), needs(&[], &[udp.0])] {
+            let refused = wanted.probe(&nothing, &none, home).expect_err("in use");
+            assert!(refused.contains("in use"), "{refused}");
+            let freed = [tcp.0.port(), udp.0.port()].into();
+            assert_eq!(wanted.probe(&nothing, &freed, home), Ok(()));
+            assert_eq!(wanted.probe(&wanted, &none, home), Ok(()), "it has them");
+        }
+    }
+
+    #[test]
+    fn certificates_that_cannot_be_read_are_refused() {
+        let files = TlsFiles {
+            certificate: "none.pem".into(),
+            key: "none.pem".into(),
+        };
+        let wanted = Needs {
+            tls: Some(&files),
+            ..needs(&[], &[])
+        };
+
+        let refused = wanted.probe(&needs(&[], &[]), &BTreeSet::new(), Path::new("/"));
+
+        assert!(refused.expect_err("no file").contains("none.pem"));
+    }
 }

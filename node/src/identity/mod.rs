@@ -333,8 +333,8 @@ pub fn load_rsa(
     rsa_of(&pem, &path).map(Some)
 }
 
-/// Says whether a key file is good, as far as it can be seen without its passphrase. A file of
-/// another name is none of ours.
+/// Says whether a key file is good, as far as it can be seen without its passphrase. Files that are
+/// not key files of a node are passed over.
 ///
 /// # Errors
 /// Returns what is wrong with it.

@@ -70,6 +70,7 @@ use self::{
     requests::Requests,
 };
 use crate::{
+    limits::LogLimit,
     proto::{mesh::Address, p2sn::PrivateKey},
     state::io::{NetInput, NetOutput, Opening, Protocol},
 };
@@ -189,6 +190,9 @@ pub struct Net {
     incoming_sessions: IncomingStreams,
     from_tasks: mpsc::Receiver<NetInput>,
     queue: VecDeque<NetInput>,
+    began: Instant,
+    /// Failures of listeners that were logged: without file descriptors there are many a second.
+    listener_errors: LogLimit<io::ErrorKind>,
 }
 
 impl std::fmt::Debug for Net {
@@ -228,6 +232,8 @@ impl Net {
             incoming_sessions,
             from_tasks,
             queue: VecDeque::new(),
+            began: Instant::now(),
+            listener_errors: LogLimit::default(),
         })
     }
 
@@ -469,7 +475,10 @@ impl Net {
                 None
             }
             SwarmEvent::ListenerError { error, .. } => {
-                tracing::warn!(%error, "a listener failed");
+                let now = self.began.elapsed();
+                if let Some(more) = self.listener_errors.admit(error.kind(), now) {
+                    tracing::warn!(%error, more, "a listener failed");
+                }
                 None
             }
             _ => None,

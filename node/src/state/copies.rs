@@ -205,7 +205,8 @@ impl Copies {
         })
     }
 
-    /// Returns who told a part of the last proof: what was told may be a lie, whoever completes it.
+    /// Returns who told a part of the last proof. What was told may be a lie, also if this node saw
+    /// the other part itself.
     fn proven_by(&self, peer: &PeerId) -> Option<PeerId> {
         self.peers.get(peer).and_then(|known| known.proven_by)
     }

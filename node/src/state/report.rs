@@ -285,8 +285,8 @@ pub struct Removed {
     pub peer_id: PeerId,
     /// Messages to it that were given up.
     pub dropped_messages: usize,
-    /// Whether it was known to hold the mesh key. A removal does not take the key from it: whoever
-    /// has the key can still let others in and remove members. Only a new mesh has another key.
+    /// Whether it was known to hold the mesh key. A removal does not take the key from it, so it can
+    /// still let others in and remove members. Only a new mesh has another key.
     #[serde(default)]
     pub held_mesh_key: bool,
 }

@@ -14,6 +14,7 @@ use rusqlite::{Connection, ErrorCode, params};
 use super::{
     create_private,
     error::{Flaw, StoreError},
+    in_use,
     space::Space,
 };
 
@@ -207,7 +208,11 @@ pub(super) fn migrate(
     let (format, mut copy) = match found {
         Found::New => (0, None),
         Found::Format(format) if format == MIGRATIONS.len() => return Ok(None),
-        Found::Format(format) => (format, Some(copy(connection, path, format))),
+        Found::Format(format) => {
+            // A copy is a whole store, without a log. If this fails, the copy fails as well.
+            drop(in_use::clear(connection));
+            (format, Some(copy(connection, path, format)))
+        }
     };
     for (version, step) in (1..).zip(MIGRATIONS).skip(format) {
         let step = format!(

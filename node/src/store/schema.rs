@@ -102,9 +102,11 @@ pub(super) fn load(connection: &Connection) -> Result<Loaded, Flaw> {
         revocations: rows(connection, "SELECT revocation FROM revocations", |row| {
             Ok(row.get(0)?)
         })?,
-        statements: rows(connection, "SELECT statement FROM statements", |row| {
-            Ok(row.get(0)?)
-        })?,
+        statements: rows(
+            connection,
+            "SELECT statement FROM statements ORDER BY kind, peer",
+            |row| Ok(row.get(0)?),
+        )?,
         invites: rows(
             connection,
             "SELECT secret_hash, expires_ms, name, idx, used_by, vouched, cancelled, \

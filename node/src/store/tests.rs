@@ -518,3 +518,73 @@ fn a_mesh_that_was_joined_does_not_hang_on_the_log() {
 
     assert_eq!(Fixture::at(copy).loaded.certificate, Some(certificate));
 }
+
+/// Copies a store as a power cut leaves it, with its log.
+fn killed(store: &Fixture) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().expect("a folder");
+    for file in ["pimesh.db", "pimesh.db-wal"] {
+        std::fs::copy(store.home.path().join(file), copy.path().join(file)).expect("a copy");
+    }
+    copy
+}
+
+#[test]
+fn no_reader_removes_the_log() {
+    let mut store = Fixture::new();
+    store.write(vec![letter(1, "bob")]);
+    let copy = killed(&store);
+    let path = copy.path().join(FILE_NAME);
+
+    let reader = schema::open_reader(&path).expect("a reader");
+    let letters = reader.query_row("SELECT count(*) FROM letters", [], |row| {
+        row.get::<_, i64>(0)
+    });
+    assert_eq!(letters, Ok(1));
+    drop(reader);
+
+    assert!(path.with_extension("db-wal").exists() && !lacks_log(&path));
+    assert_eq!(Fixture::at(copy).loaded.letters.len(), 1);
+}
+
+#[test]
+fn a_store_that_cannot_be_loaded_keeps_its_log() {
+    let mut store = Fixture::new();
+    store.write(vec![letter(1, "bob")]);
+    let copy = killed(&store);
+    let path = copy.path().join(FILE_NAME);
+    let reader = schema::open_reader(&path).expect("a connection");
+    let wrong = "INSERT INTO pins VALUES (x'0102', x'03', 1)";
+    reader.execute(wrong, []).expect("written");
+    drop(reader);
+
+    for _ in 0..2 {
+        let damaged = Store::open(copy.path(), |_| ()).expect_err("an illegal row");
+        assert!(matches!(damaged, StoreError::Damaged { .. }), "{damaged}");
+        assert!(!lacks_log(&path), "and not for want of a log");
+    }
+}
+
+#[test]
+fn a_copy_of_an_earlier_format_is_whole_without_a_log() {
+    let store = Fixture::new();
+    let copy = killed(&store);
+    let path = copy.path().join(FILE_NAME);
+    let earlier = schema::open_reader(&path).expect("a connection");
+    let format = i64::try_from(migrate::MIGRATIONS.len() - 1).expect("few");
+    earlier
+        .pragma_update(None, "user_version", format)
+        .expect("set");
+    // What the last step adds.
+    earlier
+        .execute_batch(
+            "DROP TABLE names; DROP TABLE statements; ALTER TABLE invites DROP COLUMN cancelled; \
+             ALTER TABLE invites DROP COLUMN further;",
+        )
+        .expect("taken back");
+    drop(earlier);
+
+    let updated = Fixture::at(copy);
+
+    let made = updated.store.copy().expect("it was made").clone();
+    assert!(!lacks_log(&made.expect("there was room")));
+}

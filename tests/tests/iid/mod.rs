@@ -140,8 +140,8 @@ async fn who_may_sign_in_is_changed_while_the_door_is_open() -> anyhow::Result<(
 async fn a_bad_address_closes_no_gateway_and_stays_in_no_settings() -> anyhow::Result<()> {
     let world = World::new()?;
     let pi = world.start("pi-1").await?;
-    let door = iid::open(&pi, "", &[(7, 1)]).await?;
-    let _client = Client::sign_in(door, 1).await?;
+    let at = iid::open(&pi, "", &[(7, 1)]).await?;
+    let mut client = Client::sign_in(at, 1).await?;
     let file = pi.home.join("pimesh.toml");
     let before = std::fs::read_to_string(&file)?;
     let taken = std::net::TcpListener::bind("127.0.0.1:0")?;
@@ -157,17 +157,30 @@ async fn a_bad_address_closes_no_gateway_and_stays_in_no_settings() -> anyhow::R
     );
     assert_eq!(std::fs::read_to_string(&file)?, before);
     assert_eq!(pi.client.clients().await?.len(), 1, "its client stays");
-    Client::sign_in(door, 1).await.context("the old address")?;
+    Client::sign_in(at, 1).await.context("the old address")?;
 
+    // A port that another program has is noticed before, too.
     let (code, _, err) =
         pimesh(&pi.home, &["gateway", "enable", "iid", "--listen", &taken]).await?;
     assert_eq!(code, 1, "{err}");
     assert!(err.contains("goes on with those before"), "{err}");
     assert_eq!(std::fs::read_to_string(&file)?, before);
     let again = iid::address(&pi).await?;
-    Client::sign_in(again, 1)
-        .await
-        .context("it is open again")?;
+    assert_eq!(again, at);
+
+    // The same by hand, however often the file is read: nothing is closed for it.
+    let by_hand = before.replace(&at.to_string(), &taken);
+    std::fs::write(&file, format!("{by_hand}\nlisten_only = \"{taken}\"\n"))?;
+    for _ in 0..2 {
+        pi.client.reload().await?;
+        let listed = pi.client.gateways().await?;
+        let iid = listed.iter().find(|found| found.gateway == Gateway::Iid);
+        let refused = iid.and_then(|iid| iid.refused.clone());
+        let refused = refused.context("the new settings are refused")?;
+        ensure!(refused.contains(&taken), "{refused}");
+    }
+    client.send(6_i32.to_le_bytes().to_vec()).await?;
+    assert_eq!(client.integer().await?.value, Value(6), "still connected");
     Ok(())
 }
 

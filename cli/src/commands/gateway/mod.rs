@@ -19,9 +19,9 @@ use crate::output;
 
 /// Doors for clients of older systems: open and close them, see and send away who is behind them
 ///
-/// A door is off until it is enabled. In the list, SIGN-INS counts those that succeeded since the
-/// node started, and REFUSED the connections that were refused or sent away. Its settings stand in `pimesh.toml`, section `[gateway.NAME]`
-/// (`pimesh config example` shows them all).
+/// A gateway is off until it is enabled. In the list, SIGN-INS counts those that succeeded since the
+/// node started, and REFUSED the connections that were refused or sent away. The settings are in
+/// `pimesh.toml`, section `[gateway.NAME]` (`pimesh config example` shows them all).
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  pimesh gateway enable iid --listen 0.0.0.0:4615\n  \

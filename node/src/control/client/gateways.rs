@@ -65,7 +65,7 @@ impl Client {
         self.get("/v1/users").await
     }
 
-    /// Makes somebody a user of this node's gateway, by the rules by which he would register himself.
+    /// Adds a user to this node's gateway, by the rules for users who register themselves.
     ///
     /// # Errors
     /// See [`Self::status`].
@@ -73,7 +73,7 @@ impl Client {
         self.call(Method::POST, "/v1/users", Some(user)).await
     }
 
-    /// Takes a user of this node's gateway out, with what waits for him.
+    /// Removes a user of this node's gateway, and the messages that wait for that user.
     ///
     /// # Errors
     /// See [`Self::status`].

@@ -123,7 +123,7 @@ pub enum Record {
     },
     /// A user is known; replaces what was known of him.
     User(Box<UserRecord>),
-    /// A user of this gateway is gone, with his letters.
+    /// A user of this gateway is gone, and the messages that waited for that user.
     ForgetUser {
         /// His id.
         id: UserId,
@@ -165,7 +165,7 @@ pub enum Record {
         /// The member to which it was sent: only that one can say so.
         recipient: PeerId,
     },
-    /// A token of a gateway is good no more.
+    /// A token of a gateway is not valid any longer.
     Revoked {
         /// The token.
         token: TokenId,

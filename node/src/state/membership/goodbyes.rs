@@ -16,7 +16,7 @@ use crate::{
 /// moves house once a month tells those of the last half year.
 pub(in crate::state) const GOODBYES_MAX: usize = 8;
 
-/// The goodbyes are stored beside the statements about members, under numbers from this one on, which
+/// The goodbyes are stored in their order beside the statements about members, under numbers from this one on, which
 /// are of no kind. A program that does not know them passes over statements of another mesh.
 const STORED_FROM: u8 = 128;
 
@@ -48,11 +48,11 @@ impl Goodbyes {
         }
     }
 
-    /// Adds the goodbye for a mesh, in the place of an earlier one.
+    /// Adds the goodbye for a mesh, in the place of an earlier one. Their order is the one in which
+    /// they were said, whatever the clock was then.
     pub(super) fn add(&mut self, mesh: MeshId, left: Statement) {
         self.0.retain(|known| known.mesh != mesh);
         self.0.push(Goodbye { mesh, left });
-        self.0.sort_by_key(|goodbye| goodbye.left.at_ms());
         let too_many = self.0.len().saturating_sub(GOODBYES_MAX);
         self.0.drain(..too_many);
     }
@@ -87,5 +87,52 @@ impl Goodbyes {
             statement: goodbye.left.encode(),
         };
         numbered.map(record).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::{
+        iid::Index,
+        mesh::{
+            certificate::{MeshKey, Terms},
+            peer_of_seed,
+            vouched::Vouched,
+        },
+        syft::SigningKey,
+    };
+
+    #[test]
+    fn the_one_that_was_said_last_stays_whatever_the_clock_said() {
+        let own = SigningKey::from_seed(&[1; 32]);
+        let mut goodbyes = Goodbyes::none();
+        let meshes: Vec<MeshId> = (0..=8)
+            .map(|number: u8| {
+                let key = MeshKey::from_seed(&[number; 32]);
+                let certificate = key.issue(Terms {
+                    peer: peer_of_seed(1),
+                    messaging_key: *own.public(),
+                    name: "pi-1".parse().expect("a name"),
+                    index: Index(1),
+                    vouched: Vouched::NONE,
+                    issued_ms: 1,
+                    expires_ms: 10_000,
+                });
+                // The clock goes back each time.
+                let at_ms = 1_000 - u64::from(number);
+                goodbyes.add(key.mesh(), Statement::left(&certificate, at_ms, &own));
+                key.mesh()
+            })
+            .collect();
+
+        let is_told: Vec<bool> = meshes
+            .iter()
+            .map(|mesh| goodbyes.to_mesh(mesh).is_some())
+            .collect();
+        assert_eq!(
+            is_told,
+            [[false].as_slice(), &[true; GOODBYES_MAX]].concat()
+        );
     }
 }

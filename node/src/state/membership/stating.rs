@@ -79,8 +79,8 @@ impl Membership {
         }
     }
 
-    /// Returns the earliest time of a statement of further indices that counts instead of the one
-    /// that is known; nothing if there is none.
+    /// Returns the earliest time at which a statement of further indices counts instead of the known
+    /// one. `None` if no time is late enough.
     pub(super) fn next_indices_ms(&self, peer: &PeerId) -> Option<u64> {
         let known = self.statements.get(&(Kind::Indices, *peer));
         let known = known.map(Statement::at_ms).max(self.ended_until(peer));

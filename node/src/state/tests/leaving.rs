@@ -388,3 +388,21 @@ fn only_the_word_of_whoever_joins_counts_for_having_left() {
 
     assert!(state.membership.is_known(&peer_of_seed(2)));
 }
+
+#[test]
+fn nothing_is_believed_of_who_joins_without_a_good_ticket() {
+    let mut state = state(Settings::default());
+    let secret = Secret::new([7; 16]);
+    let left = Statement::left(&certificate(2), NOW.unix_ms(), &messaging_key(2));
+    let request = Join {
+        secret: secret.clone(),
+        name: "pi-2".parse().expect("a name"),
+        messaging_key: *messaging_key(2).public(),
+        proof: messaging_key(2).sign(&Join::proof_payload(&peer_of_seed(2), &secret)),
+        left: Some(left.encode()),
+    };
+
+    join_with(&mut state, 2, request, NOW);
+
+    assert!(state.membership.is_known(&peer_of_seed(2)));
+}
