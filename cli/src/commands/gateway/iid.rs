@@ -210,7 +210,7 @@ fn taken(claims: &Claims, index: Index, address: &str) -> Vec<String> {
     let earlier = claims.index_of(address).filter(|earlier| *earlier != index);
     if let Some(earlier) = earlier {
         notes.push(format!(
-            "it spoke for {earlier} until now, and does no more: an address has one index"
+            "it spoke for {earlier} until now and no longer does: an address has one index"
         ));
     }
     let with = claims.iter().filter(|(of, _)| *of == index);
