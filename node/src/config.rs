@@ -10,6 +10,7 @@ pub mod gateway;
 mod keys;
 #[cfg(test)]
 mod tests;
+pub mod unencrypted;
 mod units;
 
 use std::{fmt, io, net::SocketAddr, path::PathBuf, time::Duration};

@@ -80,6 +80,19 @@ fn certificate(seed: u8) -> Certificate {
     })
 }
 
+/// What a node starts with that has not the mesh key.
+fn setup(seed: u8) -> Setup {
+    Setup {
+        peer: peer_of_seed(seed),
+        messaging_key: messaging_key(seed),
+        mesh_key: None,
+        mesh_key_exported: false,
+        name: format!("pi-{seed}").parse().expect("a name"),
+        seed: [0; 32],
+        settings: Settings::default(),
+    }
+}
+
 /// A node with seed 1 that knows the member with seed 2.
 pub(super) fn state(settings: Settings) -> State {
     state_knowing(&certificate(2), [0; 32], settings)

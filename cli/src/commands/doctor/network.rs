@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use pimesh_node::{Config, config::gateway::Unencrypted, files};
+use pimesh_node::{Config, config::unencrypted::Unencrypted, files};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Check;

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use clap::{Args, Subcommand, ValueEnum};
 use pimesh_node::{
     Config,
-    config::gateway::Unencrypted,
+    config::unencrypted::Unencrypted,
     control::client::{Client, ClientError},
     gateway::{DoorReport, visit::ClientReport},
 };

@@ -20,13 +20,8 @@ fn range(first: i32, last: i32) -> Vouched {
 /// A node with seed 1 and this certificate that knows the member with seed 2.
 fn state_with(own: &Certificate) -> State {
     let setup = Setup {
-        peer: peer_of_seed(1),
-        messaging_key: messaging_key(1),
         mesh_key: Some(mesh_key()),
-        mesh_key_exported: false,
-        name: "pi-1".parse().expect("a name"),
-        seed: [0; 32],
-        settings: Settings::default(),
+        ..setup(1)
     };
     let loaded = Loaded {
         certificate: Some(own.encode()),

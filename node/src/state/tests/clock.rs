@@ -27,13 +27,8 @@ fn timeout(state: &mut State, now: Now) -> Vec<Output> {
 /// that it knew last.
 fn restarted(now: Now) -> State {
     let setup = Setup {
-        peer: peer_of_seed(1),
-        messaging_key: messaging_key(1),
         mesh_key: Some(mesh_key()),
-        mesh_key_exported: false,
-        name: "pi-1".parse().expect("a name"),
-        seed: [0; 32],
-        settings: Settings::default(),
+        ..setup(1)
     };
     let waiting = Outgoing {
         id: MessageId([1; 16]),

@@ -9,13 +9,8 @@ use crate::{
 /// A node with seed 1 in a mesh of its own.
 fn alone() -> State {
     let setup = Setup {
-        peer: peer_of_seed(1),
-        messaging_key: messaging_key(1),
         mesh_key: Some(mesh_key()),
-        mesh_key_exported: false,
-        name: "pi-1".parse().expect("a name"),
-        seed: [0; 32],
-        settings: Settings::default(),
+        ..setup(1)
     };
     let mut state = State::new(setup, Loaded::default(), NOW).expect("a state");
     outputs(&mut state);

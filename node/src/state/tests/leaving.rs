@@ -37,15 +37,7 @@ fn start_from(records: &[Record]) -> State {
             _ => {}
         }
     }
-    let setup = Setup {
-        peer: peer_of_seed(1),
-        messaging_key: messaging_key(1),
-        mesh_key: None,
-        mesh_key_exported: false,
-        name: "pi-1".parse().expect("a name"),
-        seed: [0; 32],
-        settings: Settings::default(),
-    };
+    let setup = setup(1);
     let mut state = State::new(setup, loaded, NOW).expect("a state");
     outputs(&mut state);
     state

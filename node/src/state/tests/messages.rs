@@ -262,13 +262,8 @@ fn nothing_is_taken_behind_a_message_that_may_come_again() {
 #[test]
 fn a_node_whose_messaging_key_is_not_in_its_certificate_does_not_start() {
     let setup = Setup {
-        peer: peer_of_seed(1),
         messaging_key: messaging_key(3),
-        mesh_key: None,
-        mesh_key_exported: false,
-        name: "pi-1".parse().expect("a name"),
-        seed: [0; 32],
-        settings: Settings::default(),
+        ..setup(1)
     };
     let loaded = Loaded {
         certificate: Some(certificate(1).encode()),

@@ -131,14 +131,9 @@ fn history_keeps_the_name_of_a_member_that_was_removed() {
 
 #[test]
 fn names_of_members_that_are_on_disk_already_are_written_down_once() {
-    let setup = || Setup {
-        peer: peer_of_seed(1),
-        messaging_key: messaging_key(1),
+    let holder = || Setup {
         mesh_key: Some(mesh_key()),
-        mesh_key_exported: false,
-        name: "pi-1".parse().expect("a name"),
-        seed: [0; 32],
-        settings: Settings::default(),
+        ..setup(1)
     };
     let names = |seeds: [u8; 2]| {
         seeds
@@ -151,7 +146,7 @@ fn names_of_members_that_are_on_disk_already_are_written_down_once() {
         ..Loaded::default()
     };
     let records = |loaded: Loaded| {
-        let mut state = State::new(setup(), loaded, NOW).expect("a state");
+        let mut state = State::new(holder(), loaded, NOW).expect("a state");
         let outputs = outputs(&mut state);
         let named = outputs.iter().flat_map(|output| match output {
             Output::Store(_, records) => records.clone(),

@@ -5,15 +5,7 @@ use crate::proto::mesh::key::{Answer, Request as KeyRequest};
 
 /// A node with seed 2 that holds no mesh key and knows the member with seed 1.
 fn member() -> State {
-    let setup = Setup {
-        peer: peer_of_seed(2),
-        messaging_key: messaging_key(2),
-        mesh_key: None,
-        mesh_key_exported: false,
-        name: "pi-2".parse().expect("a name"),
-        seed: [0; 32],
-        settings: Settings::default(),
-    };
+    let setup = setup(2);
     let loaded = Loaded {
         certificate: Some(certificate(2).encode()),
         members: vec![certificate(1).encode()],

@@ -180,15 +180,7 @@ fn a_ticket_says_what_the_new_member_vouches_for() {
 
 #[test]
 fn nobody_vouches_without_the_mesh_key_or_for_a_stranger() {
-    let setup = Setup {
-        peer: peer_of_seed(1),
-        messaging_key: messaging_key(1),
-        mesh_key: None,
-        mesh_key_exported: false,
-        name: "pi-1".parse().expect("a name"),
-        seed: [0; 32],
-        settings: Settings::default(),
-    };
+    let setup = setup(1);
     let loaded = Loaded {
         certificate: Some(certificate(1).encode()),
         members: vec![certificate(2).encode()],

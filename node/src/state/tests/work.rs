@@ -18,13 +18,8 @@ fn with_waiting(count: u64) -> State {
 /// The same, with when each of them ends, in milliseconds after a day.
 fn with_waiting_until(count: u64, ends_ms: impl Fn(u64) -> u64) -> State {
     let setup = Setup {
-        peer: peer_of_seed(1),
-        messaging_key: messaging_key(1),
         mesh_key: Some(mesh_key()),
-        mesh_key_exported: false,
-        name: "pi-1".parse().expect("a name"),
-        seed: [0; 32],
-        settings: Settings::default(),
+        ..setup(1)
     };
     let message = |number: u64| {
         let mut id = [0; 16];
