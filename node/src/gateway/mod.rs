@@ -15,7 +15,7 @@
 //! | `context` | what a gateway may ask of the node |
 //! | `visit` | one connection of a client, as people see it: listed, counted, kicked |
 //! | `supervisor` | one gateway: started, tried again, stopped |
-//! | `accept` | accepting connections of a listener |
+//! | `refresh` | having a gateway read its files again |
 //! | `tls` | certificates for doors that strangers may reach |
 //! | `p2sn` | P2SN: clients over TCP, and this node as a client |
 //! | `iid` | IID and APIntIO: WebSocket sign-in, UDP |
@@ -27,6 +27,7 @@ pub mod iid;
 mod p2sn;
 mod paced;
 mod pinned;
+mod refresh;
 mod standing;
 mod supervisor;
 pub mod syft;
@@ -273,12 +274,13 @@ impl Gateways {
 
     /// Waits until each gateway has opened or is known not to open.
     async fn settle(&self) {
-        let settled: Vec<_> = {
+        let (refreshed, settled): (Vec<_>, Vec<_>) = {
             let doors = self.doors();
-            doors.values().for_each(Supervised::refresh);
-            doors.values().map(Supervised::settled).collect()
+            let both = |door: &Supervised| (door.refresh(), door.settled());
+            doors.values().map(both).unzip()
         };
         futures::future::join_all(settled).await;
+        futures::future::join_all(refreshed).await;
     }
 
     fn is_open(&self, gateway: Gateway) -> bool {

@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::backoff::Backoff;
+use super::{backoff::Backoff, refresh::Refresh};
 use crate::{rng::random, state::io::Gateway};
 
 /// How long a change of settings waits to hear whether a gateway opens. Binding a port and reading
@@ -30,7 +30,7 @@ pub(super) type Open =
 #[derive(Clone, Debug)]
 pub(crate) struct Signals {
     /// Files beside the configuration may have changed.
-    pub(crate) refresh: Arc<Notify>,
+    pub(crate) refresh: Arc<Refresh>,
     /// The gateway is to stop. One whose sockets are all in [`Opened::serve`] itself, and in no
     /// tasks of its own, need not look: that future is dropped.
     pub(crate) stop: CancellationToken,
@@ -71,7 +71,7 @@ impl Supervised {
     /// Starts a gateway, and keeps trying if it cannot be started.
     pub(super) fn start(gateway: Gateway, open: Open) -> Self {
         let (told, status) = watch::channel(Status::default());
-        let (refresh, retry) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (refresh, retry) = (Arc::default(), Arc::new(Notify::new()));
         let signals = Signals {
             refresh,
             stop: CancellationToken::new(),
@@ -97,9 +97,12 @@ impl Supervised {
         self.status.borrow().clone()
     }
 
-    /// Says that files beside the configuration may have changed.
-    pub(super) fn refresh(&self) {
-        self.signals.refresh.notify_one();
+    /// Says that files beside the configuration may have changed. What is returned ends when they
+    /// were read, or after a moment.
+    pub(super) fn refresh(&self) -> impl Future<Output = ()> + use<> {
+        let read = self.signals.refresh.ask();
+        // One that takes longer, or is closed meanwhile, is not waited for.
+        async move { drop(timeout(OPENING_TIME, read).await) }
     }
 
     /// Has a gateway that could not be started tried again without waiting. What is returned ends

@@ -7,11 +7,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::sync::Notify;
-
 use crate::{
     config::gateway::Iid as Config,
     files,
+    gateway::refresh::{Refresh, Waiting},
     proto::iid::lists::{Claims, Letters, Lists, Passwords, Skipped},
 };
 
@@ -193,23 +192,25 @@ impl CurrentLists {
     }
 
     /// Waits until the files have changed and were read again. Lists that cannot be read change
-    /// nothing. `now` has them looked at without waiting.
-    pub(super) async fn changed(&self, now: &Notify) {
+    /// nothing. `refresh` has them looked at without waiting; returns those who asked for that.
+    pub(super) async fn changed(&self, refresh: &Refresh) -> Option<Waiting> {
         loop {
-            let hurry = tokio::time::timeout(LOOK_INTERVAL, now.notified()).await;
+            let waiting = tokio::time::timeout(LOOK_INTERVAL, refresh.asked())
+                .await
+                .ok();
             let stamp = self.off_the_loop(|files| files.stamp()).await;
             let known = {
                 let mut known = self.stamp.lock().unwrap_or_else(PoisonError::into_inner);
                 std::mem::replace(&mut *known, stamp.clone())
             };
-            if known == stamp && hurry.is_err() {
+            if known == stamp && waiting.is_none() {
                 continue;
             }
             match self.off_the_loop(|files| files.load()).await {
                 Ok(lists) => {
                     let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
                     *current = Arc::new(lists);
-                    return;
+                    return waiting;
                 }
                 Err(error) => {
                     let error = crate::gateway::with_causes(&error);

@@ -208,8 +208,9 @@ async fn serve(
     let refresh = signals.refresh;
     tasks.spawn(async move {
         loop {
-            door.lists.changed(&refresh).await;
+            let waiting = door.lists.changed(&refresh).await;
             door.hub.judge_again(&door.lists.get());
+            drop(waiting);
         }
     });
     tokio::select! {
