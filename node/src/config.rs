@@ -27,7 +27,7 @@ use self::{
 };
 pub use self::{keys::keys, units::parse_duration};
 use crate::{
-    proto::mesh::{Address, NodeName},
+    proto::mesh::{Address, NodeName, parse_peer},
     state::{Expiry, Settings},
 };
 
@@ -447,7 +447,7 @@ impl File {
 fn peers(texts: &[String]) -> Result<Vec<(PeerId, Address)>, ConfigError> {
     let read = |text: &String| {
         let (address, peer) = text.rsplit_once("/p2p/")?;
-        Some((peer.parse().ok()?, Address::new(address)?))
+        Some((parse_peer(peer)?, Address::new(address)?))
     };
     let expected = "a multiaddr that ends in `/p2p/` and a peer id";
     let peer = |text| read(text).ok_or_else(|| value("network.peers", expected, text));

@@ -11,9 +11,12 @@ use super::{
     io::{Failure, Party},
 };
 use crate::proto::{
-    mesh::certificate::Terms,
+    mesh::{certificate::Terms, parse_peer},
     syft::{PublicKey, UserId},
 };
+
+/// Longest text that may name somebody, in bytes: a user, `@`, and a node.
+const NAMED_BYTES_MAX: usize = 320;
 
 /// Whom a name means.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,8 +30,15 @@ pub(super) enum Meant {
 impl State {
     /// Finds a member by name or peer id.
     pub(super) fn resolve(&self, text: &str) -> Result<PeerId, Failure> {
+        if text.len() > NAMED_BYTES_MAX {
+            let length = text.len();
+            return Err(Failure::bad_request(format!(
+                "a name or peer id has at most {NAMED_BYTES_MAX} bytes, not {length}"
+            ))
+            .with_hint("`pimesh peers` lists the members"));
+        }
         // A peer id is never a name, whatever a member is called.
-        let as_peer: Option<PeerId> = text.parse().ok();
+        let as_peer = parse_peer(text);
         let by_name =
             |&(_, terms): &(PeerId, &Terms)| as_peer.is_none() && terms.name.as_str() == text;
         let named: Vec<PeerId> = self

@@ -122,3 +122,15 @@ pub(crate) fn peer_of_seed(seed: u8) -> libp2p_identity::PeerId {
     let keypair = libp2p_identity::Keypair::ed25519_from_bytes([seed; 32]).expect("32 bytes");
     keypair.public().to_peer_id()
 }
+
+/// Longest text that is read as a peer id, in bytes. Those of Ed25519 keys have 52, the longest that
+/// libp2p makes 57.
+const PEER_ID_TEXT_MAX: usize = 64;
+
+/// Reads a peer id as people write it. The time that base58 takes grows with the square of its
+/// length, so a longer text is not looked at.
+#[must_use]
+pub fn parse_peer(text: &str) -> Option<libp2p_identity::PeerId> {
+    let is_short = text.len() <= PEER_ID_TEXT_MAX;
+    is_short.then(|| text.parse().ok()).flatten()
+}

@@ -1,10 +1,11 @@
 //! How this node changes what a member's certificate says: it issues it again (`CERT-AGAIN`).
 
-use libp2p_identity::PeerId;
-
 use super::certificate_end;
 use crate::{
-    proto::mesh::certificate::{Certificate, Terms},
+    proto::mesh::{
+        certificate::{Certificate, Terms},
+        parse_peer,
+    },
     state::{
         State,
         io::{Failure, Now},
@@ -15,7 +16,7 @@ impl State {
     /// Finds a member, or this node itself, by name or peer id.
     pub(super) fn terms_of(&self, text: &str) -> Result<&Terms, Failure> {
         let own = self.membership.own_terms();
-        let as_peer: Option<PeerId> = text.parse().ok();
+        let as_peer = parse_peer(text);
         if as_peer.map_or(text == own.name.as_str(), |peer| peer == own.peer) {
             return Ok(own);
         }

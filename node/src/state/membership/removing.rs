@@ -3,7 +3,7 @@
 use libp2p_identity::PeerId;
 
 use crate::{
-    proto::mesh::{certificate::Revocation, statement::Kind, sync::REVOCATIONS_MAX},
+    proto::mesh::{certificate::Revocation, parse_peer, statement::Kind, sync::REVOCATIONS_MAX},
     state::{
         After, State,
         io::{Failure, Now, Reply, RequestId},
@@ -33,7 +33,7 @@ impl State {
     fn make_revocation(&self, text: &str, now: Now) -> Result<(PeerId, Revocation), Failure> {
         let key = self.require_mesh_key("remove members")?;
         let own = self.membership.own_terms();
-        if text == own.name.as_str() || text.parse().is_ok_and(|peer: PeerId| peer == own.peer) {
+        if text == own.name.as_str() || parse_peer(text) == Some(own.peer) {
             return Err(Failure::bad_request("a node cannot remove itself")
                 .with_hint("run it on another node that holds the mesh key"));
         }

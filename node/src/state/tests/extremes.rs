@@ -1,9 +1,10 @@
 //! Whatever number comes through the control socket or by the wire: an answer, and no panic. These
 //! tests are built with checks for overflow.
 
-use super::*;
+use super::{io::FailureKind, *};
 #[cfg(feature = "net")]
 use crate::control::api::{NewIntegers, NewInvite, NewMessage};
+use crate::proto::mesh::parse_peer;
 
 /// Numbers at the edges of what JSON brings, and what no number is.
 #[cfg(feature = "net")]
@@ -195,4 +196,21 @@ fn no_settings_end_the_node() {
     feed(&mut state, Input::Control(RequestId(2), integers));
     state.handle_timeout(later(Duration::from_secs(86_400)));
     outputs(&mut state);
+}
+
+#[test]
+fn a_name_that_is_too_long_is_not_looked_up() {
+    let state = state(Settings::default());
+    // Base58 of so many letters takes seconds.
+    let long = "a".repeat(1_000_000);
+
+    let failure = state.resolve(&long).expect_err("too long");
+
+    assert_eq!(failure.kind, FailureKind::BadRequest);
+    assert!(failure.message.len() < 100, "{}", failure.message);
+    assert_eq!(parse_peer(&long), None);
+    assert_eq!(
+        parse_peer(&peer_of_seed(2).to_string()),
+        Some(peer_of_seed(2))
+    );
 }
