@@ -292,8 +292,14 @@ async fn a_node_that_leaves_keeps_its_history_and_may_come_back() -> anyhow::Res
     let none = done(&b, &["--json", "int", "--last"]).await?;
     assert_eq!(none, "", "last values of the old mesh are gone");
 
+    done(&b, &["rename", "bee"]).await?;
     let ticket = a.client.invite(&NewInvite::default()).await?.ticket;
     done(&b, &["join", &ticket]).await?;
+    assert_eq!(
+        b.client.status().await?.node.name,
+        "bee",
+        "as it is called now"
+    );
     b.wait_for_peers(2).await?;
     b.send("c", "back").await?;
     assert_eq!(c.wait_for_inbox(1).await?, ["back"]);

@@ -586,7 +586,8 @@ impl State {
             let holders = self.holder_names();
             Failure::conflict(text).with_hint(if holders.is_empty() {
                 "run it on a node that does (`pimesh status` tells), or copy the key here with \
-                 `pimesh mesh-key export` and `import`"
+                 `pimesh mesh-key export` and `import`; if it is lost for good, `pimesh leave` makes \
+                 a new mesh"
                     .to_owned()
             } else {
                 let holders = holders.join("`, `");

@@ -179,7 +179,8 @@ impl State {
             .sign(&Join::proof_payload(&self.own.peer, &secret));
         let join = Join {
             secret,
-            name: self.own.name.clone(),
+            // As it is called now: it may have been renamed.
+            name: self.membership.own_terms().name.clone(),
             messaging_key: *self.own.key.public(),
             proof,
             left: left.map(Statement::encode),

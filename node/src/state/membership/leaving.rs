@@ -97,7 +97,8 @@ impl State {
             return Ok(());
         }
         let others = self.membership.members().count();
-        if others == 0 {
+        // One that is alone and has lost the key makes a new mesh this way.
+        if others == 0 && self.membership.key.is_some() {
             return Err(Failure::conflict(
                 "this node is in a mesh of its own: there is nothing to leave",
             ));

@@ -208,7 +208,18 @@ impl State {
 
     /// Says what is wrong, and what to do, if the key may be lost.
     fn too_few_holders(&self) -> Option<(String, String)> {
-        self.membership.members().next()?;
+        if self.membership.members().next().is_none() {
+            return self.membership.key.is_none().then(|| {
+                (
+                    "this node is alone in its mesh and does not hold the mesh key, so it can invite \
+                     nobody"
+                        .to_owned(),
+                    "`pimesh mesh-key import FILE` brings an exported key back; without one, \
+                     `pimesh leave` makes a new mesh, and `pimesh join TICKET` enters another"
+                        .to_owned(),
+                )
+            });
+        }
         match self.holder_names().as_slice() {
             [] => Some((
                 "no member is known to hold the mesh key".to_owned(),

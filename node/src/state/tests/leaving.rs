@@ -398,3 +398,21 @@ fn nothing_is_believed_of_who_joins_without_a_good_ticket() {
 
     assert!(state.membership.is_known(&peer_of_seed(2)));
 }
+
+#[test]
+fn a_node_that_is_alone_and_has_lost_the_mesh_key_leaves_for_a_mesh_that_it_holds() {
+    let loaded = Loaded {
+        certificate: Some(certificate(1).encode()),
+        ..Loaded::default()
+    };
+    let mut state = State::new(setup(1), loaded, NOW).expect("a state");
+    outputs(&mut state);
+    let warning = state.mesh_key_warning().expect("a warning");
+    assert!(warning.todo.contains("pimesh leave"), "{}", warning.todo);
+
+    let (stored, _) = leave_to_disk(&mut state);
+    feed(&mut state, Input::Stored(stored));
+
+    assert_eq!(state.membership.holders(), [peer_of_seed(1)]);
+    assert!(state.mesh_key_warning().is_none());
+}
