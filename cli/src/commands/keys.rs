@@ -8,7 +8,7 @@ use pimesh_node::{
     Config,
     control::client::ClientError,
     identity::{self, KeyFileError, Passphrase},
-    store::HomeLock,
+    store::{self, HomeLock},
 };
 use serde::Serialize;
 
@@ -88,7 +88,11 @@ impl MeshKey {
             }
             MeshKeyAction::Import { file } => {
                 let seal = ask("passphrase of the exported file")?;
-                let key = identity::import_mesh_key(&home, passphrase.as_ref(), &file, &seal)?;
+                // A store that cannot be read says nothing; the node says why when it starts.
+                let mesh = store::mesh_of(&home).unwrap_or_default();
+                let phrase = passphrase.as_ref();
+                let key = identity::import_mesh_key(&home, phrase, &file, &seal, mesh);
+                let key = key.map_err(import_failed)?;
                 let from = if tell_node(global).await? {
                     "from here on"
                 } else {
@@ -116,6 +120,20 @@ impl MeshKey {
         }
         Ok(())
     }
+}
+
+/// Says what to do when a mesh key is not taken.
+fn import_failed(error: identity::KeyFileError) -> anyhow::Error {
+    let hint = match &error {
+        identity::KeyFileError::OtherMesh { .. } => {
+            "import a key that a holder of this node's mesh exported; `pimesh status` shows its mesh"
+        }
+        identity::KeyFileError::Exists { .. } => {
+            "if the key that is there is of no use, rename its file and import again"
+        }
+        _ => return error.into(),
+    };
+    output::hinted(error.to_string(), hint)
 }
 
 /// Checks that the files are there that are read, and not there that are written.

@@ -116,6 +116,16 @@ pub enum KeyFileError {
         /// What they should be.
         wanted: u32,
     },
+    /// It is the key of another mesh.
+    #[error("{path} has the key of mesh {found}, and this node is in mesh {expected}")]
+    OtherMesh {
+        /// Which file.
+        path: PathBuf,
+        /// The mesh of its key.
+        found: String,
+        /// The mesh of the node.
+        expected: String,
+    },
     /// It is there already.
     #[error("{path} exists already")]
     Exists {

@@ -283,7 +283,8 @@ pub fn export_mesh_key(
     Ok(key)
 }
 
-/// Reads a mesh key that was exported, and keeps it in the home folder.
+/// Reads a mesh key that was exported, and keeps it in the home folder. Only the key of the expected
+/// mesh is taken, if that is known.
 ///
 /// # Errors
 /// Returns what is wrong with the file; a mesh key that is there already is not overwritten.
@@ -292,11 +293,20 @@ pub fn import_mesh_key(
     passphrase: Option<&Passphrase>,
     from: &Path,
     seal: &Passphrase,
+    expected: Option<MeshId>,
 ) -> Result<MeshKey, KeyFileError> {
     let bytes = file::load(from, Kind::Mesh, Some(seal))?.ok_or_else(|| KeyFileError::Missing {
         path: from.to_owned(),
     })?;
     let seed = seed(&bytes, from)?;
+    let found = MeshKey::from_seed(&seed).mesh();
+    if let Some(expected) = expected.filter(|expected| *expected != found) {
+        return Err(KeyFileError::OtherMesh {
+            path: from.to_owned(),
+            found: found.to_string(),
+            expected: expected.to_string(),
+        });
+    }
     prepare_home(home)?;
     create(home, Kind::Mesh.file_name(), Kind::Mesh, &*seed, passphrase)?;
     Ok(MeshKey::from_seed(&seed))

@@ -157,8 +157,14 @@ fn a_mesh_key_travels_in_a_sealed_file() {
     let file = from.path().join("mesh.backup");
 
     export_mesh_key(from.path(), None, &file, &seal).expect("exported");
-    assert!(import_mesh_key(to.path(), None, &file, &phrase("a guess")).is_err());
-    let taken = import_mesh_key(to.path(), None, &file, &seal).expect("imported");
+    assert!(import_mesh_key(to.path(), None, &file, &phrase("a guess"), None).is_err());
+    let other = Some(MeshKey::from_seed(&[5; 32]).mesh());
+    let refused = import_mesh_key(to.path(), None, &file, &seal, other).expect_err("another mesh");
+    assert!(
+        matches!(refused, KeyFileError::OtherMesh { .. }),
+        "{refused}"
+    );
+    let taken = import_mesh_key(to.path(), None, &file, &seal, None).expect("imported");
 
     assert_eq!(taken.mesh(), made.mesh());
     assert!(

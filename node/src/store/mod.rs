@@ -39,6 +39,7 @@ pub use self::{
 };
 use crate::{
     files,
+    proto::mesh::certificate::{Certificate, MeshId},
     state::io::{Disk, Loaded, Record, Ticket},
 };
 
@@ -205,6 +206,24 @@ impl HomeLock {
             Err(TryLockError::Error(source)) => Err(StoreError::Open { path, source }),
         }
     }
+}
+
+/// Returns the mesh of the node in a home folder, which may run; `None` before its first start.
+///
+/// # Errors
+/// Returns why the store cannot be read.
+pub fn mesh_of(home: &Path) -> Result<Option<MeshId>, StoreError> {
+    let path = home.join(FILE_NAME);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let read = || {
+        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let connection = rusqlite::Connection::open_with_flags(&path, flags)?;
+        schema::load_certificate(&connection)
+    };
+    let certificate = read().map_err(|flaw: Flaw| flaw.at(&path))?;
+    Ok(certificate.and_then(|bytes| Certificate::mesh_of(&bytes).ok()))
 }
 
 /// Has the store of a home folder go on without the log that it lacks. What was written last is lost.

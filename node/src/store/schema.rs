@@ -87,15 +87,16 @@ fn keep_plans(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
+/// Reads the certificate of this node.
+pub(super) fn load_certificate(connection: &Connection) -> Result<Option<Vec<u8>>, Flaw> {
+    let sql = "SELECT value FROM meta WHERE key = 'certificate'";
+    Ok(rows(connection, sql, |row| Ok(row.get(0)?))?.pop())
+}
+
 /// Reads what the state starts from.
 pub(super) fn load(connection: &Connection) -> Result<Loaded, Flaw> {
     Ok(Loaded {
-        certificate: rows(
-            connection,
-            "SELECT value FROM meta WHERE key = 'certificate'",
-            |row| Ok(row.get(0)?),
-        )?
-        .pop(),
+        certificate: load_certificate(connection)?,
         members: rows(connection, "SELECT certificate FROM members", |row| {
             Ok(row.get(0)?)
         })?,
