@@ -355,12 +355,16 @@ fn reason(error: &SynchronizationError) -> String {
 
 fn system_us() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    micros(since.unwrap_or_default())
+    micros(since.unwrap_or_default()).min(DATE_MAX_US)
 }
 
 fn micros(time: Duration) -> i64 {
     i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
 }
+
+/// No clock is read as later, in microseconds since 1970: the year 38,000 or so. The differences of
+/// two dates and their sums with offsets then overflow nothing.
+const DATE_MAX_US: i64 = 1 << 60;
 
 /// Seconds to microseconds; beyond the range of the clock it stays at its end.
 #[expect(

@@ -269,7 +269,7 @@ impl State {
             );
         }
         if let Some(pin) = self.keys.pins.get(&peer) {
-            let max = pin.bits.div_ceil(8) - 11;
+            let max = pin.bits.div_ceil(8).saturating_sub(11);
             if text.len() > max {
                 let failure = Failure::bad_request(format!(
                     "a P2SN message to `{name}` has at most {max} bytes, got {}",

@@ -160,7 +160,8 @@ fn measure(connection: &Connection, path: &Path) -> Option<Completion> {
     let free_bytes = space.map_or(0, |space| space.free_bytes);
     Some(Completion::Measured(Disk {
         // Free pages of the file are used before the file grows.
-        free_bytes: free_bytes + free_pages * number("PRAGMA page_size")?,
+        free_bytes: free_bytes
+            .saturating_add(free_pages.saturating_mul(number("PRAGMA page_size")?)),
         size_bytes: space.map_or(0, |space| space.size_bytes),
         history_bytes: number("SELECT coalesce(sum(bytes), 0) FROM totals")?,
     }))

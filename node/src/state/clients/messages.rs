@@ -116,7 +116,7 @@ impl State {
             let text = format!("what is sent to `{client}{HEX_MARK}` is hexadecimal digits");
             return Err(Failure::bad_request(text).with_hint("two digits for each byte"));
         };
-        let max = pin.bits.div_ceil(8) - PADDING_BYTES;
+        let max = pin.bits.div_ceil(8).saturating_sub(PADDING_BYTES);
         if bytes.len() > max {
             let got = bytes.len();
             let text = format!("a message to `{client}` has at most {max} bytes, got {got}");
