@@ -88,7 +88,7 @@ pub(super) fn listening_swarm(
     Ok(swarm)
 }
 
-/// Refuses a TCP port that another program listens on. libp2p shares its ports (`SO_REUSEPORT`), so
+/// Refuses a port that another program listens on. libp2p shares its ports (`SO_REUSEPORT`), so
 /// two nodes with one configuration would both start, and each connection would reach either.
 fn free_for_listening(address: &Multiaddr) -> io::Result<()> {
     let mut parts = address.iter();
@@ -97,8 +97,13 @@ fn free_for_listening(address: &Multiaddr) -> io::Result<()> {
         Some(Part::Ip6(ip)) => ip.into(),
         _ => return Ok(()),
     };
-    let Some(Part::Tcp(port @ 1..)) = parts.next() else {
-        return Ok(());
+    let port = match parts.next() {
+        Some(Part::Tcp(port @ 1..)) => port,
+        // A QUIC port is not shared; libp2p says only that something went wrong.
+        Some(Part::Udp(port @ 1..)) => {
+            return std::net::UdpSocket::bind(SocketAddr::new(ip, port)).map(drop);
+        }
+        _ => return Ok(()),
     };
     let at = SocketAddr::new(ip, port);
     let (domain, tcp) = (socket2::Domain::for_address(at), socket2::Protocol::TCP);

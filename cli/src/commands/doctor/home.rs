@@ -90,11 +90,22 @@ fn inside(folder: &Path, found: &Metadata) -> Vec<Check> {
         }
     };
     vec![
+        private(folder, found),
         parts(folder),
         owner(folder, found, &files),
         access(folder),
         keys(&files),
     ]
+}
+
+/// Is it closed to other users? A node does not start in an open one.
+fn private(folder: &Path, found: &Metadata) -> Check {
+    let (mode, shown) = (found.permissions().mode() & 0o777, folder.display());
+    if mode & 0o077 == 0 {
+        return Check::ok("private", "closed to other users");
+    }
+    let found = format!("{shown} has permissions {mode:o}, so the node does not start again");
+    Check::fail("private", found, format!("chmod 700 {shown}"))
 }
 
 /// Is everything there that belongs to the node?
