@@ -97,22 +97,22 @@ fn free_for_listening(address: &Multiaddr) -> io::Result<()> {
         Some(Part::Ip6(ip)) => ip.into(),
         _ => return Ok(()),
     };
-    let port = match parts.next() {
-        Some(Part::Tcp(port @ 1..)) => port,
-        // A QUIC port is not shared; libp2p says only that something went wrong.
-        Some(Part::Udp(port @ 1..)) => {
-            return std::net::UdpSocket::bind(SocketAddr::new(ip, port)).map(drop);
-        }
+    let (port, kind, protocol) = match parts.next() {
+        Some(Part::Tcp(port @ 1..)) => (port, socket2::Type::STREAM, socket2::Protocol::TCP),
+        Some(Part::Udp(port @ 1..)) => (port, socket2::Type::DGRAM, socket2::Protocol::UDP),
         _ => return Ok(()),
     };
     let at = SocketAddr::new(ip, port);
-    let (domain, tcp) = (socket2::Domain::for_address(at), socket2::Protocol::TCP);
-    let probe = socket2::Socket::new(domain, socket2::Type::STREAM, Some(tcp))?;
+    let probe = socket2::Socket::new(socket2::Domain::for_address(at), kind, Some(protocol))?;
     if ip.is_ipv6() {
+        // As libp2p does: `[::]` and `0.0.0.0` are listened on side by side.
         probe.set_only_v6(true)?;
     }
-    // Connections of an earlier run that are still ending do not count.
-    probe.set_reuse_address(true)?;
+    if protocol == socket2::Protocol::TCP {
+        // Connections of an earlier run that are still ending do not count. A UDP port has none,
+        // and with this option its probe would never find it taken.
+        probe.set_reuse_address(true)?;
+    }
     probe.bind(&at.into())
 }
 
@@ -192,6 +192,23 @@ mod tests {
     use libp2p::core::transport::{DialOpts, ListenerId, PortUse, TransportEvent};
 
     use super::*;
+
+    #[test]
+    fn a_taken_port_is_named_and_the_other_family_has_its_own() {
+        let tcp = std::net::TcpListener::bind("0.0.0.0:0").expect("a port");
+        let udp = std::net::UdpSocket::bind("0.0.0.0:0").expect("a port");
+        let tcp_port = format!("tcp/{}", tcp.local_addr().expect("bound").port());
+        let udp_port = format!("udp/{}/quic-v1", udp.local_addr().expect("bound").port());
+        let probe = |address: String| free_for_listening(&address.parse().expect("an address"));
+
+        for port in [tcp_port, udp_port] {
+            let v4 = probe(format!("/ip4/0.0.0.0/{port}"));
+            let v6 = probe(format!("/ip6/::/{port}"));
+
+            assert_eq!(v4.expect_err("taken").kind(), io::ErrorKind::AddrInUse);
+            v6.expect("a node listens on both families with one port");
+        }
+    }
 
     #[tokio::test]
     async fn the_system_gives_up_a_tcp_stream_on_which_nothing_is_taken() {
