@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use anyhow::{Context, ensure};
 use pimesh_node::{
     control::api::NewInvite,
-    state::report::{Left, OpenInvite, Renamed},
+    state::report::{Left, OpenInvite, Peer, Renamed},
 };
 use pimesh_tests::{Pi, World, eventually, pimesh};
 use serde_json::Value;
@@ -310,6 +310,15 @@ async fn a_node_that_leaves_keeps_its_history_and_may_come_back() -> anyhow::Res
 async fn a_goodbye_that_nobody_heard_is_heard_when_the_others_are_back() -> anyhow::Result<()> {
     let world = World::new()?;
     let [mut a, b] = world.mesh(["a", "b"]).await?;
+    eventually("a knows where b listens", async || {
+        let peers = a.client.peers().await?;
+        let knows = |peer: &Peer| peer.name == "b" && !peer.addresses.is_empty();
+        ensure!(peers.iter().any(knows), "{peers:?}");
+        Ok(())
+    })
+    .await?;
+    // What is on disk is so in order: with this message, the addresses are.
+    a.send("b", "hello").await?;
     a.child.kill().await?;
     b.wait_for_peers(0).await?;
 
