@@ -55,7 +55,7 @@ pub struct Config {
     pub passphrase_file: Option<PathBuf>,
     /// The control socket.
     pub control: Control,
-    /// The doors for older clients.
+    /// The gateways for older clients.
     pub gateways: gateway::Gateways,
     /// NTP servers that tell the time, each `HOST` or `HOST:PORT`; the system clock does if none.
     pub ntp: Vec<String>,

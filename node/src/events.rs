@@ -200,8 +200,8 @@ fn log(event: &Event, more: Option<u64>) {
             tracing::debug!(from = %news.from, to = %news.to, stage = ?news.stage, "letter");
         }
         Event::UserGone { user } => tracing::info!(%user, "user taken out"),
-        Event::NameTaken { user, door, .. } => {
-            tracing::warn!(%user, %door, more, "the name belongs to another node's user");
+        Event::NameTaken { user, node, .. } => {
+            tracing::warn!(%user, %node, more, "the name belongs to another node's user");
         }
         Event::UserKeyChanged {
             name,

@@ -109,7 +109,7 @@ impl NodeHandle {
         self.surroundings.events.follow()
     }
 
-    /// Tells what happened at a door.
+    /// Tells what happened at a gateway.
     pub(crate) fn tell(&self, event: Event) {
         self.surroundings.events.tell(event);
     }
@@ -120,7 +120,7 @@ impl NodeHandle {
         self.surroundings.events.metrics().encode()
     }
 
-    /// Returns the node's clocks: dates that a door makes are read here.
+    /// Returns the node's clocks: dates that a gateway makes are read here.
     #[must_use]
     pub fn clock(&self) -> &Clock {
         &self.surroundings.clock
@@ -168,18 +168,18 @@ impl NodeHandle {
         &self.surroundings.home
     }
 
-    /// Reads the next letters of a user of this node's door behind a row.
+    /// Reads the next letters of a user of this node's gateway behind a row.
     pub(crate) async fn letters(&self, user: UserId, after: u64) -> LettersRead {
         let read = Arc::clone(&self.surroundings.letters);
         let rows = tokio::task::spawn_blocking(move || read(&user, after));
         rows.await.map_err(|_| "the node is stopping".to_owned())?
     }
 
-    /// Asks what a door for Syft agents asks.
+    /// Asks what a gateway for Syft agents asks.
     ///
     /// # Errors
     /// Returns why it could not be carried out.
-    pub(crate) async fn ask_door(&self, ask: Ask) -> Result<Told, Failure> {
+    pub(crate) async fn ask_gateway(&self, ask: Ask) -> Result<Told, Failure> {
         match self.ask(ask.into()).await? {
             Reply::Told(told) => Ok(told),
             _ => Err(Failure::unavailable(

@@ -163,7 +163,7 @@ pub struct Node {
     handle: NodeHandle,
     gateways: Arc<Gateways>,
     rsa: Option<oneshot::Receiver<PrivateKey>>,
-    /// Tells the doors the RSA key.
+    /// Tells the gateways the RSA key.
     rsa_made: watch::Sender<Option<PrivateKey>>,
     home: PathBuf,
     socket: PathBuf,
@@ -262,7 +262,7 @@ impl Node {
         )?;
         let events = Events::new(peer);
         let listeners = Arc::new(Mutex::new(Vec::new()));
-        let (rsa_made, rsa_for_doors) = watch::channel(None);
+        let (rsa_made, rsa_for_gateways) = watch::channel(None);
         let (handle, commands) = NodeHandle::new(Surroundings {
             home: home.clone(),
             listeners: listeners.clone(),
@@ -272,7 +272,7 @@ impl Node {
             letters: letter_reader(store.letters()?),
             room: net.room(),
             clock: clock.clone(),
-            rsa: rsa_for_doors,
+            rsa: rsa_for_gateways,
         });
         let gateways = Arc::new(Gateways::new(handle.clone(), events.clone()));
         let rsa = rsa::prepare(&home, passphrase, config.rsa_bits);
@@ -550,7 +550,7 @@ async fn sleep_until(deadline: Option<tokio::time::Instant>) {
     }
 }
 
-/// Reads letters for the door of Syft agents.
+/// Reads letters for the gateway of Syft agents.
 fn letter_reader(letters: Letters) -> Arc<ReadLetters> {
     Arc::new(move |user, after| letters.read(user, after).map_err(|e| e.to_string()))
 }

@@ -1,7 +1,7 @@
 //! A P2SN session on any stream of bytes: the session machine of `proto/p2sn` with a clock, chance,
 //! and threads for its RSA.
 //!
-//! The streams between members (`net/p2sn.rs`), the door for old clients and the client of plain
+//! The streams between members (`net/p2sn.rs`), the gateway for old clients and the client of plain
 //! P2SN servers (`gateway/p2sn`) run it. It opens no socket and decides nothing: whoever owns the
 //! session says what becomes of a key, a message and a reply.
 //!

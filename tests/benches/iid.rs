@@ -1,4 +1,4 @@
-//! The IID door beside a relay in Python of the shape of the published servers, by turns in one
+//! The IID gateway beside a relay in Python of the shape of the published servers, by turns in one
 //! run, with one driver for both. A published server that runs already can stand in its place:
 //! `APINTIO_SERVER=127.0.0.1:4615,PID`; its list has to be that of `pimesh_tests::iid::key`.
 
@@ -84,9 +84,9 @@ pub(crate) async fn measure(report: &mut Report) -> anyhow::Result<()> {
     let [pimesh, relay] = servers;
     let mut compare = |what: &str, ours: Vec<f64>, theirs: Vec<f64>| {
         let (ours, theirs) = (median(ours), median(theirs));
-        report.add(format!("IID door: {what}"), ours, "1/s");
+        report.add(format!("IID gateway: {what}"), ours, "1/s");
         report.add(format!("python relay: {what}"), theirs, "1/s");
-        let ratio = format!("IID door / python relay: {what}");
+        let ratio = format!("IID gateway / python relay: {what}");
         report.aim(ratio, ours / theirs, "x", Target::AtLeast(5.0));
     };
     compare(
@@ -101,7 +101,7 @@ pub(crate) async fn measure(report: &mut Report) -> anyhow::Result<()> {
     );
     let what = "echo, 50 clients at 10/s";
     let ours = report.times(
-        &format!("IID door: {what}"),
+        &format!("IID gateway: {what}"),
         pimesh.echoes.clone(),
         [None; 2],
     );
@@ -110,7 +110,7 @@ pub(crate) async fn measure(report: &mut Report) -> anyhow::Result<()> {
         relay.echoes.clone(),
         [None; 2],
     );
-    let ratio = format!("IID door / python relay: {what}, p50");
+    let ratio = format!("IID gateway / python relay: {what}, p50");
     report.aim(ratio, ours / theirs, "x", Target::AtMost(0.2));
     for server in [&pimesh, &relay] {
         let before = resident_kib(server.pid)?;
@@ -123,19 +123,19 @@ pub(crate) async fn measure(report: &mut Report) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How long integers of the mesh take to another node, alone and while a door is flooded.
+/// How long integers of the mesh take to another node, alone and while a gateway is flooded.
 async fn beside_a_flood(report: &mut Report) -> anyhow::Result<()> {
     let world = World::new()?;
     let [pi_1, pi_2] = world.mesh(["pi-1", "pi-2"]).await?;
     let limits = "[gateway.iid.limits]\nbytes_per_minute = 0\nbytes_per_hour = 0\n\
                   bytes_per_day = 0\nbytes_per_month = 0";
     let allowed: Vec<(i32, u16)> = (1..=50).map(|n| (i32::from(n) + 1000, n)).collect();
-    let door = iid::open(&pi_1, limits, &allowed).await?;
+    let gateway = iid::open(&pi_1, limits, &allowed).await?;
     let alone = across(&pi_1, &pi_2).await?;
-    report.times("mesh integer beside an idle IID door", alone, [None; 2]);
+    report.times("mesh integer beside an idle IID gateway", alone, [None; 2]);
     let flood = tokio::spawn(async move {
         loop {
-            flat_out(door, 50, 2_000).await?;
+            flat_out(gateway, 50, 2_000).await?;
         }
         #[expect(unreachable_code, reason = "says what the task returns")]
         anyhow::Ok(())
@@ -143,7 +143,11 @@ async fn beside_a_flood(report: &mut Report) -> anyhow::Result<()> {
     let beside = across(&pi_1, &pi_2).await?;
     anyhow::ensure!(!flood.is_finished(), "the flood ended: {:?}", flood.await);
     flood.abort();
-    report.times("mesh integer beside a flooded IID door", beside, [None; 2]);
+    report.times(
+        "mesh integer beside a flooded IID gateway",
+        beside,
+        [None; 2],
+    );
     Ok(())
 }
 

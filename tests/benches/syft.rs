@@ -1,7 +1,7 @@
-//! The Syft door beside two plain relays of its shape, by turns in one run, with one driver for all:
-//! one in Python on a library of the original clients, and one in Rust on the libraries of the door.
+//! The Syft gateway beside two plain relays of its shape, by turns in one run, with one driver for all:
+//! one in Python on a library of the original clients, and one in Rust on the libraries of the gateway.
 //!
-//! The comparison is not of like with like. The door checks the signature of each letter, and has
+//! The comparison is not of like with like. The gateway checks the signature of each letter, and has
 //! the letter on disk, flushed, before anybody gets it; the relays read for whom a frame is and pass
 //! it on. They are the floor: what JSON over WebSockets costs with no promise at all. What the disk
 //! takes for one flush is measured in the same run.
@@ -33,7 +33,7 @@ use crate::{
     report::{Report, Target},
 };
 
-/// The limits of the door are not what is measured. A smaller RSA key is made sooner; no figure
+/// The limits of the gateway are not what is measured. A smaller RSA key is made sooner; no figure
 /// here has to do with it.
 const SETTINGS: &str = "[gateway.syft.limits]\nframes_per_second = 1000000\n\
                         frames_burst = 1000000\nregistrations_burst = 65536\n[identity]\nrsa_bits = 2048";
@@ -64,14 +64,14 @@ const LOGINS_AT_ONCE: usize = 8;
 /// Users whose memory is measured.
 const CROWD: usize = 1_000;
 
-/// Where two users connect, who may be at two doors.
+/// Where two users connect, who may be at two gateways.
 #[derive(Clone, Copy)]
 struct Ways {
     from: SocketAddr,
     to: SocketAddr,
 }
 
-/// What is asked for one server or one pair of doors, and the figures of each round.
+/// What is asked for one server or one pair of gateways, and the figures of each round.
 struct Subject {
     name: &'static str,
     ways: Ways,
@@ -88,7 +88,7 @@ struct Subject {
 
 /// Whatever has to stay alive while a server is measured.
 enum Server {
-    Door(Pi),
+    Gateway(Pi),
     Python(tokio::process::Child),
     Rust(Child),
 }
@@ -96,7 +96,7 @@ enum Server {
 impl Server {
     fn pid(&self) -> anyhow::Result<u32> {
         let pid = match self {
-            Self::Door(pi) => pi.child.id(),
+            Self::Gateway(pi) => pi.child.id(),
             Self::Python(child) => child.id(),
             Self::Rust(child) => child.pid(),
         };
@@ -112,8 +112,8 @@ pub(crate) async fn measure(report: &mut Report) -> anyhow::Result<()> {
 
 async fn speed(report: &mut Report, flush: f64) -> anyhow::Result<()> {
     let world = World::new()?;
-    let (one, first) = door(&world, "pi-1").await?;
-    let (two, second) = door(&world, "pi-2").await?;
+    let (one, first) = gateway(&world, "pi-1").await?;
+    let (two, second) = gateway(&world, "pi-2").await?;
     two.join(&one).await?;
     for pi in [&one, &two] {
         pi.wait_for_peers(1).await?;
@@ -123,8 +123,8 @@ async fn speed(report: &mut Report, flush: f64) -> anyhow::Result<()> {
     let (_rust, in_rust) = rust_relay().await?;
     let subject = |name, from, to, has_login| Subject::new(name, Ways { from, to }, has_login);
     let mut subjects = [
-        subject("one door", first, first, true),
-        subject("two doors", first, second, true),
+        subject("one gateway", first, first, true),
+        subject("two gateways", first, second, true),
         subject("Python relay", in_python, in_python, true),
         subject("Rust relay", in_rust, in_rust, false),
     ];
@@ -157,7 +157,7 @@ fn compare(report: &mut Report, subjects: &[Subject; 4], flush: f64) {
     }
     for (flushes, subject) in [(1.0, one), (2.0, two), (0.0, python), (0.0, rust)] {
         let what = format!("{}: one letter at a time", subject.name);
-        // One flush at each door, and the time that a message of the mesh has beside its own.
+        // One flush at each gateway, and the time that a message of the mesh has beside its own.
         let most = Target::AtMost(flushes * flush + 1500.0);
         let target = (flushes > 0.0).then_some(most);
         report.times(&what, subject.single.clone(), [target, None]);
@@ -170,7 +170,7 @@ fn compare(report: &mut Report, subjects: &[Subject; 4], flush: f64) {
         report.add(what, logins, "1/s");
         logins
     });
-    // The relay checks nothing; a door in Rust should not be slower all the same.
+    // The relay checks nothing; a gateway in Rust should not be slower all the same.
     let what = format!("{} / {}: logins", one.name, python.name);
     report.aim(what, ours / theirs, "x", Target::AtLeast(1.0));
 }
@@ -191,8 +191,8 @@ impl Subject {
         }
     }
 
-    /// Registers everybody, each at his door, and waits until both doors know all.
-    async fn prepare(&self, doors: [&Pi; 2]) -> anyhow::Result<()> {
+    /// Registers everybody, each at his gateway, and waits until both gateways know all.
+    async fn prepare(&self, gateways: [&Pi; 2]) -> anyhow::Result<()> {
         if !self.has_login {
             return Ok(());
         }
@@ -205,22 +205,22 @@ impl Subject {
         if self.ways.from == self.ways.to {
             return Ok(());
         }
-        for (door, place) in doors.into_iter().zip([1, 0]) {
+        for (gateway, place) in gateways.into_iter().zip([1, 0]) {
             let knowing = async {
-                while !self.are_known(door, place).await? {
+                while !self.are_known(gateway, place).await? {
                     // No event tells of users who are not online.
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
                 anyhow::Ok(())
             };
             let known = tokio::time::timeout(PATIENCE, knowing).await;
-            known.context("a door does not hear of the users of the other")??;
+            known.context("a gateway does not hear of the users of the other")??;
         }
         Ok(())
     }
 
-    async fn are_known(&self, door: &Pi, place: usize) -> anyhow::Result<bool> {
-        let users = door.client.users().await?;
+    async fn are_known(&self, gateway: &Pi, place: usize) -> anyhow::Result<bool> {
+        let users = gateway.client.users().await?;
         let known: HashSet<&str> = users.iter().map(|user| user.name.as_str()).collect();
         let is_known = |pair: &[User; 2]| known.contains(pair[place].name.as_str());
         Ok(self.fresh.iter().all(is_known))
@@ -376,11 +376,11 @@ async fn until_heard<T>(
 /// Measures what a connected user costs, at servers that have done nothing else.
 async fn memory(report: &mut Report) -> anyhow::Result<()> {
     let world = World::new()?;
-    let (pi, at) = door(&world, "pi-1").await?;
+    let (pi, at) = gateway(&world, "pi-1").await?;
     let (python, in_python) = python_relay().await?;
     let (rust, in_rust) = rust_relay().await?;
     for (name, server, at, has_login) in [
-        ("one door", Server::Door(pi), at, true),
+        ("one gateway", Server::Gateway(pi), at, true),
         ("Python relay", python, in_python, true),
         ("Rust relay", rust, in_rust, false),
     ] {
@@ -420,7 +420,7 @@ async fn crowd(at: SocketAddr, has_login: bool) -> anyhow::Result<Vec<Socket>> {
     Ok(sockets)
 }
 
-async fn door(world: &World, name: &str) -> anyhow::Result<(Pi, SocketAddr)> {
+async fn gateway(world: &World, name: &str) -> anyhow::Result<(Pi, SocketAddr)> {
     let (pi, url) = syft::start(world, name, SETTINGS).await?;
     let address = url.strip_prefix("http://").context("in clear")?;
     Ok((pi, address.parse()?))

@@ -1,4 +1,4 @@
-//! A client of the IID door, written on the node's own sign-in: for floods, crowds and figures. The
+//! A client of the IID gateway, written on the node's own sign-in: for floods, crowds and figures. The
 //! clients that share no code with pimesh are in `tests/foreign`.
 
 use std::net::SocketAddr;
@@ -29,11 +29,11 @@ pub fn key(number: u16) -> EthereumKey {
     EthereumKey::from_bytes(&bytes).expect("below the order of the group")
 }
 
-/// Opens the door of a node, with these lines in its section of `pimesh.toml`, and for these
+/// Opens the gateway of a node, with these lines in its section of `pimesh.toml`, and for these
 /// indices and keys.
 ///
 /// # Errors
-/// Fails if the door cannot be opened.
+/// Fails if the gateway cannot be opened.
 pub async fn open(pi: &Pi, settings: &str, allowed: &[(i32, u16)]) -> anyhow::Result<SocketAddr> {
     let folder = pi.home.join("iid");
     std::fs::create_dir_all(&folder)?;
@@ -56,7 +56,7 @@ pub async fn open(pi: &Pi, settings: &str, allowed: &[(i32, u16)]) -> anyhow::Re
     address(pi).await
 }
 
-/// Returns where the door of a node listens.
+/// Returns where the gateway of a node listens.
 ///
 /// # Errors
 /// Fails if it is not open.
@@ -76,7 +76,7 @@ impl Client {
     /// Connects, and does not sign in.
     ///
     /// # Errors
-    /// Fails if the door does not take it.
+    /// Fails if the gateway does not take it.
     pub async fn connect(address: SocketAddr) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
@@ -87,7 +87,7 @@ impl Client {
     /// Connects and signs in with a key for tests.
     ///
     /// # Errors
-    /// Fails with what the door says.
+    /// Fails with what the gateway says.
     pub async fn sign_in(address: SocketAddr, number: u16) -> anyhow::Result<Self> {
         let mut client = Self::connect(address).await?;
         let mut sign_in = ClientSignIn::new(ClientKey::Ethereum(key(number)), None)?;

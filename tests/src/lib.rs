@@ -26,7 +26,7 @@ use pimesh_node::{
         api::{EventBody, HistoryQuery, HistoryRow, NewIntegers, NewInvite, NewMessage, Way},
         client::Client,
     },
-    gateway::DoorReport,
+    gateway::GatewayReport,
     proto::iid::Value,
     state::{
         io::{Gateway, Recipients, SendVia},
@@ -474,7 +474,7 @@ pub async fn eventually<T>(
 ///
 /// # Errors
 /// Fails if it cannot be opened.
-pub async fn opened(pi: &Pi, gateway: Gateway) -> anyhow::Result<DoorReport> {
+pub async fn opened(pi: &Pi, gateway: Gateway) -> anyhow::Result<GatewayReport> {
     let opened = eventually("a gateway", async || {
         let listed = pi.client.gateways().await?;
         let found = listed.into_iter().find(|found| found.gateway == gateway);

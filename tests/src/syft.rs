@@ -1,4 +1,4 @@
-//! Doors for Syft agents, and agents in Python behind them.
+//! Gateways for Syft agents, and agents in Python behind them.
 
 use std::{collections::VecDeque, path::Path};
 
@@ -127,7 +127,7 @@ impl Agents {
     /// Connects a client that has logged in.
     ///
     /// # Errors
-    /// Fails if the door does not take it.
+    /// Fails if the gateway does not take it.
     pub async fn connect(&mut self, client: &str) -> anyhow::Result<()> {
         let order = json!({"do": "connect", "as": client});
         self.order(order, "connected").await.map(drop)
@@ -162,7 +162,7 @@ impl Agents {
         Ok(token.to_owned())
     }
 
-    /// Waits until the door closes the connection of a client; returns the code.
+    /// Waits until the gateway closes the connection of a client; returns the code.
     ///
     /// # Errors
     /// Fails when patience ends.
@@ -244,7 +244,7 @@ impl Agents {
         Ok(texts)
     }
 
-    /// Waits for what the door itself says to a client.
+    /// Waits for what the gateway itself says to a client.
     ///
     /// # Errors
     /// Fails when patience ends.
@@ -280,7 +280,7 @@ impl Agents {
         found.with_context(|| format!("no `{kind}`; there were {:?}", self.earlier))?
     }
 
-    /// Says whether the door itself said something to a client that was not asked for yet.
+    /// Says whether the gateway itself said something to a client that was not asked for yet.
     #[must_use]
     pub fn was_told_anything(&self, client: &str) -> bool {
         let is_told = |event: &&Value| event["event"] == "system" && event["as"] == client;
@@ -296,7 +296,7 @@ impl Agents {
     }
 }
 
-/// Writes a `pimesh.toml` with an open door into a home.
+/// Writes a `pimesh.toml` with an open gateway into a home.
 ///
 /// # Errors
 /// Fails if it cannot be written.
@@ -310,10 +310,10 @@ pub fn configure(home: &Path, settings: &str) -> anyhow::Result<()> {
     Ok(std::fs::write(home.join("pimesh.toml"), text)?)
 }
 
-/// Starts a node with an open door at any free port; returns it and the door's URL.
+/// Starts a node with an open gateway at any free port; returns it and the gateway's URL.
 ///
 /// # Errors
-/// Fails if the door is not open.
+/// Fails if the gateway is not open.
 pub async fn start(world: &World, name: &str, settings: &str) -> anyhow::Result<(Pi, String)> {
     let home = world.home(name);
     configure(&home, &format!("listen = \"127.0.0.1:0\"\n{settings}"))?;
@@ -325,7 +325,7 @@ pub async fn start(world: &World, name: &str, settings: &str) -> anyhow::Result<
     Ok((pi, url))
 }
 
-/// Returns the URL of a node's door.
+/// Returns the URL of a node's gateway.
 ///
 /// # Errors
 /// Fails if it is not open.

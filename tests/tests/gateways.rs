@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use anyhow::{Context, ensure};
-use pimesh_node::gateway::DoorReport;
+use pimesh_node::gateway::GatewayReport;
 use pimesh_tests::{Pi, World, eventually, pimesh, syft};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -45,11 +45,14 @@ fn write_settings(pi: &Pi, ports: [u16; 3], number: usize) -> anyhow::Result<()>
     Ok(std::fs::write(pi.home.join("pimesh.toml"), text)?)
 }
 
-fn check_open(doors: &[DoorReport], ports: [u16; 3]) -> anyhow::Result<()> {
-    ensure!(doors.len() == 3, "{doors:?}");
-    for (door, port) in doors.iter().zip(ports) {
-        let is_open = door.open && door.error.is_none();
-        ensure!(is_open && door.addresses[0].port() == port, "{door:?}");
+fn check_open(gateways: &[GatewayReport], ports: [u16; 3]) -> anyhow::Result<()> {
+    ensure!(gateways.len() == 3, "{gateways:?}");
+    for (gateway, port) in gateways.iter().zip(ports) {
+        let is_open = gateway.open && gateway.error.is_none();
+        ensure!(
+            is_open && gateway.addresses[0].port() == port,
+            "{gateway:?}"
+        );
     }
     Ok(())
 }
@@ -113,17 +116,21 @@ async fn a_gateway_whose_port_is_taken_opens_once_it_is_free() -> anyhow::Result
         let (code, _, err) = pimesh(&pi.home, &enable).await?;
         assert_eq!(code, 1, "{err}");
         assert!(err.contains("in use") && err.contains("hint: "), "{err}");
-        let doors = pi.client.gateways().await?;
-        let failed = doors.iter().find(|door| door.gateway.name() == name);
+        let gateways = pi.client.gateways().await?;
+        let failed = gateways
+            .iter()
+            .find(|gateway| gateway.gateway.name() == name);
         let failed = failed.context("each is listed")?;
         assert!(!failed.open && failed.error.is_some(), "{failed:?}");
 
         drop(taken);
 
         eventually("a gateway that opens by itself", async || {
-            let doors = pi.client.gateways().await?;
-            let door = doors.iter().find(|door| door.gateway.name() == name);
-            ensure!(door.is_some_and(|door| door.open), "{door:?}");
+            let gateways = pi.client.gateways().await?;
+            let gateway = gateways
+                .iter()
+                .find(|gateway| gateway.gateway.name() == name);
+            ensure!(gateway.is_some_and(|gateway| gateway.open), "{gateway:?}");
             Ok(())
         })
         .await?;

@@ -11,7 +11,7 @@ use pimesh_node::{
 };
 use pimesh_tests::{World, eventually, pimesh};
 
-/// A node in this process: no door is needed to ask it what doors ask.
+/// A node in this process: no gateway is needed to ask it what gateways ask.
 async fn gateway(world: &World) -> anyhow::Result<(NodeHandle, tokio::task::JoinHandle<()>)> {
     let text = "[network]\nmdns = false\nlisten = [\"/ip4/127.0.0.1/tcp/0\"]\n";
     let config = Config::parse(text)?;

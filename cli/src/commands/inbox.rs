@@ -34,7 +34,7 @@ use crate::output;
 #[command(
     args_conflicts_with_subcommands = true,
     after_help = "Example:\n  pimesh inbox --follow\n  pimesh inbox --follow --last 20\n  \
-                  pimesh inbox --from pi-1 --since 2h --search door\n  \
+                  pimesh inbox --from pi-1 --since 2h --search gateway\n  \
                   pimesh --json inbox --all > messages.ndjson"
 )]
 pub(super) struct Inbox {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use pimesh_node::{
     clock,
-    gateway::DoorReport,
+    gateway::GatewayReport,
     state::report::{self, COPIED_HINT},
 };
 
@@ -78,12 +78,12 @@ impl Status {
         ];
         let listeners = status.listeners.iter();
         lines.extend(listeners.map(|address| ("listening", address.clone())));
-        for door in status
+        for gateway in status
             .gateways
             .iter()
-            .filter(|door| door.open || door.error.is_some())
+            .filter(|gateway| gateway.open || gateway.error.is_some())
         {
-            lines.push(("gateway", gateway(door)));
+            lines.push(("gateway", gateway_line(gateway)));
         }
         if let Some(warning) = &node.mesh_key_warning {
             let text = format!("{}; {}", warning.problem, warning.todo);
@@ -129,18 +129,18 @@ fn mesh_key(node: &report::Status) -> String {
     }
 }
 
-fn gateway(door: &DoorReport) -> String {
-    let name = door.gateway.name();
-    if let Some(error) = &door.error {
+fn gateway_line(gateway: &GatewayReport) -> String {
+    let name = gateway.gateway.name();
+    if let Some(error) = &gateway.error {
         return format!("{name} could not be opened: {error}");
     }
-    let addresses: Vec<String> = door.addresses.iter().map(ToString::to_string).collect();
+    let addresses: Vec<String> = gateway.addresses.iter().map(ToString::to_string).collect();
     format!(
         "{name} at {}: {}, {}, {} refused or sent away",
         addresses.join(" "),
-        output::count(door.clients, "client"),
-        output::count(door.sign_ins, "sign-in"),
-        door.kicks
+        output::count(gateway.clients, "client"),
+        output::count(gateway.sign_ins, "sign-in"),
+        gateway.kicks
     )
 }
 

@@ -1,4 +1,4 @@
-//! The `[gateway.…]` sections: which doors for older clients are open, where, and how far.
+//! The `[gateway.…]` sections: which gateways for older clients are open, where, and how far.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -20,7 +20,7 @@ use crate::{
     state::LetterLimits,
 };
 
-/// The doors.
+/// The gateways.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gateways {
     /// For IID and APIntIO clients.
@@ -64,7 +64,7 @@ impl SyftServer {
     }
 }
 
-/// The door for IID and APIntIO clients.
+/// The gateway for IID and APIntIO clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Iid {
     /// Whether it is open.
@@ -137,7 +137,7 @@ pub enum KeyKind {
     Rsa,
 }
 
-/// What a client of the IID door may do.
+/// What a client of the IID gateway may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IidLimits {
     /// How long signing in may take. A person may sign by hand, in a wallet.
@@ -148,7 +148,7 @@ pub struct IidLimits {
     pub budget: Limits,
 }
 
-/// The door for P2SN peers.
+/// The gateway for P2SN peers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct P2sn {
     /// Whether it is open.
@@ -172,26 +172,26 @@ pub struct P2sn {
     pub connections_per_address_max: usize,
 }
 
-/// The door for Syft agents.
+/// The gateway for Syft agents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Syft {
     /// Whether it is open.
     pub enabled: bool,
     /// Where it listens.
     pub listen: SocketAddr,
-    /// Whether and how the door speaks TLS.
+    /// Whether and how the gateway speaks TLS.
     pub tls: Tls,
     /// Whether anybody may register.
     pub open_registration: bool,
-    /// Pages of these origins may call the door; none if empty. `*` stands for all.
+    /// Pages of these origins may call the gateway; none if empty. `*` stands for all.
     pub cors_origins: Vec<String>,
-    /// Further names under which clients look for the door, if it does not speak TLS.
+    /// Further names under which clients look for the gateway, if it does not speak TLS.
     pub hosts: Vec<String>,
     /// What a client may do.
     pub limits: SyftLimits,
 }
 
-/// What a client of the Syft door may do.
+/// What a client of the Syft gateway may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SyftLimits {
     /// Most connections.
@@ -212,7 +212,7 @@ pub struct SyftLimits {
     pub letters: LetterLimits,
 }
 
-/// Whether and how a door speaks TLS.
+/// Whether and how a gateway speaks TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Tls {
     /// In clear; on loopback only.

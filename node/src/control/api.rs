@@ -26,13 +26,13 @@
 //! | `GET /v1/integers` | | list of [`report::Integer`], the last of each index |
 //! | `GET /v1/integers/stream` | | one [`report::Integer`] or [`Lost`] a line, without end |
 //! | `POST /v1/integers/stream` | integers between white space, [`StreamQuery`] as the query | [`Streamed`] |
-//! | `GET /v1/gateways` | | list of [`DoorReport`] |
+//! | `GET /v1/gateways` | | list of [`GatewayReport`] |
 //! | `GET /v1/gateways/iid/servers` | | list of [`ServerReport`](crate::gateway::iid::upstream::ServerReport) |
 //! | `GET /v1/clients` | | list of [`ClientReport`](crate::gateway::visit::ClientReport) |
 //! | `DELETE /v1/clients/{client}` | | the same, of those who were sent away: a number, or a name |
 //! | `GET /v1/users` | | list of [`User`](crate::state::post::User): everybody who can be written to |
-//! | `POST /v1/users` | [`Registration`](crate::proto::syft::door::Registration) | [`UserBody`](crate::proto::syft::door::UserBody): who is a user of this node's door |
-//! | `DELETE /v1/users/{user}` | | `null`, once a user of this node's door is gone |
+//! | `POST /v1/users` | [`Registration`](crate::proto::syft::http::Registration) | [`UserBody`](crate::proto::syft::http::UserBody): who is a user of this node's gateway |
+//! | `DELETE /v1/users/{user}` | | `null`, once a user of this node's gateway is gone |
 //! | `POST /v1/reload` | | `null`, once `pimesh.toml` was read again |
 //! | `POST /v1/p2sn/send` | [`NewP2snMessage`] | [`P2snReplied`] |
 //! | `GET /v1/p2sn/keys` | | list of [`report::P2snKey`] |
@@ -57,7 +57,7 @@ pub use crate::gateway::{NewP2snMessage, P2snReplied};
 pub use crate::state::io::Way;
 use crate::{
     clock,
-    gateway::DoorReport,
+    gateway::GatewayReport,
     proto::{
         iid::{Index, Value},
         mesh::{MessageId, ranges::Ranges, vouched::Vouched},
@@ -85,8 +85,8 @@ pub struct Status {
     pub home: String,
     /// Where the node listens.
     pub listeners: Vec<String>,
-    /// The doors for clients of older systems.
-    pub gateways: Vec<DoorReport>,
+    /// The gateways for clients of older systems.
+    pub gateways: Vec<GatewayReport>,
     /// Where its time comes from.
     pub clock: clock::Report,
     /// The rest.

@@ -1,4 +1,4 @@
-//! The door for the command line, dashboards and scripts: HTTP/1.1 with JSON on a unix socket.
+//! The gateway for the command line, dashboards and scripts: HTTP/1.1 with JSON on a unix socket.
 //!
 //! | file | what |
 //! | --- | --- |

@@ -53,7 +53,7 @@ use crate::{
     accept::Accepting,
     cross_site::{Bodies, Hosts, Policy},
     files,
-    gateway::{DoorReport, Gateways, iid::upstream::ServerReport, visit::ClientReport},
+    gateway::{GatewayReport, Gateways, iid::upstream::ServerReport, visit::ClientReport},
     proto::iid::Value,
     state::{
         VALUES_MAX,
@@ -300,7 +300,7 @@ async fn reload(State(control): State<Control>) -> Answer<()> {
     Ok(Json(()))
 }
 
-async fn gateways(State(gateways): State<Arc<Gateways>>) -> Json<Vec<DoorReport>> {
+async fn gateways(State(gateways): State<Arc<Gateways>>) -> Json<Vec<GatewayReport>> {
     Json(gateways.list())
 }
 

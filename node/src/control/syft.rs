@@ -15,7 +15,7 @@ use super::{
 use crate::{
     NodeHandle,
     gateway::{Gateways, syft::server::ServerReport},
-    proto::syft::door::{Registration, UserBody},
+    proto::syft::http::{Registration, UserBody},
     state::{
         io::{Failure, Reply},
         post::{Ask, Told, User},
@@ -34,13 +34,13 @@ async fn servers(State(gateways): State<Arc<Gateways>>) -> Json<Vec<ServerReport
 }
 
 async fn users(State(node): State<NodeHandle>) -> Answer<Vec<User>> {
-    match node.ask_door(Ask::Everybody).await? {
+    match node.ask_gateway(Ask::Everybody).await? {
         Told::Everybody(users) => Ok(Json(users)),
         other => Err(unexpected(Reply::Told(other))),
     }
 }
 
-/// Registers a user as he would do it himself, also at a door that lets nobody register.
+/// Registers a user as he would do it himself, also at a gateway that lets nobody register.
 async fn add(
     State(node): State<NodeHandle>,
     Posted(registration): Posted<Registration>,
@@ -48,9 +48,10 @@ async fn add(
     let user = registration.check();
     let user = user.map_err(|error| Failure::bad_request(error.to_string()))?;
     let name = user.id.clone();
-    node.ask_door(Ask::Register { user, stays: true }).await?;
+    node.ask_gateway(Ask::Register { user, stays: true })
+        .await?;
     let local = Ask::Local { name: name.clone() };
-    match node.ask_door(local).await? {
+    match node.ask_gateway(local).await? {
         Told::Found(Some(found)) => Ok(Json(UserBody {
             user_id: name.to_string(),
             username: found.title,
@@ -63,6 +64,6 @@ async fn add(
 }
 
 async fn forget(State(node): State<NodeHandle>, UrlPath(user): UrlPath<String>) -> Answer<()> {
-    node.ask_door(Ask::Forget { user }).await?;
+    node.ask_gateway(Ask::Forget { user }).await?;
     Ok(Json(()))
 }

@@ -1,14 +1,14 @@
-//! Doors for clients of older systems, each as its clients expect it.
+//! Gateways for clients of older systems, each as its clients expect it.
 //!
 //! ```text
-//!   client ──▶ door's task: sign-in, bytes ◀─▶ meaning ──commands──▶ the node's loop
+//!   client ──▶ gateway's task: sign-in, bytes ◀─▶ meaning ──commands──▶ the node's loop
 //!                          ◀────────────── replies, events ─────────
 //! ```
 //!
 //! A gateway is a user of the node like any other: it asks through its `Context` and hears events.
-//! What it knows of a protocol is in `proto`; what is decided or kept is in `state`. Doors are
+//! What it knows of a protocol is in `proto`; what is decided or kept is in `state`. Gateways are
 //! opened and closed while the node runs ([`Gateways::apply`]), and one that cannot be opened stops
-//! neither the node nor another door.
+//! neither the node nor another gateway.
 //!
 //! | file | what |
 //! | --- | --- |
@@ -16,7 +16,7 @@
 //! | `visit` | one connection of a client, as people see it: listed, counted, kicked |
 //! | `supervisor` | one gateway: started, tried again, stopped |
 //! | `refresh` | having a gateway read its files again |
-//! | `tls` | certificates for doors that strangers may reach |
+//! | `tls` | certificates for gateways that strangers may reach |
 //! | `p2sn` | P2SN: clients over TCP, and this node as a client |
 //! | `iid` | IID and APIntIO: WebSocket sign-in, UDP |
 //! | `syft` | Syft agents: HTTP and WebSocket |
@@ -81,14 +81,14 @@ const KEY_TIME: Duration = Duration::from_secs(10);
 /// Connections to Syft servers, and how each stands.
 type SyftServers = BTreeMap<SyftServer, (AbortHandle, Arc<Standing<syft::server::ServerReport>>)>;
 
-/// All doors, and who is behind them.
+/// All gateways, and who is behind them.
 pub struct Gateways {
     visitors: Arc<Visitors>,
     context: Context,
-    doors: Mutex<BTreeMap<Gateway, Supervised>>,
+    gateways: Mutex<BTreeMap<Gateway, Supervised>>,
     iid_servers: Mutex<BTreeMap<IidServer, Upstreamed>>,
     syft_servers: Mutex<SyftServers>,
-    /// What was applied last. Held while doors are opened and closed, so that two calls do not mix.
+    /// What was applied last. Held while gateways are opened and closed, so that two calls do not mix.
     applied: tokio::sync::Mutex<Option<Config>>,
     /// Gateways that go on with earlier settings, and why.
     refused: Mutex<BTreeMap<Gateway, String>>,
@@ -104,9 +104,9 @@ struct Upstreamed {
     standing: Arc<Standing<ServerReport>>,
 }
 
-/// A door, as `pimesh gateway list` shows it.
+/// A gateway, as `pimesh gateway list` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DoorReport {
+pub struct GatewayReport {
     /// Which.
     pub gateway: Gateway,
     /// Whether it is open.
@@ -144,7 +144,7 @@ impl Gateways {
         Self {
             context: Context::new(node, Arc::clone(&visitors)),
             visitors,
-            doors: Mutex::default(),
+            gateways: Mutex::default(),
             iid_servers: Mutex::default(),
             syft_servers: Mutex::default(),
             applied: tokio::sync::Mutex::new(None),
@@ -154,11 +154,11 @@ impl Gateways {
         }
     }
 
-    /// Opens and closes doors so that they are as configured. A door whose configuration is as it
+    /// Opens and closes gateways so that they are as configured. A gateway whose configuration is as it
     /// was stays open, and its clients stay connected.
     ///
     /// All that change are closed before any is opened: one may get the port of another. Returns
-    /// when each has opened or is known not to open, which [`Gateways::list`] tells; a door that
+    /// when each has opened or is known not to open, which [`Gateways::list`] tells; a gateway that
     /// does not open is tried again until it does or is configured otherwise. One that was open, and
     /// does not open with its new settings, goes on with those before; as far as that can be seen
     /// before it is closed, its clients stay connected.
@@ -203,7 +203,7 @@ impl Gateways {
     async fn go_back(&self, were_open: &[Gateway], earlier: &Config, config: &mut Config) {
         let mut failed = Vec::new();
         for gateway in were_open.iter().copied() {
-            let status = self.doors().get(&gateway).map(Supervised::status);
+            let status = self.gateways().get(&gateway).map(Supervised::status);
             let Some(why) = status.and_then(|status| status.error) else {
                 continue;
             };
@@ -243,10 +243,10 @@ impl Gateways {
     fn start(&self, gateways: &[Gateway], config: &Config) {
         for gateway in gateways.iter().copied() {
             if let Some(open) = opener(gateway, config, &self.context) {
-                let mut doors = self.doors();
+                let mut gateways = self.gateways();
                 // Looked at under the lock under which `close` takes them all.
                 if !self.closed.load(Ordering::Relaxed) {
-                    doors.insert(gateway, Supervised::start(gateway, open));
+                    gateways.insert(gateway, Supervised::start(gateway, open));
                 }
             }
         }
@@ -254,9 +254,9 @@ impl Gateways {
 
     /// Returns the ports that gateways which are open give back when they are closed.
     fn ports_of(&self, gateways: &[Gateway], config: &Config) -> BTreeSet<u16> {
-        let doors = self.doors();
+        let running = self.gateways();
         let of = |gateway: &Gateway| {
-            let status = doors.get(gateway).map(Supervised::status);
+            let status = running.get(gateway).map(Supervised::status);
             let bound = status.map(|status| status.addresses).unwrap_or_default();
             let Needs { tcp, udp, .. } = Needs::of(*gateway, config);
             bound.into_iter().chain(tcp).chain(udp)
@@ -275,17 +275,19 @@ impl Gateways {
     /// Waits until each gateway has opened or is known not to open.
     async fn settle(&self) {
         let (refreshed, settled): (Vec<_>, Vec<_>) = {
-            let doors = self.doors();
-            let both = |door: &Supervised| (door.refresh(), door.settled());
-            doors.values().map(both).unzip()
+            let gateways = self.gateways();
+            let both = |supervised: &Supervised| (supervised.refresh(), supervised.settled());
+            gateways.values().map(both).unzip()
         };
         futures::future::join_all(settled).await;
         futures::future::join_all(refreshed).await;
     }
 
     fn is_open(&self, gateway: Gateway) -> bool {
-        let doors = self.doors();
-        doors.get(&gateway).is_some_and(|door| door.status().open)
+        let gateways = self.gateways();
+        gateways
+            .get(&gateway)
+            .is_some_and(|supervised| supervised.status().open)
     }
 
     fn refused(&self) -> MutexGuard<'_, BTreeMap<Gateway, String>> {
@@ -359,16 +361,18 @@ impl Gateways {
         drop(tokio::time::timeout(KEY_TIME, keys).await);
     }
 
-    /// Closes a door. When this returns its ports are free.
+    /// Closes a gateway. When this returns its ports are free.
     async fn shut(&self, gateway: Gateway) {
-        let door = self.doors().remove(&gateway);
-        let Some(door) = door else { return };
-        door.stop().await;
+        let supervised = self.gateways().remove(&gateway);
+        let Some(supervised) = supervised else {
+            return;
+        };
+        supervised.stop().await;
         self.visitors.kick_all(gateway, "gateway_closed");
         tracing::info!(gateway = gateway.name(), "gateway closed");
     }
 
-    /// Closes all doors.
+    /// Closes all gateways.
     pub(crate) fn close(&self) {
         for (task, _) in std::mem::take(&mut *self.syft_servers()).into_values() {
             task.abort();
@@ -376,18 +380,18 @@ impl Gateways {
         for (_, running) in std::mem::take(&mut *self.iid_servers()) {
             running.task.abort();
         }
-        let doors = {
-            let mut doors = self.doors();
+        let gateways = {
+            let mut gateways = self.gateways();
             self.closed.store(true, Ordering::Relaxed);
-            std::mem::take(&mut *doors)
+            std::mem::take(&mut *gateways)
         };
-        for (gateway, door) in doors {
-            door.cancel();
+        for (gateway, supervised) in gateways {
+            supervised.cancel();
             self.visitors.kick_all(gateway, "gateway_closed");
         }
     }
 
-    /// Waits until the clients have heard that the doors are closed, but not for long.
+    /// Waits until the clients have heard that the gateways are closed, but not for long.
     pub(crate) async fn emptied(&self) {
         // Who is still here does not read; the system closes its connection.
         drop(tokio::time::timeout(GOODBYE_TIME, self.visitors.emptied()).await);
@@ -413,16 +417,16 @@ impl Gateways {
         p2sn::send(&self.context, &config.ok_or_else(starting)?, message).await
     }
 
-    /// Returns how the doors are.
+    /// Returns how the gateways are.
     #[must_use]
-    pub fn list(&self) -> Vec<DoorReport> {
-        let doors = self.doors();
+    pub fn list(&self) -> Vec<GatewayReport> {
+        let gateways = self.gateways();
         let refused = self.refused().clone();
         let report = |gateway: Gateway| {
-            let status = doors.get(&gateway).map(Supervised::status);
+            let status = gateways.get(&gateway).map(Supervised::status);
             let status = status.unwrap_or_default();
             let counts = self.visitors.counts(gateway);
-            DoorReport {
+            GatewayReport {
                 gateway,
                 open: status.open,
                 addresses: status.addresses,
@@ -465,8 +469,8 @@ impl Gateways {
         servers.unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn doors(&self) -> MutexGuard<'_, BTreeMap<Gateway, Supervised>> {
-        self.doors.lock().unwrap_or_else(PoisonError::into_inner)
+    fn gateways(&self) -> MutexGuard<'_, BTreeMap<Gateway, Supervised>> {
+        self.gateways.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,4 +1,4 @@
-//! TLS for doors: certificates from files, read again when they change, or made by the node.
+//! TLS for gateways: certificates from files, read again when they change, or made by the node.
 
 use std::{
     fs, io,
@@ -28,7 +28,7 @@ use crate::{
     files,
 };
 
-/// Where in the home folder the node keeps the certificate that it made for the Syft door.
+/// Where in the home folder the node keeps the certificate that it made for the Syft gateway.
 pub const SYFT_CERTIFICATE: &str = "syft/certificate.pem";
 
 /// How long a certificate is good without looking at its files.
@@ -37,7 +37,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// Longest file of certificates or with a key, in bytes: a long chain has some 20,000.
 const PEM_BYTES_MAX: u64 = 1024 * 1024;
 
-/// Why a door cannot speak TLS.
+/// Why a gateway cannot speak TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read or is no PEM of what it should be.
@@ -98,7 +98,7 @@ pub(crate) fn client_config() -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
-/// Returns the names under which clients may look for a door of this machine that listens there.
+/// Returns the names under which clients may look for a gateway of this machine that listens there.
 /// Electron checks them.
 pub(crate) fn own_names(listen: IpAddr) -> Vec<String> {
     let mut names = vec!["localhost".to_owned()];
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_door_on_all_interfaces_is_known_by_all_addresses_of_the_machine() {
+    fn a_gateway_on_all_interfaces_is_known_by_all_addresses_of_the_machine() {
         let everywhere = own_names(IpAddr::from([0, 0, 0, 0]));
         assert!(everywhere.contains(&"localhost".to_owned()));
         assert!(everywhere.contains(&"127.0.0.1".to_owned()));

@@ -24,7 +24,7 @@ use crate::{
 pub struct ClientReport {
     /// Its connection.
     pub client: ClientId,
-    /// Which door.
+    /// Which gateway.
     pub gateway: Gateway,
     /// From where.
     pub address: SocketAddr,
@@ -40,7 +40,7 @@ pub struct ClientReport {
     pub sent: u64,
 }
 
-/// How many there are behind one door.
+/// How many there are behind one gateway.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
     pub(super) signed_in: usize,
@@ -61,7 +61,7 @@ pub(super) struct Visitors {
 struct Table {
     next: u64,
     clients: BTreeMap<ClientId, Entry>,
-    /// Sign-ins and kicks of each door since start.
+    /// Sign-ins and kicks of each gateway since start.
     totals: BTreeMap<Gateway, (u64, u64)>,
 }
 
@@ -141,8 +141,8 @@ impl Visitors {
     pub(super) fn counts(&self, gateway: Gateway) -> Counts {
         let table = self.table();
         let (sign_ins, kicks) = table.totals.get(&gateway).copied().unwrap_or_default();
-        let of_door = table.clients.values().filter(|e| e.gateway == gateway);
-        let (signed_in, signing_in): (Vec<_>, Vec<_>) = of_door.partition(|e| e.name.is_some());
+        let of_gateway = table.clients.values().filter(|e| e.gateway == gateway);
+        let (signed_in, signing_in): (Vec<_>, Vec<_>) = of_gateway.partition(|e| e.name.is_some());
         Counts {
             signed_in: signed_in.len(),
             signing_in: signing_in.len(),
@@ -166,11 +166,11 @@ impl Visitors {
         table.clients.iter_mut().filter(chosen).map(kick).collect()
     }
 
-    /// Sends everybody behind a door away.
+    /// Sends everybody behind a gateway away.
     pub(super) fn kick_all(&self, gateway: Gateway, reason: &'static str) {
         let mut table = self.table();
-        let of_door = table.clients.values_mut().filter(|e| e.gateway == gateway);
-        for entry in of_door {
+        let of_gateway = table.clients.values_mut().filter(|e| e.gateway == gateway);
+        for entry in of_gateway {
             entry.kick_reason = Some(reason);
             entry.kick.cancel();
         }
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_door_is_empty_when_the_last_client_has_gone() {
+    async fn a_gateway_is_empty_when_the_last_client_has_gone() {
         use futures::FutureExt;
         let (visitors, _events) = visitors();
         visitors.emptied().now_or_never().expect("nobody is here");

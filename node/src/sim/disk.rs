@@ -91,7 +91,7 @@ impl Disk {
             Record::Outcome { id, .. } => on.outbox.retain(|m: &Outgoing| m.id != id),
             Record::Incoming(message) => {
                 let Party::Member(sender) = message.sender else {
-                    unreachable!("there are no doors here")
+                    unreachable!("there are no gateways here")
                 };
                 if let Some((epoch, sequence)) = message.mark {
                     on.marks.retain(|(p, e, _)| (*p, *e) != (sender, epoch));
@@ -120,16 +120,16 @@ impl Disk {
             }
             Record::User(user) => {
                 on.users
-                    .retain(|u| (&u.id, u.door) != (&user.id, user.door));
+                    .retain(|u| (&u.id, u.node) != (&user.id, user.node));
                 on.users.push(*user);
             }
             Record::ForgetPin { user, server } => {
-                on.users.retain(|u| (&u.id, u.door) != (&user, server));
+                on.users.retain(|u| (&u.id, u.node) != (&user, server));
             }
-            Record::ForgetUser { id, door } => {
-                on.users.retain(|u| (&u.id, u.door) != (&id, door));
+            Record::ForgetUser { id, node } => {
+                on.users.retain(|u| (&u.id, u.node) != (&id, node));
             }
-            Record::ForgetUsersOf { door } => on.users.retain(|u| u.door != door),
+            Record::ForgetUsersOf { node } => on.users.retain(|u| u.node != node),
             Record::Letter(letter) => {
                 on.seen.push(letter.fingerprint);
                 on.letters.push(*letter);

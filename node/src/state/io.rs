@@ -4,7 +4,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `net` | what comes from the network, and what it is asked to do |
-//! | `command` | what is asked through the control socket and by doors, and the answers |
+//! | `command` | what is asked through the control socket and by gateways, and the answers |
 //! | `disk` | what is to be on disk |
 //! | `encoding` | how the text of a message stands for its bytes |
 //! | `event` | what happened, for people, logs, counters and followers |

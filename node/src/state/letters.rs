@@ -4,13 +4,13 @@
 //!   client ─▶ post ─┬─▶ a user here:        Store ─▶ mailbox ─▶ his clients ─▶ taken: read
 //!                   ├─▶ everybody here:     Store ─▶ broadcasts, each user at his own row
 //!                   ├─▶ this node:          opened, Store ─▶ inbox
-//!                   └─▶ another door:       outbox (messages.rs), unopened
+//!                   └─▶ another gateway:       outbox (messages.rs), unopened
 //! ```
 //!
 //! A letter has a row; rows grow. A user's letters are those addressed to him and the broadcasts of
 //! others, in the order of their rows, and he has all up to one row: that is all there is to know
 //! for "in order" and "once". The frames stay on disk: the state knows rows and
-//! lengths, and doors read the frames from the store.
+//! lengths, and gateways read the frames from the store.
 
 mod posting;
 
@@ -49,13 +49,13 @@ const BROADCAST_BYTES_MAX: usize = 16 * 1024 * 1024;
 #[derive(Debug)]
 struct Waiting {
     id: MessageId,
-    door: PeerId,
+    node: PeerId,
     from: String,
     bytes: usize,
     at_ms: u64,
 }
 
-/// What waits for one user of this door.
+/// What waits for one user of this gateway.
 #[derive(Debug, Default)]
 struct Mailbox {
     rows: BTreeMap<u64, Waiting>,
@@ -105,7 +105,7 @@ impl Arrived {
     /// Returns out of whose share it comes, and its bytes there.
     pub(super) fn share(&self) -> Option<(Party, usize)> {
         match self {
-            Self::Kept(letter) => Some((Party::Member(letter.door), letter.frame.len())),
+            Self::Kept(letter) => Some((Party::Member(letter.node), letter.frame.len())),
             Self::Opened(message) => Some((message.sender.clone(), message.text.len())),
             Self::Repeated => None,
         }
@@ -124,7 +124,7 @@ impl Letters {
             next_row: 1,
             ..Self::default()
         };
-        for user in users.iter().filter(|user| user.door == own) {
+        for user in users.iter().filter(|user| user.node == own) {
             all.begin(user);
             all.next_row = all.next_row.max(user.taken.saturating_add(1));
         }
@@ -137,7 +137,7 @@ impl Letters {
         all
     }
 
-    /// Makes the mailbox of a user of this door.
+    /// Makes the mailbox of a user of this gateway.
     pub(super) fn begin(&mut self, user: &UserRecord) {
         let mailbox = self.mailboxes.entry(user.id.clone()).or_default();
         mailbox.taken = user.taken;
@@ -168,7 +168,7 @@ impl Letters {
         self.next_row = self.next_row.max(letter.row.saturating_add(1));
         let waiting = Waiting {
             id: letter.id,
-            door: letter.door,
+            node: letter.node,
             from: letter.from.clone(),
             bytes: letter.bytes,
             at_ms: letter.at_ms,
@@ -218,13 +218,13 @@ impl Letters {
     }
 
     fn hold(&mut self, waiting: &Waiting) {
-        let holder = self.holder(waiting.door, &waiting.from);
+        let holder = self.holder(waiting.node, &waiting.from);
         *self.held.entry(holder).or_default() += weight(waiting.bytes);
         self.held_bytes += weight(waiting.bytes);
     }
 
     fn let_go(&mut self, waiting: &Waiting) {
-        let holder = self.holder(waiting.door, &waiting.from);
+        let holder = self.holder(waiting.node, &waiting.from);
         self.held_bytes -= weight(waiting.bytes);
         if let Some(held) = self.held.get_mut(&holder) {
             *held -= weight(waiting.bytes);
@@ -304,8 +304,8 @@ impl Letters {
 
     fn first_of_heaviest(&self, amount: impl Fn(&Waiting) -> usize) -> Option<u64> {
         let all = || self.broadcasts.iter();
-        let gateway = heaviest(all().map(|(_, w)| (w.door, amount(w))))?;
-        let its = || all().filter(|(_, w)| w.door == gateway);
+        let gateway = heaviest(all().map(|(_, w)| (w.node, amount(w))))?;
+        let its = || all().filter(|(_, w)| w.node == gateway);
         let from = heaviest(its().map(|(_, w)| (w.from.as_str(), amount(w))))?;
         its().find(|(_, w)| w.from == from).map(|(row, _)| *row)
     }
@@ -358,12 +358,12 @@ impl State {
         }));
     }
 
-    /// Makes the record of a letter for a user of this door, or for all of them.
+    /// Makes the record of a letter for a user of this gateway, or for all of them.
     fn kept(
         &mut self,
         letter: &Letter,
         id: MessageId,
-        door: PeerId,
+        node: PeerId,
         to: Option<&UserId>,
         sender: Option<&UserId>,
         now: Now,
@@ -371,7 +371,7 @@ impl State {
         let frame = letter.encode();
         let from = letter.from.to_string();
         let bytes_max = self.letters_limit();
-        if !self.letters.has_room(door, &from, frame.len(), bytes_max) {
+        if !self.letters.has_room(node, &from, frame.len(), bytes_max) {
             let text = "The messages that wait for users take too much of the node's disk.";
             return Err(("mailbox_full", Failure::unavailable(text)));
         }
@@ -396,7 +396,7 @@ impl State {
             user: to.cloned(),
             sender: sender.cloned(),
             from,
-            door,
+            node,
             at_ms: now.unix_ms(),
             fingerprint: letter.fingerprint(),
             bytes: frame.len(),
@@ -409,7 +409,7 @@ impl State {
         &self,
         letter: &Letter,
         id: MessageId,
-        door: PeerId,
+        node: PeerId,
         user: &UserId,
         now: Now,
     ) -> Result<Incoming, &'static str> {
@@ -422,8 +422,8 @@ impl State {
         }
         Ok(Incoming {
             id,
-            sender: Party::Member(door),
-            user: Some(self.full_name(user, door)),
+            sender: Party::Member(node),
+            user: Some(self.full_name(user, node)),
             mark: None,
             created_ms: now.unix_ms(),
             received_ms: now.unix_ms(),
@@ -433,18 +433,18 @@ impl State {
         })
     }
 
-    /// Judges a letter that a door brought. It was signed by the door; what its user signed is
+    /// Judges a letter that a gateway brought. It was signed by the gateway; what its user signed is
     /// verified once more with the key that is pinned for him.
     pub(super) fn judge_letter(
         &mut self,
-        door: PeerId,
+        node: PeerId,
         id: MessageId,
         bytes: &[u8],
         now: Now,
     ) -> Result<Arrived, direct::Status> {
         use direct::Status;
         let letter = Letter::decode(bytes).map_err(|_| Status::Malformed)?;
-        let from = self.sender_at(door, &letter.from)?;
+        let from = self.sender_at(node, &letter.from)?;
         let key = self.key_of(&from).ok_or(Status::TryAgain)?;
         letter.check(&key).map_err(|_| Status::WrongSignature)?;
         if self.letters.seen.contains(&letter.fingerprint()) {
@@ -459,30 +459,30 @@ impl State {
                     let Meant::User(user, _) = from else {
                         return Err(Status::WrongSender);
                     };
-                    let opened = self.open_letter(&letter, id, door, &user, now);
+                    let opened = self.open_letter(&letter, id, node, &user, now);
                     return opened.map(Arrived::Opened).map_err(|_| Status::CannotOpen);
                 }
                 _ => return Err(Status::WrongRecipient),
             },
         };
-        self.kept(&letter, id, door, to.as_ref(), None, now)
+        self.kept(&letter, id, node, to.as_ref(), None, now)
             .map(Arrived::Kept)
             .map_err(|_| Status::MailboxFull)
     }
 
-    /// A user of this door whose name belongs to another one by now: what was sent to him before
-    /// the sender's door knew is for him all the same.
+    /// A user of this gateway whose name belongs to another one by now: what was sent to him before
+    /// the sender's gateway knew is for him all the same.
     fn meant_here(&self, name: &UserId) -> Option<Meant> {
         self.local(name)
             .map(|user| Meant::User(user, self.own.peer))
     }
 
-    /// Finds whom a door speaks for: itself, or a user of its own.
-    fn sender_at(&self, door: PeerId, from: &UserId) -> Result<Meant, direct::Status> {
+    /// Finds whom a gateway speaks for: itself, or a user of its own.
+    fn sender_at(&self, node: PeerId, from: &UserId) -> Result<Meant, direct::Status> {
         use direct::Status;
         match self.meant(from) {
-            Some(Meant::Member(peer)) if peer == door => Ok(Meant::Member(door)),
-            Some(Meant::User(user, at)) if at == door => Ok(Meant::User(user, at)),
+            Some(Meant::Member(peer)) if peer == node => Ok(Meant::Member(node)),
+            Some(Meant::User(user, at)) if at == node => Ok(Meant::User(user, at)),
             // Its news of a new user may still be on the way.
             None => Err(Status::TryAgain),
             Some(_) => Err(Status::WrongSender),
@@ -501,7 +501,7 @@ impl State {
         self.letters.forget(fingerprint);
     }
 
-    /// Takes room for a letter that a door brought, before it goes to the disk.
+    /// Takes room for a letter that a gateway brought, before it goes to the disk.
     pub(super) fn reserve_letter(&mut self, letter: &LetterRecord) {
         self.letters.see(letter.fingerprint);
         self.letters.keep(letter);
@@ -531,13 +531,13 @@ impl State {
         }];
         for waiting in read.into_values() {
             self.letters.let_go(&waiting);
-            if waiting.door == self.own.peer {
+            if waiting.node == self.own.peer {
                 records.push(Record::Read {
                     id: waiting.id,
                     recipient: self.own.peer,
                 });
             } else {
-                self.tell_read(waiting.door, waiting.id, now);
+                self.tell_read(waiting.node, waiting.id, now);
             }
             self.letter_news(waiting.id, waiting.from, user.to_string(), Stage::Read);
         }
@@ -554,21 +554,21 @@ impl State {
         self.effects.event(Event::Letter(news));
     }
 
-    /// A door says that a user of its has read a letter from here.
-    pub(super) fn heard_read(&mut self, door: PeerId, id: MessageId, _now: Now) {
-        let to = self.door_name(&door);
-        let recipient = door;
+    /// A gateway says that a user of its has read a letter from here.
+    pub(super) fn heard_read(&mut self, node: PeerId, id: MessageId, _now: Now) {
+        let to = self.gateway_name(&node);
+        let recipient = node;
         self.effects
             .store(vec![Record::Read { id, recipient }], None);
         self.letter_news(id, String::new(), to, Stage::Read);
     }
 
-    /// A letter that was on its way to another door has come to its end.
+    /// A letter that was on its way to another gateway has come to its end.
     pub(super) fn letter_settled(
         &mut self,
         id: MessageId,
         frame: &str,
-        door: PeerId,
+        node: PeerId,
         outcome: &Outcome,
     ) {
         let Ok(letter) = Letter::decode(frame.as_bytes()) else {
@@ -585,12 +585,12 @@ impl State {
         };
         let is_lost = stage != Stage::Delivered && letter.to != Addressee::Broadcast;
         if is_lost && let Some(user) = self.local(&letter.from) {
-            let door = self.door_name(&door);
+            let node = self.gateway_name(&node);
             let why = match outcome {
                 Outcome::Refused(why) => why.clone(),
                 _ => "its time ran out".to_owned(),
             };
-            let text = format!("Your message to {to} did not reach the node {door}: {why}.");
+            let text = format!("Your message to {to} did not reach the node {node}: {why}.");
             self.effects.event(Event::TellUser { user, text });
         }
         self.letter_news(id, letter.from.to_string(), to, stage);
@@ -621,7 +621,7 @@ impl State {
         for (_, user, waiting) in gone {
             let Some(user) = user else { continue };
             self.effects.count("letter_expired", 1);
-            if waiting.door == self.own.peer {
+            if waiting.node == self.own.peer {
                 *lost
                     .entry((waiting.from.clone(), user.clone()))
                     .or_default() += 1;

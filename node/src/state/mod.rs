@@ -29,8 +29,8 @@
 //! | `sync` | what members tell each other about the mesh, and their clocks |
 //! | `capacity` | what is taken in: the disk's reserve, each sender's share of the history |
 //! | `messages` | direct messages: outbox, sending, receiving |
-//! | `post` | nothing: what doors for Syft agents ask and are told |
-//! | `users` | users of doors: registration, pinned keys, who is here |
+//! | `post` | nothing: what gateways for Syft agents ask and are told |
+//! | `users` | users of gateways: registration, pinned keys, who is here |
 //! | `letters` | letters of users: mailboxes, broadcasts, carrying on |
 //! | `servers` | foreign Syft servers: outbox, inbox, pinned keys |
 //! | `integers` | who may speak for an index, budgets, last values |
@@ -437,7 +437,7 @@ impl State {
                     self.trust(request, &peer);
                 }
             }
-            Command::Door(ask) => self.asked_by_door(request, *ask, now),
+            Command::Gateway(ask) => self.asked_by_gateway(request, *ask, now),
             Command::Send {
                 to,
                 text,

@@ -1,8 +1,8 @@
 //! Whom a name means, and what somebody is called.
 //!
 //! Members and users share one name space (`proto-specs/syft.md`, section 14): a name belongs to
-//! the door where it was registered first; whoever registered it elsewhere at the same time, while
-//! the doors could not hear each other, is `user@node`.
+//! the gateway where it was registered first; whoever registered it elsewhere at the same time, while
+//! the gateways could not hear each other, is `user@node`.
 
 use libp2p_identity::PeerId;
 
@@ -23,7 +23,7 @@ const NAMED_BYTES_MAX: usize = 320;
 pub(super) enum Meant {
     /// A member node itself.
     Member(PeerId),
-    /// A user, and his door.
+    /// A user, and his gateway.
     User(UserId, PeerId),
 }
 
@@ -107,25 +107,25 @@ impl State {
         if let Some(&member) = self.members_named(name.as_str()).first() {
             return Some(Meant::Member(member));
         }
-        if let Some(door) = self.owner(name) {
-            return Some(Meant::User(name.clone(), door));
+        if let Some(node) = self.owner(name) {
+            return Some(Meant::User(name.clone(), node));
         }
         let (user, node) = name.split()?;
-        self.members_named(node).into_iter().find_map(|door| {
-            if self.users.get(&user, door).is_some() {
-                Some(Meant::User(user.clone(), door))
+        self.members_named(node).into_iter().find_map(|member| {
+            if self.users.get(&user, member).is_some() {
+                Some(Meant::User(user.clone(), member))
             } else {
-                (user.as_str() == node).then_some(Meant::Member(door))
+                (user.as_str() == node).then_some(Meant::Member(member))
             }
         })
     }
 
-    /// Finds the door to which a bare name belongs.
+    /// Finds the gateway to which a bare name belongs.
     pub(super) fn owner(&self, name: &UserId) -> Option<PeerId> {
         let named = self.users.named(name);
-        let here = named.filter(|entry| self.is_door_here(&entry.record.door));
+        let here = named.filter(|entry| self.is_gateway_here(&entry.record.node));
         here.min_by_key(|entry| entry.rank())
-            .map(|entry| entry.record.door)
+            .map(|entry| entry.record.node)
     }
 
     /// Returns the members with this name, the one that had it first in front.
@@ -141,7 +141,7 @@ impl State {
         named.into_iter().map(|(_, peer)| peer).collect()
     }
 
-    /// Returns the user of this door that a login name means: his id, or `user@node` with this node.
+    /// Returns the user of this gateway that a login name means: his id, or `user@node` with this node.
     pub(super) fn local(&self, name: &UserId) -> Option<UserId> {
         let here = self.own.peer;
         if self.users.get(name, here).is_some() {
@@ -153,17 +153,17 @@ impl State {
     }
 
     /// Returns the name under which the mesh knows a user.
-    pub(super) fn known_as(&self, user: &UserId, door: PeerId) -> UserId {
-        if self.meant(user) == Some(Meant::User(user.clone(), door)) {
+    pub(super) fn known_as(&self, user: &UserId, node: PeerId) -> UserId {
+        if self.meant(user) == Some(Meant::User(user.clone(), node)) {
             return user.clone();
         }
-        user.at(&self.door_name(&door))
+        user.at(&self.gateway_name(&node))
             .unwrap_or_else(|_| user.clone())
     }
 
     /// Returns `user@node`.
-    pub(super) fn full_name(&self, user: &UserId, door: PeerId) -> String {
-        format!("{user}@{}", self.door_name(&door))
+    pub(super) fn full_name(&self, user: &UserId, node: PeerId) -> String {
+        format!("{user}@{}", self.gateway_name(&node))
     }
 
     /// Returns the name of a member, the last name of a former one, or the peer id of a stranger.
@@ -193,19 +193,19 @@ impl State {
         }
     }
 
-    /// Returns the name of a door in `user@node`.
-    pub(super) fn door_name(&self, door: &PeerId) -> String {
-        if *door == self.own.peer {
+    /// Returns the name of a gateway in `user@node`.
+    pub(super) fn gateway_name(&self, node: &PeerId) -> String {
+        if *node == self.own.peer {
             self.membership.own_terms().name.to_string()
-        } else if let Some(server) = self.server_name(door) {
+        } else if let Some(server) = self.server_name(node) {
             server.to_string()
         } else {
-            self.name_of(door)
+            self.name_of(node)
         }
     }
 
-    pub(super) fn is_door_here(&self, door: &PeerId) -> bool {
-        *door == self.own.peer || self.membership.is_known(door)
+    pub(super) fn is_gateway_here(&self, node: &PeerId) -> bool {
+        *node == self.own.peer || self.membership.is_known(node)
     }
 
     /// Returns the key of a member or user.
@@ -213,7 +213,7 @@ impl State {
         match meant {
             Meant::Member(peer) if *peer == self.own.peer => Some(*self.own.key.public()),
             Meant::Member(peer) => self.membership.terms(peer).map(|terms| terms.messaging_key),
-            Meant::User(user, door) => self.users.get(user, *door).map(|entry| entry.record.key),
+            Meant::User(user, node) => self.users.get(user, *node).map(|entry| entry.record.key),
         }
     }
 }

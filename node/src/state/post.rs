@@ -1,4 +1,4 @@
-//! What a door for Syft agents asks the state, and what it is told: plain data.
+//! What a gateway for Syft agents asks the state, and what it is told: plain data.
 //!
 //! `state/users.rs` answers what is about people, `state/letters.rs` what is about letters. A
 //! letter itself is read from the store by its row; what is in here is small.
@@ -11,12 +11,12 @@ use crate::proto::{
     mesh::{MessageId, NodeName},
     syft::{
         Descriptions, PublicKey, UserId,
-        door::{NewUser, TokenId},
+        http::{NewUser, TokenId},
         letter::{Fingerprint, Letter},
     },
 };
 
-/// What a door asks.
+/// What a gateway asks.
 #[derive(Clone, Debug)]
 pub enum Ask {
     /// Take up a user.
@@ -26,7 +26,7 @@ pub enum Ask {
         /// Whether he stays although he does not log in: the operator adds him.
         stays: bool,
     },
-    /// Take a user of this door out, so that his name may be registered with another key.
+    /// Take a user of this gateway out, so that his name may be registered with another key.
     Forget {
         /// Who.
         user: String,
@@ -36,21 +36,21 @@ pub enum Ask {
         /// `user` or `user@node`.
         name: UserId,
     },
-    /// Which user of this door logs in under this name?
+    /// Which user of this gateway logs in under this name?
     Local {
         /// His id, or `user@node` with this node.
         name: UserId,
     },
     /// Everybody, with who is here.
     Everybody,
-    /// Replace what a user of this door says he can do.
+    /// Replace what a user of this gateway says he can do.
     Describe {
         /// Under which name he is logged in.
         name: UserId,
         /// The texts.
         descriptions: Descriptions,
     },
-    /// May this token speak for this user of this door?
+    /// May this token speak for this user of this gateway?
     Admit {
         /// Under which name it logged in.
         name: UserId,
@@ -66,20 +66,20 @@ pub enum Ask {
         /// When it would have ended in any case, Unix ms.
         until_ms: u64,
     },
-    /// A client of a user of this door came.
+    /// A client of a user of this gateway came.
     Arrived(UserId),
-    /// A client of a user of this door went.
+    /// A client of a user of this gateway went.
     Left(UserId),
     /// Carry a letter. Its signature was checked with the key of the user's admission.
     Post {
-        /// The user of this door who sends it.
+        /// The user of this gateway who sends it.
         user: UserId,
         /// The letter.
         letter: Box<Letter>,
     },
     /// A client of this user has all his letters up to this row.
     Taken {
-        /// The user of this door.
+        /// The user of this gateway.
         user: UserId,
         /// The row.
         row: u64,
@@ -142,7 +142,7 @@ pub struct Fetched {
     pub created_ms: u64,
 }
 
-/// What a door is told.
+/// What a gateway is told.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Told {
     /// He is on disk, now or already with this very key.
@@ -193,14 +193,14 @@ pub struct Found {
     pub key: PublicKey,
     /// What he says he can do.
     pub descriptions: Descriptions,
-    /// The user of this door that it is, if he is one of this door.
+    /// The user of this gateway that it is, if he is one of this gateway.
     pub here: Option<UserId>,
 }
 
 /// A user whose token may speak.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admitted {
-    /// His id at this door.
+    /// His id at this gateway.
     pub user: UserId,
     /// His key.
     pub key: PublicKey,
@@ -213,7 +213,7 @@ pub struct Admitted {
 /// What became of a letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Posted {
-    /// It is on disk, here or on its way to the other door.
+    /// It is on disk, here or on its way to the other gateway.
     Accepted,
     /// It was carried before.
     Repeated,
@@ -224,15 +224,15 @@ pub enum Posted {
 pub struct User {
     /// The name under which the mesh knows him.
     pub name: String,
-    /// His id at his door.
+    /// His id at his gateway.
     pub user: String,
-    /// The name of his door, which is a member of the mesh.
-    pub door: String,
+    /// The name of his gateway, which is a member of the mesh.
+    pub node: String,
     /// His name for people.
     pub title: String,
     /// Base64 of his key.
     pub key: String,
-    /// Another key that his door showed and that is refused.
+    /// Another key that his gateway showed and that is refused.
     pub shown: Option<String>,
     /// Whether a client of his is connected; for a member whether the node is.
     pub online: bool,
@@ -245,43 +245,43 @@ pub struct User {
 /// A user, as he is on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserRecord {
-    /// His id at his door.
+    /// His id at his gateway.
     pub id: UserId,
-    /// His door.
-    pub door: PeerId,
+    /// His gateway.
+    pub node: PeerId,
     /// His name for people.
     pub title: String,
     /// His key, pinned.
     pub key: PublicKey,
-    /// Another key that his door showed later.
+    /// Another key that his gateway showed later.
     pub shown: Option<PublicKey>,
-    /// When he registered, by his door's clock, Unix ms; 0 if that clock was not set.
+    /// When he registered, by his gateway's clock, Unix ms; 0 if that clock was not set.
     pub registered_ms: u64,
     /// What he says he can do.
     pub descriptions: Descriptions,
-    /// The last row that he has; for users of this door.
+    /// The last row that he has; for users of this gateway.
     pub taken: u64,
     /// When a message to a user of a foreign server was last accepted here, Unix ms; 0 if never.
     pub written_ms: u64,
-    /// Whether he stays: he has logged in, or the operator added him, or he is of another door.
+    /// Whether he stays: he has logged in, or the operator added him, or he is of another gateway.
     pub stays: bool,
 }
 
-/// A letter on the disk of the door of its recipient.
+/// A letter on the disk of the gateway of its recipient.
 #[derive(Clone, derive_more::Debug, PartialEq, Eq)]
 pub struct LetterRecord {
     /// Its place; grows.
     pub row: u64,
     /// Its name in the whole mesh.
     pub id: MessageId,
-    /// For whom; `None` for all users of this door but the sender.
+    /// For whom; `None` for all users of this gateway but the sender.
     pub user: Option<UserId>,
-    /// The sender's id, if he is a user of this door.
+    /// The sender's id, if he is a user of this gateway.
     pub sender: Option<UserId>,
     /// The sender, as people know him.
     pub from: String,
     /// The member that brought it; this node for its own users.
-    pub door: PeerId,
+    pub node: PeerId,
     /// When it came, Unix ms.
     pub at_ms: u64,
     /// What a repetition would have in common with it.
@@ -297,11 +297,11 @@ pub struct LetterRecord {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "stage", content = "reason", rename_all = "snake_case")]
 pub enum Stage {
-    /// It is on the disk of the recipient's door.
+    /// It is on the disk of the recipient's gateway.
     Delivered,
     /// A client of the recipient has it.
     Read,
-    /// The recipient's door, or this one, did not take it.
+    /// The recipient's gateway, or this one, did not take it.
     Refused(String),
     /// Its time ran out.
     Expired,

@@ -3,7 +3,7 @@
 //!
 //! A server is no member. Here it goes under a peer id that is made of its name and that no node
 //! can have a key for; so its messages wait in the same outbox, and the keys of its users are kept
-//! where those of other doors are. The connection itself is `gateway/syft/server.rs`.
+//! where those of other gateways are. The connection itself is `gateway/syft/server.rs`.
 
 use libp2p_identity::PeerId;
 use sha2::{Digest, Sha256};
@@ -172,7 +172,7 @@ impl State {
         let record = UserRecord {
             stays: true,
             id: user,
-            door: peer,
+            node: peer,
             title: String::new(),
             key,
             shown: None,
@@ -189,7 +189,7 @@ impl State {
 
     /// Returns the user of a server with the oldest pin of those to whom nobody here ever wrote.
     fn unused_pin(&self, server: PeerId) -> Option<UserId> {
-        let pins = self.users.of_door(server).map(|entry| &entry.record);
+        let pins = self.users.of_gateway(server).map(|entry| &entry.record);
         let unused = pins.filter(|record| record.written_ms == 0);
         let oldest = unused.min_by_key(|record| record.registered_ms);
         oldest.map(|record| record.id.clone())

@@ -37,7 +37,7 @@ pub struct Settings {
     pub servers: Vec<NodeName>,
 }
 
-/// How much is kept for each user of this door who is away.
+/// How much is kept for each user of this gateway who is away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LetterLimits {
     /// Most letters.

@@ -3,8 +3,8 @@
 mod bridging;
 mod capacity;
 mod clock;
-mod door;
 mod extremes;
+mod gateway;
 mod indices;
 mod integers;
 mod joining;

@@ -1,6 +1,6 @@
-//! Who can be written to: the users of this door and of the others, and the members themselves.
+//! Who can be written to: the users of this gateway and of the others, and the members themselves.
 //!
-//! Keys are pinned on first use. Whom a name means is in `names`, what doors tell each other in
+//! Keys are pinned on first use. Whom a name means is in `names`, what gateways tell each other in
 //! `telling`.
 
 mod entries;
@@ -19,10 +19,10 @@ use super::{
     post::{Admitted, Ask, Found, Told, User, UserRecord},
 };
 use crate::proto::{
-    mesh::users::USERS_PER_DOOR_MAX,
+    mesh::users::USERS_PER_GATEWAY_MAX,
     syft::{
         Descriptions, PublicKey, UserId,
-        door::{NewUser, TokenId, key_name},
+        http::{NewUser, TokenId, key_name},
     },
 };
 
@@ -37,7 +37,7 @@ const LOGIN_TIME: Duration = Duration::from_secs(24 * 60 * 60);
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) record: UserRecord,
-    /// Clients that are connected; of another door's user 1 or 0.
+    /// Clients that are connected; of another gateway's user 1 or 0.
     pub(super) clients: u32,
     /// Whether this user was told that his name means somebody else.
     told_conflict: bool,
@@ -55,7 +55,7 @@ pub(super) struct Users {
 impl Users {
     pub(super) fn load(users: Vec<UserRecord>, revoked: Vec<(TokenId, u64)>) -> Self {
         let entry = |record: UserRecord| {
-            let key = (record.id.clone(), record.door);
+            let key = (record.id.clone(), record.node);
             (key, Entry::new(record))
         };
         Self {
@@ -65,37 +65,37 @@ impl Users {
         }
     }
 
-    pub(super) fn get(&self, user: &UserId, door: PeerId) -> Option<&Entry> {
-        self.entries.get(&(user.clone(), door))
+    pub(super) fn get(&self, user: &UserId, node: PeerId) -> Option<&Entry> {
+        self.entries.get(&(user.clone(), node))
     }
 
-    pub(super) fn get_mut(&mut self, user: &UserId, door: PeerId) -> Option<&mut Entry> {
-        self.entries.get_mut(&(user.clone(), door))
+    pub(super) fn get_mut(&mut self, user: &UserId, node: PeerId) -> Option<&mut Entry> {
+        self.entries.get_mut(&(user.clone(), node))
     }
 
     pub(super) fn insert(&mut self, record: UserRecord) {
-        let key = (record.id.clone(), record.door);
+        let key = (record.id.clone(), record.node);
         self.entries.insert(key, Entry::new(record));
     }
 
     /// Forgets a user; returns false if there is none.
-    pub(super) fn remove(&mut self, user: &UserId, door: PeerId) -> bool {
-        self.entries.remove(&(user.clone(), door)).is_some()
+    pub(super) fn remove(&mut self, user: &UserId, node: PeerId) -> bool {
+        self.entries.remove(&(user.clone(), node)).is_some()
     }
 
     /// Notes that another key than the pinned one was shown for a user.
     pub(super) fn show(
         &mut self,
         user: &UserId,
-        door: PeerId,
+        node: PeerId,
         key: PublicKey,
     ) -> Option<UserRecord> {
-        let entry = self.get_mut(user, door)?;
+        let entry = self.get_mut(user, node)?;
         entry.record.shown = Some(key);
         Some(entry.record.clone())
     }
 
-    /// Returns those who registered one name, at whatever door.
+    /// Returns those who registered one name, at whatever gateway.
     pub(super) fn named<'a>(&'a self, name: &'a UserId) -> impl Iterator<Item = &'a Entry> {
         self.entries
             .range((name.clone(), lowest_peer())..)
@@ -104,22 +104,22 @@ impl Users {
     }
 
     /// Forgets the users of a member of a mesh that was left; returns whether there were any.
-    fn forget_door(&mut self, door: &PeerId) -> bool {
-        self.telling.remove(door);
-        self.entries.forget_gateway(*door)
+    fn forget_gateway(&mut self, node: &PeerId) -> bool {
+        self.telling.remove(node);
+        self.entries.forget_gateway(*node)
     }
 
-    pub(super) fn of_door(&self, door: PeerId) -> impl Iterator<Item = &Entry> {
-        self.entries.of_gateway(door)
+    pub(super) fn of_gateway(&self, node: PeerId) -> impl Iterator<Item = &Entry> {
+        self.entries.of_gateway(node)
     }
 
-    /// Returns how many users of this door are known.
-    pub(super) fn count_of(&self, door: PeerId) -> usize {
-        self.entries.count_of(door)
+    /// Returns how many users of this gateway are known.
+    pub(super) fn count_of(&self, node: PeerId) -> usize {
+        self.entries.count_of(node)
     }
 
-    /// Says whether any user of this door is known: then it is one.
-    pub(super) fn is_door(&self, peer: PeerId) -> bool {
+    /// Says whether any user of this gateway is known: then it is one.
+    pub(super) fn is_gateway(&self, peer: PeerId) -> bool {
         self.count_of(peer) > 0
     }
 }
@@ -134,11 +134,11 @@ impl Entry {
         }
     }
 
-    /// The order in which a name was registered. One whose door had no clock then comes last.
+    /// The order in which a name was registered. One whose gateway had no clock then comes last.
     pub(super) fn rank(&self) -> (bool, u64, PeerId) {
         let record = &self.record;
         let undated = record.registered_ms < CLOCK_SET_MS;
-        (undated, record.registered_ms, record.door)
+        (undated, record.registered_ms, record.node)
     }
 }
 
@@ -149,7 +149,7 @@ fn lowest_peer() -> PeerId {
 }
 
 impl State {
-    pub(super) fn asked_by_door(&mut self, request: RequestId, ask: Ask, now: Now) {
+    pub(super) fn asked_by_gateway(&mut self, request: RequestId, ask: Ask, now: Now) {
         let answer = match ask {
             Ask::Register { user, stays } => return self.register(request, user, stays, now),
             Ask::Forget { user } => return self.forget(request, &user, now),
@@ -192,9 +192,9 @@ impl State {
     }
 
     /// Forgets the users of a member of a mesh that was left.
-    pub(super) fn forget_users_of(&mut self, door: &PeerId) {
-        if self.users.forget_door(door) {
-            let record = Record::ForgetUsersOf { door: *door };
+    pub(super) fn forget_users_of(&mut self, node: &PeerId) {
+        if self.users.forget_gateway(node) {
+            let record = Record::ForgetUsersOf { node: *node };
             self.effects.store(vec![record], None);
         }
     }
@@ -207,18 +207,18 @@ impl State {
         let key = self.key_of(meant)?;
         Some(match meant {
             Meant::Member(peer) => Found {
-                title: self.door_name(peer),
+                title: self.gateway_name(peer),
                 key,
                 descriptions: Descriptions::default(),
                 here: None,
             },
-            Meant::User(user, door) => {
-                let record = &self.users.get(user, *door)?.record;
+            Meant::User(user, node) => {
+                let record = &self.users.get(user, *node)?.record;
                 Found {
                     title: record.title.clone(),
                     key,
                     descriptions: record.descriptions.clone(),
-                    here: (*door == self.own.peer).then(|| user.clone()),
+                    here: (*node == self.own.peer).then(|| user.clone()),
                 }
             }
         })
@@ -226,21 +226,21 @@ impl State {
 
     fn everybody(&self) -> Vec<User> {
         let users = self.users.entries.values();
-        let users = users.filter(|entry| self.is_door_here(&entry.record.door));
+        let users = users.filter(|entry| self.is_gateway_here(&entry.record.node));
         let users = users.map(
             |Entry {
                  record, clients, ..
              }| User {
-                name: self.known_as(&record.id, record.door).to_string(),
+                name: self.known_as(&record.id, record.node).to_string(),
                 user: record.id.to_string(),
-                door: self.door_name(&record.door),
+                node: self.gateway_name(&record.node),
                 title: record.title.clone(),
                 key: record.key.to_base64(),
                 shown: record.shown.map(|key| key.to_base64()),
                 online: *clients > 0,
                 waiting: self
                     .letters
-                    .count_for(&record.id, record.door == self.own.peer),
+                    .count_for(&record.id, record.node == self.own.peer),
                 is_node: false,
             },
         );
@@ -249,7 +249,7 @@ impl State {
         let members = members.chain([own]).map(|terms| User {
             name: terms.name.to_string(),
             user: terms.name.to_string(),
-            door: terms.name.to_string(),
+            node: terms.name.to_string(),
             title: terms.name.to_string(),
             key: terms.messaging_key.to_base64(),
             shown: None,
@@ -286,13 +286,13 @@ impl State {
             self.effects.refused(None, "registration", "name_taken");
             return self.effects.fail(request, failure);
         }
-        if self.users.of_door(here).count() >= USERS_PER_DOOR_MAX && !self.make_room() {
-            let text = format!("a door has at most {USERS_PER_DOOR_MAX} users");
+        if self.users.of_gateway(here).count() >= USERS_PER_GATEWAY_MAX && !self.make_room() {
+            let text = format!("a node has at most {USERS_PER_GATEWAY_MAX} users");
             return self.effects.fail(request, Failure::unavailable(text));
         }
         let record = UserRecord {
             id: user.id.clone(),
-            door: here,
+            node: here,
             title: user.title,
             key: user.key,
             shown: None,
@@ -327,9 +327,9 @@ impl State {
             Some(Meant::Member(_)) => Err(Failure::conflict(format!(
                 "`{name}` is a node of this mesh"
             ))),
-            Some(Meant::User(_, door)) => Err(Failure::conflict(format!(
+            Some(Meant::User(_, node)) => Err(Failure::conflict(format!(
                 "`{name}` is registered at the node `{}`",
-                self.door_name(&door)
+                self.gateway_name(&node)
             ))),
         }
     }
@@ -364,15 +364,15 @@ impl State {
     }
 
     fn take_out(&mut self, id: UserId, after: Option<After>) {
-        let door = self.own.peer;
-        self.users.entries.remove(&(id.clone(), door));
+        let node = self.own.peer;
+        self.users.entries.remove(&(id.clone(), node));
         self.letters.end(&id);
         self.effects.event(Event::UserGone { user: id.clone() });
         self.effects
-            .store(vec![Record::ForgetUser { id, door }], after);
+            .store(vec![Record::ForgetUser { id, node }], after);
     }
 
-    /// Notes that a user of this door is more than a registration.
+    /// Notes that a user of this gateway is more than a registration.
     fn keep(&mut self, user: &UserId, now: Now) {
         let here = self.own.peer;
         if let Some(entry) = self.users.get_mut(user, here)
@@ -389,8 +389,8 @@ impl State {
     /// Takes out the one who has not logged in for the longest time since he registered; says
     /// whether there was one.
     fn make_room(&mut self) -> bool {
-        let of_door = self.users.of_door(self.own.peer);
-        let waiting = of_door.filter(|entry| !entry.record.stays);
+        let of_gateway = self.users.of_gateway(self.own.peer);
+        let waiting = of_gateway.filter(|entry| !entry.record.stays);
         let oldest = waiting.min_by_key(|entry| entry.since);
         let Some(id) = oldest.map(|entry| entry.record.id.clone()) else {
             return false;
@@ -400,14 +400,16 @@ impl State {
         true
     }
 
-    /// Takes out who registered and did not log in. Anything that can reach the door can register.
+    /// Takes out who registered and did not log in. Anything that can reach the gateway can register.
     pub(super) fn prune_users(&mut self, now: Now) {
         let is_over = |entry: &&Entry| {
             let waits = now.mono.saturating_sub(entry.since);
             !entry.record.stays && waits >= LOGIN_TIME
         };
-        let of_door = self.users.of_door(self.own.peer);
-        let over = of_door.filter(is_over).map(|entry| entry.record.id.clone());
+        let of_gateway = self.users.of_gateway(self.own.peer);
+        let over = of_gateway
+            .filter(is_over)
+            .map(|entry| entry.record.id.clone());
         for id in over.collect::<Vec<_>>() {
             self.effects.count("user_never_logged_in", 1);
             self.take_out(id, None);
@@ -459,7 +461,7 @@ impl State {
     fn conflict_text(&self, user: &UserId) -> String {
         let here = &self.membership.own_terms().name;
         let owner = match self.meant(user) {
-            Some(Meant::User(_, door) | Meant::Member(door)) => self.door_name(&door),
+            Some(Meant::User(_, node) | Meant::Member(node)) => self.gateway_name(&node),
             None => String::new(),
         };
         format!(
@@ -503,20 +505,20 @@ impl State {
         }
     }
 
-    /// Tells the users of this door whose name turned out to mean somebody else; once each.
+    /// Tells the users of this gateway whose name turned out to mean somebody else; once each.
     fn tell_conflicts(&mut self, name: &UserId) {
         let here = self.own.peer;
         let is_owner = self.meant(name) == Some(Meant::User(name.clone(), here));
         let text = self.conflict_text(name);
-        let door = self.owner(name).unwrap_or(here);
-        let door = self.door_name(&door);
+        let node = self.owner(name).unwrap_or(here);
+        let node = self.gateway_name(&node);
         let Some(entry) = self.users.get_mut(name, here) else {
             return;
         };
         if !is_owner && !entry.told_conflict {
             self.effects.event(Event::NameTaken {
                 user: name.clone(),
-                door,
+                node,
                 text,
             });
         }
@@ -525,15 +527,15 @@ impl State {
         }
     }
 
-    /// Accepts the changed key of a user of another door. Says whether there was one.
+    /// Accepts the changed key of a user of another gateway. Says whether there was one.
     pub(super) fn trust_user(&mut self, request: RequestId, text: &str) -> bool {
         let name = text.parse::<UserId>().ok();
         let meant = name.and_then(|name| self.meant(&name));
-        let Some(Meant::User(user, door)) = meant.or_else(|| self.meant_at_server(text)) else {
+        let Some(Meant::User(user, node)) = meant.or_else(|| self.meant_at_server(text)) else {
             return false;
         };
-        let known_as = self.known_as(&user, door).to_string();
-        let Some(entry) = self.users.get_mut(&user, door) else {
+        let known_as = self.known_as(&user, node).to_string();
+        let Some(entry) = self.users.get_mut(&user, node) else {
             return false;
         };
         if let Some(key) = entry.record.shown.take() {
@@ -542,7 +544,7 @@ impl State {
         let record = entry.record.clone();
         let reply = Reply::Trusted(super::report::Trusted {
             name: known_as,
-            peer_id: door,
+            peer_id: node,
             fingerprint: Some(record.key.to_base64()),
         });
         self.effects.store(
@@ -554,12 +556,12 @@ impl State {
 }
 
 fn no_such_user(name: &UserId) -> Failure {
-    Failure::not_found(format!("no user of this door is `{name}`"))
+    Failure::not_found(format!("no user of this node is `{name}`"))
 }
 
-/// Wraps what a door asks into a command.
+/// Wraps what a gateway asks into a command.
 impl From<Ask> for Command {
     fn from(ask: Ask) -> Self {
-        Self::Door(Box::new(ask))
+        Self::Gateway(Box::new(ask))
     }
 }

@@ -31,7 +31,7 @@ pub struct Row {
     pub row: i64,
     /// Its id.
     pub id: MessageId,
-    /// Whom it came from or went to; of a user's message the member with his door.
+    /// Whom it came from or went to; of a user's message the member with his gateway.
     pub peer: Party,
     /// The user, as `user@node`; empty for the member itself.
     pub user: String,

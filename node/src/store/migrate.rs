@@ -92,7 +92,7 @@ pub(super) const MIGRATIONS: [&str; 6] = [
         UNIQUE (address, fingerprint)
     ) STRICT;
 ",
-    // Doors for Syft agents. `user` is for whom a message to a member is there, or who sent it;
+    // Gateways for Syft agents. `user` is for whom a message to a member is there, or who sent it;
     // `letter` is what is carried for a user, which has no place in this node's history.
     "
     ALTER TABLE outbox ADD COLUMN user TEXT NOT NULL DEFAULT '';

@@ -13,7 +13,7 @@ use crate::{
     proto::{
         iid::Index,
         mesh::{Address, MessageId, ranges::RangesError, vouched::VouchedError},
-        syft::{PublicKey, UserId, door::TokenId, letter::Fingerprint},
+        syft::{PublicKey, UserId, http::TokenId, letter::Fingerprint},
     },
     state::{
         date_of_history,
@@ -317,7 +317,7 @@ fn read_user(row: &Row<'_>) -> Result<UserRecord, Flaw> {
     let texts: String = row.get(6)?;
     Ok(UserRecord {
         id: user_id(&row.get::<_, String>(0)?)?,
-        door: peer(row, 1)?,
+        node: peer(row, 1)?,
         title: row.get(2)?,
         key: public_key(&bytes(row, 3)?)?,
         shown: if shown.is_empty() {
@@ -344,7 +344,7 @@ fn read_letter(row: &Row<'_>) -> Result<LetterRecord, Flaw> {
         user: user(2)?,
         sender: user(3)?,
         from: row.get(4)?,
-        door: peer(row, 5)?,
+        node: peer(row, 5)?,
         at_ms: number(row, 6)?,
         bytes: usize::try_from(number(row, 7)?).unwrap_or(usize::MAX),
         // What a repetition would have in common is read with the others, in their order.

@@ -430,7 +430,7 @@ fn letter(row: u64, user: &str) -> Record {
         user: (!user.is_empty()).then(|| user.parse().expect("an id")),
         sender: Some("alice".parse().expect("an id")),
         from: "alice".to_owned(),
-        door: peer_of_seed(1),
+        node: peer_of_seed(1),
         at_ms: 1,
         fingerprint: Fingerprint(row.to_be_bytes().repeat(2).try_into().expect("16 bytes")),
         bytes: 4,

@@ -318,19 +318,19 @@ fn write(to: &Savepoint<'_>, record: &Record) -> rusqlite::Result<()> {
         Record::ForClient(message) => write_for_client(to, message)?,
         Record::Mark { sender, mark } => write_mark(to, &sender.to_bytes(), *mark)?,
         Record::User(user) => write_user(to, user)?,
-        Record::ForgetUser { id, door } => {
+        Record::ForgetUser { id, node } => {
             to.prepare_cached("DELETE FROM letters WHERE user = ?1")?
                 .execute([id.as_str()])?;
             to.prepare_cached("DELETE FROM users WHERE id = ?1 AND door = ?2")?
-                .execute(params![id.as_str(), door.to_bytes()])?;
+                .execute(params![id.as_str(), node.to_bytes()])?;
         }
         Record::ForgetPin { user, server } => {
             to.prepare_cached("DELETE FROM users WHERE id = ?1 AND door = ?2")?
                 .execute(params![user.as_str(), server.to_bytes()])?;
         }
-        Record::ForgetUsersOf { door } => {
+        Record::ForgetUsersOf { node } => {
             to.prepare_cached("DELETE FROM users WHERE door = ?1")?
-                .execute([door.to_bytes()])?;
+                .execute([node.to_bytes()])?;
         }
         Record::Letter(letter) => write_letter(to, letter)?,
         Record::Seen(fingerprint) => write_seen(to, *fingerprint)?,
@@ -544,7 +544,7 @@ fn write_user(to: &Savepoint<'_>, user: &UserRecord) -> rusqlite::Result<()> {
     )?
     .execute(params![
         user.id.as_str(),
-        user.door.to_bytes(),
+        user.node.to_bytes(),
         user.title,
         user.key.as_bytes(),
         user.shown
@@ -570,7 +570,7 @@ fn write_letter(to: &Savepoint<'_>, letter: &LetterRecord) -> rusqlite::Result<(
             text(&letter.user),
             text(&letter.sender),
             letter.from,
-            letter.door.to_bytes(),
+            letter.node.to_bytes(),
             letter.at_ms.cast_signed(),
             i64::try_from(letter.bytes).unwrap_or(i64::MAX),
             letter.frame,

@@ -1,4 +1,4 @@
-//! Users of a Syft server as the driver plays them, the same for the door and for the relays.
+//! Users of a Syft server as the driver plays them, the same for the gateway and for the relays.
 //!
 //! Letters are sealed and signed in advance, as the Python client writes them: a time in
 //! microseconds, and a signature over the nanoseconds that went through its floats.
@@ -17,7 +17,7 @@ use hyper::{Request, client::conn::http1::SendRequest, header};
 use hyper_util::rt::TokioIo;
 use pimesh_node::proto::syft::{
     self as proto, SealChance, SigningKey, Timestamp,
-    door::{ChallengeBody, TokenBody},
+    http::{ChallengeBody, TokenBody},
 };
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;

@@ -1,5 +1,5 @@
-//! A relay of the shape of a Syft server and nothing more, on the libraries of the door, in a
-//! process of its own: how far the door is from the ideal. It reads from each frame for whom it is,
+//! A relay of the shape of a Syft server and nothing more, on the libraries of the gateway, in a
+//! process of its own: how far the gateway is from the ideal. It reads from each frame for whom it is,
 //! and passes it on as it came. It stores nothing, checks no signature, and has no login: a token is
 //! the name of its user.
 
@@ -61,7 +61,7 @@ async fn serve(stream: TcpStream, users: &Users) -> anyhow::Result<()> {
         user = query.strip_prefix("token=").map(str::to_owned);
         Ok(response)
     };
-    // As small as those of the door; most clients are quiet.
+    // As small as those of the gateway; most clients are quiet.
     let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES);
     let socket = accept_hdr_async_with_config(stream, entering, Some(config)).await?;
     let (sink, stream) = socket.split();

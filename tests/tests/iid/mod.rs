@@ -1,4 +1,4 @@
-//! The door for IID and APIntIO clients, with real clients on the libraries of the published ones.
+//! The gateway for IID and APIntIO clients, with real clients on the libraries of the published ones.
 
 mod hostile;
 mod servers;
@@ -62,18 +62,18 @@ async fn heard(
 }
 
 #[tokio::test]
-async fn integers_of_an_old_client_reach_its_index_at_every_door_udp_and_the_mesh()
+async fn integers_of_an_old_client_reach_its_index_at_every_gateway_udp_and_the_mesh()
 -> anyhow::Result<()> {
     let world = World::new()?;
     let [pi_1, pi_2] = world.mesh(["pi-1", "pi-2"]).await?;
     let udp = UdpSocket::bind("127.0.0.1:0").await?;
     let udp_out = format!("udp_out = [\"{}\"]", udp.local_addr()?);
-    let door_1 = iid::open(&pi_1, &udp_out, &[(70, 1), (80, 2)]).await?;
-    let door_2 = iid::open(&pi_2, "", &[(70, 3)]).await?;
+    let gateway_1 = iid::open(&pi_1, &udp_out, &[(70, 1), (80, 2)]).await?;
+    let gateway_2 = iid::open(&pi_2, "", &[(70, 3)]).await?;
     let mut events = pi_2.client.events_of(&["integers"]).await?;
-    let mut sender = python_client(door_1, 1).await?;
-    let mut same = python_client(door_2, 3).await?;
-    let mut other = python_client(door_1, 2).await?;
+    let mut sender = python_client(gateway_1, 1).await?;
+    let mut same = python_client(gateway_2, 3).await?;
+    let mut other = python_client(gateway_1, 2).await?;
     let hello = sender.event("signed_in").await?;
     assert_eq!(hello["hello"], format!("HELLO 70 {}", key(1).address()));
     same.event("signed_in").await?;
@@ -90,7 +90,7 @@ async fn integers_of_an_old_client_reach_its_index_at_every_door_udp_and_the_mes
     }
     assert_eq!(datagram(&udp).await?, passed.encode());
     heard(&mut events, passed).await?;
-    // Without a date, the door's; a stray length is passed over.
+    // Without a date, the gateway's; a stray length is passed over.
     sender.order(json!({ "send": "aa" })).await?;
     sender.order(json!({ "send": "05000000" })).await?;
     let dated = sender.event("integer").await?;
@@ -105,27 +105,27 @@ async fn integers_of_an_old_client_reach_its_index_at_every_door_udp_and_the_mes
 }
 
 #[tokio::test]
-async fn who_may_sign_in_is_changed_while_the_door_is_open() -> anyhow::Result<()> {
+async fn who_may_sign_in_is_changed_while_the_gateway_is_open() -> anyhow::Result<()> {
     let world = World::new()?;
     let pi = world.start("pi-1").await?;
-    let door = iid::open(&pi, "", &[(7, 1)]).await?;
-    let refused = Client::sign_in(door, 2).await.expect_err("not allowed");
+    let gateway = iid::open(&pi, "", &[(7, 1)]).await?;
+    let refused = Client::sign_in(gateway, 2).await.expect_err("not allowed");
     assert!(refused.to_string().contains("ASK ADMIN"), "{refused}");
 
     let address = key(2).address().to_string();
     let (code, _, err) = pimesh(&pi.home, &["gateway", "iid", "allow", "8", &address]).await?;
     assert_eq!(code, 0, "{err}");
-    let mut client = Client::sign_in(door, 2).await?;
+    let mut client = Client::sign_in(gateway, 2).await?;
     let (_, list, _) = pimesh(&pi.home, &["gateway", "iid", "list", "--json"]).await?;
     assert!(list.contains(&address), "{list}");
     let (code, _, err) = pimesh(&pi.home, &["gateway", "iid", "deny", &address]).await?;
     assert_eq!(code, 0, "{err}");
 
     assert_eq!(client.text().await?, "ASK ADMIN FOR A CLAIM TO BE ADDED");
-    Client::sign_in(door, 2)
+    Client::sign_in(gateway, 2)
         .await
         .expect_err("no longer allowed");
-    Client::sign_in(door, 1).await.context("still allowed")?;
+    Client::sign_in(gateway, 1).await.context("still allowed")?;
     // Published secrets are secrets no more.
     let (code, _, err) = pimesh(
         &pi.home,
@@ -209,7 +209,7 @@ async fn an_index_is_not_allowed_without_a_word_about_whose_it_is() -> anyhow::R
 }
 
 #[tokio::test]
-async fn rsa_keys_letters_and_passwords_open_the_door_until_they_are_taken_back()
+async fn rsa_keys_letters_and_passwords_open_the_gateway_until_they_are_taken_back()
 -> anyhow::Result<()> {
     let world = World::new()?;
     let pi = world.start("pi-1").await?;
@@ -218,8 +218,8 @@ async fn rsa_keys_letters_and_passwords_open_the_door_until_they_are_taken_back(
     // SHA-256 of "tide and moon".
     let hash = "cf755e1a8148dcf7e45e8c307058daf88ef6ffa0113cc40de444bd5540a17313";
     std::fs::write(pi.home.join("iid/passwords.txt"), format!("9:{hash}\n"))?;
-    let door = iid::open(&pi, lists, &[(7, 1)]).await?;
-    let url = format!("ws://{door}");
+    let gateway = iid::open(&pi, lists, &[(7, 1)]).await?;
+    let url = format!("ws://{gateway}");
 
     let mut with_rsa = Foreign::python("iid_client.py", &[&url, "rsa"]).await?;
     let address = with_rsa.event("address").await?["address"].clone();
@@ -240,7 +240,7 @@ async fn rsa_keys_letters_and_passwords_open_the_door_until_they_are_taken_back(
     let (code, _, err) = pimesh(&pi.home, &revoke).await?;
     assert_eq!(code, 0, "{err}");
     with_letter.event("closed").await?;
-    Client::sign_in(door, 1)
+    Client::sign_in(gateway, 1)
         .await
         .context("the master itself is still good")?;
 
@@ -255,12 +255,12 @@ async fn rsa_keys_letters_and_passwords_open_the_door_until_they_are_taken_back(
 async fn clients_are_listed_counted_told_of_and_sent_away() -> anyhow::Result<()> {
     let world = World::new()?;
     let pi = world.start("pi-1").await?;
-    let door = iid::open(&pi, "", &[(7, 1)]).await?;
+    let gateway = iid::open(&pi, "", &[(7, 1)]).await?;
     let mut events = pi
         .client
         .events_of(&["client_signed_in", "client_kicked"])
         .await?;
-    let mut client = Client::sign_in(door, 1).await?;
+    let mut client = Client::sign_in(gateway, 1).await?;
     Pi::wait_for_event(&mut events, |event| match event {
         EventBody::ClientSignedIn { name, .. } => (name == "7").then_some(()),
         _ => None,
@@ -308,9 +308,9 @@ async fn listeners_of_the_first_servers_are_greeted_with_the_manual() -> anyhow:
     let world = World::new()?;
     let pi = world.start("pi-1").await?;
     iid::open(&pi, "listen_only = \"127.0.0.1:0\"", &[(7, 1)]).await?;
-    let doors = pi.client.gateways().await?;
-    let [_, listen] = doors[0].addresses[..] else {
-        panic!("two addresses, not {doors:?}")
+    let gateways = pi.client.gateways().await?;
+    let [_, listen] = gateways[0].addresses[..] else {
+        panic!("two addresses, not {gateways:?}")
     };
 
     let mut client = Client::connect(listen).await?;
@@ -321,7 +321,7 @@ async fn listeners_of_the_first_servers_are_greeted_with_the_manual() -> anyhow:
 }
 
 #[tokio::test]
-async fn a_door_speaks_tls_with_files_of_its_own() -> anyhow::Result<()> {
+async fn a_gateway_speaks_tls_with_files_of_its_own() -> anyhow::Result<()> {
     let world = World::new()?;
     let pi = world.start("pi-1").await?;
     let made = |name: &str| pi.home.join("iid").join(name).display().to_string();
@@ -340,20 +340,20 @@ async fn a_door_speaks_tls_with_files_of_its_own() -> anyhow::Result<()> {
         .await?;
     ensure!(status.success());
     let tls = "tls_certificate = \"iid/cert.pem\"\ntls_key = \"iid/key.pem\"";
-    let door = iid::open(&pi, tls, &[(7, 1)]).await?;
+    let gateway = iid::open(&pi, tls, &[(7, 1)]).await?;
 
     let secret = hex(&key(1).to_bytes()[..]);
-    let url = format!("wss://localhost:{}", door.port());
+    let url = format!("wss://localhost:{}", gateway.port());
     let mut client = Foreign::python("iid_client.py", &[&url, &secret, &made("cert.pem")]).await?;
 
     client.event("signed_in").await?;
     // Without TLS there is nothing.
-    Client::connect(door).await.expect_err("in clear");
+    Client::connect(gateway).await.expect_err("in clear");
     Ok(())
 }
 
 #[tokio::test]
-async fn a_door_that_cannot_be_opened_says_why_and_the_node_runs_on() -> anyhow::Result<()> {
+async fn a_gateway_that_cannot_be_opened_says_why_and_the_node_runs_on() -> anyhow::Result<()> {
     let world = World::new()?;
     let pi = world.start("pi-1").await?;
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
@@ -388,7 +388,7 @@ async fn a_door_that_cannot_be_opened_says_why_and_the_node_runs_on() -> anyhow:
 }
 
 #[tokio::test]
-async fn a_client_finds_the_door_again_after_the_node_was_killed() -> anyhow::Result<()> {
+async fn a_client_finds_the_gateway_again_after_the_node_was_killed() -> anyhow::Result<()> {
     let world = World::new()?;
     let pi = world.start("pi-1").await?;
     let port = tokio::net::TcpListener::bind("127.0.0.1:0")
@@ -396,8 +396,8 @@ async fn a_client_finds_the_door_again_after_the_node_was_killed() -> anyhow::Re
         .local_addr()?
         .port();
     let listen = format!("listen = \"127.0.0.1:{port}\"");
-    let door = iid::open(&pi, &listen, &[(7, 1)]).await?;
-    let mut client = Client::sign_in(door, 1).await?;
+    let gateway = iid::open(&pi, &listen, &[(7, 1)]).await?;
+    let mut client = Client::sign_in(gateway, 1).await?;
 
     let pi = pi.restart().await?;
 

@@ -14,10 +14,10 @@ use super::integer;
 
 const DATE: u64 = 1_700_000_000_000;
 
-/// Makes nodes clients of a door elsewhere, under index 7.
+/// Makes nodes clients of a gateway elsewhere, under index 7.
 async fn connect(server: &Pi, pis: &[&Pi]) -> anyhow::Result<SocketAddr> {
-    let door = iid::open(server, "", &[(7, 1)]).await?;
-    let url = format!("ws://{door}");
+    let gateway = iid::open(server, "", &[(7, 1)]).await?;
+    let url = format!("ws://{gateway}");
     for pi in pis {
         let connect = ["gateway", "iid", "connect", &url, "--json"];
         let (code, out, err) = pimesh(&pi.home, &connect).await?;
@@ -38,11 +38,11 @@ async fn connect(server: &Pi, pis: &[&Pi]) -> anyhow::Result<SocketAddr> {
         })
         .await?;
     }
-    Ok(door)
+    Ok(gateway)
 }
 
-/// Opens a door at a node whose settings have more in them already.
-async fn iid_door_beside(pi: &Pi, index: i32, number: u16) -> anyhow::Result<SocketAddr> {
+/// Opens a gateway at a node whose settings have more in them already.
+async fn iid_gateway_beside(pi: &Pi, index: i32, number: u16) -> anyhow::Result<SocketAddr> {
     let address = key(number).address().to_string();
     let listen = ["gateway", "enable", "iid", "--listen", "127.0.0.1:0"];
     let (code, _, err) = pimesh(&pi.home, &listen).await?;
@@ -56,13 +56,13 @@ async fn iid_door_beside(pi: &Pi, index: i32, number: u16) -> anyhow::Result<Soc
 #[tokio::test]
 async fn a_node_is_a_client_of_a_server_and_integers_run_both_ways_once() -> anyhow::Result<()> {
     let world = World::new()?;
-    // Two meshes: a node of the second is a client of the first's door.
+    // Two meshes: a node of the second is a client of the first's gateway.
     let hub = world.start("hub").await?;
     let [pi_1, pi_2] = world.mesh(["pi-1", "pi-2"]).await?;
-    let door = connect(&hub, &[&pi_1]).await?;
-    let door_2 = iid_door_beside(&pi_2, 7, 5).await?;
-    let mut at_hub = Client::sign_in(door, 1).await?;
-    let mut behind = Client::sign_in(door_2, 5).await?;
+    let gateway = connect(&hub, &[&pi_1]).await?;
+    let gateway_2 = iid_gateway_beside(&pi_2, 7, 5).await?;
+    let mut at_hub = Client::sign_in(gateway, 1).await?;
+    let mut behind = Client::sign_in(gateway_2, 5).await?;
 
     let down = integer(7, 10, DATE);
     at_hub.send(down.encode().to_vec()).await?;
@@ -85,10 +85,10 @@ async fn two_nodes_that_are_clients_of_one_server_make_no_circle() -> anyhow::Re
     let world = World::new()?;
     let hub = world.start("hub").await?;
     let [pi_1, pi_2] = world.mesh(["pi-1", "pi-2"]).await?;
-    let door = connect(&hub, &[&pi_1, &pi_2]).await?;
-    let door_1 = iid_door_beside(&pi_1, 7, 5).await?;
-    let mut at_hub = Client::sign_in(door, 1).await?;
-    let mut behind = Client::sign_in(door_1, 5).await?;
+    let gateway = connect(&hub, &[&pi_1, &pi_2]).await?;
+    let gateway_1 = iid_gateway_beside(&pi_1, 7, 5).await?;
+    let mut at_hub = Client::sign_in(gateway, 1).await?;
+    let mut behind = Client::sign_in(gateway_1, 5).await?;
 
     // With a date that tells, and without.
     let sent = [integer(7, 11, DATE), integer(7, 12, 0)];
@@ -120,10 +120,10 @@ async fn equal_integers_with_equal_dates_all_pass() -> anyhow::Result<()> {
     let world = World::new()?;
     let hub = world.start("hub").await?;
     let [pi_1, pi_2] = world.mesh(["pi-1", "pi-2"]).await?;
-    let door = connect(&hub, &[&pi_1]).await?;
-    let door_2 = iid_door_beside(&pi_2, 7, 5).await?;
-    let mut at_hub = Client::sign_in(door, 1).await?;
-    let mut behind = Client::sign_in(door_2, 5).await?;
+    let gateway = connect(&hub, &[&pi_1]).await?;
+    let gateway_2 = iid_gateway_beside(&pi_2, 7, 5).await?;
+    let mut at_hub = Client::sign_in(gateway, 1).await?;
+    let mut behind = Client::sign_in(gateway_2, 5).await?;
     for date in [DATE, DATE / 1000, DATE + 123] {
         let (down, up) = (integer(7, 10, date), integer(7, 11, date));
         for _ in 0..6 {
@@ -149,8 +149,8 @@ async fn a_node_that_only_receives_sends_nothing_to_the_server() -> anyhow::Resu
     let world = World::new()?;
     let hub = world.start("hub").await?;
     let pi = world.start("pi-1").await?;
-    let door = connect(&hub, &[&pi]).await?;
-    let url = format!("ws://{door}");
+    let gateway = connect(&hub, &[&pi]).await?;
+    let url = format!("ws://{gateway}");
     let only = ["gateway", "iid", "connect", &url, "--receive-only"];
     let (code, _, err) = pimesh(&pi.home, &only).await?;
     assert_eq!(code, 0, "{err}");
@@ -160,9 +160,9 @@ async fn a_node_that_only_receives_sends_nothing_to_the_server() -> anyhow::Resu
         Ok(())
     })
     .await?;
-    let own_door = iid_door_beside(&pi, 7, 5).await?;
-    let mut at_hub = Client::sign_in(door, 1).await?;
-    let mut own = Client::sign_in(own_door, 5).await?;
+    let own_gateway = iid_gateway_beside(&pi, 7, 5).await?;
+    let mut at_hub = Client::sign_in(gateway, 1).await?;
+    let mut own = Client::sign_in(own_gateway, 5).await?;
 
     own.send(integer(7, 1, DATE).encode().to_vec()).await?;
     assert_eq!(own.integer().await?, integer(7, 1, DATE));

@@ -28,7 +28,7 @@ pub(super) async fn datagram(socket: &UdpSocket) -> anyhow::Result<Vec<u8>> {
 }
 
 #[tokio::test]
-async fn iid42_speaks_with_the_door_over_udp_in_all_lengths() -> anyhow::Result<()> {
+async fn iid42_speaks_with_the_gateway_over_udp_in_all_lengths() -> anyhow::Result<()> {
     let world = World::new()?;
     let [pi_1, pi_2] = world.mesh(["pi-1", "pi-2"]).await?;
     let input = free_port().await?;
@@ -149,8 +149,8 @@ async fn a_client_that_pushes_what_it_gets_by_udp_makes_no_circle() -> anyhow::R
     let pi = world.start("pi-1").await?;
     let udp = UdpSocket::bind("127.0.0.1:0").await?;
     let udp_out = format!("udp_out = [\"{}\"]", udp.local_addr()?);
-    let door = iid::open(&pi, &udp_out, &[(7, 1)]).await?;
-    let mut client = Client::sign_in(door, 1).await?;
+    let gateway = iid::open(&pi, &udp_out, &[(7, 1)]).await?;
+    let mut client = Client::sign_in(gateway, 1).await?;
     pi.publish([5]).await?;
 
     // Its date has milliseconds, so that what comes back can be nothing else; but one in a
@@ -184,9 +184,9 @@ async fn equal_integers_with_equal_dates_all_arrive() -> anyhow::Result<()> {
         "udp_out = [\"{}\"]\nudp_in = \"127.0.0.1:{input}\"\nudp_in_index = 33",
         udp.local_addr()?
     );
-    let door = iid::open(&pi_1, &settings, &[(7, 1)]).await?;
+    let gateway = iid::open(&pi_1, &settings, &[(7, 1)]).await?;
     let mut events = pi_2.client.events_of(&["integers"]).await?;
-    let mut client = Client::sign_in(door, 1).await?;
+    let mut client = Client::sign_in(gateway, 1).await?;
     let program = UdpSocket::bind("127.0.0.1:0").await?;
 
     let sent = integer(7, 5, DATE);

@@ -23,7 +23,7 @@ use super::{connect, python, received, start};
 /// How long a session with a frame that is refused may take to end.
 const ENDING: Duration = Duration::from_secs(20);
 
-/// Longest that an integer may take on the mesh while strangers are at the door. It takes about
+/// Longest that an integer may take on the mesh while strangers are at the gateway. It takes about
 /// two milliseconds; a test machine may be busy.
 const INTEGER_TIME: Duration = Duration::from_secs(2);
 
@@ -63,19 +63,19 @@ fn bytes_of(hex: &str) -> Vec<u8> {
 }
 
 /// Connects from an address of its own for each few connections, as many strangers would.
-async fn stranger(door: SocketAddr, number: usize) -> anyhow::Result<TcpStream> {
+async fn stranger(gateway: SocketAddr, number: usize) -> anyhow::Result<TcpStream> {
     let place = u8::try_from(number / 10 % 250)? + 1;
     let block = u8::try_from(number / 2500)? + 10;
     let socket = TcpSocket::new_v4()?;
     socket.bind(SocketAddr::from(([127, 0, block, place], 0)))?;
-    Ok(socket.connect(door).await?)
+    Ok(socket.connect(gateway).await?)
 }
 
-/// Sends bytes and returns everything that comes until the door closes.
+/// Sends bytes and returns everything that comes until the gateway closes.
 async fn until_closed(stream: &mut TcpStream, bytes: &[u8]) -> anyhow::Result<Vec<u8>> {
     let mut answer = Vec::new();
     let talk = async {
-        // The door may have closed before it read everything.
+        // The gateway may have closed before it read everything.
         drop(stream.write_all(bytes).await);
         drop(stream.read_to_end(&mut answer).await);
     };
@@ -190,7 +190,7 @@ async fn one_address_has_so_many_places_and_failures_and_others_have_theirs() ->
     clippy::print_stderr,
     reason = "the figures are for whoever runs the test"
 )]
-async fn the_mesh_does_not_notice_what_strangers_do_at_the_door() -> anyhow::Result<()> {
+async fn the_mesh_does_not_notice_what_strangers_do_at_the_gateway() -> anyhow::Result<()> {
     let world = World::new()?;
     let (a, at) = start(&world, "pi-1", "").await?;
     let b = world.start("pi-2").await?;
@@ -242,11 +242,11 @@ async fn the_mesh_does_not_notice_what_strangers_do_at_the_door() -> anyhow::Res
     let after = a.memory_kib()?;
     eprintln!("from {before} KiB to {after} KiB");
     assert!(after < before + 65_536, "from {before} KiB to {after} KiB");
-    let doors = a.client.gateways().await?;
+    let gateways = a.client.gateways().await?;
     assert!(
-        doors
+        gateways
             .iter()
-            .any(|door| door.gateway.name() == "p2sn" && door.kicks > 0)
+            .any(|gateway| gateway.gateway.name() == "p2sn" && gateway.kicks > 0)
     );
     Ok(())
 }

@@ -13,7 +13,7 @@ use pimesh_node::{
 use pimesh_tests::{Pi, World, eventually, foreign::Foreign, opened, pimesh};
 use serde_json::{Value, json};
 
-/// Configures a node with a door for P2SN before its first start.
+/// Configures a node with a gateway for P2SN before its first start.
 fn configure(world: &World, name: &str, listen: &str, more: &str) -> anyhow::Result<PathBuf> {
     let home = world.home(name);
     std::fs::create_dir_all(&home)?;
@@ -27,12 +27,12 @@ fn configure(world: &World, name: &str, listen: &str, more: &str) -> anyhow::Res
 async fn start(world: &World, name: &str, more: &str) -> anyhow::Result<(Pi, SocketAddr)> {
     configure(world, name, "127.0.0.1:0", more)?;
     let pi = world.start(name).await?;
-    let door = door(&pi).await?;
-    Ok((pi, door))
+    let gateway = gateway(&pi).await?;
+    Ok((pi, gateway))
 }
 
-/// Returns where the door listens, once the node has its RSA key.
-async fn door(pi: &Pi) -> anyhow::Result<SocketAddr> {
+/// Returns where the gateway listens, once the node has its RSA key.
+async fn gateway(pi: &Pi) -> anyhow::Result<SocketAddr> {
     eventually("an RSA key", async || {
         let status = pi.client.status().await?;
         ensure!(status.node.rsa_fingerprint.is_some(), "there is none");
@@ -47,8 +47,8 @@ async fn python(world: &World, key: &str, args: &[&str]) -> anyhow::Result<Forei
     Foreign::python("p2sn_peer.py", &[&["--key", &key], args].concat()).await
 }
 
-fn connect(door: SocketAddr) -> Value {
-    json!({"do": "connect", "to": [door.ip().to_string(), door.port()]})
+fn connect(gateway: SocketAddr) -> Value {
+    json!({"do": "connect", "to": [gateway.ip().to_string(), gateway.port()]})
 }
 
 async fn ask(peer: &mut Foreign, text: &str) -> anyhow::Result<String> {
@@ -102,7 +102,7 @@ async fn an_old_program_asks_and_the_owner_answers_and_a_power_cut_loses_neither
     pi.send(&client, "after the cut").await?;
     configure(&world, "pi-1", &at.to_string(), "")?;
     let pi = pi.restart().await?;
-    door(&pi).await?;
+    gateway(&pi).await?;
     for text in ["door open", "thanks", "äöü 漢字", "", "one more"] {
         received(&pi, text).await?;
     }

@@ -1,4 +1,4 @@
-//! A thousand users at one door.
+//! A thousand users at one gateway.
 
 use pimesh_tests::{
     World,

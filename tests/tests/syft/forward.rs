@@ -142,7 +142,7 @@ async fn what_cannot_be_asked_is_refused_in_json_and_the_flag_of_a_stranger_is_d
     assert_eq!(told["status"], "error", "{told}");
 
     agents.close("alice").await?;
-    // Gone from the door, too, as soon as nobody is listed under the name.
+    // Gone from the gateway, too, as soon as nobody is listed under the name.
     let (mut status, mut answer) = asked(&mut agents, question("x")).await?;
     while answer["message"] != "No agent of this user is connected" {
         (status, answer) = asked(&mut agents, question("x")).await?;

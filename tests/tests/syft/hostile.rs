@@ -286,7 +286,7 @@ async fn a_message_that_is_sent_again_comes_once() -> anyhow::Result<()> {
     assert_eq!(agents.texts("bob", 2).await?, ["once", "two"]);
 
     // What he has is on the disk with the next commit.
-    super::door::wait_for_letters(&pi, "bob", 0).await?;
+    super::gateway::wait_for_letters(&pi, "bob", 0).await?;
     agents.enter("carol", &url).await?;
     let _pi = pi.restart().await?;
     for user in ["alice", "bob"] {

@@ -1,4 +1,4 @@
-//! How far the door goes along: with wrong tokens, registrations, bursts, pages of other origins,
+//! How far the gateway goes along: with wrong tokens, registrations, bursts, pages of other origins,
 //! and letters that nobody fetches.
 
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::door::{get, post, wait_for_letters};
+use super::gateway::{get, post, wait_for_letters};
 
 #[tokio::test]
 async fn wrong_tokens_are_limited_and_lock_out_nobody_who_has_a_good_one() -> anyhow::Result<()> {

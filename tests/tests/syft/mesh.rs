@@ -1,4 +1,4 @@
-//! Doors on two nodes, and nodes without a door.
+//! Gateways on two nodes, and nodes without a gateway.
 
 use anyhow::ensure;
 use pimesh_node::control::{api::EventBody, client::Client};
@@ -10,8 +10,8 @@ use pimesh_tests::{
 };
 use serde_json::{Value, json};
 
-/// Two nodes with a door each, in one mesh.
-async fn doors(world: &World) -> anyhow::Result<([Pi; 2], [String; 2])> {
+/// Two nodes with a gateway each, in one mesh.
+async fn gateways(world: &World) -> anyhow::Result<([Pi; 2], [String; 2])> {
     let (one, first) = syft::start(world, "pi-1", "").await?;
     let (two, second) = syft::start(world, "pi-2", "").await?;
     two.join(&one).await?;
@@ -32,9 +32,9 @@ async fn wait_for_user(pi: &Pi, name: &str, online: bool) -> anyhow::Result<()> 
 }
 
 #[tokio::test]
-async fn users_of_two_doors_see_each_other_and_write_unopened() -> anyhow::Result<()> {
+async fn users_of_two_gateways_see_each_other_and_write_unopened() -> anyhow::Result<()> {
     let world = World::new()?;
-    let ([one, two], [first, second]) = doors(&world).await?;
+    let ([one, two], [first, second]) = gateways(&world).await?;
     let mut agents = Agents::start().await?;
     agents.enter("alice", &first).await?;
     agents.enter("bob", &second).await?;
@@ -76,7 +76,7 @@ async fn users_of_two_doors_see_each_other_and_write_unopened() -> anyhow::Resul
 #[tokio::test]
 async fn presence_spreads_within_two_seconds() -> anyhow::Result<()> {
     let world = World::new()?;
-    let ([one, two], [_, second]) = doors(&world).await?;
+    let ([one, two], [_, second]) = gateways(&world).await?;
     let mut agents = Agents::start().await?;
     let mut events = one.client.events().await?;
     let presence = |wanted: bool| {
@@ -106,9 +106,9 @@ async fn presence_spreads_within_two_seconds() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_broadcast_reaches_the_users_of_all_doors_once() -> anyhow::Result<()> {
+async fn a_broadcast_reaches_the_users_of_all_gateways_once() -> anyhow::Result<()> {
     let world = World::new()?;
-    let ([one, two], [first, second]) = doors(&world).await?;
+    let ([one, two], [first, second]) = gateways(&world).await?;
     let mut agents = Agents::start().await?;
     for (user, url) in [
         ("alice", &first),
@@ -150,7 +150,7 @@ async fn a_user_and_a_plain_node_write_to_each_other() -> anyhow::Result<()> {
     agents.enter("alice", &url).await?;
     wait_for_user(&two, "alice", true).await?;
 
-    // From a node without a door, and from the door's own node.
+    // From a node without a gateway, and from the gateway's own node.
     for (pi, to) in [(&two, "alice@pi-1"), (&two, "alice"), (&one, "alice")] {
         let (code, out, err) = pimesh(&pi.home, &["send", to, "door open", "--wait"]).await?;
         assert_eq!(code, 0, "{to}: {err}");
@@ -181,7 +181,7 @@ async fn a_user_and_a_plain_node_write_to_each_other() -> anyhow::Result<()> {
 async fn a_message_for_a_user_of_a_node_that_is_away_waits_and_comes_once() -> anyhow::Result<()> {
     const COUNT: usize = 20;
     let world = World::new()?;
-    let ([one, two], [first, second]) = doors(&world).await?;
+    let ([one, two], [first, second]) = gateways(&world).await?;
     let mut agents = Agents::start().await?;
     agents.enter("alice", &first).await?;
     agents.enter("bob", &second).await?;
@@ -211,7 +211,7 @@ async fn a_message_for_a_user_of_a_node_that_is_away_waits_and_comes_once() -> a
 }
 
 #[tokio::test]
-async fn a_pulled_cable_between_two_doors_loses_and_repeats_nothing() -> anyhow::Result<()> {
+async fn a_pulled_cable_between_two_gateways_loses_and_repeats_nothing() -> anyhow::Result<()> {
     const ARGS: [&str; 3] = ["--no-mdns", "--listen", "/ip4/0.0.0.0/tcp/3615"];
     const COUNT: usize = 30;
     let world = World::new()?;
@@ -228,7 +228,7 @@ async fn a_pulled_cable_between_two_doors_loses_and_repeats_nothing() -> anyhow:
     for pi in &pis {
         pi.wait_for_peers(1).await?;
     }
-    // Agents live on the machines of their doors, as they would on a desk beside each Pi.
+    // Agents live on the machines of their gateways, as they would on a desk beside each Pi.
     let mut alice = Agents::start_on(&machines[0]).await?;
     let mut bob = Agents::start_on(&machines[1]).await?;
     alice.enter("alice", "http://127.0.0.1:8765").await?;
@@ -259,7 +259,8 @@ async fn a_pulled_cable_between_two_doors_loses_and_repeats_nothing() -> anyhow:
 }
 
 #[tokio::test]
-async fn of_one_name_at_two_doors_the_first_keeps_it_and_the_other_is_told() -> anyhow::Result<()> {
+async fn of_one_name_at_two_gateways_the_first_keeps_it_and_the_other_is_told() -> anyhow::Result<()>
+{
     let world = World::new()?;
     let (one, first) = syft::start(&world, "pi-1", "").await?;
     let (two, second) = syft::start(&world, "pi-2", "").await?;
@@ -304,7 +305,7 @@ async fn of_one_name_at_two_doors_the_first_keeps_it_and_the_other_is_told() -> 
 #[tokio::test]
 async fn a_changed_key_is_refused_and_shown_until_it_is_trusted() -> anyhow::Result<()> {
     let world = World::new()?;
-    let ([one, two], [first, second]) = doors(&world).await?;
+    let ([one, two], [first, second]) = gateways(&world).await?;
     let mut agents = Agents::start().await?;
     agents.enter("alice", &first).await?;
     agents.enter("bob", &second).await?;

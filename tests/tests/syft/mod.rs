@@ -1,4 +1,4 @@
-//! Syft agents at the door of a node: clients in Python on the libraries of the original.
+//! Syft agents at the gateway of a node: clients in Python on the libraries of the original.
 //!
 //! Where each trap of `proto-specs/syft.md` is tested; names without a path are tests in this
 //! folder, the others unit tests in `node/src`.
@@ -34,8 +34,8 @@
 //! | who reconnects is let in whatever failed (9) | `wrong_tokens_are_limited_and_lock_out_nobody_who_has_a_good_one` |
 //! | header token, logout, no token in logs (10) | `a_token_survives_…`, `after_its_end_…` |
 //! | revoked on a change of key (10) | `a_stolen_token_speaks_for_its_user_only_and_ends_with_him` |
-//! | challenge: once, 60 s, several (10) | `a_challenge_is_good_once_and_only_for_its_user`; `door`: `a_challenge_ends_after_its_time`, `a_second_device_…` |
-//! | signing what is no challenge (10) | `a_server_gets_no_signature_over_anything_but_a_challenge`; `door`: `a_node_signs_no_challenge_that_might_be_something_else` |
+//! | challenge: once, 60 s, several (10) | `a_challenge_is_good_once_and_only_for_its_user`; `gateway`: `a_challenge_ends_after_its_time`, `a_second_device_…` |
+//! | signing what is no challenge (10) | `a_server_gets_no_signature_over_anything_but_a_challenge`; `gateway`: `a_node_signs_no_challenge_that_might_be_something_else` |
 //! | the login challenge names no server (10) | `a_server_cannot_log_in_at_another_one_as_the_node` |
 //! | not the libp2p key (10) | `a_node_writes_and_reads_as_a_user_of_a_foreign_server` |
 //! | keys of servers are pinned (10) | `state`: `the_first_key_that_a_server_names_counts_until_a_person_takes_another` |
@@ -44,8 +44,8 @@
 //! | two candidates, 4 ms grid (3) | `message` and `time`: against the vectors |
 
 mod crowd;
-mod door;
 mod forward;
+mod gateway;
 mod hostile;
 mod limits;
 mod mesh;

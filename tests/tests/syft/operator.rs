@@ -1,4 +1,4 @@
-//! A door at which nobody may register, and the person who keeps it.
+//! A gateway at which nobody may register, and the person who keeps it.
 
 use pimesh_tests::{
     World, pimesh,
@@ -34,7 +34,7 @@ async fn where_nobody_may_register_the_operator_lets_people_in() -> anyhow::Resu
         let args = ["gateway", "syft", "add", user, "--key", key];
         let (code, out, err) = pimesh(&pi.home, &args).await?;
         assert_eq!(code, 0, "{err}");
-        let expected = format!("{user} is a user of this door, with the key {key}\n");
+        let expected = format!("{user} is a user of this gateway, with the key {key}\n");
         assert_eq!(out, expected);
     }
     // The power fails; who was said to be a user is one.

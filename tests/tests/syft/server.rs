@@ -1,4 +1,4 @@
-//! A node as a client of a Syft server: the server is another mesh's door, and a hostile one.
+//! A node as a client of a Syft server: the server is another mesh's gateway, and a hostile one.
 
 use anyhow::{Context, ensure};
 use pimesh_node::proto::syft::PublicKey;

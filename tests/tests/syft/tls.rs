@@ -1,4 +1,4 @@
-//! Certificates: agents that look at the door's, and the node that looks at a server's.
+//! Certificates: agents that look at the gateway's, and the node that looks at a server's.
 
 use pimesh_tests::{
     Pi, World, eventually, pimesh,
@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::server::wait_for_state;
 
-/// Starts a node whose door has a certificate of its own.
-async fn door(world: &World) -> anyhow::Result<(Pi, String)> {
+/// Starts a node whose gateway has a certificate of its own.
+async fn gateway(world: &World) -> anyhow::Result<(Pi, String)> {
     let (pi, url) = syft::start(world, "hub-pi", "tls = \"self-signed\"").await?;
     Ok((pi, url.replace("http:", "https:")))
 }
@@ -23,9 +23,9 @@ async fn connect(pi: &Pi, url: &str, more: &[&str]) -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn an_agent_that_looks_at_certificates_finds_the_doors_own_good() -> anyhow::Result<()> {
+async fn an_agent_that_looks_at_certificates_finds_the_gateways_own_good() -> anyhow::Result<()> {
     let world = World::new()?;
-    let (pi, url) = door(&world).await?;
+    let (pi, url) = gateway(&world).await?;
     let certificate = pi.home.join("syft/certificate.pem");
     let mut agents = Agents::start().await?;
     let by_name = url.replace("127.0.0.1", "localhost");
@@ -49,7 +49,7 @@ async fn an_agent_that_looks_at_certificates_finds_the_doors_own_good() -> anyho
 async fn a_server_with_a_certificate_of_its_own_is_refused_until_a_person_names_it()
 -> anyhow::Result<()> {
     let world = World::new()?;
-    let (server, url) = door(&world).await?;
+    let (server, url) = gateway(&world).await?;
     let pi = world.start("pi-1").await?;
     let mut agents = Agents::start().await?;
     agents.enter("alice", &url).await?;
@@ -113,7 +113,7 @@ async fn a_server_with_a_certificate_of_its_own_is_refused_until_a_person_names_
 #[tokio::test]
 async fn a_server_whose_certificate_the_system_trusts_needs_no_more() -> anyhow::Result<()> {
     let world = World::new()?;
-    let (server, url) = door(&world).await?;
+    let (server, url) = gateway(&world).await?;
     let certificate = server.home.join("syft/certificate.pem");
     let pi = world.start_trusting("pi-1", &certificate).await?;
 

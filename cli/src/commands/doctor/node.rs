@@ -8,7 +8,7 @@ use pimesh_node::{
         api::Status,
         client::{Client, ClientError},
     },
-    gateway::{DoorReport, iid::upstream::ServerState},
+    gateway::{GatewayReport, iid::upstream::ServerState},
     state::{
         CLOCK_SET_MS,
         report::{COPIED_HINT, Peer, PeerState},
@@ -190,9 +190,9 @@ fn peer(peer: &Peer) -> Option<Check> {
     }
 }
 
-fn gateway(door: &DoorReport) -> Option<Check> {
-    let name = door.gateway.name();
-    if let Some(error) = &door.error {
+fn gateway(gateway: &GatewayReport) -> Option<Check> {
+    let name = gateway.gateway.name();
+    if let Some(error) = &gateway.error {
         return Some(Check::fail(
             "gateway",
             format!("{name} could not be opened: {error}"),
@@ -200,8 +200,8 @@ fn gateway(door: &DoorReport) -> Option<Check> {
              `pimesh gateway enable` again",
         ));
     }
-    door.open.then(|| {
-        let addresses: Vec<String> = door.addresses.iter().map(ToString::to_string).collect();
+    gateway.open.then(|| {
+        let addresses: Vec<String> = gateway.addresses.iter().map(ToString::to_string).collect();
         Check::ok("gateway", format!("{name} at {}", addresses.join(" ")))
     })
 }

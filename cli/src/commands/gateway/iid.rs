@@ -26,7 +26,7 @@ use serde::Serialize;
 use super::{reload, said, settings};
 use crate::{commands::Global, output};
 
-/// Who may sign in at the IID door, and the APIntIO servers that this node is a client of
+/// Who may sign in at the IID gateway, and the APIntIO servers that this node is a client of
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  pimesh gateway iid allow 7 0xaeC963aC8DF14a807ab97715c564b7bD3973503A\n  \

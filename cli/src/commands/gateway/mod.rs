@@ -11,13 +11,13 @@ use pimesh_node::{
     Config,
     config::unencrypted::Unencrypted,
     control::client::{Client, ClientError},
-    gateway::{DoorReport, visit::ClientReport},
+    gateway::{GatewayReport, visit::ClientReport},
 };
 
 use super::Global;
 use crate::output;
 
-/// Doors for clients of older systems: open and close them, see and send away who is behind them
+/// Gateways for clients of older systems: open and close them, see and send away who is behind them
 ///
 /// A gateway is off until it is enabled. In the list, SIGN-INS counts those that succeeded since the
 /// node started, and REFUSED the connections that were refused or sent away. The settings are in
@@ -34,16 +34,16 @@ pub(super) struct Gateway {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// List the doors: where they listen, how many clients they have
+    /// List the gateways: where they listen, how many clients they have
     List,
-    /// List the clients behind the doors
+    /// List the clients behind the gateways
     Clients,
     /// Send a client away; it may come back
     Kick {
         /// Its number, or a name (then all clients with that name go)
         client: String,
     },
-    /// Open a door, now and at every start
+    /// Open a gateway, now and at every start
     ///
     /// If it cannot open, for example because its port is taken, the command says why and ends with
     /// exit code 1, and the node tries again until it can. One that was open goes on as it was, and
@@ -55,12 +55,12 @@ enum Action {
         #[arg(long, value_name = "ADDRESS:PORT")]
         listen: Option<SocketAddr>,
     },
-    /// The door for Syft agents, and foreign Syft servers
+    /// The gateway for Syft agents, and foreign Syft servers
     Syft {
         #[command(subcommand)]
         action: syft::Syft,
     },
-    /// Close a door; its clients are sent away
+    /// Close a gateway; its clients are sent away
     Disable {
         /// Which
         name: Name,
@@ -88,7 +88,7 @@ impl Name {
 impl Gateway {
     pub(super) async fn run(self, global: &Global) -> anyhow::Result<()> {
         match self.action {
-            Action::List => show_doors(global, &global.client()?.gateways().await?),
+            Action::List => show_gateways(global, &global.client()?.gateways().await?),
             Action::Clients => show_clients(global, &global.client()?.clients().await?),
             Action::Kick { client } => {
                 let kicked = global.client()?.kick(&client).await?;
@@ -165,12 +165,15 @@ async fn in_force(
     if !reload(&client).await? {
         return Ok(());
     }
-    let doors = client.gateways().await?;
-    let is_it = |door: &&DoorReport| door.gateway.name() == name.section();
-    let doors: Vec<DoorReport> = doors.iter().filter(is_it).cloned().collect();
-    show_doors(global, &doors)?;
+    let gateways = client.gateways().await?;
+    let is_it = |gateway: &&GatewayReport| gateway.gateway.name() == name.section();
+    let gateways: Vec<GatewayReport> = gateways.iter().filter(is_it).cloned().collect();
+    show_gateways(global, &gateways)?;
     let section = name.section();
-    if let Some(why) = doors.first().and_then(|door| door.refused.as_ref()) {
+    if let Some(why) = gateways
+        .first()
+        .and_then(|gateway| gateway.refused.as_ref())
+    {
         let kept = if put_back()? {
             reload(&client).await?;
             "and `pimesh.toml` is as it was"
@@ -186,11 +189,11 @@ async fn in_force(
              stands for all of them",
         ));
     }
-    let why = match doors.first() {
-        Some(DoorReport {
+    let why = match gateways.first() {
+        Some(GatewayReport {
             error: Some(error), ..
         }) => error.clone(),
-        Some(door) if enabled && !door.open => "it takes longer than usual".to_owned(),
+        Some(gateway) if enabled && !gateway.open => "it takes longer than usual".to_owned(),
         _ => return Ok(()),
     };
     Err(output::hinted(
@@ -202,29 +205,33 @@ async fn in_force(
     ))
 }
 
-fn show_doors(global: &Global, doors: &[DoorReport]) -> anyhow::Result<()> {
+fn show_gateways(global: &Global, gateways: &[GatewayReport]) -> anyhow::Result<()> {
     if global.json {
-        return doors.iter().try_for_each(output::json);
+        return gateways.iter().try_for_each(output::json);
     }
-    let row = |door: &DoorReport| {
-        let addresses: Vec<String> = door.addresses.iter().map(SocketAddr::to_string).collect();
-        let state = match (&door.error, door.open) {
+    let row = |gateway: &GatewayReport| {
+        let addresses: Vec<String> = gateway
+            .addresses
+            .iter()
+            .map(SocketAddr::to_string)
+            .collect();
+        let state = match (&gateway.error, gateway.open) {
             (Some(_), _) => "failed",
             (None, true) => "open",
             (None, false) => "off",
         };
-        let place = door.error.clone().unwrap_or_else(|| addresses.join(" "));
-        let place = match &door.refused {
+        let place = gateway.error.clone().unwrap_or_else(|| addresses.join(" "));
+        let place = match &gateway.refused {
             Some(why) => format!("{place} (new settings: {why})"),
             None => place,
         };
         vec![
-            door.gateway.name().to_owned(),
+            gateway.gateway.name().to_owned(),
             state.to_owned(),
-            door.clients.to_string(),
-            door.signing_in.to_string(),
-            door.sign_ins.to_string(),
-            door.kicks.to_string(),
+            gateway.clients.to_string(),
+            gateway.signing_in.to_string(),
+            gateway.sign_ins.to_string(),
+            gateway.kicks.to_string(),
             if place.is_empty() {
                 "-".to_owned()
             } else {
@@ -232,7 +239,7 @@ fn show_doors(global: &Global, doors: &[DoorReport]) -> anyhow::Result<()> {
             },
         ]
     };
-    let rows: Vec<_> = doors.iter().map(row).collect();
+    let rows: Vec<_> = gateways.iter().map(row).collect();
     output::table(
         &[
             "GATEWAY",

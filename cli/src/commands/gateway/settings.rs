@@ -14,7 +14,7 @@ use pimesh_node::{
 };
 use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, TableLike, Value};
 
-/// Opens or closes a door in the configuration of a home folder.
+/// Opens or closes a gateway in the configuration of a home folder.
 pub(super) fn set(
     home: &Path,
     section: &str,
@@ -30,10 +30,10 @@ fn enable(
     enabled: bool,
     listen: Option<SocketAddr>,
 ) -> anyhow::Result<()> {
-    let door = door(document, section)?;
-    door.insert("enabled", Item::Value(Value::from(enabled)));
+    let gateway = gateway(document, section)?;
+    gateway.insert("enabled", Item::Value(Value::from(enabled)));
     if let Some(listen) = listen {
-        door.insert("listen", Item::Value(Value::from(listen.to_string())));
+        gateway.insert("listen", Item::Value(Value::from(listen.to_string())));
     }
     Ok(())
 }
@@ -128,9 +128,9 @@ pub(super) fn disconnect_syft(home: &Path, name: &str) -> anyhow::Result<()> {
     })
 }
 
-/// Returns the servers that a door is a client of.
+/// Returns the servers that a gateway is a client of.
 fn servers<'a>(document: &'a mut DocumentMut, section: &str) -> anyhow::Result<&'a mut Array> {
-    door(document, section)?
+    gateway(document, section)?
         .entry("servers")
         .or_insert(Item::Value(Value::from(Array::new())))
         .as_array_mut()
@@ -157,8 +157,11 @@ fn remove_if(servers: &mut Array, key: &str, is_it: impl Fn(&str) -> bool) -> bo
     servers.len() < before
 }
 
-/// Returns the section of a door, made if it is not there.
-fn door<'a>(document: &'a mut DocumentMut, section: &str) -> anyhow::Result<&'a mut dyn TableLike> {
+/// Returns the section of a gateway, made if it is not there.
+fn gateway<'a>(
+    document: &'a mut DocumentMut,
+    section: &str,
+) -> anyhow::Result<&'a mut dyn TableLike> {
     let mut gateway = Table::new();
     gateway.set_implicit(true);
     let gateway = document.entry("gateway").or_insert(Item::Table(gateway));
@@ -212,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_door_is_enabled_and_everything_else_stays_as_it_was() {
+    fn a_gateway_is_enabled_and_everything_else_stays_as_it_was() {
         let before =
             "# mine\n[node]\nname = \"pi-1\" # kitchen\n\n[gateway.syft]\nenabled = true\n";
         let listen = Some(([0, 0, 0, 0], 4615).into());

@@ -13,7 +13,7 @@ use pimesh_node::{
         server::{KeyOf, ServerUrl},
         syft::{
             KEY_FILE_BYTES_MAX, KeyFileError, PublicKey, UserId,
-            door::{Registration, UserBody},
+            http::{Registration, UserBody},
         },
     },
     state::post::User,
@@ -24,9 +24,9 @@ use crate::{commands::Global, output};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Syft {
-    /// List everybody who can be written to: users of all doors, and the nodes themselves
+    /// List everybody who can be written to: users of all gateways, and the nodes themselves
     Users,
-    /// Make somebody a user of this node's door, also if `open_registration` is off
+    /// Make somebody a user of this node's gateway, also if `open_registration` is off
     ///
     /// He logs in with the private half of the key. The rules are those of a registration: a name
     /// that means somebody already is refused, and the same name with the same key changes nothing.
@@ -99,7 +99,7 @@ pub(super) enum Syft {
         /// Its name, as `list` shows it
         name: String,
     },
-    /// Show the SHA-256 of the certificate that the node made for this door
+    /// Show the SHA-256 of the certificate that the node made for this gateway
     Fingerprint,
 }
 
@@ -123,7 +123,7 @@ impl Syft {
                     ..
                 } = added;
                 output::line(format!(
-                    "{user_id} is a user of this door, with the key {public_key}"
+                    "{user_id} is a user of this gateway, with the key {public_key}"
                 ))
             }
             Self::Forget { user } => {
@@ -268,7 +268,7 @@ fn show(global: &Global, users: &[User]) -> anyhow::Result<()> {
         vec![
             user.name.clone(),
             kind.to_owned(),
-            user.door.clone(),
+            user.node.clone(),
             state.to_owned(),
             user.waiting.to_string(),
             key,

@@ -232,7 +232,7 @@ pub enum EventBody {
     },
     /// A client of a gateway has signed in.
     ClientSignedIn {
-        /// Which door.
+        /// Which gateway.
         gateway: Gateway,
         /// Its connection.
         client: ClientId,
@@ -243,7 +243,7 @@ pub enum EventBody {
     },
     /// A client that had signed in is gone.
     ClientLeft {
-        /// Which door.
+        /// Which gateway.
         gateway: Gateway,
         /// Its connection.
         client: ClientId,
@@ -254,7 +254,7 @@ pub enum EventBody {
     },
     /// A client was sent away: before it signed in, or for what it did.
     ClientKicked {
-        /// Which door.
+        /// Which gateway.
         gateway: Gateway,
         /// Its connection.
         client: ClientId,
@@ -265,40 +265,40 @@ pub enum EventBody {
         /// Why.
         why: String,
     },
-    /// A user of a door came or went.
+    /// A user of a gateway came or went.
     Presence {
         /// The name under which the mesh knows him.
         name: String,
         /// Whether a client of his is connected.
         online: bool,
     },
-    /// A letter waits for the clients of a user of this door.
+    /// A letter waits for the clients of a user of this gateway.
     LetterWaits {
         /// The user; `None` for all.
         user: Option<String>,
     },
     /// A letter came further.
     Letter(LetterNews),
-    /// A user of this door is told something.
+    /// A user of this gateway is told something.
     TellUser {
         /// The user.
         user: String,
         /// What.
         text: String,
     },
-    /// A user of this door was taken out.
+    /// A user of this gateway was taken out.
     UserGone {
         /// The user.
         user: String,
     },
-    /// The name of a user of this door belongs to a user of another one.
+    /// The name of a user of this gateway belongs to a user of another one.
     NameTaken {
-        /// The user of this door.
+        /// The user of this gateway.
         user: String,
         /// The node to which it belongs.
-        door: String,
+        node: String,
     },
-    /// A door showed another key for a user than the pinned one; it is refused.
+    /// A gateway showed another key for a user than the pinned one; it is refused.
     UserKeyChanged {
         /// The user.
         name: String,
@@ -431,9 +431,9 @@ impl From<&Event> for EventBody {
                 text,
             },
             Event::UserGone { user } => Self::UserGone { user: user.into() },
-            Event::NameTaken { user, door, .. } => Self::NameTaken {
+            Event::NameTaken { user, node, .. } => Self::NameTaken {
                 user: user.into(),
-                door,
+                node,
             },
             Event::UserKeyChanged {
                 name,

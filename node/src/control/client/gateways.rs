@@ -8,10 +8,10 @@ use super::{Client, ClientError, OTHERS_TIME, transport::escape};
 use crate::{
     control::api::{NewP2snMessage, P2snAddress, P2snReplied},
     gateway::{
-        DoorReport, iid::upstream::ServerReport, syft::server::ServerReport as SyftServerReport,
+        GatewayReport, iid::upstream::ServerReport, syft::server::ServerReport as SyftServerReport,
         visit::ClientReport,
     },
-    proto::syft::door::{Registration, UserBody},
+    proto::syft::http::{Registration, UserBody},
     state::{post::User, report},
 };
 
@@ -20,7 +20,7 @@ impl Client {
     ///
     /// # Errors
     /// See [`Self::status`].
-    pub async fn gateways(&self) -> Result<Vec<DoorReport>, ClientError> {
+    pub async fn gateways(&self) -> Result<Vec<GatewayReport>, ClientError> {
         self.get("/v1/gateways").await
     }
 

@@ -21,7 +21,7 @@ use tokio_tungstenite::{
     },
 };
 
-use super::{Arrival, Door, HANDSHAKE_TIME, Kind, hub::Seat};
+use super::{Arrival, HANDSHAKE_TIME, IidGateway, Kind, hub::Seat};
 use crate::{
     gateway::visit::Visit,
     proto::iid::{
@@ -55,7 +55,7 @@ enum End {
     Gone(&'static str),
     /// It is sent away: these texts, and a word for the counter.
     Refused(Vec<Cow<'static, str>>, &'static str),
-    /// The door closes, or somebody sends the client away by hand.
+    /// The gateway closes, or somebody sends the client away by hand.
     Kicked,
 }
 
@@ -71,20 +71,20 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let Arrival {
-        door,
+        gateway,
         kind,
         visit,
         _permit,
         unanswered,
     } = arrival;
-    let deadline = Instant::now() + door.config.limits.sign_in_time;
-    let mut socket = match timeout(HANDSHAKE_TIME, upgrade(stream, &door)).await {
+    let deadline = Instant::now() + gateway.config.limits.sign_in_time;
+    let mut socket = match timeout(HANDSHAKE_TIME, upgrade(stream, &gateway)).await {
         Ok(Ok(socket)) => socket,
         Ok(Err(_)) => return visit.refuse("no_websocket"),
         Err(_) => return visit.refuse("handshake_timeout"),
     };
     let kicked = visit.kicked();
-    let signing_in = sign_in(&door, kind, &visit, &mut socket, deadline);
+    let signing_in = sign_in(&gateway, kind, &visit, &mut socket, deadline);
     let signed_in = tokio::select! {
         signed_in = signing_in => signed_in,
         () = kicked => Err(End::Kicked),
@@ -92,8 +92,8 @@ where
     let end = match signed_in {
         Ok(who) => {
             drop(unanswered);
-            match welcome(&door, &visit, &mut socket, who).await {
-                Ok(seat) => converse(&door, &visit, seat, &mut socket).await,
+            match welcome(&gateway, &visit, &mut socket, who).await {
+                Ok(seat) => converse(&gateway, &visit, seat, &mut socket).await,
                 Err(end) => end,
             }
         }
@@ -105,11 +105,11 @@ where
 /// Makes a WebSocket of a connection: path `/`, no subprotocol, no compression.
 async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
-    door: &Door,
+    gateway: &IidGateway,
 ) -> Result<Socket<S>, tokio_tungstenite::tungstenite::Error> {
     #[expect(clippy::result_large_err, reason = "the type is the library's")]
     let check = |request: &Request, response: Response| {
-        let (status, text) = match door.policy.check(request.method(), request.headers()) {
+        let (status, text) = match gateway.policy.check(request.method(), request.headers()) {
             Ok(()) if request.uri().path() == "/" => return Ok(response),
             Ok(()) => (StatusCode::NOT_FOUND, None),
             Err(refused) => (refused.status(), Some(format!("{refused}\n"))),
@@ -129,7 +129,7 @@ async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
 
 /// Has the client show who it is.
 async fn sign_in<S: AsyncRead + AsyncWrite + Unpin>(
-    door: &Door,
+    gateway: &IidGateway,
     kind: Kind,
     visit: &Visit,
     socket: &mut Socket<S>,
@@ -141,8 +141,8 @@ async fn sign_in<S: AsyncRead + AsyncWrite + Unpin>(
     }
     say(socket, sign_in.greeting()).await?;
     let policy = Policy {
-        rsa_bits_min: door.config.rsa_bits_min,
-        guests: door.config.guests,
+        rsa_bits_min: gateway.config.rsa_bits_min,
+        guests: gateway.config.guests,
     };
     loop {
         let Ok(message) = timeout_at(deadline, socket.next()).await else {
@@ -150,7 +150,7 @@ async fn sign_in<S: AsyncRead + AsyncWrite + Unpin>(
         };
         let heard = match message {
             Some(Ok(Message::Text(text))) => {
-                sign_in.hear(text.as_str(), &door.lists.get(), &policy)
+                sign_in.hear(text.as_str(), &gateway.lists.get(), &policy)
             }
             Some(Ok(Message::Binary(_))) => sign_in.hear_binary(),
             Some(Ok(Message::Close(_))) | None => return Err(End::Gone("closed")),
@@ -161,7 +161,7 @@ async fn sign_in<S: AsyncRead + AsyncWrite + Unpin>(
             Heard::Ignored => {}
             Heard::Accepted(who) => return Ok(who),
             Heard::Refused(refused) => {
-                door.log_refusal(visit.address(), refused);
+                gateway.log_refusal(visit.address(), refused);
                 let texts = refused.texts().iter().map(|text| Cow::Borrowed(*text));
                 return Err(End::Refused(texts.collect(), refused.name()));
             }
@@ -172,16 +172,16 @@ async fn sign_in<S: AsyncRead + AsyncWrite + Unpin>(
 /// Tells a client that it is in, and puts it among those who hear. Nothing binary comes before the
 /// greeting: published clients end at it.
 async fn welcome<S: AsyncRead + AsyncWrite + Unpin>(
-    door: &Door,
+    gateway: &IidGateway,
     visit: &Visit,
     socket: &mut Socket<S>,
     who: SignedIn,
 ) -> Result<Seat, End> {
-    door.hub.may_send(who.index).map_err(spam)?;
+    gateway.hub.may_send(who.index).map_err(spam)?;
     let detail = format!("{} {}", who.method, who.address);
     say(socket, who.hello.clone()).await?;
     visit.signed_in(who.index.to_string(), detail);
-    Ok(door.hub.join(visit.id(), who))
+    Ok(gateway.hub.join(visit.id(), who))
 }
 
 fn spam(span: Span) -> End {
@@ -190,14 +190,14 @@ fn spam(span: Span) -> End {
 
 /// Integers both ways, until one side ends it.
 async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
-    door: &Door,
+    gateway: &IidGateway,
     visit: &Visit,
     seat: Seat,
     socket: &mut Socket<S>,
 ) -> End {
     let (sink, stream) = socket.split();
     tokio::select! {
-        end = read(door, visit, &seat, stream) => end,
+        end = read(gateway, visit, &seat, stream) => end,
         end = write(visit, &seat, sink) => end,
         () = seat.revoked.cancelled() => {
             End::refused("ASK ADMIN FOR A CLAIM TO BE ADDED", "claim_removed")
@@ -207,7 +207,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 async fn read<S: AsyncRead + AsyncWrite + Unpin>(
-    door: &Door,
+    gateway: &IidGateway,
     visit: &Visit,
     seat: &Seat,
     mut stream: SplitStream<&mut Socket<S>>,
@@ -222,7 +222,7 @@ async fn read<S: AsyncRead + AsyncWrite + Unpin>(
         let mut end = None;
         // What has come already travels together.
         while let Some(message) = next.take() {
-            match integer(door, seat, message) {
+            match integer(gateway, seat, message) {
                 Ok(iid) => iids.extend(iid),
                 Err(ended) => end = Some(ended),
             }
@@ -232,7 +232,7 @@ async fn read<S: AsyncRead + AsyncWrite + Unpin>(
         }
         if !iids.is_empty() {
             visit.received(iids.len() as u64);
-            if let Err(refused) = bridge(door, visit, iids).await {
+            if let Err(refused) = bridge(gateway, visit, iids).await {
                 return refused;
             }
         }
@@ -245,7 +245,7 @@ async fn read<S: AsyncRead + AsyncWrite + Unpin>(
 type Received = Option<Result<Message, tokio_tungstenite::tungstenite::Error>>;
 
 /// Makes an integer of what came, if it is one.
-fn integer(door: &Door, seat: &Seat, message: Received) -> Result<Option<Iid>, End> {
+fn integer(gateway: &IidGateway, seat: &Seat, message: Received) -> Result<Option<Iid>, End> {
     let bytes = match message {
         Some(Ok(Message::Binary(bytes))) => bytes,
         Some(Ok(Message::Text(_))) => {
@@ -263,9 +263,9 @@ fn integer(door: &Door, seat: &Seat, message: Received) -> Result<Option<Iid>, E
     let Ok(form) = Form::decode(&bytes) else {
         return Ok(None);
     };
-    let budget = door.hub.spend(seat.index, bytes.len() as u64);
+    let budget = gateway.hub.spend(seat.index, bytes.len() as u64);
     budget.map_err(spam)?;
-    Ok(Some(form.restamp(seat.index, door.node.date())))
+    Ok(Some(form.restamp(seat.index, gateway.node.date())))
 }
 
 fn not_integers(text: &'static str, why: &'static str) -> End {
@@ -273,9 +273,9 @@ fn not_integers(text: &'static str, why: &'static str) -> End {
 }
 
 /// Hands integers to the node; they come back to those who hear them as events.
-async fn bridge(door: &Door, visit: &Visit, iids: Vec<Iid>) -> Result<(), End> {
+async fn bridge(gateway: &IidGateway, visit: &Visit, iids: Vec<Iid>) -> Result<(), End> {
     let client = Some(visit.id());
-    match door.node.ask(Command::Bridge { client, iids }).await {
+    match gateway.node.ask(Command::Bridge { client, iids }).await {
         Ok(_) => Ok(()),
         Err(failure) if failure.kind == FailureKind::Unavailable => Err(End::Kicked),
         Err(failure) => {

@@ -1,4 +1,4 @@
-//! The door for IID and APIntIO clients: WebSocket sign-in, integers both ways, UDP
+//! The gateway for IID and APIntIO clients: WebSocket sign-in, integers both ways, UDP
 //! (`proto-specs/iid.md`, sections 5, 6 and 10).
 //!
 //! ```text
@@ -52,7 +52,7 @@ const UNANSWERED_PER_ADDRESS_MAX: usize = 64;
 /// How long a TLS handshake and the request for a WebSocket may take.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 
-/// Why the door cannot be opened.
+/// Why the gateway cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// It cannot listen there.
@@ -83,8 +83,8 @@ pub enum OpenError {
     },
 }
 
-/// What all connections of the door share.
-struct Door {
+/// What all connections of the gateway share.
+struct IidGateway {
     config: Config,
     node: Context,
     policy: Policy,
@@ -99,7 +99,7 @@ struct Door {
     refusals: Mutex<LogLimit<(Source, &'static str)>>,
 }
 
-impl Door {
+impl IidGateway {
     /// Writes why a client was not let in: the first time in a minute.
     fn log_refusal(&self, address: SocketAddr, refused: Refused) {
         let source = Source::from(address.ip());
@@ -120,7 +120,7 @@ enum Kind {
     Listen,
 }
 
-/// Opens the door.
+/// Opens the gateway.
 pub(super) async fn open(
     config: Config,
     node: Context,
@@ -155,7 +155,7 @@ pub(super) async fn open(
         }
         None => None,
     };
-    let door = Arc::new(Door {
+    let gateway = Arc::new(IidGateway {
         lists: CurrentLists::load(files)?,
         hub: Arc::new(Hub::new(config.all_indices, config.limits.budget)),
         connections: ConnectionLimit::new(
@@ -178,7 +178,7 @@ pub(super) async fn open(
     });
     Ok(Opened {
         addresses,
-        serve: Box::pin(serve(door, listeners, output, input, signals)),
+        serve: Box::pin(serve(gateway, listeners, output, input, signals)),
         stops_itself: true,
     })
 }
@@ -189,7 +189,7 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, OpenError> {
 }
 
 async fn serve(
-    door: Arc<Door>,
+    gateway: Arc<IidGateway>,
     listeners: Vec<(TcpListener, Kind)>,
     output: udp::Output,
     input: Option<udp::Input>,
@@ -197,19 +197,19 @@ async fn serve(
 ) {
     let mut tasks = tokio::task::JoinSet::new();
     for (listener, kind) in listeners {
-        tasks.spawn(accept(Arc::clone(&door), listener, kind));
+        tasks.spawn(accept(Arc::clone(&gateway), listener, kind));
     }
-    tasks.spawn(Arc::clone(&door.hub).run(door.node.clone()));
+    tasks.spawn(Arc::clone(&gateway.hub).run(gateway.node.clone()));
     let own_input = input.as_ref().map(udp::Input::client);
-    tasks.spawn(output.run(door.node.clone(), own_input));
+    tasks.spawn(output.run(gateway.node.clone(), own_input));
     if let Some(input) = input {
-        tasks.spawn(input.run(door.node.clone()));
+        tasks.spawn(input.run(gateway.node.clone()));
     }
     let refresh = signals.refresh;
     tasks.spawn(async move {
         loop {
-            let waiting = door.lists.changed(&refresh).await;
-            door.hub.judge_again(&door.lists.get());
+            let waiting = gateway.lists.changed(&refresh).await;
+            gateway.hub.judge_again(&gateway.lists.get());
             drop(waiting);
         }
     });
@@ -221,23 +221,23 @@ async fn serve(
     tasks.shutdown().await;
 }
 
-/// Takes connections. Each has a task of its own, which ends by itself when the door closes, for
+/// Takes connections. Each has a task of its own, which ends by itself when the gateway closes, for
 /// its client is then sent away.
-async fn accept(door: Arc<Door>, listener: TcpListener, kind: Kind) {
+async fn accept(gateway: Arc<IidGateway>, listener: TcpListener, kind: Kind) {
     loop {
         let (stream, address) = accept_next(&listener).await;
-        let permit = door.connections.acquire(address.ip());
-        let (Some(permit), Some(unanswered)) = (permit, door.unanswered.acquire(address.ip()))
+        let permit = gateway.connections.acquire(address.ip());
+        let (Some(permit), Some(unanswered)) = (permit, gateway.unanswered.acquire(address.ip()))
         else {
             // Not listed, so that a flood of connections is no flood of events.
-            door.node.count("iid_no_place");
+            gateway.node.count("iid_no_place");
             continue;
         };
-        let visit = door.node.arrive(Gateway::Iid, address);
+        let visit = gateway.node.arrive(Gateway::Iid, address);
         // A value is 16 bytes; waiting to fill a packet would cost more than it saves.
         drop(stream.set_nodelay(true));
         let arrival = Arrival {
-            door: Arc::clone(&door),
+            gateway: Arc::clone(&gateway),
             kind,
             visit,
             _permit: permit,
@@ -249,7 +249,7 @@ async fn accept(door: Arc<Door>, listener: TcpListener, kind: Kind) {
 
 /// A connection that was taken and is nothing yet.
 struct Arrival {
-    door: Arc<Door>,
+    gateway: Arc<IidGateway>,
     kind: Kind,
     visit: Visit,
     _permit: Permit,
@@ -258,7 +258,7 @@ struct Arrival {
 
 impl Arrival {
     async fn receive(self, stream: TcpStream) {
-        let Some(tls) = self.door.tls.clone() else {
+        let Some(tls) = self.gateway.tls.clone() else {
             return connection::serve(self, stream).await;
         };
         match tokio::time::timeout(HANDSHAKE_TIME, tls.accept(stream)).await {

@@ -3,7 +3,7 @@
 //!
 //! No circles (rules SERVER-ECHO and SERVER-FELLOW): the server's echo of what was sent to it is
 //! taken out, once for each that was sent, and what came from the server is not sent to it. What
-//! entered the mesh at another node's door is sent, unless that node is seen to be a client of the
+//! entered the mesh at another node's gateway is sent, unless that node is seen to be a client of the
 //! same server, or the date is no time. Equal integers stay apart (`echo`).
 
 use std::{
@@ -480,7 +480,7 @@ impl Traffic {
         true
     }
 
-    /// Says whether what entered at another node's door does not reach the server through that
+    /// Says whether what entered at another node's gateway does not reach the server through that
     /// node: rule SERVER-FELLOW.
     fn is_of_no_fellow(&mut self, iid: &Iid, node: PeerId, now: Instant) -> bool {
         if !is_dated(iid) {

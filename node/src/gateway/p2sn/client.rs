@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_util::compat::TokioAsyncReadCompatExt;
 
-use super::{Door, budgets::Turn};
+use super::{P2snGateway, budgets::Turn};
 use crate::{
     gateway::visit::Visit,
     limits::Source,
@@ -22,7 +22,7 @@ use crate::{
 
 /// A connected client.
 pub(super) struct Client<'a> {
-    door: &'a Door,
+    gateway: &'a P2snGateway,
     address: PinAddress,
     source: Source,
     /// The key that it showed.
@@ -38,9 +38,14 @@ pub(super) struct Client<'a> {
 }
 
 impl<'a> Client<'a> {
-    pub(super) fn new(door: &'a Door, address: SocketAddr, visit: Visit, turn: Turn<'a>) -> Self {
+    pub(super) fn new(
+        gateway: &'a P2snGateway,
+        address: SocketAddr,
+        visit: Visit,
+        turn: Turn<'a>,
+    ) -> Self {
         Self {
-            door,
+            gateway,
             address: PinAddress::client(address.ip()),
             source: address.ip().into(),
             key: None,
@@ -55,7 +60,7 @@ impl<'a> Client<'a> {
     /// Serves it until it goes or is sent away.
     pub(super) async fn run(mut self, stream: TcpStream) {
         // On a small machine the first RSA key takes a while.
-        let terms = timeout(self.door.config.exchange_time, self.door.terms()).await;
+        let terms = timeout(self.gateway.config.exchange_time, self.gateway.terms()).await;
         let Ok(Some(terms)) = terms else {
             return self.visit.refuse("no_key_yet");
         };
@@ -74,7 +79,7 @@ impl<'a> Client<'a> {
             | Ended::Stopping
             | Ended::Session(Reason::Ended | Reason::IdleTimeout) => self.visit.leave(ended.name()),
             Ended::Session(_) | Ended::NotRead | Ended::Send(_) => {
-                if let Some(more) = self.door.budgets.log(self.source, ended.name()) {
+                if let Some(more) = self.gateway.budgets.log(self.source, ended.name()) {
                     let source = self.source;
                     tracing::info!(%source, reason = %ended, more, "a P2SN client was sent away");
                 }
@@ -84,15 +89,15 @@ impl<'a> Client<'a> {
     }
 
     async fn ask(&self, question: Question) -> Result<Reply, Failure> {
-        self.door.node.ask(Command::P2sn(question)).await
+        self.gateway.node.ask(Command::P2sn(question)).await
     }
 
     /// Has a message written to disk, here or in the outbox for a member.
     async fn deliver(&self, client: ClientName, bytes: Vec<u8>) -> Result<(), &'static str> {
-        if !self.door.budgets.may_send(self.source) {
+        if !self.gateway.budgets.may_send(self.source) {
             return Err("p2sn_message_over_budget");
         }
-        let to = self.door.config.deliver_to.clone();
+        let to = self.gateway.config.deliver_to.clone();
         match self.ask(Question::Deliver { client, to, bytes }).await {
             Ok(_) => Ok(()),
             Err(failure) => {
@@ -106,15 +111,15 @@ impl<'a> Client<'a> {
 impl Owner for Client<'_> {
     async fn judge(&mut self, key: &PublicKey) -> bool {
         self.key = Some(key.fingerprint());
-        if !self.door.budgets.may_use(self.source, key.fingerprint()) {
-            self.door.node.count("p2sn_failed_too_often");
+        if !self.gateway.budgets.may_use(self.source, key.fingerprint()) {
+            self.gateway.node.count("p2sn_failed_too_often");
             return false;
         }
         let question = Question::Judge {
             address: self.address.clone(),
             fingerprint: key.fingerprint(),
             bits: key.bits(),
-            strict: self.door.config.pin_clients,
+            strict: self.gateway.config.pin_clients,
         };
         let name = self.address.client_name(&key.fingerprint());
         self.name = name
@@ -140,7 +145,7 @@ impl Owner for Client<'_> {
         let (client, _) = self.name.clone()?;
         self.visit.received(1);
         if let Err(why) = self.deliver(client.clone(), bytes).await {
-            self.door.node.count(why);
+            self.gateway.node.count(why);
             return Some(UNEXPECTED_ERROR.to_vec());
         }
         match self.ask(Question::Take { client }).await {

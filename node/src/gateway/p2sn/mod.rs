@@ -1,4 +1,4 @@
-//! The door for P2SN programs, and the node as a client of their servers
+//! The gateway for P2SN programs, and the node as a client of their servers
 //! (`proto-specs/p2sn.md`, sections 9 and 10).
 //!
 //! ```text
@@ -42,11 +42,11 @@ use crate::{
     state::io::Gateway,
 };
 
-/// Threads for the RSA of all clients of the door. Half of a Pi's cores, so that a flood leaves the
+/// Threads for the RSA of all clients of the gateway. Half of a Pi's cores, so that a flood leaves the
 /// other half to the mesh.
 const STEPS_AT_ONCE: usize = 2;
 
-/// Why the door cannot be opened.
+/// Why the gateway cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenError {
     /// It cannot listen.
@@ -60,7 +60,7 @@ pub(crate) enum OpenError {
     },
 }
 
-/// Opens the door.
+/// Opens the gateway.
 ///
 /// # Errors
 /// Returns why it cannot be opened.
@@ -69,7 +69,7 @@ pub(crate) async fn open(config: Config, node: Context) -> Result<Opened, OpenEr
     let failed = |source| OpenError::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let addresses = vec![listener.local_addr().map_err(failed)?];
-    let door = Arc::new(Door {
+    let gateway = Arc::new(P2snGateway {
         connections: ConnectionLimit::new(
             config.connections_max,
             config.connections_per_address_max,
@@ -81,13 +81,13 @@ pub(crate) async fn open(config: Config, node: Context) -> Result<Opened, OpenEr
     });
     Ok(Opened {
         addresses,
-        serve: serve(listener, door).boxed(),
+        serve: serve(listener, gateway).boxed(),
         stops_itself: false,
     })
 }
 
-/// What all connections of the door share.
-struct Door {
+/// What all connections of the gateway share.
+struct P2snGateway {
     config: Config,
     node: Context,
     connections: ConnectionLimit,
@@ -96,13 +96,13 @@ struct Door {
 }
 
 /// Serves until it is dropped, and all its connections with it.
-async fn serve(listener: TcpListener, door: Arc<Door>) {
+async fn serve(listener: TcpListener, gateway: Arc<P2snGateway>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             (stream, address) = accept_next(&listener) => {
-                if let Some(permit) = door.admit(address) {
-                    connections.spawn(Arc::clone(&door).connection(stream, address, permit));
+                if let Some(permit) = gateway.admit(address) {
+                    connections.spawn(Arc::clone(&gateway).connection(stream, address, permit));
                 }
             }
             Some(_) = connections.join_next() => {}
@@ -110,7 +110,7 @@ async fn serve(listener: TcpListener, door: Arc<Door>) {
     }
 }
 
-impl Door {
+impl P2snGateway {
     /// Takes a permit for a connection. A connection without one is not listed, so that a flood of
     /// connections is no flood of events.
     fn admit(&self, address: SocketAddr) -> Option<Permit> {

@@ -176,15 +176,15 @@ mod tests {
     use super::*;
     use crate::{
         gateway::syft::hub::{Line, Word},
-        proto::syft::door::TokenId,
+        proto::syft::http::TokenId,
     };
 
-    struct Door {
+    struct TestGateway {
         forwards: Forwards,
         hub: Arc<Hub>,
     }
 
-    impl Door {
+    impl TestGateway {
         fn new() -> (Self, Arc<Line>) {
             let hub = Arc::new(Hub::default());
             let line = hub.join(alice(), TokenId([1; 16]));
@@ -233,76 +233,78 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn each_request_gets_its_own_answer_one_by_one() {
-        let (door, line) = Door::new();
-        let first = door.ask("one");
+        let (gateway, line) = TestGateway::new();
+        let first = gateway.ask("one");
         assert_eq!(next(&line).await, "one");
-        let second = door.ask("two");
+        let second = gateway.ask("two");
         tokio::task::yield_now().await;
         assert!(line.next_word().is_none(), "the second waits for its turn");
 
-        assert!(door.answers("1"));
+        assert!(gateway.answers("1"));
         assert_eq!(first.await.expect("no panic"), Ok("1".to_owned()));
         assert_eq!(next(&line).await, "two");
-        assert!(door.answers("2"));
+        assert!(gateway.answers("2"));
         assert_eq!(second.await.expect("no panic"), Ok("2".to_owned()));
         tokio::task::yield_now().await;
-        assert!(door.forwards.agents().is_empty(), "nothing stays behind");
+        assert!(gateway.forwards.agents().is_empty(), "nothing stays behind");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_late_answer_is_not_that_of_the_next_request() {
-        let (door, line) = Door::new();
-        let first = door.ask("one");
+        let (gateway, line) = TestGateway::new();
+        let first = gateway.ask("one");
         assert_eq!(next(&line).await, "one");
         assert_eq!(first.await.expect("no panic"), Err(ForwardError::TimedOut));
-        let second = door.ask("two");
+        let second = gateway.ask("two");
         tokio::time::sleep(Duration::from_secs(10)).await;
         assert!(
             line.next_word().is_none(),
             "the first may still be answered"
         );
 
-        assert!(door.answers("1"));
+        assert!(gateway.answers("1"));
         assert_eq!(next(&line).await, "two");
-        assert!(door.answers("2"));
+        assert!(gateway.answers("2"));
         assert_eq!(second.await.expect("no panic"), Ok("2".to_owned()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_agent_that_never_answers_is_asked_again_after_a_while() {
-        let (door, line) = Door::new();
-        let first = door.ask("one");
+        let (gateway, line) = TestGateway::new();
+        let first = gateway.ask("one");
         assert_eq!(next(&line).await, "one");
         assert_eq!(first.await.expect("no panic"), Err(ForwardError::TimedOut));
         tokio::time::sleep(LATE_TIME).await;
-        let second = door.ask("two");
+        let second = gateway.ask("two");
         assert_eq!(next(&line).await, "two");
-        assert!(door.answers("2"));
+        assert!(gateway.answers("2"));
         assert_eq!(second.await.expect("no panic"), Ok("2".to_owned()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_asker_that_has_gone_keeps_its_turn_until_the_answer() {
-        let (door, line) = Door::new();
-        let first = door.ask("one");
+        let (gateway, line) = TestGateway::new();
+        let first = gateway.ask("one");
         assert_eq!(next(&line).await, "one");
         first.abort();
-        let second = door.ask("two");
+        let second = gateway.ask("two");
         tokio::task::yield_now().await;
         assert!(line.next_word().is_none());
-        assert!(door.answers("1"));
+        assert!(gateway.answers("1"));
         assert_eq!(next(&line).await, "two");
-        assert!(door.answers("2"));
+        assert!(gateway.answers("2"));
         assert_eq!(second.await.expect("no panic"), Ok("2".to_owned()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn requests_without_an_agent_and_too_many_are_refused() {
-        let (door, line) = Door::new();
-        let waiting: Vec<_> = (0..REQUESTS_PER_USER_MAX).map(|_| door.ask("x")).collect();
+        let (gateway, line) = TestGateway::new();
+        let waiting: Vec<_> = (0..REQUESTS_PER_USER_MAX)
+            .map(|_| gateway.ask("x"))
+            .collect();
         assert_eq!(next(&line).await, "x");
         assert_eq!(
-            door.ask("y").await.expect("no panic"),
+            gateway.ask("y").await.expect("no panic"),
             Err(ForwardError::Busy)
         );
         for request in waiting {
@@ -312,23 +314,23 @@ mod tests {
             );
         }
 
-        let (door, line) = Door::new();
-        door.hub.leave(&line);
-        let refused = door.ask("x").await.expect("no panic");
+        let (gateway, line) = TestGateway::new();
+        gateway.hub.leave(&line);
+        let refused = gateway.ask("x").await.expect("no panic");
         assert_eq!(refused, Err(ForwardError::NotConnected));
     }
 
     #[tokio::test]
     async fn an_answer_that_nobody_waits_for_is_no_letter_and_another_frame_is_none() {
-        let (door, _line) = Door::new();
-        assert!(door.answers("x"));
+        let (gateway, _line) = TestGateway::new();
+        assert!(gateway.answers("x"));
         let mut other = answer("x");
         other.from = "bob".to_owned();
         other.to = "bob".to_owned();
         let mut letter = answer("x");
         letter.to = "bob".to_owned();
         for frame in [other, letter] {
-            let sifted = door.forwards.sift(&alice(), &alice(), frame.clone());
+            let sifted = gateway.forwards.sift(&alice(), &alice(), frame.clone());
             assert_eq!(sifted, Some(frame));
         }
     }

@@ -25,12 +25,11 @@ use axum::{
 use serde_json::json;
 
 use self::refusal::{Answer, Refusal, invalid, too_many_failures, unexpected};
-use super::{Caller, Door, session, tokens::TokenError, unix_ms};
+use super::{Caller, SyftGateway, session, tokens::TokenError, unix_ms};
 use crate::{
     proto::syft::{
-        DESCRIPTIONS_BYTES_MAX, Descriptions, FRAME_BYTES_MAX, UserId,
-        door::{ActiveBody, BODY_BYTES_MAX, Claims, TokenId, UserBody},
-        forward,
+        DESCRIPTIONS_BYTES_MAX, Descriptions, FRAME_BYTES_MAX, UserId, forward,
+        http::{ActiveBody, BODY_BYTES_MAX, Claims, TokenId, UserBody},
     },
     state::{
         io::{FailureKind, Gateway},
@@ -54,17 +53,17 @@ const HOME_PAGE: &str = "This is a pimesh node. Syft agents are welcome.\n";
 
 /// Answers one request.
 pub(super) async fn answer(
-    door: Arc<Door>,
+    gateway: Arc<SyftGateway>,
     caller: Arc<Caller>,
     request: hyper::Request<hyper::body::Incoming>,
 ) -> Response {
     let (parts, body) = request.into_parts();
     let origin = parts.headers.get(header::ORIGIN).cloned();
     let is_preflight = parts.method == Method::OPTIONS;
-    let allowed = origin.filter(|origin| door.policy.allows(origin));
-    let checked = door.policy.check(&parts.method, &parts.headers);
+    let allowed = origin.filter(|origin| gateway.policy.allows(origin));
+    let checked = gateway.policy.check(&parts.method, &parts.headers);
     let request = Request {
-        door: Arc::clone(&door),
+        gateway: Arc::clone(&gateway),
         caller,
         parts,
         body: Body::new(body),
@@ -72,7 +71,7 @@ pub(super) async fn answer(
     let answered = match (&allowed, is_preflight, checked) {
         (None, true, _) => Err(Refusal::method()),
         (_, _, Err(refused)) => {
-            request.door.count("request", refused.name());
+            request.gateway.count("request", refused.name());
             Err(refused.into())
         }
         (Some(_), true, Ok(())) => Ok(StatusCode::NO_CONTENT.into_response()),
@@ -97,7 +96,7 @@ fn allow(headers: &mut HeaderMap, origin: HeaderValue) {
 
 /// One request, and what answers it.
 struct Request {
-    door: Arc<Door>,
+    gateway: Arc<SyftGateway>,
     caller: Arc<Caller>,
     parts: Parts,
     body: Body,
@@ -133,7 +132,7 @@ impl Request {
             ["auth", "users"] if is_get => Err(Refusal::bad("User ID is required")),
             ["auth", "users", id] if is_get => self.user(&decoded(id)).await,
             ["auth", "check-userid", id] if is_get => {
-                let exists = find(&self.door, &decoded(id)).await?.is_some();
+                let exists = find(&self.gateway, &decoded(id)).await?.is_some();
                 Ok(axum::Json(json!({ "exists": exists })).into_response())
             }
             ["user", "trackers" | "apis"] => self.market().await,
@@ -147,7 +146,7 @@ impl Request {
             ["user", "descriptions"] if is_get => Err(Refusal::bad("User ID not specified in URL")),
             ["user", "descriptions"] if is_post => self.describe().await,
             ["user", "descriptions", id] if is_get => {
-                let found = find(&self.door, &decoded(id)).await?;
+                let found = find(&self.gateway, &decoded(id)).await?;
                 let texts = found.map(|found| found.descriptions).unwrap_or_default();
                 Ok(axum::Json(texts).into_response())
             }
@@ -169,7 +168,7 @@ impl Request {
 
     /// Refuses what comes after the gateway has begun to close.
     fn check_open(&self) -> Result<(), Refusal> {
-        if self.door.closing.is_cancelled() {
+        if self.gateway.closing.is_cancelled() {
             let text = "This gateway is closing";
             return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, text));
         }
@@ -177,7 +176,7 @@ impl Request {
     }
 
     async fn user(self, id: &str) -> Answer {
-        let found = find(&self.door, id).await?;
+        let found = find(&self.gateway, id).await?;
         let found = found.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "User not found"))?;
         let body = UserBody {
             user_id: id.to_owned(),
@@ -188,7 +187,7 @@ impl Request {
     }
 
     async fn active(self) -> Answer {
-        let Told::Everybody(users) = self.door.node.ask_door(Ask::Everybody).await? else {
+        let Told::Everybody(users) = self.gateway.node.ask_gateway(Ask::Everybody).await? else {
             return Err(unexpected());
         };
         let mut body = ActiveBody::default();
@@ -204,8 +203,8 @@ impl Request {
 
     async fn describe(self) -> Answer {
         let claims = self.claims()?;
-        let door = Arc::clone(&self.door);
-        admitted(&door, &claims).await?;
+        let gateway = Arc::clone(&self.gateway);
+        admitted(&gateway, &claims).await?;
         let name = claims
             .user_id
             .parse()
@@ -219,14 +218,14 @@ impl Request {
         let descriptions = Descriptions::try_from(texts);
         let descriptions = descriptions.map_err(|error| Refusal::bad(&error.to_string()))?;
         let ask = Ask::Describe { name, descriptions };
-        door.node.ask_door(ask).await?;
+        gateway.node.ask_gateway(ask).await?;
         Ok("Descriptions list updated".into_response())
     }
 
     /// Answers for the app marketplace, of which this gateway keeps nothing: its lists are empty.
     async fn market(self) -> Answer {
         let claims = self.claims()?;
-        admitted(&self.door, &claims).await?;
+        admitted(&self.gateway, &claims).await?;
         match self.parts.method {
             Method::GET => Ok(axum::Json(json!([])).into_response()),
             Method::POST => {
@@ -240,16 +239,16 @@ impl Request {
     /// Opens a session. A good token enters whatever others at its address did: no old client logs
     /// in again, and many may share an address.
     async fn enter(mut self) -> Answer {
-        let (door, address) = (Arc::clone(&self.door), self.caller.address.ip());
+        let (gateway, address) = (Arc::clone(&self.gateway), self.caller.address.ip());
         let entering = match self.token() {
-            Ok(token) => entering(&door, &token).await,
+            Ok(token) => entering(&gateway, &token).await,
             Err(refusal) => Err(refusal),
         };
         let (name, token, user) = match entering {
             Ok(entering) => entering,
             Err(refusal) => {
-                door.count("token", "refused");
-                let is_within = door.failures.take(&address.into(), door.now());
+                gateway.count("token", "refused");
+                let is_within = gateway.failures.take(&address.into(), gateway.now());
                 return Err(if is_within {
                     refusal
                 } else {
@@ -261,7 +260,7 @@ impl Request {
         let Ok(upgrade) = upgrade else {
             return Err(Refusal::bad("Bad Request"));
         };
-        let visit = door.node.arrive(Gateway::Syft, self.caller.address);
+        let visit = gateway.node.arrive(Gateway::Syft, self.caller.address);
         // Who is listed before the gateway closes is sent away with all others; who comes later enters
         // nothing.
         self.check_open()?;
@@ -278,7 +277,7 @@ impl Request {
             .read_buffer_size(READ_BUFFER_BYTES)
             .write_buffer_size(0)
             .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
-            .on_upgrade(move |socket| session::run(door, entry, socket)))
+            .on_upgrade(move |socket| session::run(gateway, entry, socket)))
     }
 
     /// Returns the token, from the query or from the header.
@@ -306,7 +305,7 @@ impl Request {
 
     fn claims(&self) -> Result<Claims, Refusal> {
         let token = self.bearer()?;
-        self.door.tokens.read(token, unix_ms()).map_err(invalid)
+        self.gateway.tokens.read(token, unix_ms()).map_err(invalid)
     }
 
     async fn json<T: serde::de::DeserializeOwned>(self, wrong: &str) -> Result<T, Refusal> {
@@ -332,10 +331,13 @@ impl Request {
 }
 
 /// Judges a token as `/ws` does.
-async fn entering(door: &Door, token: &str) -> Result<(UserId, TokenId, Admitted), Refusal> {
-    let claims = door.tokens.read_with_grace(token, unix_ms());
+async fn entering(
+    gateway: &SyftGateway,
+    token: &str,
+) -> Result<(UserId, TokenId, Admitted), Refusal> {
+    let claims = gateway.tokens.read_with_grace(token, unix_ms());
     let claims = claims.map_err(invalid)?;
-    let user = admitted(door, &claims).await?;
+    let user = admitted(gateway, &claims).await?;
     let name = claims.user_id.parse().ok();
     let (Some(name), Some(id)) = (name, claims.id()) else {
         return Err(invalid(TokenError::Foreign));
@@ -343,23 +345,27 @@ async fn entering(door: &Door, token: &str) -> Result<(UserId, TokenId, Admitted
     Ok((name, id, user))
 }
 
-async fn find(door: &Door, name: &str) -> Result<Option<Found>, Refusal> {
+async fn find(gateway: &SyftGateway, name: &str) -> Result<Option<Found>, Refusal> {
     let Ok(name) = name.parse() else {
         return Ok(None);
     };
-    match door.node.ask_door(Ask::Find { name }).await? {
+    match gateway.node.ask_gateway(Ask::Find { name }).await? {
         Told::Found(found) => Ok(found),
         _ => Err(unexpected()),
     }
 }
 
 /// Asks whether a token may still speak for its user.
-async fn admitted(door: &Door, claims: &Claims) -> Result<Admitted, Refusal> {
+async fn admitted(gateway: &SyftGateway, claims: &Claims) -> Result<Admitted, Refusal> {
     let invalid_user = || Refusal::unauthorized("Invalid user");
     let name = claims.user_id.parse().map_err(|_| invalid_user())?;
     let token = claims.id().ok_or_else(|| invalid(TokenError::Foreign))?;
     let key = claims.key.clone();
-    match door.node.ask_door(Ask::Admit { name, key, token }).await {
+    match gateway
+        .node
+        .ask_gateway(Ask::Admit { name, key, token })
+        .await
+    {
         Ok(Told::Admitted(admitted)) => Ok(admitted),
         Ok(_) => Err(unexpected()),
         Err(failure) if failure.kind == FailureKind::NotFound => Err(invalid_user()),

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, broadcast};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    proto::syft::{UserId, door::TokenId},
+    proto::syft::{UserId, http::TokenId},
     state::io::Event,
 };
 
@@ -22,7 +22,7 @@ const WORDS_MAX: usize = 32;
 
 /// What a session sends that is no letter.
 pub(super) enum Word {
-    /// The door itself says something.
+    /// The gateway itself says something.
     System(String),
     /// The frame of a request that the agent is to answer.
     Forward(String),
@@ -48,7 +48,7 @@ impl Line {
         self.wake.notify_one();
     }
 
-    /// Has the door itself say something to the user.
+    /// Has the gateway itself say something to the user.
     pub(super) fn tell(&self, text: String) {
         self.say(Word::System(text));
     }

@@ -1,4 +1,4 @@
-//! The door for Syft agents (`proto-specs/syft.md`, sections 5 to 9).
+//! The gateway for Syft agents (`proto-specs/syft.md`, sections 5 to 9).
 //!
 //! ```text
 //!   agent ─▶ TLS? ─▶ HTTP: http.rs ─┬─▶ register, log in: tokens.rs
@@ -55,7 +55,7 @@ use crate::{
     cross_site::{Bodies, Hosts, Policy},
     gateway::context::Context,
     limits::{Buckets, ConnectionLimit, Permit, Source},
-    proto::syft::door::Challenges,
+    proto::syft::http::Challenges,
 };
 
 /// How long a TLS handshake, and the head of a request, may take.
@@ -97,7 +97,7 @@ fn policy(config: &Syft) -> Policy {
 }
 
 /// What all tasks of the gateway share.
-struct Door {
+struct SyftGateway {
     node: Context,
     config: Syft,
     /// What web pages may ask.
@@ -154,7 +154,7 @@ pub(crate) async fn open(
         config.limits.connections_per_address_max,
     );
     let hub = Arc::new(Hub::default());
-    let door = Arc::new(Door {
+    let gateway = Arc::new(SyftGateway {
         tokens,
         challenges: std::sync::Mutex::default(),
         hub: Arc::clone(&hub),
@@ -171,7 +171,7 @@ pub(crate) async fn open(
     let events = node.events();
     let serve = async move {
         tokio::select! {
-            () = accept(listener, tls, connections, door) => {}
+            () = accept(listener, tls, connections, gateway) => {}
             () = hub.follow(events) => {}
         }
     };
@@ -187,7 +187,7 @@ async fn accept(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     connections: ConnectionLimit,
-    door: Arc<Door>,
+    gateway: Arc<SyftGateway>,
 ) {
     // Those that are no sessions: a session leaves its connection's task, and says goodbye itself.
     let mut tasks = JoinSet::new();
@@ -195,17 +195,17 @@ async fn accept(
         let (stream, address) = tokio::select! {
             accepted = accept_next(&listener) => accepted,
             Some(_) = tasks.join_next() => continue,
-            () = door.closing.cancelled() => break,
+            () = gateway.closing.cancelled() => break,
         };
         let Some(permit) = connections.acquire(address.ip()) else {
-            door.count("connection", "too_many");
+            gateway.count("connection", "too_many");
             continue;
         };
         let caller = Caller {
             address,
             _permit: permit,
         };
-        tasks.spawn(greet(stream, caller, tls.clone(), Arc::clone(&door)));
+        tasks.spawn(greet(stream, caller, tls.clone(), Arc::clone(&gateway)));
     }
     drop(listener);
     let ended = async { while tasks.join_next().await.is_some() {} };
@@ -213,19 +213,24 @@ async fn accept(
     drop(tokio::time::timeout(ENDING_TIME, ended).await);
 }
 
-async fn greet(stream: TcpStream, caller: Caller, tls: Option<TlsAcceptor>, door: Arc<Door>) {
+async fn greet(
+    stream: TcpStream,
+    caller: Caller,
+    tls: Option<TlsAcceptor>,
+    gateway: Arc<SyftGateway>,
+) {
     // Small frames are worth more sent at once than together.
     drop(stream.set_nodelay(true));
     match tls {
-        None => serve(stream, caller, door).await,
+        None => serve(stream, caller, gateway).await,
         Some(tls) => {
             let accepted = tokio::select! {
                 accepted = tokio::time::timeout(HEAD_TIME, tls.accept(stream)) => accepted,
-                () = door.closing.cancelled() => return,
+                () = gateway.closing.cancelled() => return,
             };
             match accepted {
-                Ok(Ok(stream)) => serve(stream, caller, door).await,
-                Ok(Err(_)) | Err(_) => door.count("connection", "tls"),
+                Ok(Ok(stream)) => serve(stream, caller, gateway).await,
+                Ok(Err(_)) | Err(_) => gateway.count("connection", "tls"),
             }
         }
     }
@@ -234,12 +239,12 @@ async fn greet(stream: TcpStream, caller: Caller, tls: Option<TlsAcceptor>, door
 async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     caller: Caller,
-    door: Arc<Door>,
+    gateway: Arc<SyftGateway>,
 ) {
-    let (caller, closing) = (Arc::new(caller), door.closing.clone());
+    let (caller, closing) = (Arc::new(caller), gateway.closing.clone());
     let service = hyper::service::service_fn(move |request| {
-        let (door, caller) = (Arc::clone(&door), Arc::clone(&caller));
-        async move { Ok::<_, Infallible>(http::answer(door, caller, request).await) }
+        let (gateway, caller) = (Arc::clone(&gateway), Arc::clone(&caller));
+        async move { Ok::<_, Infallible>(http::answer(gateway, caller, request).await) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -255,11 +260,11 @@ async fn serve(
         }
     };
     if let Err(error) = ended {
-        tracing::trace!(%error, "a connection of the Syft door ended");
+        tracing::trace!(%error, "a connection of the Syft gateway ended");
     }
 }
 
-impl Door {
+impl SyftGateway {
     /// Counts something that was refused; the words become labels of a counter.
     fn count(&self, what: &'static str, why: &'static str) {
         self.node.tell(crate::state::io::Event::Refused {

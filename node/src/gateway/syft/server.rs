@@ -43,7 +43,7 @@ use crate::{
         server::KeyOf,
         syft::{
             SigningKey,
-            door::{ChallengeBody, Login, Registration, TokenBody, answer_challenge},
+            http::{ChallengeBody, Login, Registration, TokenBody, answer_challenge},
         },
     },
     rng::random,

@@ -33,7 +33,7 @@ use tokio::{
 use tokio_tungstenite::tungstenite;
 
 use super::{
-    Caller, Door,
+    Caller, SyftGateway,
     hub::{Line, Word},
     rate, unix_ms,
 };
@@ -42,7 +42,7 @@ use crate::{
     limits::{Bucket, Rate},
     proto::syft::{
         Message as SyftMessage, UserId,
-        door::TokenId,
+        http::TokenId,
         letter::{Letter, LetterError, numbered, system_frame},
     },
     state::{
@@ -87,7 +87,7 @@ pub(super) struct Entry {
     pub(super) name: UserId,
     pub(super) token: TokenId,
     pub(super) user: Admitted,
-    /// Listed from before the upgrade, so that a door that closes meanwhile says goodbye to it.
+    /// Listed from before the upgrade, so that a gateway that closes meanwhile says goodbye to it.
     pub(super) visit: Visit,
     /// Its place is taken as long as the session lasts.
     pub(super) _caller: Arc<Caller>,
@@ -95,7 +95,7 @@ pub(super) struct Entry {
 
 /// What both halves of a session share.
 struct Session {
-    door: Arc<Door>,
+    gateway: Arc<SyftGateway>,
     entry: Entry,
     line: Arc<Line>,
     /// The row in the ping that was not answered yet; 0 if there is none.
@@ -105,16 +105,16 @@ struct Session {
 }
 
 /// Serves one client until it goes.
-pub(super) async fn run(door: Arc<Door>, entry: Entry, socket: WebSocket) {
+pub(super) async fn run(gateway: Arc<SyftGateway>, entry: Entry, socket: WebSocket) {
     entry.visit.signed_in(entry.name.as_str(), "");
     let user = entry.user.user.clone();
-    let line = door.hub.join(user.clone(), entry.token);
+    let line = gateway.hub.join(user.clone(), entry.token);
     if let Some(warning) = &entry.user.warning {
         line.tell(warning.clone());
     }
-    let arrived = door.node.ask_door(Ask::Arrived(user.clone())).await;
+    let arrived = gateway.node.ask_gateway(Ask::Arrived(user.clone())).await;
     let session = Session {
-        door: Arc::clone(&door),
+        gateway: Arc::clone(&gateway),
         line: Arc::clone(&line),
         entry,
         asked: AtomicU64::new(0),
@@ -127,10 +127,10 @@ pub(super) async fn run(door: Arc<Door>, entry: Entry, socket: WebSocket) {
         () = session.entry.visit.kicked() => End::Closing,
         () = line.ended.cancelled() => End::Refused(1008, "token_revoked"),
     };
-    door.hub.leave(&line);
+    gateway.hub.leave(&line);
     if arrived.is_ok() {
         // Not waited for: a node that is stopping answers nothing more, and a goodbye is due.
-        tokio::spawn(async move { drop(door.node.ask_door(Ask::Left(user)).await) });
+        tokio::spawn(async move { drop(gateway.node.ask_gateway(Ask::Left(user)).await) });
     }
     session.close(end, sink, stream).await;
 }
@@ -138,7 +138,7 @@ pub(super) async fn run(door: Arc<Door>, entry: Entry, socket: WebSocket) {
 impl Session {
     /// Takes frames, and carries them as fast as the client may.
     async fn read(&self, stream: &mut SplitStream<WebSocket>) -> End {
-        let limits = &self.door.config.limits;
+        let limits = &self.gateway.config.limits;
         let mut bucket = Bucket::new(Rate {
             per_second: limits.frames_per_second,
             burst: limits.frames_burst,
@@ -149,8 +149,8 @@ impl Session {
         let mut silent_at = Instant::now() + SILENCE_MAX;
         loop {
             let ready_in = bucket
-                .ready_at(1, self.door.now())
-                .saturating_sub(self.door.now());
+                .ready_at(1, self.gateway.now())
+                .saturating_sub(self.gateway.now());
             // A full queue is the client's fault only if its bucket is empty; if the disk is behind,
             // the client waits for it.
             let may_read = queue.len() < QUEUE_FRAMES_MAX || !ready_in.is_zero();
@@ -159,11 +159,11 @@ impl Session {
                 biased;
                 Some(result) = posting.next() => self.posted(result),
                 () = wait(ready_in), if may_post => {
-                    bucket.take(self.door.now());
+                    bucket.take(self.gateway.now());
                     if let Some((bytes, _taken)) = queue.pop_front()
                         && let Some(ask) = self.letter(&bytes)
                     {
-                        match self.door.node.begin(ask.into()).await {
+                        match self.gateway.node.begin(ask.into()).await {
                             Ok(answer) => posting.push_back(answer),
                             Err(_) => return End::Closing,
                         }
@@ -205,7 +205,7 @@ impl Session {
         for (bytes, _taken) in queue {
             if let Some(ask) = self.letter(&bytes) {
                 // A node that is stopping takes nothing more.
-                drop(self.door.node.begin(ask.into()).await);
+                drop(self.gateway.node.begin(ask.into()).await);
             }
         }
     }
@@ -217,13 +217,13 @@ impl Session {
         told: &mut Option<Instant>,
     ) {
         self.entry.visit.received(1);
-        let room = self.door.frames.take(bytes.len());
+        let room = self.gateway.frames.take(bytes.len());
         if queue.len() < QUEUE_FRAMES_MAX
             && let Some(room) = room
         {
             return queue.push_back((bytes.to_vec(), room));
         }
-        self.door.count("frame", "too_fast");
+        self.gateway.count("frame", "too_fast");
         if told.is_none_or(|at| at.elapsed() >= SLOW_DOWN_INTERVAL) {
             *told = Some(Instant::now());
             self.line.tell(SLOW_DOWN.to_owned());
@@ -236,14 +236,14 @@ impl Session {
         let letter = match SyftMessage::decode(bytes) {
             Ok(message) => {
                 let Entry { name, user, .. } = &self.entry;
-                Letter::of(self.door.forwards.sift(&user.user, name, message)?)
+                Letter::of(self.gateway.forwards.sift(&user.user, name, message)?)
             }
             Err(_) => Err(LetterError::Malformed),
         };
         let letter = match letter {
             Ok(letter) => letter,
             Err(error) => {
-                self.door.count("frame", error.name());
+                self.gateway.count("frame", error.name());
                 // The old server ignored what it could not read without a word.
                 if error != LetterError::Malformed {
                     self.line.tell(format!("Message dropped: {error}."));
@@ -252,13 +252,13 @@ impl Session {
             }
         };
         if letter.from != self.entry.name {
-            self.door.count("frame", "forged_from");
+            self.gateway.count("frame", "forged_from");
             let text = format!("Message dropped: you are {}.", self.entry.name);
             self.line.tell(text);
             return None;
         }
         if letter.check(&self.entry.user.key).is_err() {
-            self.door.count("frame", "wrong_signature");
+            self.gateway.count("frame", "wrong_signature");
             let text = "Message dropped: its signature is not yours.";
             self.line.tell(text.to_owned());
             return None;
@@ -288,7 +288,7 @@ impl Session {
             let user = self.entry.user.user.clone();
             let taken = Ask::Taken { user, row };
             // Nobody waits for it: without it the client would get the letters again.
-            drop(self.door.node.begin(taken.into()).await);
+            drop(self.gateway.node.begin(taken.into()).await);
             self.answered.notify_one();
         }
     }
@@ -298,7 +298,7 @@ impl Session {
         let cause = std::error::Error::source(error);
         let cause = cause.and_then(|cause| cause.downcast_ref::<tungstenite::Error>());
         if let Some(tungstenite::Error::Capacity(_)) = cause {
-            self.door.count("frame", "too_large");
+            self.gateway.count("frame", "too_large");
             return End::Refused(1009, "frame_too_large");
         }
         End::Left("connection_lost")
@@ -322,7 +322,7 @@ impl Session {
                 }
             }
             if look {
-                let Ok(batch) = self.door.node.letters(user.clone(), row).await else {
+                let Ok(batch) = self.gateway.node.letters(user.clone(), row).await else {
                     return End::Closing;
                 };
                 // What comes behind this batch wakes this loop again.

@@ -13,7 +13,7 @@ use crate::{
     files,
     proto::syft::{
         PublicKey,
-        door::{Claims, key_name},
+        http::{Claims, key_name},
     },
     rng::random,
 };

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! One [`SignIn`] serves one connection. It counts and judges; sending, closing and the clock are
-//! the door's. What comes after HELLO is not in here.
+//! the gateway's. What comes after HELLO is not in here.
 
 mod answer;
 pub mod client;

@@ -61,7 +61,7 @@ pub enum Kind {
     /// From the sending member itself to the receiving one.
     #[default]
     Member,
-    /// From or to a user of one of the two doors, as the client wrote it.
+    /// From or to a user of one of the two gateways, as the client wrote it.
     Letter,
 }
 

@@ -513,7 +513,7 @@ fn names_ids_and_addresses_are_the_texts_they_came_in() {
 }
 
 #[test]
-fn what_a_door_tells_of_its_users_is_legal_or_refused() {
+fn what_a_gateway_tells_of_its_users_is_legal_or_refused() {
     let told = |id: &str| ToldUser {
         id: id.parse().expect("an id"),
         title: "Alice".to_owned(),

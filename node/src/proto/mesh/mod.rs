@@ -14,7 +14,7 @@
 //! | `sync` | `/pimesh/sync/1`: what members tell each other |
 //! | `direct` | `/pimesh/dm/1`: direct messages |
 //! | `key` | `/pimesh/key/1`: the mesh key for another member |
-//! | `users` | `/pimesh/users/1`: what a door tells of its users |
+//! | `users` | `/pimesh/users/1`: what a gateway tells of its users |
 //!
 //! Everything is protobuf (proto3), because every libp2p implementation brings it along. Bytes
 //! are decoded once into types that cannot be wrong; what is signed is kept as the bytes that

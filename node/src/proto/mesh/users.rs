@@ -1,6 +1,6 @@
-//! `/pimesh/users/1`: what a door tells the other members about its users.
+//! `/pimesh/users/1`: what a gateway tells the other members about its users.
 //!
-//! A door speaks for its own users only, so what it says needs no signature: the connection says
+//! A gateway speaks for its own users only, so what it says needs no signature: the connection says
 //! who it is. Everything is told when a connection opens, and what changed afterwards; one request
 //! is under way at a time.
 
@@ -22,10 +22,10 @@ pub const GATHERED_BYTES_MAX: usize = 256 * 1024;
 /// Most read letters in one request.
 pub const READ_MAX: usize = 4096;
 
-/// Most users of one door.
-pub const USERS_PER_DOOR_MAX: usize = 4096;
+/// Most users of one gateway.
+pub const USERS_PER_GATEWAY_MAX: usize = 4096;
 
-/// A user of the door that tells it.
+/// A user of the gateway that tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ToldUser {
     /// His id.
@@ -34,7 +34,7 @@ pub struct ToldUser {
     pub title: String,
     /// His key.
     pub key: PublicKey,
-    /// When he registered, by the door's clock, Unix ms; 0 if that clock was not set.
+    /// When he registered, by the gateway's clock, Unix ms; 0 if that clock was not set.
     pub registered_ms: u64,
     /// What he says he can do.
     pub descriptions: Descriptions,
@@ -53,7 +53,7 @@ impl ToldUser {
     }
 }
 
-/// What a door tells.
+/// What a gateway tells.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
     /// Users that are new or changed.
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_door_tells_survives_the_journey() {
+    fn what_a_gateway_tells_survives_the_journey() {
         let request = Request {
             users: vec![told()],
             read: vec![MessageId([1; 16])],

@@ -40,7 +40,7 @@ impl fmt::Debug for Fingerprint {
 /// Which keys of peers are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyPolicy {
-    /// Smallest modulus, in bits. P2SN's own floor of 1,024 bits is below what is safe; a door
+    /// Smallest modulus, in bits. P2SN's own floor of 1,024 bits is below what is safe; a gateway
     /// has to ask for it. A modulus of as many bytes is large enough: Python's `rsa` package makes
     /// keys of 2,047 bits where 2,048 are asked for, about three of ten.
     pub bits_min: usize,

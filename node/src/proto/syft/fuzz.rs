@@ -227,7 +227,7 @@ fn a_registration_names_a_user_that_can_be_named_again() {
         }),
     );
     fuzz(bolero::check!(), &corpus, |bytes| {
-        let Ok(body) = serde_json::from_slice::<door::Registration>(bytes) else {
+        let Ok(body) = serde_json::from_slice::<http::Registration>(bytes) else {
             return false;
         };
         let Ok(user) = body.check() else {
@@ -260,7 +260,7 @@ fn what_an_agent_is_asked_is_one_frame_and_what_it_answers_is_read() {
                 let message = Message::decode(frame.as_bytes()).expect("a message");
                 assert!(frame.len() <= FRAME_BYTES_MAX && message.is_forward_message);
                 assert!(forward::may_answer(&message));
-                // What a door asks has the form of an answer.
+                // What a gateway asks has the form of an answer.
                 request.answer(&message.content).expect("two layers");
             }
             drop(std::str::from_utf8(bytes).map(|text| request.answer(text)));

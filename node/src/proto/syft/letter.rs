@@ -1,4 +1,4 @@
-//! What a client sends through a door, and what the door makes of it (`proto-specs/syft.md`,
+//! What a client sends through a gateway, and what the gateway makes of it (`proto-specs/syft.md`,
 //! sections 4, 6 and 7).
 //!
 //! A letter is parsed once. `timestamp`, `content` and `signature` stay the texts that the sender
@@ -28,7 +28,7 @@ const SIGNATURE_BYTES_MAX: usize = 88;
 /// Longest content that fits into a frame however it is escaped: at worst a byte becomes six.
 const SURE_CONTENT_BYTES: usize = (FRAME_BYTES_MAX - 4096) / 6;
 
-/// Bytes that a door adds to a frame at most: `"id":`, 16 digits and a comma.
+/// Bytes that a gateway adds to a frame at most: `"id":`, 16 digits and a comma.
 pub const ID_BYTES_MAX: usize = 32;
 
 /// Whom a letter is for.
@@ -64,7 +64,7 @@ pub enum LetterError {
     /// frame ends a Go client.
     #[error("a direct message has an envelope of five members with their lengths")]
     Envelope,
-    /// With the number that the door puts before it, it would be longer than readers take: a Go
+    /// With the number that the gateway puts before it, it would be longer than readers take: a Go
     /// client ends at such a frame, at each start again.
     #[error("a frame has at most {FRAME_BYTES_MAX} bytes with the number that it gets")]
     TooLong,
@@ -220,7 +220,7 @@ pub fn numbered(row: u64, stored: &str) -> String {
     frame
 }
 
-/// Makes the frame with which a door itself speaks to a user.
+/// Makes the frame with which a gateway itself speaks to a user.
 #[must_use]
 pub fn system_frame(to: &str, text: &str, unix_ms: u64) -> String {
     let message = Message {

@@ -11,13 +11,13 @@
 //! | `time` | times as texts, and the two numbers that may have been signed |
 //! | `message` | the JSON message, its signature, and what a receiver makes of it |
 //! | `user` | the names of users |
-//! | `letter` | what a client sends through a door, and what the door relays |
+//! | `letter` | what a client sends through a gateway, and what the gateway relays |
 //! | `forward` | requests that a user's own agent answers |
-//! | `door` | bodies of HTTP, challenges and the claims of tokens |
+//! | `gateway` | bodies of HTTP, challenges and the claims of tokens |
 
-pub mod door;
 mod envelope;
 pub mod forward;
+pub mod http;
 mod identity;
 mod key_file;
 pub mod letter;

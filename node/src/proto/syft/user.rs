@@ -1,4 +1,4 @@
-//! The names of users, and what a door knows of one (`proto-specs/syft.md`, sections 5 and 14).
+//! The names of users, and what a gateway knows of one (`proto-specs/syft.md`, sections 5 and 14).
 //!
 //! User ids are free text in the old programs, e-mail addresses most of all. What would make the
 //! signed text ambiguous or a path of HTTP unreachable is refused at the registration.
@@ -19,7 +19,7 @@ pub const TITLE_BYTES_MAX: usize = 256;
 /// Most descriptions of a user: more than the agents write.
 pub const DESCRIPTIONS_MAX: usize = 64;
 
-/// Longest sum of the descriptions of a user, in bytes. Every door keeps those of every user.
+/// Longest sum of the descriptions of a user, in bytes. Every gateway keeps those of every user.
 pub const DESCRIPTIONS_BYTES_MAX: usize = 8 * 1024;
 
 /// Names that mean something to the old programs.

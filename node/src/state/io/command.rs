@@ -1,4 +1,4 @@
-//! What is asked through the control socket and by doors, and the answers.
+//! What is asked through the control socket and by gateways, and the answers.
 
 use serde::{Deserialize, Serialize};
 
@@ -125,8 +125,8 @@ pub enum Command {
     LastIntegers,
     /// Which index is this node's own? Gateways ask again and again, so it is only that.
     OwnIndex,
-    /// Something that a door for Syft agents asks.
-    Door(Box<Ask>),
+    /// Something that a gateway for Syft agents asks.
+    Gateway(Box<Ask>),
     /// Replace the settings that the state uses.
     Configure(Box<Settings>),
 }
@@ -201,7 +201,7 @@ pub enum Reply {
     LastIntegers(Vec<report::Integer>),
     /// To [`Command::OwnIndex`].
     OwnIndex(Index),
-    /// To [`Command::Door`].
+    /// To [`Command::Gateway`].
     Told(Told),
     /// To [`Command::Configure`] and [`Command::MeshKeyFile`].
     Configured,

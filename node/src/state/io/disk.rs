@@ -8,7 +8,7 @@ use crate::{
     proto::{
         iid::Index,
         mesh::{Address, MessageId, ranges::Ranges, vouched::Vouched},
-        syft::{UserId, door::TokenId, letter::Fingerprint},
+        syft::{UserId, http::TokenId, letter::Fingerprint},
     },
     state::post::{LetterRecord, UserRecord},
 };
@@ -128,7 +128,7 @@ pub enum Record {
         /// His id.
         id: UserId,
         /// His gateway, which is this one.
-        door: PeerId,
+        node: PeerId,
     },
     /// The key of a foreign server's user is pinned no more.
     ForgetPin {
@@ -140,7 +140,7 @@ pub enum Record {
     /// The users of another gateway are gone, for this node is in another mesh.
     ForgetUsersOf {
         /// The gateway, which is not this one.
-        door: PeerId,
+        node: PeerId,
     },
     /// A letter is for a user of this gateway, or for all; a repetition of it is known from here on.
     Letter(Box<LetterRecord>),

@@ -164,14 +164,14 @@ pub enum Event {
         /// Size of its key.
         bits: usize,
     },
-    /// A user of a door came or went.
+    /// A user of a gateway came or went.
     Presence {
         /// The name under which the mesh knows him.
         name: String,
         /// Whether a client of his is connected.
         online: bool,
     },
-    /// A letter waits for the clients of a user of this door, or of all of them; or a message for
+    /// A letter waits for the clients of a user of this gateway, or of all of them; or a message for
     /// the foreign server of this name.
     LetterWaits {
         /// The user; a server by its name.
@@ -179,28 +179,28 @@ pub enum Event {
     },
     /// A letter came further.
     Letter(LetterNews),
-    /// A user of this door is to be told something.
+    /// A user of this gateway is to be told something.
     TellUser {
         /// The user.
         user: UserId,
         /// What.
         text: String,
     },
-    /// A user of this door was taken out.
+    /// A user of this gateway was taken out.
     UserGone {
         /// The user.
         user: UserId,
     },
-    /// The name of a user of this door turned out to belong to another one.
+    /// The name of a user of this gateway turned out to belong to another one.
     NameTaken {
-        /// The user of this door.
+        /// The user of this gateway.
         user: UserId,
         /// The name of the node to which it belongs.
-        door: String,
+        node: String,
         /// What he is told.
         text: String,
     },
-    /// A door showed another key for a user than the pinned one.
+    /// A gateway showed another key for a user than the pinned one.
     UserKeyChanged {
         /// The name under which the mesh knows him.
         name: String,
@@ -249,7 +249,7 @@ pub enum Event {
     },
     /// A client of a gateway has signed in.
     ClientSignedIn {
-        /// Which door.
+        /// Which gateway.
         gateway: Gateway,
         /// Its connection.
         client: ClientId,
@@ -260,7 +260,7 @@ pub enum Event {
     },
     /// A client that had signed in is gone.
     ClientLeft {
-        /// Which door.
+        /// Which gateway.
         gateway: Gateway,
         /// Its connection.
         client: ClientId,
@@ -271,7 +271,7 @@ pub enum Event {
     },
     /// A client was sent away: before it signed in, or for what it did.
     ClientKicked {
-        /// Which door.
+        /// Which gateway.
         gateway: Gateway,
         /// Its connection.
         client: ClientId,

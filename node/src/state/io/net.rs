@@ -366,7 +366,7 @@ pub enum Protocol {
     Sync,
     /// `/pimesh/dm/1`: direct messages.
     Direct,
-    /// `/pimesh/users/1`: what doors tell of their users.
+    /// `/pimesh/users/1`: what gateways tell of their users.
     Users,
     /// `/pimesh/key/1`: the mesh key for another member.
     Key,

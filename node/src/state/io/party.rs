@@ -1,4 +1,4 @@
-//! Who is at the other end of a message, and through which protocol or door.
+//! Who is at the other end of a message, and through which protocol or gateway.
 
 use std::{fmt, str::FromStr};
 
@@ -67,7 +67,7 @@ impl TryFrom<String> for Party {
 #[error("expected a peer id, or the name of a client such as `p2sn:127.0.0.1/5d41402abc4b2a76`")]
 pub struct NoParty;
 
-/// The name of a client, given by its door: the name of the door, a colon, and what the door knows
+/// The name of a client, given by its gateway: the name of the gateway, a colon, and what the gateway knows
 /// it by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientName(String);
@@ -80,14 +80,14 @@ impl ClientName {
     #[must_use]
     pub fn new(text: impl Into<String>) -> Option<Self> {
         let text = text.into();
-        let (door, rest) = text.split_once(':')?;
-        let is_door = !door.is_empty()
-            && door
+        let (node, rest) = text.split_once(':')?;
+        let is_gateway = !node.is_empty()
+            && node
                 .bytes()
                 .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
         let is_word = !rest.is_empty() && rest.chars().all(|c| c.is_ascii_graphic());
         let fits = text.len() <= CLIENT_NAME_BYTES_MAX;
-        (is_door && is_word && fits).then_some(Self(text))
+        (is_gateway && is_word && fits).then_some(Self(text))
     }
 
     /// Returns the text.
@@ -111,9 +111,9 @@ pub enum Via {
     #[default]
     Direct,
     /// P2SN. Between members one message on a stream, at once or not at all; from and to clients
-    /// of the door, what they brought and what waits for them.
+    /// of the gateway, what they brought and what waits for them.
     P2sn,
-    /// A door for Syft agents, or a foreign Syft server.
+    /// A gateway for Syft agents, or a foreign Syft server.
     Syft,
 }
 
@@ -128,7 +128,7 @@ pub enum SendVia {
     P2sn,
 }
 
-/// A door for clients of an older system.
+/// A gateway for clients of an older system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Gateway {

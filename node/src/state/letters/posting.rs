@@ -1,4 +1,4 @@
-//! Letters that begin here: of a user of this door, and of this node to one of them.
+//! Letters that begin here: of a user of this gateway, and of this node to one of them.
 
 use libp2p_identity::PeerId;
 
@@ -29,7 +29,7 @@ pub(in crate::state) struct Posting {
 }
 
 impl State {
-    /// Carries a letter of a user of this door. Who brings it has checked its signature.
+    /// Carries a letter of a user of this gateway. Who brings it has checked its signature.
     pub(in crate::state) fn post(
         &mut self,
         request: RequestId,
@@ -88,11 +88,11 @@ impl State {
             Addressee::Broadcast => {
                 posting.here = Some(self.kept(&letter, id, here, None, Some(user), now)?);
                 let members = self.membership.members().map(|(peer, _)| peer);
-                let doors: Vec<PeerId> = members.filter(|p| self.users.is_door(*p)).collect();
-                for door in doors {
+                let gateways: Vec<PeerId> = members.filter(|p| self.users.is_gateway(*p)).collect();
+                for node in gateways {
                     posting
                         .carried
-                        .push(self.carried(door, frame.clone(), now)?);
+                        .push(self.carried(node, frame.clone(), now)?);
                 }
             }
             Addressee::User(name) => match self.meant(name) {
@@ -110,12 +110,12 @@ impl State {
                     taken.map_err(no_room)?;
                     posting.read = Some(opened);
                 }
-                Some(Meant::User(to, door)) if door == here => {
+                Some(Meant::User(to, node)) if node == here => {
                     let kept = self.kept(&letter, id, here, Some(&to), Some(user), now)?;
                     posting.here = Some(kept);
                 }
-                Some(Meant::Member(door) | Meant::User(_, door)) => {
-                    posting.carried.push(self.carried(door, frame, now)?);
+                Some(Meant::Member(node) | Meant::User(_, node)) => {
+                    posting.carried.push(self.carried(node, frame, now)?);
                 }
             },
         }
@@ -171,20 +171,20 @@ impl State {
             .fail(posting.request, Failure::not_stored(reason));
     }
 
-    /// Makes the message that carries a letter to another door.
+    /// Makes the message that carries a letter to another gateway.
     fn carried(
         &mut self,
-        door: PeerId,
+        node: PeerId,
         frame: String,
         now: Now,
     ) -> Result<Outgoing, (&'static str, Failure)> {
         self.check_room(1, frame.len())
             .map_err(|failure| ("outbox_full", failure))?;
         let expiry = self.settings.expiry;
-        Ok(self.outgoing(door, OutgoingKind::Letter, frame, expiry, now))
+        Ok(self.outgoing(node, OutgoingKind::Letter, frame, expiry, now))
     }
 
-    /// Makes a letter from this node itself to a user of this very door.
+    /// Makes a letter from this node itself to a user of this very gateway.
     pub(in crate::state) fn own_letter(
         &mut self,
         message: &Outgoing,

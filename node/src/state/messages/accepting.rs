@@ -27,7 +27,7 @@ const USER_TEXT_BYTES_MAX: usize = 785_000;
 pub(in crate::state) struct Accepting {
     request: RequestId,
     messages: Vec<Outgoing>,
-    /// Those for users of this very door are letters already.
+    /// Those for users of this very gateway are letters already.
     here: Vec<(Outgoing, LetterRecord)>,
 }
 
@@ -58,7 +58,7 @@ impl State {
         };
         if via == SendVia::P2sn {
             let Meant::Member(peer) = recipients[0] else {
-                let text = "P2SN goes to members only, not to users of a door";
+                let text = "P2SN goes to members only, not to users of a gateway";
                 return self.effects.fail(request, Failure::bad_request(text));
             };
             return self.send_p2sn(request, peer, text);
@@ -68,9 +68,9 @@ impl State {
         for recipient in recipients {
             let (peer, kind) = match recipient {
                 Meant::Member(peer) => (peer, OutgoingKind::Member),
-                Meant::User(user, door) => {
-                    let name = self.full_name(&user, door);
-                    (door, OutgoingKind::User { user, name })
+                Meant::User(user, gateway) => {
+                    let name = self.full_name(&user, gateway);
+                    (gateway, OutgoingKind::User { user, name })
                 }
             };
             let message = self.outgoing(peer, kind, text.clone(), expiry, now);
@@ -146,7 +146,7 @@ impl State {
         if to_user && text.len() > USER_TEXT_BYTES_MAX {
             let got = text.len();
             return Err(Failure::bad_request(format!(
-                "a message to a user of a Syft door has at most {USER_TEXT_BYTES_MAX} bytes, got \
+                "a message to a user of a Syft gateway has at most {USER_TEXT_BYTES_MAX} bytes, got \
                  {got}: their clients take no more"
             )));
         }

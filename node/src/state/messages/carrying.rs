@@ -144,14 +144,14 @@ impl State {
         });
     }
 
-    /// Returns the users of a door for whom texts of this node wait, with how each is addressed.
-    fn users_waited_for(&self, door: PeerId) -> BTreeMap<UserId, (UserId, syft::PublicKey)> {
-        let queue = self.messages.queues.get(&door);
+    /// Returns the users of a gateway for whom texts of this node wait, with how each is addressed.
+    fn users_waited_for(&self, gateway: PeerId) -> BTreeMap<UserId, (UserId, syft::PublicKey)> {
+        let queue = self.messages.queues.get(&gateway);
         let waiting = queue.iter().flat_map(|queue| queue.waiting.iter());
         let user = |waiting: &Waiting| match &waiting.message.kind {
             OutgoingKind::User { user, .. } => {
-                let key = self.key_of(&Meant::User(user.clone(), door))?;
-                Some((user.clone(), (self.known_as(user, door), key)))
+                let key = self.key_of(&Meant::User(user.clone(), gateway))?;
+                Some((user.clone(), (self.known_as(user, gateway), key)))
             }
             OutgoingKind::Member | OutgoingKind::Letter => None,
         };

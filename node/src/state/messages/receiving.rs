@@ -25,7 +25,7 @@ pub(in crate::state) struct Receiving {
     inbound: InboundId,
     statuses: Vec<Status>,
     messages: Vec<Judged>,
-    /// What they say to clients of this node's doors.
+    /// What they say to clients of this node's gateways.
     answers: Vec<ForClient>,
 }
 

@@ -139,7 +139,7 @@ fn ways_in(number: u64) -> [Input; 6] {
     };
     let received = Ask::Server(ToServer::Received {
         server: "hub".parse().expect("a name"),
-        from: super::door::id("alice"),
+        from: super::gateway::id("alice"),
         text: "hello".to_owned(),
         fingerprint: Fingerprint([u8::try_from(number).expect("small"); 16]),
     });
@@ -148,14 +148,14 @@ fn ways_in(number: u64) -> [Input; 6] {
         peer: peer_of_seed(2),
         bytes: b"hello".to_vec(),
     };
-    let letter = super::door::letter_of("carol", "bob", 1, "carol");
+    let letter = super::gateway::letter_of("carol", "bob", 1, "carol");
     [
         Input::Net(request(message(2, 1, 2, 1).encode())),
-        Input::Net(request(super::door::brought(&letter, 1).encode())),
+        Input::Net(request(super::gateway::brought(&letter, 1).encode())),
         Input::Net(p2sn),
         Input::Control(RequestId(number), Command::P2sn(deliver)),
         Input::Control(RequestId(number), received.into()),
-        Input::Control(RequestId(number), super::door::post_to_node("alice", 1)),
+        Input::Control(RequestId(number), super::gateway::post_to_node("alice", 1)),
     ]
 }
 
@@ -167,14 +167,14 @@ fn what_could_not_be_written_takes_nothing_of_its_senders_share() {
             servers: vec!["hub".parse().expect("a name")],
             ..Settings::default()
         };
-        let mut state = super::door::door_with(settings);
-        let carol = super::door::told_user("carol", NOW.unix_ms());
-        super::door::hear(&mut state, vec![carol]);
+        let mut state = super::gateway::gateway_with(settings);
+        let carol = super::gateway::told_user("carol", NOW.unix_ms());
+        super::gateway::hear(&mut state, vec![carol]);
 
         for number in 1..=20 {
             let input = ways_in(number).into_iter().nth(way).expect("a way");
             let outputs = feed(&mut state, input);
-            let ticket = super::door::ticket(&outputs);
+            let ticket = super::gateway::ticket(&outputs);
             let ticket = ticket.unwrap_or_else(|| panic!("{way}, {number}: {outputs:?}"));
             let reason = "read-only file system".to_owned();
             feed(&mut state, Input::StoreFailed(ticket, reason));

@@ -1,7 +1,7 @@
 //! What waits for users has a share of the disk for each who wrote it.
 
 use super::{
-    door::{ask, bring, done, door_with, hear, id, letter_of, post, ticket_of, told_user},
+    gateway::{ask, bring, done, gateway_with, hear, id, letter_of, post, ticket_of, told_user},
     *,
 };
 use crate::state::{
@@ -11,7 +11,7 @@ use crate::state::{
 
 /// A gateway with the users alice and bob, whose member with seed 2 is one, too, with carol.
 fn gateways(history_bytes_max: u64) -> State {
-    let mut state = door_with(Settings {
+    let mut state = gateway_with(Settings {
         history_bytes_max,
         ..Settings::default()
     });

@@ -41,7 +41,7 @@ fn client() -> ClientName {
 }
 
 fn alice() -> UserId {
-    super::door::id("alice")
+    super::gateway::id("alice")
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn records_print_how_long_a_text_is_and_not_the_text() {
         user: None,
         sender: None,
         from: "alice".to_owned(),
-        door: peer_of_seed(2),
+        node: peer_of_seed(2),
         at_ms: 3,
         fingerprint: Fingerprint([1; 16]),
         frame: hidden(),

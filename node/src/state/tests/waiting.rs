@@ -1,7 +1,7 @@
 //! Letters that wait: how long, and how many for all.
 
 use super::{
-    door::{ask, done, door, id, post, register, ticket},
+    gateway::{ask, done, gateway, id, post, register, ticket},
     *,
 };
 use crate::state::post::Stage;
@@ -34,7 +34,7 @@ fn rows_gone(outputs: &[Output]) -> Vec<u64> {
 
 #[test]
 fn a_letter_that_waits_too_long_is_dropped_counted_and_its_sender_told() {
-    let mut state = door();
+    let mut state = gateway();
     for number in 0..2 {
         done(&mut state, post("alice", "bob", number)).expect("room");
     }
@@ -108,7 +108,7 @@ fn a_letter_that_came_before_the_clock_was_set_has_its_whole_time() {
 
 #[test]
 fn of_too_many_broadcasts_the_first_go() {
-    let mut state = door();
+    let mut state = gateway();
     let gone: Vec<u64> = (0..1002)
         .flat_map(|number| {
             let mut outputs = ask(&mut state, post("alice", "broadcast", number));

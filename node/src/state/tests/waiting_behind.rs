@@ -1,7 +1,7 @@
 //! A message that its recipient does not take keeps others waiting only for so long.
 
 use super::{
-    door::{ask, door, hear, post, told_user},
+    gateway::{ask, gateway, hear, post, told_user},
     io::Outcome,
     *,
 };
@@ -16,7 +16,7 @@ const fn seconds(seconds: u64) -> Now {
 
 /// A gateway whose member with seed 2 is one, too, with the user carol.
 fn gateways() -> State {
-    let mut state = door();
+    let mut state = gateway();
     hear(&mut state, vec![told_user("carol", NOW.unix_ms())]);
     state
 }
@@ -25,7 +25,10 @@ fn gateways() -> State {
 fn settle_disk(state: &mut State, mut outputs: Vec<Output>) -> Vec<Output> {
     let mut all = Vec::new();
     while !outputs.is_empty() {
-        let tickets: Vec<Ticket> = outputs.iter().filter_map(super::door::ticket_of).collect();
+        let tickets: Vec<Ticket> = outputs
+            .iter()
+            .filter_map(super::gateway::ticket_of)
+            .collect();
         all.append(&mut outputs);
         for ticket in tickets {
             outputs.extend(feed(state, Input::Stored(ticket)));

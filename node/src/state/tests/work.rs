@@ -128,7 +128,7 @@ fn integers_cost_the_same_beside_two_hundred_connections_as_beside_none() {
 fn a_member_s_user_costs_the_same_beside_two_thousand_users_as_beside_ten() {
     let hear = |state: &mut State, numbers: std::ops::Range<u32>| {
         let told = |number| ToldUser {
-            id: super::door::id(&format!("user-{number}")),
+            id: super::gateway::id(&format!("user-{number}")),
             title: String::new(),
             key: *messaging_key(1).public(),
             registered_ms: NOW.unix_ms(),

@@ -1,4 +1,4 @@
-//! `/pimesh/users/1`: telling the other members about the users of this door, and hearing of
+//! `/pimesh/users/1`: telling the other members about the users of this gateway, and hearing of
 //! theirs (`proto-specs/mesh.md`).
 //!
 //! One request is under way to a member; what changes meanwhile gathers and goes with the next. A
@@ -17,7 +17,7 @@ use crate::{
         mesh::{
             MessageId,
             users::{
-                GATHERED_BYTES_MAX, READ_MAX, Request, ToldUser, USERS_MAX, USERS_PER_DOOR_MAX,
+                GATHERED_BYTES_MAX, READ_MAX, Request, ToldUser, USERS_MAX, USERS_PER_GATEWAY_MAX,
             },
         },
         syft::UserId,
@@ -59,7 +59,7 @@ impl State {
         let here = self.own.peer;
         let users: BTreeSet<UserId> = self
             .users
-            .of_door(here)
+            .of_gateway(here)
             .filter(|entry| entry.record.stays)
             .map(|entry| entry.record.id.clone())
             .collect();
@@ -81,7 +81,7 @@ impl State {
         }
         let mut gone = Vec::new();
         for entry in self.users.entries.values_mut() {
-            if entry.record.door == peer && entry.clients > 0 {
+            if entry.record.node == peer && entry.clients > 0 {
                 entry.clients = 0;
                 gone.push(entry.record.id.clone());
             }
@@ -95,8 +95,8 @@ impl State {
         }
     }
 
-    /// Something about a user of this door changed. Members are not told of who has only
-    /// registered: they would keep him after this door has forgotten him.
+    /// Something about a user of this gateway changed. Members are not told of who has only
+    /// registered: they would keep him after this gateway has forgotten him.
     pub(super) fn tell_of_user(&mut self, user: &UserId, now: Now) {
         let entry = self.users.get(user, self.own.peer);
         if entry.is_none_or(|entry| !entry.record.stays) {
@@ -231,22 +231,22 @@ impl State {
         }
     }
 
-    /// Takes what a door says of a user; returns what is new enough for the disk.
-    fn hear_of_user(&mut self, door: PeerId, told: ToldUser) -> Option<Record> {
-        let key = (told.id.clone(), door);
+    /// Takes what a gateway says of a user; returns what is new enough for the disk.
+    fn hear_of_user(&mut self, node: PeerId, told: ToldUser) -> Option<Record> {
+        let key = (told.id.clone(), node);
         if !self.users.entries.contains_key(&key) {
-            if self.users.count_of(door) >= USERS_PER_DOOR_MAX {
-                self.effects.refused(Some(door), "user", "too_many");
+            if self.users.count_of(node) >= USERS_PER_GATEWAY_MAX {
+                self.effects.refused(Some(node), "user", "too_many");
                 return None;
             }
             if told.id.check_new().is_err() {
-                self.effects.refused(Some(door), "user", "misleading_name");
+                self.effects.refused(Some(node), "user", "misleading_name");
                 return None;
             }
             let record = UserRecord {
                 stays: true,
                 id: told.id.clone(),
-                door,
+                node,
                 title: told.title.clone(),
                 key: told.key,
                 shown: None,

@@ -11,7 +11,7 @@ use super::*;
 use crate::{
     proto::{
         mesh::{ranges::Ranges, vouched::Vouched},
-        syft::door::TokenId,
+        syft::http::TokenId,
     },
     state::io::OutgoingKind,
 };

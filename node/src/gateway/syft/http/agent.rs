@@ -31,25 +31,31 @@ impl Request {
             return Err(Refusal::method());
         }
         let claims = self.claims()?;
-        let door = Arc::clone(&self.door);
-        let user = admitted(&door, &claims).await?.user;
+        let gateway = Arc::clone(&self.gateway);
+        let user = admitted(&gateway, &claims).await?.user;
         let name = claims
             .user_id
             .parse()
             .map_err(|_| invalid(TokenError::Foreign))?;
         // Bodies of many users at once share the room of the frames that wait.
         let busy = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "The node is busy");
-        let _room = door.frames.take(self.body_bytes_max()).ok_or_else(busy)?;
+        let _room = gateway
+            .frames
+            .take(self.body_bytes_max())
+            .ok_or_else(busy)?;
         let body = self.bytes(forward::BODY_BYTES_MAX).await?;
         let request = forward::Request::read(kind, &body)?;
         let frame = request.frame(&name, unix_ms())?;
-        let asked = door.forwards.ask(Arc::clone(&door.hub), user, frame).await;
+        let asked = gateway
+            .forwards
+            .ask(Arc::clone(&gateway.hub), user, frame)
+            .await;
         let content = asked.map_err(|error| {
-            door.count("forward", error.name());
+            gateway.count("forward", error.name());
             Refusal::from(error)
         })?;
         let answer = request.answer(&content).map_err(|error| {
-            door.count("forward", "unreadable");
+            gateway.count("forward", "unreadable");
             Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
         })?;
         Ok(axum::Json(answer).into_response())

@@ -10,10 +10,10 @@ use super::{
     refusal::{Answer, Refusal, invalid, too_many_failures, unexpected},
 };
 use crate::{
-    gateway::syft::{Door, rate, tokens::TokenError, unix_ms},
+    gateway::syft::{SyftGateway, rate, tokens::TokenError, unix_ms},
     proto::syft::{
         UserId,
-        door::{Answered, Challenge, ChallengeBody, Login, Registration, TokenBody},
+        http::{Answered, Challenge, ChallengeBody, Login, Registration, TokenBody},
     },
     rng::random,
     state::post::{Ask, Told},
@@ -21,22 +21,25 @@ use crate::{
 
 impl Request {
     pub(super) async fn register(self) -> Answer {
-        if !self.door.config.open_registration {
+        if !self.gateway.config.open_registration {
             let text = "Registration is closed: the operator of this node adds users";
             return Err(Refusal::new(StatusCode::FORBIDDEN, text));
         }
-        let (door, address) = (Arc::clone(&self.door), self.caller.address.ip());
+        let (gateway, address) = (Arc::clone(&self.gateway), self.caller.address.ip());
         let registration: Registration = self.json("Invalid JSON").await?;
         let user = registration.check();
         let user = user.map_err(|error| Refusal::bad(&format!("Registration error: {error}")))?;
-        let (units, now) = (rate::REGISTRATION_UNITS, door.now());
-        if !door.registrations.take_units(&address.into(), units, now) {
+        let (units, now) = (rate::REGISTRATION_UNITS, gateway.now());
+        if !gateway
+            .registrations
+            .take_units(&address.into(), units, now)
+        {
             let text = "Too many registrations from this address";
             return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, text));
         }
-        let registered = door
+        let registered = gateway
             .node
-            .ask_door(Ask::Register { user, stays: false })
+            .ask_gateway(Ask::Register { user, stays: false })
             .await;
         registered.map_err(|failure| {
             let Refusal(status, text) = failure.into();
@@ -48,21 +51,21 @@ impl Request {
     pub(super) async fn login(self) -> Answer {
         let query = self.parts.uri.query().unwrap_or_default();
         let is_answer = query.split('&').any(|pair| pair == "verify=true");
-        let (door, caller) = (Arc::clone(&self.door), Arc::clone(&self.caller));
+        let (gateway, caller) = (Arc::clone(&self.gateway), Arc::clone(&self.caller));
         let login: Login = self.json("Invalid JSON").await?;
         // The first step says nothing about who exists.
         let id = login.user_id.parse::<UserId>().ok();
         if !is_answer {
-            return challenge(&door, id.as_ref());
+            return challenge(&gateway, id.as_ref());
         }
         let address = caller.address.ip();
-        if !door.failures.has(&address.into(), door.now()) {
+        if !gateway.failures.has(&address.into(), gateway.now()) {
             return Err(too_many_failures());
         }
-        let answered = verify(&door, id, login.signature.as_deref()).await;
+        let answered = verify(&gateway, id, login.signature.as_deref()).await;
         if answered.is_err() {
-            door.count("login", "refused");
-            door.failures.take(&address.into(), door.now());
+            gateway.count("login", "refused");
+            gateway.failures.take(&address.into(), gateway.now());
         }
         answered
     }
@@ -71,26 +74,26 @@ impl Request {
     pub(super) async fn logout(self) -> Answer {
         let claims = self.claims()?;
         let token = claims.id().ok_or_else(|| invalid(TokenError::Foreign))?;
-        let until_ms = self.door.tokens.end_ms(&claims);
-        self.door
+        let until_ms = self.gateway.tokens.end_ms(&claims);
+        self.gateway
             .node
-            .ask_door(Ask::Revoke { token, until_ms })
+            .ask_gateway(Ask::Revoke { token, until_ms })
             .await?;
-        self.door.hub.end_token(token);
+        self.gateway.hub.end_token(token);
         Ok("Logged out".into_response())
     }
 }
 
 /// Opens a challenge; for a user id that cannot exist one that nobody can answer.
-fn challenge(door: &Door, id: Option<&UserId>) -> Answer {
+fn challenge(gateway: &SyftGateway, id: Option<&UserId>) -> Answer {
     let bytes = random::<32>();
     let opened = match id {
         Some(id) => {
-            let mut challenges = door
+            let mut challenges = gateway
                 .challenges
                 .lock()
                 .unwrap_or_else(std::sync::PoisonError::into_inner);
-            challenges.open(id, bytes, door.now())
+            challenges.open(id, bytes, gateway.now())
         }
         None => Some(Challenge::text(&bytes)),
     };
@@ -99,11 +102,11 @@ fn challenge(door: &Door, id: Option<&UserId>) -> Answer {
     Ok(axum::Json(ChallengeBody { challenge }).into_response())
 }
 
-async fn verify(door: &Door, id: Option<UserId>, signature: Option<&str>) -> Answer {
+async fn verify(gateway: &SyftGateway, id: Option<UserId>, signature: Option<&str>) -> Answer {
     let unknown = || Refusal::unauthorized("User not found");
     let name = id.ok_or_else(unknown)?;
     let local = Ask::Local { name: name.clone() };
-    let Told::Found(found) = door.node.ask_door(local).await? else {
+    let Told::Found(found) = gateway.node.ask_gateway(local).await? else {
         return Err(unexpected());
     };
     let key = found.ok_or_else(unknown)?.key;
@@ -113,17 +116,17 @@ async fn verify(door: &Door, id: Option<UserId>, signature: Option<&str>) -> Ans
     // A signature of another length answers nothing, and uses a challenge up like any wrong one.
     let signature: [u8; 64] = signature.try_into().unwrap_or([0; 64]);
     let answered = {
-        let mut challenges = door
+        let mut challenges = gateway
             .challenges
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        challenges.answer(&name, &key, &signature, door.now())
+        challenges.answer(&name, &key, &signature, gateway.now())
     };
     match answered {
         Answered::NoChallenge => Err(Refusal::bad("No challenge found")),
         Answered::Wrong => Err(Refusal::unauthorized("Authentication failed")),
         Answered::Right => {
-            let token = door.tokens.issue(name.as_str(), &key, unix_ms());
+            let token = gateway.tokens.issue(name.as_str(), &key, unix_ms());
             let token = token.ok_or_else(unexpected)?;
             Ok(axum::Json(TokenBody { token }).into_response())
         }

@@ -30,7 +30,7 @@ use crate::{
     gateway::context::Context,
     proto::syft::{
         self, PublicKey, SigningKey, Trust, UserId,
-        door::UserBody,
+        http::UserBody,
         letter::{Addressee, Fingerprint, Letter},
     },
     state::{
@@ -156,7 +156,7 @@ impl<'a> Session<'a> {
         loop {
             let server = self.config.name.clone();
             let ask = Ask::Server(ToServer::Fetch { server });
-            let Ok(Told::Fetched(waiting)) = self.node.ask_door(ask).await else {
+            let Ok(Told::Fetched(waiting)) = self.node.ask_gateway(ask).await else {
                 return Err("the node is stopping".to_owned());
             };
             if waiting.is_empty() {
@@ -179,7 +179,7 @@ impl<'a> Session<'a> {
                     id,
                     outcome,
                 };
-                drop(self.node.ask_door(Ask::Server(settle)).await);
+                drop(self.node.ask_gateway(Ask::Server(settle)).await);
                 tokio::time::sleep(SEND_INTERVAL).await;
             }
         }
@@ -236,7 +236,7 @@ impl<'a> Session<'a> {
             text,
             fingerprint,
         };
-        match self.node.ask_door(Ask::Server(received)).await {
+        match self.node.ask_gateway(Ask::Server(received)).await {
             Ok(_) => Ok(()),
             // Not on disk: the server has it still, and sends it again after a new connection if
             // nothing said that it was read.
@@ -316,7 +316,7 @@ impl<'a> Session<'a> {
             user: user.clone(),
             key,
         };
-        match self.node.ask_door(Ask::Server(pin)).await {
+        match self.node.ask_gateway(Ask::Server(pin)).await {
             Ok(Told::Pinned(pinned)) => Ok(pinned.map_err(NotPinned::name)),
             _ => Err("the node is stopping".to_owned()),
         }

@@ -219,7 +219,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::{gateway::paced::Paced, proto::syft::door::TokenBody};
+    use crate::{gateway::paced::Paced, proto::syft::http::TokenBody};
 
     #[tokio::test(start_paused = true)]
     async fn interim_answers_without_end_cost_no_more_than_their_bytes_and_end_in_time() {

@@ -405,7 +405,7 @@ fn frames_out_of_order_end_the_session() {
 }
 
 #[test]
-fn small_keys_are_refused_unless_the_door_opted_in() {
+fn small_keys_are_refused_unless_the_gateway_opted_in() {
     let (own, tiny) = (large(), small());
     let key = frame(tiny.public().to_pem());
     let limits = Limits::default();

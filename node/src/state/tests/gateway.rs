@@ -1,4 +1,4 @@
-//! The door for Syft agents: names, letters, and what members tell each other of their users.
+//! The gateway for Syft agents: names, letters, and what members tell each other of their users.
 
 use super::*;
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
         },
         syft::{
             UserId,
-            door::NewUser,
+            http::NewUser,
             letter::{Letter, numbered},
         },
     },
@@ -129,12 +129,12 @@ pub(super) fn post_to_node(from: &str, number: u64) -> Command {
     ask.into()
 }
 
-/// A node with a door, and the member with seed 2 connected.
-pub(super) fn door() -> State {
-    door_with(Settings::default())
+/// A node with a gateway, and the member with seed 2 connected.
+pub(super) fn gateway() -> State {
+    gateway_with(Settings::default())
 }
 
-pub(super) fn door_with(settings: Settings) -> State {
+pub(super) fn gateway_with(settings: Settings) -> State {
     let mut state = state(settings);
     open(&mut state);
     for name in ["alice", "bob"] {
@@ -211,16 +211,16 @@ pub(super) fn brought(letter: &Letter, sequence: u64) -> DirectRequest {
     }
 }
 
-fn known_as(state: &mut State, user: &str, door: &str) -> String {
+fn known_as(state: &mut State, user: &str, node: &str) -> String {
     let Ok(Told::Everybody(users)) = done(state, Ask::Everybody) else {
         panic!("everybody")
     };
-    let fits = |u: &&crate::state::post::User| u.user == user && u.door == door;
+    let fits = |u: &&crate::state::post::User| u.user == user && u.node == node;
     users.iter().find(fits).expect("known").name.clone()
 }
 
 #[test]
-fn a_name_belongs_to_the_door_that_registered_it_first() {
+fn a_name_belongs_to_the_gateway_that_registered_it_first() {
     let here_ms = NOW.unix_ms();
     for (there_ms, ours) in [
         (here_ms - 1, "alice@pi-1"),
@@ -229,7 +229,7 @@ fn a_name_belongs_to_the_door_that_registered_it_first() {
         (0, "alice"),
         (5, "alice"),
     ] {
-        let mut state = door();
+        let mut state = gateway();
         let outputs = hear(&mut state, vec![told_user("alice", there_ms)]);
         let theirs = if ours == "alice" {
             "alice@pi-2"
@@ -245,7 +245,7 @@ fn a_name_belongs_to_the_door_that_registered_it_first() {
 
 #[test]
 fn who_lost_his_name_writes_under_the_full_one_only() {
-    let mut state = door();
+    let mut state = gateway();
     hear(&mut state, vec![told_user("alice", NOW.unix_ms() - 1)]);
     let refused = done(&mut state, post("alice", "bob", 1));
     assert_eq!(refused.map_err(|f| f.kind), Err(FailureKind::Conflict));
@@ -258,7 +258,7 @@ fn who_lost_his_name_writes_under_the_full_one_only() {
 
 #[test]
 fn no_name_is_given_that_means_somebody_already() {
-    let mut state = door();
+    let mut state = gateway();
     hear(&mut state, vec![told_user("carol", NOW.unix_ms())]);
     for name in ["carol", "pi-1", "pi-2", "x@pi-2", "x@pi-1"] {
         let refused = register(&mut state, name).map_err(|failure| failure.kind);
@@ -268,7 +268,7 @@ fn no_name_is_given_that_means_somebody_already() {
 
 #[test]
 fn a_user_who_registers_again_has_the_same_key_or_is_refused() {
-    let mut state = door();
+    let mut state = gateway();
     let user = NewUser {
         id: id("alice"),
         title: String::new(),
@@ -289,7 +289,7 @@ fn a_user_who_registers_again_has_the_same_key_or_is_refused() {
 
 #[test]
 fn a_letter_is_accepted_once_it_is_on_disk_and_not_before() {
-    let mut state = door();
+    let mut state = gateway();
     let outputs = ask(&mut state, post("alice", "bob", 1));
     assert_eq!(told(&outputs), None);
     let ticket = ticket(&outputs).expect("records");
@@ -308,7 +308,7 @@ fn a_letter_is_accepted_once_it_is_on_disk_and_not_before() {
 
 #[test]
 fn a_letter_that_comes_again_is_carried_once() {
-    let mut state = door();
+    let mut state = gateway();
     let first = done(&mut state, post("alice", "bob", 1));
     assert_eq!(first, Ok(Told::Posted(Posted::Accepted)));
     let again = ask(&mut state, post("alice", "bob", 1));
@@ -318,7 +318,7 @@ fn a_letter_that_comes_again_is_carried_once() {
 
 #[test]
 fn a_full_mailbox_is_told_and_has_room_again_when_letters_were_taken() {
-    let mut state = door();
+    let mut state = gateway();
     state.settings.letters.count_max = 2;
     for number in 0..2 {
         done(&mut state, post("alice", "bob", number)).expect("room");
@@ -343,7 +343,7 @@ fn a_full_mailbox_is_told_and_has_room_again_when_letters_were_taken() {
 fn a_mailbox_holds_as_many_bytes_as_it_may_and_not_one_more() {
     let bytes = |number| letter_of("alice", "bob", number, "alice").encode().len();
     for (missing, expected) in [(0, None), (1, Some(FailureKind::Unavailable))] {
-        let mut state = door();
+        let mut state = gateway();
         state.settings.letters.bytes_max = bytes(1) + bytes(2) - missing;
         done(&mut state, post("alice", "bob", 1)).expect("room");
         let second = done(&mut state, post("alice", "bob", 2));
@@ -362,7 +362,7 @@ fn the_node_itself_opens_signed_letters_only() {
         message.signature = message.signature.filter(|_| is_signed);
         Letter::of(message).expect("a letter")
     };
-    let mut state = door();
+    let mut state = gateway();
     hear(&mut state, vec![told_user("carol", NOW.unix_ms())]);
     let mut post = |is_signed| {
         let ask = Ask::Post {
@@ -380,8 +380,8 @@ fn the_node_itself_opens_signed_letters_only() {
 }
 
 #[test]
-fn what_a_door_brings_is_judged_by_the_pinned_key_of_its_own_users() {
-    let mut state = door();
+fn what_a_gateway_brings_is_judged_by_the_pinned_key_of_its_own_users() {
+    let mut state = gateway();
     let letter = |from: &str, number, signer: &str| letter_of(from, "bob", number, signer);
     // Its news of carol may still be on the way.
     let early = bring(&mut state, &letter("carol", 1, "carol"), 1);
@@ -408,8 +408,8 @@ fn what_a_door_brings_is_judged_by_the_pinned_key_of_its_own_users() {
 }
 
 #[test]
-fn a_letter_that_two_doors_bring_is_kept_once_and_its_mark_moves() {
-    let mut state = door();
+fn a_letter_that_two_gateways_bring_is_kept_once_and_its_mark_moves() {
+    let mut state = gateway();
     hear(&mut state, vec![told_user("carol", NOW.unix_ms())]);
     let letter = letter_of("carol", "bob", 1, "carol");
     assert_eq!(bring(&mut state, &letter, 1), Status::Stored);
@@ -477,7 +477,7 @@ fn that_a_letter_was_read_is_noted_where_it_is_from() {
 
 #[test]
 fn when_a_connection_is_lost_the_users_behind_it_are_offline() {
-    let mut state = door();
+    let mut state = gateway();
     hear(&mut state, vec![told_user("carol", NOW.unix_ms())]);
     let outputs = feed(
         &mut state,
@@ -499,7 +499,7 @@ fn the_numbers_of_frames_are_rows() {
 
 #[test]
 fn broadcasts_beyond_the_limit_go_and_the_oldest_first() {
-    let mut state = door();
+    let mut state = gateway();
     for number in 0..1000 {
         done(&mut state, post("alice", "broadcast", number)).expect("room");
     }
@@ -528,8 +528,8 @@ fn only_registers(state: &mut State, name: &str) -> Result<Told, Failure> {
 fn admit(name: &str) -> Ask {
     Ask::Admit {
         name: id(name),
-        key: syft::door::key_name(user_key(name).public()),
-        token: syft::door::TokenId([1; 16]),
+        key: syft::http::key_name(user_key(name).public()),
+        token: syft::http::TokenId([1; 16]),
     }
 }
 
@@ -572,7 +572,7 @@ fn users_who_never_log_in_are_forgotten_after_a_day_and_others_stay() {
 fn whoever_never_logs_in_makes_room_for_others() {
     let mut state = state(Settings::default());
     let name = |number: usize| format!("user-{number}");
-    for number in 0..crate::proto::mesh::users::USERS_PER_DOOR_MAX {
+    for number in 0..crate::proto::mesh::users::USERS_PER_GATEWAY_MAX {
         only_registers(&mut state, &name(number)).expect("registered");
     }
     done(&mut state, admit("user-0")).expect("logged in");

@@ -1,4 +1,4 @@
-//! One door, and people who behave.
+//! One gateway, and people who behave.
 
 use anyhow::ensure;
 use pimesh_node::{control::api::EventBody, state::post::Stage};
@@ -483,7 +483,7 @@ async fn an_orderly_shutdown_says_goodbye() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_door_with_a_certificate_of_its_own_speaks_tls() -> anyhow::Result<()> {
+async fn a_gateway_with_a_certificate_of_its_own_speaks_tls() -> anyhow::Result<()> {
     let world = World::new()?;
     let (pi, url) = syft::start(&world, "pi-1", "tls = \"self-signed\"").await?;
     let url = url.replace("http:", "https:");
