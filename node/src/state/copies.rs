@@ -126,6 +126,13 @@ impl Copies {
         }
     }
 
+    /// Forgets the starts of the members of a mesh that was left. What they said of this node goes,
+    /// too: those of the next mesh see for themselves.
+    pub(super) fn forget_all(&mut self) {
+        let Self { own: _, peers } = self;
+        peers.clear();
+    }
+
     /// Returns the start of this node.
     pub(super) const fn own(&self) -> BootId {
         self.own

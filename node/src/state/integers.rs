@@ -133,9 +133,20 @@ impl Integers {
     }
 
     /// Forgets what was heard in a mesh that was left.
-    pub(super) fn forget_all(&mut self) {
-        self.last.clear();
-        self.budgets = Budgets::default();
+    pub(super) fn leave_mesh(&mut self) {
+        let Self {
+            last,
+            budgets,
+            // What a peer sent before is not taken again, whichever mesh it was in.
+            receiver: _,
+            lines: _,
+            // This node numbers on, and counts since its start.
+            next_sequence: _,
+            received: _,
+            sent: _,
+        } = self;
+        last.clear();
+        *budgets = Budgets::default();
     }
 
     /// Remembers the last integer of each index in a frame.

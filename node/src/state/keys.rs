@@ -96,6 +96,24 @@ impl Keys {
         self.retry_at.values().min().copied()
     }
 
+    /// Forgets what goes on with members of a mesh that was left. Pinned keys stay: a peer is the same
+    /// in any mesh.
+    pub(super) fn leave_mesh(&mut self) {
+        let Self {
+            changed,
+            exchanged,
+            retry_at,
+            own: _,
+            pins: _,
+            // They end with their connections, and whoever waits for one is answered then.
+            sessions: _,
+            next_session: _,
+        } = self;
+        changed.clear();
+        exchanged.clear();
+        retry_at.clear();
+    }
+
     fn open(&mut self, ours: Ours) -> SessionId {
         let session = SessionId::Ours(self.next_session);
         self.next_session += 1;

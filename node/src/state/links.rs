@@ -37,6 +37,9 @@ enum Phase {
     Answered,
     /// Members speak freely.
     Open,
+    /// It was further than [`Phase::Waiting`] when this node went into another mesh. Nobody speaks on
+    /// it any more but to say goodbye.
+    Ended,
 }
 
 /// One connection.
@@ -183,6 +186,16 @@ impl Links {
         self.advance(connection, Phase::Asked);
     }
 
+    /// This node goes into another mesh: nobody is a member any more.
+    pub(super) fn end_all(&mut self) {
+        self.open.clear();
+        for link in self.links.values_mut() {
+            if link.phase != Phase::Waiting {
+                link.phase = Phase::Ended;
+            }
+        }
+    }
+
     /// Connections have no deadline of their own: `net` closes those that do not get open.
     #[expect(clippy::unused_self, reason = "the same shape as the other parts")]
     pub(super) const fn next_deadline(&self) -> Option<Duration> {
@@ -258,7 +271,8 @@ impl State {
         let Some(link) = self.links.remove(connection) else {
             return;
         };
-        if link.phase != Phase::Open {
+        let was_open = link.opened_at.is_some();
+        if !was_open {
             if link.direction == Direction::Dialled && !self.join_dial_failed(&peer, &reason, &[]) {
                 self.peers
                     .handshake_failed(&peer, reason, &mut self.effects, now);
@@ -589,6 +603,16 @@ impl State {
     pub(super) fn close_all(&mut self, reason: &'static str) {
         let connections: Vec<Connection> = self.links.links.keys().copied().collect();
         for connection in connections {
+            self.close(connection, reason);
+        }
+    }
+
+    /// Closes the connections of a mesh that was left.
+    pub(super) fn close_ended(&mut self, reason: &'static str) {
+        let links = self.links.links.iter();
+        let ended = links.filter(|(_, link)| link.phase == Phase::Ended);
+        let ended: Vec<Connection> = ended.map(|(connection, _)| *connection).collect();
+        for connection in ended {
             self.close(connection, reason);
         }
     }

@@ -10,6 +10,7 @@ mod inviting;
 mod issuing;
 mod joining;
 mod leaving;
+mod moving;
 mod removing;
 mod renaming;
 mod sharing;

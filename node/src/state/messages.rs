@@ -130,6 +130,17 @@ impl Messages {
         queue.flat_map(|queue| queue.waiting.iter().map(|waiting| &waiting.message))
     }
 
+    /// Returns all that waits.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &Outgoing> {
+        let queues = self.queues.values();
+        queues.flat_map(|queue| queue.waiting.iter().map(|waiting| &waiting.message))
+    }
+
+    /// Returns those for whom something waits.
+    pub(super) fn recipients(&self) -> impl Iterator<Item = PeerId> {
+        self.queues.keys().copied()
+    }
+
     pub(super) fn count_for(&self, peer: &PeerId) -> usize {
         self.queues.get(peer).map_or(0, |queue| queue.waiting.len())
     }

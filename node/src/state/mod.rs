@@ -118,7 +118,7 @@ pub struct State {
     clients: clients::Clients,
     capacity: capacity::Capacity,
     joining: Option<membership::Joining>,
-    /// Whether this node is about to leave its mesh.
+    /// Whether another mesh is on its way to the disk, in the place of the one that this node is in.
     leaving: bool,
     farewell: Option<membership::Farewell>,
     /// Whether the mesh key is on its way to the disk.
@@ -150,7 +150,7 @@ impl State {
     ///
     /// # Errors
     /// Returns why what was on disk does not make a node.
-    pub fn new(setup: Setup, loaded: Loaded, now: Now) -> Result<Self, StartError> {
+    pub fn new(setup: Setup, mut loaded: Loaded, now: Now) -> Result<Self, StartError> {
         let mut effects = Effects::new(setup.seed);
         let own = Own {
             peer: setup.peer,
@@ -161,6 +161,10 @@ impl State {
         };
         let membership =
             membership::Membership::load(&own, setup.mesh_key, &loaded, &mut effects, now)?;
+        let of_others = membership.sift(&mut loaded);
+        if !of_others.is_empty() {
+            effects.store(of_others, None);
+        }
         let calendar = calendar::Calendar::new(loaded.date_ms, now);
         let believed = calendar.believed(now);
         let names = name_history::NameHistory::load(loaded.names);
@@ -239,7 +243,7 @@ impl State {
             self.copies.next_deadline(),
             self.keys.next_retry(),
             self.clients.next_deadline(),
-            self.joining.as_ref().map(membership::Joining::deadline),
+            self.join_deadline(),
             self.farewell.as_ref().map(membership::Farewell::deadline),
             Some(self.prune_at),
         ]
@@ -479,7 +483,7 @@ impl State {
             Some(After::Received(received)) => self.messages_received(received, now),
             Some(After::Reply(request, reply)) => self.effects.reply(request, reply),
             Some(After::Cancelled(cancelling)) => self.invites_cancelled(cancelling),
-            Some(After::LeaveStaged(leaving)) => self.leave_staged(leaving),
+            Some(After::LeaveStaged(leaving)) => self.leave_staged(leaving, now),
             Some(After::LeaveStored(leaving)) => self.leave_stored(*leaving, now),
             Some(After::KeyKept(coming)) => self.mesh_key_kept(*coming, now),
             Some(After::Welcome(welcome)) => self.welcome_stored(*welcome, now),

@@ -32,7 +32,7 @@ const PINS_MAX: usize = 4096;
 const WRITTEN_STEP_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// Returns the peer id under which a server goes here: a hash that is none of a key.
-fn peer_of(server: &NodeName) -> PeerId {
+pub(super) fn peer_of(server: &NodeName) -> PeerId {
     let mut bytes = vec![0x12, 0x20];
     bytes.extend(
         Sha256::new_with_prefix("pimesh/syft-server/1\0")
@@ -40,6 +40,12 @@ fn peer_of(server: &NodeName) -> PeerId {
             .finalize(),
     );
     PeerId::from_bytes(&bytes).expect("a SHA-256 multihash")
+}
+
+/// Says whether a peer id is one under which a server goes, also one that is not configured any more:
+/// a node's is its Ed25519 key itself, and no hash.
+pub(super) fn is_server(peer: &PeerId) -> bool {
+    peer.to_bytes().first() == Some(&0x12)
 }
 
 impl State {

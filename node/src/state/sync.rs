@@ -278,7 +278,9 @@ impl State {
         let (t0, t3) = (signed(sent_us), signed(now.unix_us));
         let (t1, t2) = (signed(response.received_us), signed(response.sent_us));
         let round_trip = t3.saturating_sub(t0).saturating_sub(t2.saturating_sub(t1));
-        if (0..=ROUND_TRIP_MAX_US).contains(&round_trip) {
+        // An answer may come after this node has left the mesh of whoever gives it.
+        let is_member = self.membership.is_known(&peer);
+        if is_member && (0..=ROUND_TRIP_MAX_US).contains(&round_trip) {
             let reading = Reading {
                 offset_us: t1.saturating_sub(t0).saturating_add(t2.saturating_sub(t3)) / 2,
                 round_trip_us: round_trip,

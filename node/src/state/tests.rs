@@ -13,6 +13,7 @@ mod links;
 mod mailboxes;
 mod members;
 mod messages;
+mod moving;
 mod redaction;
 mod renaming;
 mod servers;

@@ -103,10 +103,27 @@ impl Users {
             .map(|(_, entry)| entry)
     }
 
-    /// Forgets the users of a member of a mesh that was left; returns whether there were any.
-    fn forget_gateway(&mut self, node: &PeerId) -> bool {
-        self.telling.remove(node);
-        self.entries.forget_gateway(*node)
+    /// Forgets the users of a mesh that was left; those of some gateways stay.
+    pub(super) fn leave_mesh(&mut self, stays: impl Fn(PeerId) -> bool) {
+        let Self {
+            entries,
+            telling,
+            // Of this gateway's own users.
+            revoked: _,
+        } = self;
+        telling.clear();
+        let gone: Vec<PeerId> = entries.gateways().filter(|node| !stays(*node)).collect();
+        for node in gone {
+            entries.forget_gateway(node);
+        }
+        for entry in entries.values_mut() {
+            entry.told_conflict = false;
+        }
+    }
+
+    /// Returns the gateways, and the foreign servers, of which a user is known.
+    pub(super) fn gateways(&self) -> impl Iterator<Item = PeerId> {
+        self.entries.gateways()
     }
 
     pub(super) fn of_gateway(&self, node: PeerId) -> impl Iterator<Item = &Entry> {
@@ -188,14 +205,6 @@ impl State {
         match answer {
             Ok(told) => self.effects.reply(request, Reply::Told(told)),
             Err(failure) => self.effects.fail(request, failure),
-        }
-    }
-
-    /// Forgets the users of a member of a mesh that was left.
-    pub(super) fn forget_users_of(&mut self, node: &PeerId) {
-        if self.users.forget_gateway(node) {
-            let record = Record::ForgetUsersOf { node: *node };
-            self.effects.store(vec![record], None);
         }
     }
 

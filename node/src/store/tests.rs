@@ -4,7 +4,10 @@ mod date;
 mod formats;
 mod history;
 
-use std::sync::mpsc::{Receiver, channel};
+use std::{
+    collections::BTreeSet,
+    sync::mpsc::{Receiver, channel},
+};
 
 use libp2p_identity::PeerId;
 
@@ -331,6 +334,36 @@ fn entering_another_mesh_forgets_the_first_one() {
         (1, 1),
         "these stay"
     );
+}
+
+#[test]
+fn of_each_table_it_is_decided_whether_it_belongs_to_a_mesh() {
+    let stay = [
+        "client_pins",
+        "history",
+        "letters",
+        "marks",
+        "meta",
+        "names",
+        // The state ends the messages to members with a record for each.
+        "outbox",
+        "pins",
+        "revoked_tokens",
+        "seen",
+        "totals",
+        // The state forgets the users of other nodes with a record for each node.
+        "users",
+    ];
+    let store = Fixture::new();
+    let connection = rusqlite::Connection::open(store.home.path().join(FILE_NAME)).expect("a file");
+    let sql = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'";
+    let mut statement = connection.prepare(sql).expect("a schema");
+    let names = statement.query_map([], |row| row.get(0)).expect("names");
+    let tables: Result<BTreeSet<String>, _> = names.collect();
+
+    let decided = stay.into_iter().chain(writer::TABLES_OF_A_MESH);
+    let decided: BTreeSet<String> = decided.map(str::to_owned).collect();
+    assert_eq!(tables.expect("names"), decided);
 }
 
 #[test]

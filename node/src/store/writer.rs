@@ -32,6 +32,16 @@ const LAZY_TIME: Duration = Duration::from_millis(25);
 /// Most numberings kept of one sender: as many as the state remembers.
 const EPOCHS_PER_SENDER_MAX: i64 = 1000;
 
+/// The tables that belong to the mesh that the node is in, as a whole. What ends of the other tables
+/// with a mesh, the state says with records of its own.
+pub(super) const TABLES_OF_A_MESH: [&str; 5] = [
+    "members",
+    "revocations",
+    "invites",
+    "statements",
+    "addresses",
+];
+
 /// How often the room on the disk is measured while nothing fails.
 const MEASURE_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -238,10 +248,9 @@ fn write_all(savepoint: &Savepoint<'_>, records: &[Record]) -> rusqlite::Result<
 fn write(to: &Savepoint<'_>, record: &Record) -> rusqlite::Result<()> {
     match record {
         Record::JoinedMesh { certificate } => {
-            to.execute_batch(
-                "DELETE FROM members; DELETE FROM revocations; DELETE FROM invites; \
-                 DELETE FROM statements; DELETE FROM addresses;",
-            )?;
+            for table in TABLES_OF_A_MESH {
+                to.execute(&format!("DELETE FROM {table}"), [])?;
+            }
             to.prepare_cached("INSERT OR REPLACE INTO meta VALUES ('certificate', ?1)")?
                 .execute([certificate])?;
         }

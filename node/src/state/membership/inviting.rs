@@ -176,6 +176,15 @@ impl State {
         join: &Join,
         now: Now,
     ) {
+        if self.leaving {
+            // The new membership is on its way to the disk: this one would be written behind it.
+            let bytes = Response::Refused(Refusal::TryAgain).encode();
+            return self.effects.net(NetOutput::MemberRespond {
+                connection,
+                id: inbound,
+                bytes,
+            });
+        }
         // Without a good ticket nothing is believed: who was removed could go on telling.
         if let (Some(left), Ok(_)) = (&join.left, self.ticket_of(peer, join, now)) {
             self.joiner_left(connection, peer, left, now);

@@ -39,7 +39,7 @@ pub(in crate::state) struct Joining {
 }
 
 impl Joining {
-    pub(in crate::state) fn deadline(&self) -> Duration {
+    fn deadline(&self) -> Duration {
         if self.is_hopeless() {
             return Duration::ZERO;
         }
@@ -222,7 +222,8 @@ impl State {
     }
 
     pub(in crate::state) fn give_up_joining(&mut self, now: Now) {
-        let Some(joining) = &mut self.joining else {
+        // Once the new membership is on its way to the disk, that decides.
+        let Some(joining) = self.joining.as_mut().filter(|_| !self.leaving) else {
             return;
         };
         if joining.deadline <= now.mono || joining.is_hopeless() {
@@ -242,6 +243,12 @@ impl State {
         }
     }
 
+    /// Returns when to look after the join again.
+    pub(in crate::state) fn join_deadline(&self) -> Option<Duration> {
+        let joining = self.joining.as_ref().filter(|_| !self.leaving);
+        joining.map(Joining::deadline)
+    }
+
     fn end_joining(&mut self, failure: Failure) {
         if let Some(joining) = self.joining.take() {
             self.effects.fail(joining.request, failure);
@@ -252,7 +259,7 @@ impl State {
         &mut self,
         connection: Connection,
         result: Result<Vec<u8>, String>,
-        _now: Now,
+        now: Now,
     ) {
         let Some(peer) = self.links.peer(connection) else {
             return;
@@ -272,20 +279,16 @@ impl State {
             Ok((own, inviter)) => {
                 // A peer that was alone leaves its mesh of one behind; its key goes with it.
                 let goodbyes = self.membership.goodbyes.clone().without(&ticket.mesh);
-                let mut records = vec![
-                    Record::JoinedMesh {
-                        certificate: own.encode(),
-                    },
-                    Record::Member {
-                        peer,
-                        certificate: inviter.encode(),
-                    },
-                    Record::Addresses {
-                        peer,
-                        addresses: ticket.addresses,
-                    },
-                ];
-                records.extend(goodbyes.records());
+                let mut records = self.records_of_moving(&own, &goodbyes, now);
+                records.push(Record::Member {
+                    peer,
+                    certificate: inviter.encode(),
+                });
+                records.push(Record::Addresses {
+                    peer,
+                    addresses: ticket.addresses,
+                });
+                self.leaving = true;
                 let entering = Entering {
                     request,
                     connection,
@@ -347,16 +350,13 @@ impl State {
         let terms = own.terms().clone();
         let inviter_terms = inviter.terms().clone();
         let mesh = Certificate::mesh_of(&own.encode()).unwrap_or(self.membership.mesh);
-        self.forget_mesh();
         let goodbyes = self.membership.goodbyes.clone().without(&mesh);
-        self.membership = Membership {
+        let next = Membership {
             goodbyes,
             members: BTreeMap::from([(inviter_terms.peer, inviter)]),
             ..Membership::alone(mesh, None, own)
         };
-        self.key_exported = false;
-        self.note_all_names();
-        self.add_configured_addresses();
+        self.move_to(next, now);
         self.peers.add(inviter_terms.peer, now);
         self.peers.add_inviter(&inviter_terms.peer, addresses);
         self.effects.event(Event::Joined {
@@ -380,6 +380,7 @@ impl State {
             }),
         );
         self.open_as_dialler(connection);
+        self.close_ended("this node is in another mesh");
     }
 
     pub(in crate::state) fn join_not_stored(
@@ -389,6 +390,7 @@ impl State {
         _now: Now,
     ) {
         self.close(entering.connection, "could not store the membership");
+        self.leaving = false;
         self.joining = None;
         self.effects
             .fail(entering.request, Failure::not_stored(reason));

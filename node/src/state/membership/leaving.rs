@@ -18,7 +18,7 @@ use crate::{
     },
     state::{
         After, State,
-        io::{Event, Failure, KeyFile, Now, OutboundId, Record, Reply, RequestId},
+        io::{Event, Failure, KeyFile, Now, OutboundId, Reply, RequestId},
         report,
     },
 };
@@ -117,12 +117,8 @@ impl State {
     }
 
     /// The new mesh key is put aside: from here on the certificate on disk decides which counts.
-    pub(in crate::state) fn leave_staged(&mut self, leaving: Box<Leaving>) {
-        let joined = Record::JoinedMesh {
-            certificate: leaving.certificate.encode(),
-        };
-        let goodbyes = leaving.goodbyes.records();
-        let records = [joined].into_iter().chain(goodbyes).collect();
+    pub(in crate::state) fn leave_staged(&mut self, leaving: Box<Leaving>, now: Now) {
+        let records = self.records_of_moving(&leaving.certificate, &leaving.goodbyes, now);
         let after = After::LeaveStored(leaving);
         self.effects.store(records, Some(after));
     }
@@ -135,7 +131,6 @@ impl State {
             left,
             goodbyes,
         } = leaving;
-        self.leaving = false;
         self.effects.key_file(KeyFile::Adopt, None);
         let was_revoked = self.membership.is_revoked();
         let members: Vec<(PeerId, String)> = self
@@ -155,19 +150,13 @@ impl State {
         let waiting = told
             .map(|peer| (peer, self.tell(peer, &goodbye, now)))
             .collect();
-        for (peer, _) in &members {
-            self.give_up_messages_to(*peer, "left the mesh", now);
-        }
         let mesh = self.membership.mesh().to_string();
-        self.forget_mesh();
-        self.membership = Membership {
+        let next = Membership {
             goodbyes,
             ..Membership::alone(key.mesh(), Some(key), certificate)
         };
-        self.key_exported = false;
-        self.note_all_names();
+        self.move_to(next, now);
         self.announce_holding(now);
-        self.add_configured_addresses();
         self.effects.event(Event::Left { mesh: mesh.clone() });
         let not_told = members.into_iter().map(|(_, name)| name).collect();
         self.farewell = Some(Farewell {
@@ -189,19 +178,6 @@ impl State {
         self.leaving = false;
         self.effects
             .fail(leaving.request, Failure::not_stored(reason));
-    }
-
-    /// Forgets what belongs to the mesh that this node is in, but for its membership: members,
-    /// where they are, their clocks, their users, their last integers. Names, history and pinned
-    /// keys stay, and connections are closed by whoever calls this.
-    pub(in crate::state) fn forget_mesh(&mut self) {
-        let members: Vec<PeerId> = self.membership.members.keys().copied().collect();
-        for peer in &members {
-            self.forget_users_of(peer);
-        }
-        self.peers.forget_all();
-        self.sync.forget_all();
-        self.integers.forget_all();
     }
 
     /// A member has answered: the goodbye, or what it was asked before that.

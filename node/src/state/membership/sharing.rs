@@ -168,7 +168,8 @@ impl State {
         let Some(key) = self.membership.key.clone() else {
             return;
         };
-        if self.membership.is_revoked() {
+        // Of a mesh that is being left, nothing is stated any more.
+        if self.membership.is_revoked() || self.leaving {
             return;
         }
         let exported = self.key_exported;

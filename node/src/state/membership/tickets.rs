@@ -36,6 +36,10 @@ impl State {
         which: Option<String>,
         now: Now,
     ) {
+        if self.leaving {
+            let failure = Failure::conflict("this node is leaving its mesh");
+            return self.effects.fail(request, failure);
+        }
         let invites = match self.membership.open_named(which.as_deref(), now) {
             Ok(invites) => invites,
             Err(failure) => return self.effects.fail(request, failure),

@@ -50,6 +50,7 @@ impl State {
         }
         for peer in recipients {
             self.give_up_if_removed(peer, now);
+            self.give_up_if_moved(peer, now);
             self.transmit(peer, now);
             self.wake_server(&peer);
         }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    proto::mesh::{certificate::MeshId, member::Welcome, ticket::Ticket},
+    proto::mesh::{certificate::MeshId, member::Welcome, ticket as mesh_ticket},
     state::io::{OwnReach, Tried},
 };
 
@@ -27,7 +27,7 @@ fn mesh() -> MeshId {
 
 /// A ticket of the node with this seed.
 fn ticket(inviter: u8, addresses: &[&str], expires_ms: u64) -> String {
-    let ticket = Ticket {
+    let ticket = mesh_ticket::Ticket {
         mesh: mesh(),
         inviter: peer_of_seed(inviter),
         addresses: addresses.iter().map(|text| address(text)).collect(),
@@ -172,8 +172,21 @@ fn a_ticket_that_is_of_no_use_elsewhere_comes_with_a_warning() {
 /// Enters the mesh whose key has this seed, with a ticket of the node with seed 2; returns what was
 /// written for it.
 pub(super) fn join_mesh_of(state: &mut State, seed: u8) -> Vec<Record> {
+    let (records, ticket) = join_to_disk(state, seed);
+    feed(state, Input::Stored(ticket));
+    let gone = NetInput::Disconnected {
+        peer: peer_of_seed(2),
+        connection: Connection(1),
+        reason: "gone".to_owned(),
+    };
+    feed(state, Input::Net(gone));
+    records
+}
+
+/// The same as far as the disk.
+pub(super) fn join_to_disk(state: &mut State, seed: u8) -> (Vec<Record>, Ticket) {
     let key = MeshKey::from_seed(&[seed; 32]);
-    let ticket = Ticket {
+    let ticket = mesh_ticket::Ticket {
         mesh: key.mesh(),
         inviter: peer_of_seed(2),
         addresses: vec![address("a")],
@@ -193,15 +206,7 @@ pub(super) fn join_mesh_of(state: &mut State, seed: u8) -> Vec<Record> {
     let [Output::Store(ticket, records)] = &storing[..] else {
         panic!("the membership is written, not {storing:?}");
     };
-    let records = records.clone();
-    feed(state, Input::Stored(*ticket));
-    let gone = NetInput::Disconnected {
-        peer: peer_of_seed(2),
-        connection: Connection(1),
-        reason: "gone".to_owned(),
-    };
-    feed(state, Input::Net(gone));
-    records
+    (records.clone(), *ticket)
 }
 
 #[test]

@@ -14,7 +14,7 @@ fn second_holder(state: &mut State) {
 }
 
 /// Leaves as far as the disk; returns what is written there in one go.
-fn leave_to_disk(state: &mut State) -> (Ticket, Vec<Record>) {
+pub(super) fn leave_to_disk(state: &mut State) -> (Ticket, Vec<Record>) {
     let staged = leave(state, true);
     let [Output::KeyFile(ticket, KeyFile::Stage(_))] = &staged[..] else {
         panic!("first the new key is put aside, not {staged:?}");

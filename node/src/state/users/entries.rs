@@ -58,15 +58,17 @@ impl Entries {
         self.all.remove(key)
     }
 
-    /// Removes the users of a gateway; returns whether there were any.
-    pub(super) fn forget_gateway(&mut self, gateway: PeerId) -> bool {
-        let Some(ids) = self.of_gateways.remove(&gateway) else {
-            return false;
-        };
+    /// Removes the users of a gateway.
+    pub(super) fn forget_gateway(&mut self, gateway: PeerId) {
+        let ids = self.of_gateways.remove(&gateway).unwrap_or_default();
         for id in ids {
             self.all.remove(&(id, gateway));
         }
-        true
+    }
+
+    /// Returns the gateways that have users.
+    pub(super) fn gateways(&self) -> impl Iterator<Item = PeerId> {
+        self.of_gateways.keys().copied()
     }
 
     pub(super) fn get_mut(&mut self, key: &Key) -> Option<&mut Entry> {

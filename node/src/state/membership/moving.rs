@@ -1,0 +1,150 @@
+//! How this node goes from one mesh into another: by leaving, and by joining.
+//!
+//! What belongs to a mesh goes as a whole, in one place: in memory by [`State::move_to`], which names
+//! every field of the state, and on the disk by the records of [`State::records_of_moving`], which
+//! are written all or none. A field or a table that is new has to be put on one side or the other.
+
+use std::collections::BTreeSet;
+
+use libp2p_identity::PeerId;
+
+use super::{Certificate, Goodbyes, Membership};
+use crate::state::{
+    State,
+    floods::Floods,
+    io::{Loaded, Now, Outcome, Record},
+    servers,
+};
+
+/// Why messages end that wait for members of a mesh that was left.
+const LEFT: &str = "left the mesh";
+
+impl State {
+    /// Returns what is written when this node goes into another mesh: the new membership, and the
+    /// end of all that belongs to the one that it is in.
+    pub(super) fn records_of_moving(
+        &self,
+        next: &Certificate,
+        goodbyes: &Goodbyes,
+        now: Now,
+    ) -> Vec<Record> {
+        let certificate = next.encode();
+        let is_another = Certificate::mesh_of(&certificate).ok() != Some(self.membership.mesh);
+        let mut records = vec![Record::JoinedMesh { certificate }];
+        records.extend(goodbyes.records());
+        let gateways = self.users.gateways();
+        let former = gateways.filter(|gateway| self.is_other_node(gateway));
+        records.extend(former.map(|node| Record::ForgetUsersOf { node }));
+        // A node that enters its mesh again finds its members again, too.
+        if is_another {
+            let messages = self.messages.waiting();
+            let former = messages.filter(|message| self.is_other_node(&message.recipient));
+            records.extend(former.map(|message| Record::Outcome {
+                id: message.id,
+                outcome: Outcome::Refused(LEFT.to_owned()),
+                at_ms: now.unix_ms(),
+            }));
+        }
+        records
+    }
+
+    /// Puts another mesh in the place of the one that this node is in; that is on disk. Connections
+    /// stay until whoever calls this has said goodbye.
+    pub(super) fn move_to(&mut self, next: Membership, now: Now) {
+        if next.mesh != self.membership.mesh {
+            let waiting = self.messages.recipients();
+            let former = waiting.filter(|peer| self.is_other_node(peer));
+            for peer in former.collect::<Vec<_>>() {
+                self.give_up_messages_to(peer, LEFT, now);
+            }
+        }
+        let own_peer = self.own.peer;
+        // Every field is named, so that one that is added has to be decided about.
+        let Self {
+            // What belongs to the mesh.
+            membership,
+            peers,
+            links,
+            sync,
+            copies,
+            users,
+            integers,
+            floods,
+            keys,
+            leaving,
+            key_exported,
+            // History, names, and what waits for others than members.
+            names: _,
+            messages: _,
+            letters: _,
+            clients: _,
+            capacity: _,
+            // What goes on whichever mesh it is: whoever asked is answered.
+            joining: _,
+            farewell: _,
+            key_coming: _,
+            effects: _,
+            // The node itself, and its clock.
+            own: _,
+            settings: _,
+            calendar: _,
+            started: _,
+            prune_at: _,
+        } = self;
+        *membership = next;
+        *leaving = false;
+        *key_exported = false;
+        peers.forget_all();
+        links.end_all();
+        sync.forget_all();
+        copies.forget_all();
+        users.leave_mesh(|node| node == own_peer || servers::is_server(&node));
+        integers.leave_mesh();
+        *floods = Floods::default();
+        keys.leave_mesh();
+        self.note_all_names();
+        self.add_configured_addresses();
+    }
+
+    /// Gives up messages that were on their way to the disk when this node went into another mesh.
+    pub(in crate::state) fn give_up_if_moved(&mut self, peer: PeerId, now: Now) {
+        if self.is_other_node(&peer) && !self.membership.members.contains_key(&peer) {
+            self.give_up_messages_to(peer, LEFT, now);
+        }
+    }
+
+    /// Says whether a peer is another node, and neither this one nor a foreign server.
+    fn is_other_node(&self, peer: &PeerId) -> bool {
+        *peer != self.own.peer && !servers::is_server(peer)
+    }
+}
+
+impl Membership {
+    /// Takes out what is of nodes that were never members of this mesh: a mesh that was left may have
+    /// told it at the last moment. Returns the records of that.
+    pub(in crate::state) fn sift(&self, loaded: &mut Loaded) -> Vec<Record> {
+        let own = self.own.terms().peer;
+        let is_here = |peer: &PeerId| *peer == own || self.members.contains_key(peer);
+        let mut gone = BTreeSet::new();
+        loaded.users.retain(|user| {
+            let stays = is_here(&user.node) || servers::is_server(&user.node);
+            if !stays {
+                gone.insert(user.node);
+            }
+            stays
+        });
+        let of_users = gone.into_iter().map(|node| Record::ForgetUsersOf { node });
+        let mut records: Vec<Record> = of_users.collect();
+        loaded.addresses.retain(|(peer, _)| {
+            let stays = is_here(peer);
+            if !stays {
+                records.push(Record::Addresses {
+                    peer: *peer,
+                    addresses: Vec::new(),
+                });
+            }
+            stays
+        });
+        records
+    }
+}
