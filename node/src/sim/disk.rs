@@ -9,6 +9,7 @@ use crate::{
     state::{
         CLOCK_SET_MS, ROW_BYTES, date_of_history,
         io::{Invite, Loaded, Outgoing, Party, Record},
+        post::UserRecord,
     },
 };
 
@@ -88,10 +89,13 @@ impl Disk {
                 keep(&mut self.history, None, message.id, &message.text);
                 on.outbox.push(message);
             }
-            Record::Outcome { id, .. } => on.outbox.retain(|m: &Outgoing| m.id != id),
+            Record::Outcome { id, .. } => {
+                on.outbox.retain(|m: &Outgoing| m.id != id);
+                on.for_clients.retain(|m| m.id != id);
+            }
             Record::Incoming(message) => {
                 let Party::Member(sender) = message.sender else {
-                    unreachable!("there are no gateways here")
+                    return;
                 };
                 if let Some((epoch, sequence)) = message.mark {
                     on.marks.retain(|(p, e, _)| (*p, *e) != (sender, epoch));
@@ -118,9 +122,14 @@ impl Disk {
                 on.marks.retain(|(p, e, _)| (*p, *e) != (sender, mark.0));
                 on.marks.push((sender, mark.0, mark.1));
             }
-            Record::User(user) => {
-                on.users
-                    .retain(|u| (&u.id, u.node) != (&user.id, user.node));
+            Record::User(mut user) => {
+                let is_same = |u: &UserRecord| (&u.id, u.node) == (&user.id, user.node);
+                if let Some(known) = on.users.iter().position(is_same) {
+                    // As in the real store, which knows these better than a record.
+                    let known = on.users.remove(known);
+                    user.taken = known.taken;
+                    user.registered_ms = known.registered_ms;
+                }
                 on.users.push(*user);
             }
             Record::ForgetPin { user, server } => {
@@ -128,6 +137,8 @@ impl Disk {
             }
             Record::ForgetUser { id, node } => {
                 on.users.retain(|u| (&u.id, u.node) != (&id, node));
+                on.letters
+                    .retain(|letter| letter.user.as_ref() != Some(&id));
             }
             Record::ForgetUsersOf { node } => on.users.retain(|u| u.node != node),
             Record::Letter(letter) => {
@@ -136,6 +147,9 @@ impl Disk {
             }
             Record::Seen(fingerprint) => on.seen.push(fingerprint),
             Record::LettersTaken { user, row } => {
+                for known in on.users.iter_mut().filter(|known| known.id == user) {
+                    known.taken = known.taken.max(row);
+                }
                 on.letters
                     .retain(|l| l.user.as_ref() != Some(&user) || l.row > row);
             }
@@ -153,12 +167,28 @@ impl Disk {
                 let undated = self.inbox.iter_mut().filter(|m| m.at_ms < CLOCK_SET_MS);
                 undated.for_each(|message| message.at_ms = unix_ms);
             }
-            Record::Revoked { token, until_ms } => on.revoked_tokens.push((token, until_ms)),
-            Record::Read { .. }
-            | Record::ClientPin { .. }
-            | Record::ForgetClientPin { .. }
-            | Record::ForClient(_)
-            | Record::DeleteHistory(_) => {}
+            Record::Revoked { token, until_ms } => {
+                on.revoked_tokens.retain(|(known, _)| *known != token);
+                on.revoked_tokens.push((token, until_ms));
+            }
+            Record::ClientPin {
+                address,
+                fingerprint,
+                bits,
+            } => {
+                on.client_pins
+                    .retain(|(known, key, _)| (known, key) != (&address, &fingerprint));
+                on.client_pins.push((address, fingerprint, bits));
+            }
+            Record::ForgetClientPin {
+                address,
+                fingerprint,
+            } => {
+                on.client_pins
+                    .retain(|(known, key, _)| (known, key) != (&address, &fingerprint));
+            }
+            Record::ForClient(message) => on.for_clients.push(message),
+            Record::Read { .. } | Record::DeleteHistory(_) => {}
         }
     }
 

@@ -10,6 +10,7 @@
 //! | `machine` | a machine: state, clocks, power switch; checks what the node says against its disk |
 //! | `disk` | a disk |
 //! | `network` | links, the gate at each end, loss and duplicates |
+//! | `commands` | every command of one node, on a disk that fails at each point |
 //! | `copied` | a machine with the identity of another one |
 //! | `places` | machines that move, the LAN that says where they are, and lies about that |
 //! | `gossip` | gossipsub: who passes integers on to whom, again or on a detour |
@@ -23,6 +24,7 @@
 //! each integer came to everybody who was connected, once, in order; and all know the same last
 //! values and certificates.
 
+mod commands;
 mod copied;
 mod disk;
 mod gossip;

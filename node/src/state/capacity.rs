@@ -19,6 +19,7 @@ use libp2p_identity::PeerId;
 
 use super::{
     After, State,
+    changes::Change,
     io::{Disk, Event, Failure, Incoming, Now, Party, Record, Reply, RequestId, Selection},
 };
 use crate::limits::{Buckets, Rate};
@@ -334,8 +335,8 @@ impl State {
     /// Deletes messages that a person chose.
     pub(super) fn delete_history(&mut self, request: RequestId, chosen: Selection) {
         let record = Record::DeleteHistory(chosen);
-        let after = After::Reply(request, Reply::HistoryDeleted);
-        self.effects.store(vec![record], Some(after));
+        let asked = Some((request, Reply::HistoryDeleted));
+        self.change(asked, vec![record], Change::Disk);
     }
 
     /// Settings have come, or the size of the disk is known: makes the shares anew if the limit of

@@ -15,7 +15,10 @@ use std::{
     time::Duration,
 };
 
-pub(super) use self::messages::{Bringing, Reserving};
+pub(super) use self::{
+    messages::{Bringing, Reserving},
+    pins::Pinning,
+};
 use super::{
     State,
     capacity::weight,
@@ -94,7 +97,7 @@ pub enum Answer {
     Keys(Vec<report::P2snKey>),
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Pin {
     fingerprint: Fingerprint,
     bits: usize,

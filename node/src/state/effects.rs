@@ -10,14 +10,13 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 
 use super::{
-    clients,
+    changes, clients,
     io::{
         Connection, Event, Failure, KeyFile, NetOutput, OutboundId, Output, Record, Reply,
         RequestId, Ticket,
     },
-    keys, letters, membership, messages, servers,
+    keys, letters, membership, messages, servers, users,
 };
-use crate::proto::syft::UserId;
 
 /// The outputs that are not taken yet, and what the answers will be matched to.
 pub(super) struct Effects {
@@ -33,7 +32,7 @@ pub(super) struct Effects {
 pub(super) enum After {
     Accepted(messages::Accepting),
     Received(messages::Receiving),
-    Reply(RequestId, Reply),
+    Changed(Box<changes::Changing>),
     Cancelled(membership::Cancelling),
     LeaveStaged(Box<membership::Leaving>),
     LeaveStored(Box<membership::Leaving>),
@@ -45,7 +44,9 @@ pub(super) enum After {
     Reserved(clients::Reserving),
     Posted(Box<letters::Posting>),
     ServerReceived(Box<servers::ServerReceived>),
-    Registered(RequestId, UserId),
+    Registered(Box<users::Registering>),
+    UserPinned(Box<servers::Pinning>),
+    ClientPinned(RequestId, Box<clients::Pinning>),
     Pruned,
 }
 

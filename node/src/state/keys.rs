@@ -10,6 +10,7 @@ use libp2p_identity::PeerId;
 
 use super::{
     After, State,
+    changes::Change,
     io::{
         Encoding, Event, Failure, Incoming, NetOutput, Now, Party, Record, Reply, RequestId,
         SessionId, Via,
@@ -25,8 +26,8 @@ use crate::proto::{
 const RETRY: Duration = Duration::from_secs(2);
 
 /// The RSA key of a peer.
-#[derive(Clone, Copy, Debug)]
-struct Pin {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Pin {
     fingerprint: Fingerprint,
     bits: usize,
 }
@@ -204,23 +205,12 @@ impl State {
             }
             Some(_) => true,
             None => {
-                self.pin(peer, shown, None);
+                self.keys.pins.insert(peer, shown);
+                self.effects.store(vec![pin_record(peer, shown)], None);
                 true
             }
         };
         self.effects.net(NetOutput::P2snVerdict { session, accept });
-    }
-
-    fn pin(&mut self, peer: PeerId, pin: Pin, after: Option<After>) {
-        self.keys.pins.insert(peer, pin);
-        self.keys.changed.remove(&peer);
-        let bits = u32::try_from(pin.bits).unwrap_or(u32::MAX);
-        let record = Record::Pin {
-            peer,
-            fingerprint: pin.fingerprint.0,
-            bits,
-        };
-        self.effects.store(vec![record], after);
     }
 
     pub(super) fn p2sn_established(&mut self, session: SessionId, peer: PeerId) {
@@ -261,13 +251,23 @@ impl State {
         });
         match changed {
             Some(pin) => {
-                self.pin(peer, pin, Some(After::Reply(request, reply)));
-                self.keys.exchanged.remove(&peer);
-                if self.links.is_open(&peer) {
-                    self.exchange_keys(peer);
-                }
+                let records = vec![pin_record(peer, pin)];
+                let change = Change::MemberKey(peer, pin);
+                self.change(Some((request, reply)), records, change);
             }
             None => self.effects.reply(request, reply),
+        }
+    }
+
+    /// A key that was accepted is on the disk: the exchange begins anew with it.
+    pub(super) fn member_key_changed(&mut self, peer: PeerId, pin: Pin) {
+        self.keys.pins.insert(peer, pin);
+        if self.keys.changed.get(&peer) == Some(&pin) {
+            self.keys.changed.remove(&peer);
+        }
+        self.keys.exchanged.remove(&peer);
+        if self.links.is_open(&peer) {
+            self.exchange_keys(peer);
         }
     }
 
@@ -414,5 +414,13 @@ impl State {
         self.give_back_share(&message.sender, message.text.len());
         let (session, bytes) = (*session, UNEXPECTED_ERROR.to_vec());
         self.effects.net(NetOutput::P2snReply { session, bytes });
+    }
+}
+
+fn pin_record(peer: PeerId, pin: Pin) -> Record {
+    Record::Pin {
+        peer,
+        fingerprint: pin.fingerprint.0,
+        bits: u32::try_from(pin.bits).unwrap_or(u32::MAX),
     }
 }

@@ -57,7 +57,7 @@ struct Waiting {
 
 /// What waits for one user of this gateway.
 #[derive(Debug, Default)]
-struct Mailbox {
+pub(super) struct Mailbox {
     rows: BTreeMap<u64, Waiting>,
     bytes: usize,
     /// The last row that he has.
@@ -143,12 +143,26 @@ impl Letters {
         mailbox.taken = user.taken;
     }
 
-    /// Removes it, with all that is in it.
-    pub(super) fn end(&mut self, user: &UserId) {
+    /// Removes it, with all that is in it; returns the rows of that.
+    pub(super) fn end(&mut self, user: &UserId) -> Vec<u64> {
+        self.take(user).rows.into_keys().collect()
+    }
+
+    /// Takes the mailbox of a user out.
+    pub(super) fn take(&mut self, user: &UserId) -> Mailbox {
         let mailbox = self.mailboxes.remove(user).unwrap_or_default();
         for waiting in mailbox.rows.values() {
             self.let_go(waiting);
         }
+        mailbox
+    }
+
+    /// Puts it back.
+    pub(super) fn put_back(&mut self, user: &UserId, mailbox: Mailbox) {
+        for waiting in mailbox.rows.values() {
+            self.hold(waiting);
+        }
+        self.mailboxes.insert(user.clone(), mailbox);
     }
 
     pub(super) const fn last_row(&self) -> u64 {

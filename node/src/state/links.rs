@@ -411,7 +411,7 @@ impl State {
         now: Now,
     ) {
         let encoded = certificate.encode();
-        if self.keep_certificate(certificate, None, now) {
+        if self.keep_certificate(certificate, now) {
             self.tell_everybody(vec![encoded], vec![], now);
         }
     }

@@ -299,6 +299,14 @@ impl Membership {
         others.chain([&self.own]).map(Certificate::encode).collect()
     }
 
+    /// Returns when the known certificate of a member, or of this node, was issued.
+    fn issued_ms(&self, peer: &PeerId) -> Option<u64> {
+        let own = self.own.terms();
+        let known = self.members.get(peer).map(Certificate::terms);
+        let known = known.or_else(|| (own.peer == *peer).then_some(own));
+        known.map(|terms| terms.issued_ms)
+    }
+
     pub(super) fn revocation_of(&self, peer: &PeerId) -> Option<Vec<u8>> {
         self.revocations.get(peer).map(Revocation::encode)
     }
@@ -528,22 +536,18 @@ impl Membership {
         self.is_name_taken(name) || self.invites.values().any(gives)
     }
 
-    /// Removes invites whose time is over. A used one stays until then, so that the peer which
+    /// Returns the tickets whose time is over. A used one stays until then, so that the peer which
     /// missed the answer can ask again.
-    fn forget_old_invites(&mut self, now: Now) -> Vec<Record> {
-        let over: Vec<[u8; 32]> = self
-            .invites
-            .values()
-            .filter(|i| i.expires_ms <= self.ticket_ms(i, now))
-            .map(|i| i.secret_hash)
-            .collect();
-        for secret_hash in &over {
-            self.invites.remove(secret_hash);
-            self.ticket_ends.remove(secret_hash);
-        }
-        over.into_iter()
-            .map(|secret_hash| Record::ForgetInvite { secret_hash })
-            .collect()
+    fn old_invites(&self, now: Now) -> Vec<[u8; 32]> {
+        let invites = self.invites.values();
+        let over = invites.filter(|i| i.expires_ms <= self.ticket_ms(i, now));
+        over.map(|invite| invite.secret_hash).collect()
+    }
+
+    /// Forgets a ticket; returns what it was, and when it would have ended.
+    fn forget_invite(&mut self, secret_hash: &[u8; 32]) -> Option<(Invite, Option<Duration>)> {
+        let end = self.ticket_ends.remove(secret_hash);
+        Some((self.invites.remove(secret_hash)?, end))
     }
 }
 

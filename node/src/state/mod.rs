@@ -18,6 +18,7 @@
 //! | `setup` | nothing: what a node is given when it starts |
 //! | `expiry` | nothing: how long a message may be kept trying |
 //! | `effects` | nothing: the outputs, and what waits for answers |
+//! | `changes` | what commands change: on the disk first, then here |
 //! | `calendar` | which date counts when something is deleted for its age |
 //! | `names` | whom a name means |
 //! | `name_history` | what members are and were called |
@@ -44,6 +45,7 @@
 mod addresses;
 mod calendar;
 mod capacity;
+mod changes;
 pub mod clients;
 mod copies;
 mod effects;
@@ -126,6 +128,7 @@ pub struct State {
     /// Whether this node's mesh key was ever exported.
     key_exported: bool,
     effects: Effects,
+    changes: changes::Changes,
     calendar: calendar::Calendar,
     started: Now,
     prune_at: Duration,
@@ -182,6 +185,7 @@ impl State {
             copies: copies::Copies::new(&mut effects),
             links: links::Links::default(),
             sync: sync::Sync::default(),
+            changes: changes::Changes::default(),
             joining: None,
             leaving: false,
             farewell: None,
@@ -403,7 +407,7 @@ impl State {
         }
     }
 
-    fn handle_command(&mut self, request: RequestId, command: Command, now: Now) {
+    fn carry_out(&mut self, request: RequestId, command: Command, now: Now) {
         match command {
             Command::Status => {
                 let status = Reply::Status(Box::new(self.status(now)));
@@ -481,7 +485,7 @@ impl State {
         match self.effects.completed(ticket) {
             Some(After::Accepted(accepted)) => self.messages_accepted(accepted, now),
             Some(After::Received(received)) => self.messages_received(received, now),
-            Some(After::Reply(request, reply)) => self.effects.reply(request, reply),
+            Some(After::Changed(changing)) => self.changed(*changing, now),
             Some(After::Cancelled(cancelling)) => self.invites_cancelled(cancelling),
             Some(After::LeaveStaged(leaving)) => self.leave_staged(leaving, now),
             Some(After::LeaveStored(leaving)) => self.leave_stored(*leaving, now),
@@ -493,7 +497,9 @@ impl State {
             Some(After::Reserved(reserved)) => self.reserved(reserved, now),
             Some(After::Posted(posting)) => self.posted(*posting, now),
             Some(After::ServerReceived(received)) => self.server_message_stored(*received),
-            Some(After::Registered(request, user)) => self.registered(request, &user, now),
+            Some(After::Registered(registering)) => self.registered(*registering, now),
+            Some(After::UserPinned(pinning)) => self.server_user_pinned(*pinning),
+            Some(After::ClientPinned(request, _)) => self.client_pinned(request),
             Some(After::Pruned) => self.pruned(),
             None => {}
         }
@@ -503,9 +509,7 @@ impl State {
         match self.effects.completed(ticket) {
             Some(After::Accepted(accepted)) => self.messages_not_accepted(accepted, &reason),
             Some(After::Received(received)) => self.messages_not_received(received),
-            Some(After::Reply(request, _)) => {
-                self.effects.fail(request, Failure::not_stored(&reason))
-            }
+            Some(After::Changed(changing)) => self.not_changed(*changing, &reason, now),
             Some(After::Cancelled(cancelling)) => {
                 self.invites_not_cancelled(cancelling, &reason);
             }
@@ -522,8 +526,14 @@ impl State {
             Some(After::ServerReceived(received)) => {
                 self.server_message_not_stored(&received, Failure::not_stored(&reason));
             }
-            Some(After::Registered(request, user)) => {
-                self.not_registered(request, user, Failure::not_stored(&reason));
+            Some(After::Registered(registering)) => {
+                self.not_registered(*registering, Failure::not_stored(&reason));
+            }
+            Some(After::UserPinned(pinning)) => {
+                self.server_user_not_pinned(*pinning, Failure::not_stored(&reason));
+            }
+            Some(After::ClientPinned(request, pinning)) => {
+                self.client_not_pinned(request, *pinning, Failure::not_stored(&reason));
             }
             Some(After::Pruned) => self.not_pruned(now),
             None => {}

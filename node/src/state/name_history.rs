@@ -30,23 +30,26 @@ impl NameHistory {
         history
     }
 
+    /// Returns the record of what a member is called, if that is news and there is room for it.
+    pub(super) fn news(&self, peer: PeerId, name: &str) -> Option<Record> {
+        let known = self.names.get(&peer);
+        let has_room = known.is_some() || self.names.len() < REMEMBERED_MAX;
+        let is_known = self.last(&peer) == Some(name);
+        (has_room && !is_known).then(|| Record::Name {
+            peer,
+            name: name.to_owned(),
+        })
+    }
+
     /// Notes what a member is called; returns the record of it, if that is news.
     pub(super) fn note(&mut self, peer: PeerId, name: &str) -> Option<Record> {
-        if !self.names.contains_key(&peer) && self.names.len() >= REMEMBERED_MAX {
-            return None;
-        }
+        let record = self.news(peer, name)?;
         let names = self.names.entry(peer).or_default();
-        if names.last().is_some_and(|last| last == name) {
-            return None;
-        }
         names.push(name.to_owned());
         if names.len() > NAMES_PER_MEMBER_MAX {
             names.remove(0);
         }
-        Some(Record::Name {
-            peer,
-            name: name.to_owned(),
-        })
+        Some(record)
     }
 
     /// Returns what a member is or was called last.

@@ -267,6 +267,43 @@ pub struct UserRecord {
     pub stays: bool,
 }
 
+impl UserRecord {
+    /// Takes over what differs between two records of this user, and leaves the rest.
+    pub(super) fn change(&mut self, before: &Self, after: Self) {
+        let Self {
+            title,
+            key,
+            shown,
+            descriptions,
+            written_ms,
+            stays,
+            // These never change, but for the last one, which the letters know.
+            id: _,
+            node: _,
+            registered_ms: _,
+            taken: _,
+        } = after;
+        if title != before.title {
+            self.title = title;
+        }
+        if key != before.key {
+            self.key = key;
+        }
+        if shown != before.shown {
+            self.shown = shown;
+        }
+        if descriptions != before.descriptions {
+            self.descriptions = descriptions;
+        }
+        if written_ms != before.written_ms {
+            self.written_ms = written_ms;
+        }
+        if stays != before.stays {
+            self.stays = stays;
+        }
+    }
+}
+
 /// A letter on the disk of the gateway of its recipient.
 #[derive(Clone, derive_more::Debug, PartialEq, Eq)]
 pub struct LetterRecord {

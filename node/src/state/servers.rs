@@ -10,11 +10,13 @@ use sha2::{Digest, Sha256};
 
 use super::{
     After, State,
+    changes::Change,
     io::{
         Encoding, Event, Failure, Incoming, Now, OutgoingKind, Party, Record, Reply, RequestId, Via,
     },
     names::Meant,
     post::{Fetched, NotPinned, ToServer, Told, UserRecord},
+    users::Entry,
 };
 use crate::proto::{
     mesh::{MessageId, NodeName},
@@ -76,9 +78,10 @@ impl State {
                 self.effects.reply(request, Reply::Told(Told::Done));
             }
             ToServer::Pin { server, user, key } => {
-                let pinned = self.pin_user(&server, user, key, now);
-                self.effects
-                    .reply(request, Reply::Told(Told::Pinned(pinned)));
+                if let Some(pinned) = self.pin_user(request, &server, user, key, now) {
+                    self.effects
+                        .reply(request, Reply::Told(Told::Pinned(pinned)));
+                }
             }
             ToServer::Received {
                 server,
@@ -131,14 +134,16 @@ impl State {
         fetched.collect()
     }
 
-    /// Pins the key of a server's user on first use; returns which key counts.
+    /// Pins the key of a server's user on first use; returns which key counts, unless that has to be
+    /// written first.
     fn pin_user(
         &mut self,
+        request: RequestId,
         server: &NodeName,
         user: UserId,
         key: PublicKey,
         now: Now,
-    ) -> Result<PublicKey, NotPinned> {
+    ) -> Option<Result<PublicKey, NotPinned>> {
         let peer = peer_of(server);
         if let Some(entry) = self.users.get(&user, peer) {
             let pinned = entry.record.key;
@@ -159,13 +164,18 @@ impl State {
                     shown: Box::new(key),
                 });
             }
-            return Ok(pinned);
+            return Some(Ok(pinned));
         }
-        user.check_new().map_err(|_| NotPinned::Name)?;
+        if user.check_new().is_err() {
+            return Some(Err(NotPinned::Name));
+        }
         let mut records = Vec::new();
+        let mut displaced = None;
         if self.users.count_of(peer) >= PINS_MAX {
-            let unused = self.unused_pin(peer).ok_or(NotPinned::Full)?;
-            self.users.remove(&unused, peer);
+            let Some(unused) = self.unused_pin(peer) else {
+                return Some(Err(NotPinned::Full));
+            };
+            displaced = self.users.take(&unused, peer);
             records.push(Record::ForgetPin {
                 user: unused,
                 server: peer,
@@ -187,10 +197,32 @@ impl State {
             taken: 0,
             written_ms: if is_written_to { now.unix_ms() } else { 0 },
         };
+        // What comes of the same user meanwhile finds the key pinned already.
         self.users.insert(record.clone());
-        records.push(Record::User(Box::new(record)));
-        self.effects.store(records, None);
-        Ok(key)
+        records.push(Record::User(Box::new(record.clone())));
+        let pinning = Pinning {
+            request,
+            user: record.id,
+            server: peer,
+            key,
+            displaced,
+        };
+        self.effects
+            .store(records, Some(After::UserPinned(Box::new(pinning))));
+        None
+    }
+
+    pub(super) fn server_user_pinned(&mut self, pinning: Pinning) {
+        let pinned = Told::Pinned(Ok(pinning.key));
+        self.effects.reply(pinning.request, Reply::Told(pinned));
+    }
+
+    pub(super) fn server_user_not_pinned(&mut self, pinning: Pinning, failure: Failure) {
+        self.users.remove(&pinning.user, pinning.server);
+        if let Some(entry) = pinning.displaced {
+            self.users.insert(entry.record);
+        }
+        self.effects.fail(pinning.request, failure);
     }
 
     /// Returns the user of a server with the oldest pin of those to whom nobody here ever wrote.
@@ -201,24 +233,25 @@ impl State {
         oldest.map(|record| record.id.clone())
     }
 
-    /// Notes that a message to a user of a server is accepted; returns what changes on disk.
-    pub(super) fn note_written(
-        &mut self,
+    /// Returns how a user of a server to whom a message is accepted is known from then on, if that
+    /// changes on the disk.
+    pub(super) fn written_to(
+        &self,
         recipient: &PeerId,
         kind: &OutgoingKind,
         now: Now,
-    ) -> Option<Record> {
+    ) -> Option<UserRecord> {
         let OutgoingKind::User { user, .. } = kind else {
             return None;
         };
         self.server_name(recipient)?;
-        let entry = self.users.get_mut(user, *recipient)?;
+        let record = &self.users.get(user, *recipient)?.record;
         let now_ms = now.unix_ms().max(1);
-        if entry.record.written_ms.saturating_add(WRITTEN_STEP_MS) > now_ms {
-            return None;
-        }
-        entry.record.written_ms = now_ms;
-        Some(Record::User(Box::new(entry.record.clone())))
+        let is_news = record.written_ms.saturating_add(WRITTEN_STEP_MS) <= now_ms;
+        is_news.then(|| UserRecord {
+            written_ms: now_ms,
+            ..record.clone()
+        })
     }
 
     /// Forgets the pinned key of `user@server`; returns false if there is none.
@@ -226,14 +259,16 @@ impl State {
         let Some(Meant::User(user, server)) = self.meant_at_server(text) else {
             return false;
         };
-        if !self.users.remove(&user, server) {
+        if self.users.get(&user, server).is_none() {
             return false;
         }
-        let reply = Reply::Told(Told::Done);
-        self.effects.store(
-            vec![Record::ForgetPin { user, server }],
-            Some(After::Reply(request, reply)),
-        );
+        let records = vec![Record::ForgetPin {
+            user: user.clone(),
+            server,
+        }];
+        let change = Change::ForgetServersUser(user, server);
+        let asked = Some((request, Reply::Told(Told::Done)));
+        self.change(asked, records, change);
         true
     }
 
@@ -266,6 +301,16 @@ impl State {
 
 fn is_for(kind: &OutgoingKind, wanted: &UserId) -> bool {
     matches!(kind, OutgoingKind::User { user, .. } if user == wanted)
+}
+
+/// The key of a server's user on its way to the disk.
+pub(super) struct Pinning {
+    request: RequestId,
+    user: UserId,
+    server: PeerId,
+    key: PublicKey,
+    /// The one that gave way to it.
+    displaced: Option<Entry>,
 }
 
 /// A message of a server on its way to the disk.

@@ -2,6 +2,7 @@
 
 mod bridging;
 mod capacity;
+mod changes;
 mod clock;
 mod extremes;
 mod gateway;
@@ -132,6 +133,20 @@ pub(super) fn feed(state: &mut State, input: Input) -> Vec<Output> {
 pub(super) fn feed_at(state: &mut State, input: Input, now: Now) -> Vec<Output> {
     state.handle(input, now);
     outputs(state)
+}
+
+/// Carries a command out on a disk that writes; returns all that follows.
+pub(super) fn carried_out(state: &mut State, command: Command) -> Vec<Output> {
+    let mut all = feed(state, Input::Control(RequestId(1), command));
+    let mut looked_at = 0;
+    while looked_at < all.len() {
+        if let Output::Store(ticket, _) = &all[looked_at] {
+            let ticket = *ticket;
+            all.extend(feed(state, Input::Stored(ticket)));
+        }
+        looked_at += 1;
+    }
+    all
 }
 
 /// Returns both clocks after some time.

@@ -14,7 +14,9 @@ use self::entries::Entries;
 pub(super) use self::telling::Telling;
 use super::{
     After, CLOCK_SET_MS, State,
+    changes::Change,
     io::{Command, Event, Failure, Now, Record, Reply, RequestId},
+    letters::Mailbox,
     names::Meant,
     post::{Admitted, Ask, Found, Told, User, UserRecord},
 };
@@ -43,6 +45,14 @@ pub(super) struct Entry {
     told_conflict: bool,
     /// When he registered, or this node started, on the clock that never jumps.
     since: Duration,
+}
+
+/// A user on the way to the disk.
+pub(super) struct Registering {
+    request: RequestId,
+    user: UserId,
+    /// The one who gave way, with what waited for him.
+    made_room: Option<(Entry, Mailbox)>,
 }
 
 /// All users that are known.
@@ -81,6 +91,11 @@ impl Users {
     /// Forgets a user; returns false if there is none.
     pub(super) fn remove(&mut self, user: &UserId, node: PeerId) -> bool {
         self.entries.remove(&(user.clone(), node)).is_some()
+    }
+
+    /// Takes a user out.
+    pub(super) fn take(&mut self, user: &UserId, node: PeerId) -> Option<Entry> {
+        self.entries.remove(&(user.clone(), node))
     }
 
     /// Notes that another key than the pinned one was shown for a user.
@@ -169,9 +184,9 @@ impl State {
     pub(super) fn asked_by_gateway(&mut self, request: RequestId, ask: Ask, now: Now) {
         let answer = match ask {
             Ask::Register { user, stays } => return self.register(request, user, stays, now),
-            Ask::Forget { user } => return self.forget(request, &user, now),
+            Ask::Forget { user } => return self.forget(request, &user),
             Ask::Describe { name, descriptions } => {
-                return self.describe(request, &name, descriptions, now);
+                return self.describe(request, &name, descriptions);
             }
             Ask::Revoke { token, until_ms } => return self.revoke_token(request, token, until_ms),
             Ask::Server(ask) => return self.asked_by_server(request, ask, now),
@@ -185,7 +200,7 @@ impl State {
             Ask::Admit { name, key, token } => {
                 let admitted = self.admit(&name, &key, token);
                 if let Ok(admitted) = &admitted {
-                    self.keep(&admitted.user, now);
+                    self.keep(&admitted.user, None);
                 }
                 admitted.map(Told::Admitted)
             }
@@ -273,10 +288,11 @@ impl State {
         let here = self.own.peer;
         if let Some(entry) = self.users.get(&user.id, here) {
             let answer = if entry.record.key == user.key {
-                if stays {
-                    self.keep(&user.id, now);
+                let reply = Reply::Told(Told::Registered);
+                if stays && !entry.record.stays {
+                    return self.keep(&user.id, Some((request, reply)));
                 }
-                Ok(Reply::Told(Told::Registered))
+                Ok(reply)
             } else {
                 self.effects.refused(None, "registration", "other_key");
                 let text = format!("`{}` is registered with another key", user.id);
@@ -295,9 +311,16 @@ impl State {
             self.effects.refused(None, "registration", "name_taken");
             return self.effects.fail(request, failure);
         }
-        if self.users.of_gateway(here).count() >= USERS_PER_GATEWAY_MAX && !self.make_room() {
-            let text = format!("a node has at most {USERS_PER_GATEWAY_MAX} users");
-            return self.effects.fail(request, Failure::unavailable(text));
+        let mut records = Vec::new();
+        let mut made_room = None;
+        if self.users.count_of(here) >= USERS_PER_GATEWAY_MAX {
+            made_room = self.make_room();
+            let Some((gone, _)) = &made_room else {
+                let text = format!("a node has at most {USERS_PER_GATEWAY_MAX} users");
+                return self.effects.fail(request, Failure::unavailable(text));
+            };
+            let id = gone.record.id.clone();
+            records.push(Record::ForgetUser { id, node: here });
         }
         let record = UserRecord {
             id: user.id.clone(),
@@ -316,11 +339,16 @@ impl State {
             since: now.mono,
             ..Entry::new(record.clone())
         };
+        // The name is taken from here on, and free again if the disk fails.
         self.users.entries.insert((user.id.clone(), here), entry);
-        self.effects.store(
-            vec![Record::User(Box::new(record))],
-            Some(After::Registered(request, user.id)),
-        );
+        records.push(Record::User(Box::new(record)));
+        let registering = Registering {
+            request,
+            user: user.id,
+            made_room,
+        };
+        self.effects
+            .store(records, Some(After::Registered(Box::new(registering))));
     }
 
     /// A name that means somebody already is not given again, and none that looks like `user@node`.
@@ -343,17 +371,30 @@ impl State {
         }
     }
 
-    pub(super) fn registered(&mut self, request: RequestId, user: &UserId, now: Now) {
-        self.effects.reply(request, Reply::Told(Told::Registered));
-        self.tell_of_user(user, now);
+    pub(super) fn registered(&mut self, registering: Registering, now: Now) {
+        if let Some((gone, _)) = registering.made_room {
+            self.effects.count("user_never_logged_in", 1);
+            let user = gone.record.id;
+            self.effects.event(Event::UserGone { user });
+        }
+        let reply = Reply::Told(Told::Registered);
+        self.effects.reply(registering.request, reply);
+        self.tell_of_user(&registering.user, now);
     }
 
-    pub(super) fn not_registered(&mut self, request: RequestId, user: UserId, failure: Failure) {
-        self.users.entries.remove(&(user, self.own.peer));
-        self.effects.fail(request, failure);
+    pub(super) fn not_registered(&mut self, registering: Registering, failure: Failure) {
+        let here = self.own.peer;
+        self.users.remove(&registering.user, here);
+        self.letters.end(&registering.user);
+        if let Some((entry, mailbox)) = registering.made_room {
+            let id = entry.record.id.clone();
+            self.letters.put_back(&id, mailbox);
+            self.users.entries.insert((id, here), entry);
+        }
+        self.effects.fail(registering.request, failure);
     }
 
-    fn forget(&mut self, request: RequestId, text: &str, now: Now) {
+    fn forget(&mut self, request: RequestId, text: &str) {
         let id = text.parse::<UserId>().ok();
         let here = self.own.peer;
         let known = id.filter(|id| self.users.get(id, here).is_some());
@@ -367,46 +408,95 @@ impl State {
                 Failure::not_found(text).with_hint("`pimesh gateway syft users` lists the users");
             return self.effects.fail(request, failure);
         };
-        self.give_up_messages_of(&id, now);
-        let reply = Reply::Told(Told::Done);
-        self.take_out(id, Some(After::Reply(request, reply)));
+        let records = vec![Record::ForgetUser {
+            id: id.clone(),
+            node: here,
+        }];
+        let asked = Some((request, Reply::Told(Told::Done)));
+        self.change(asked, records, Change::ForgetUser(id));
     }
 
-    fn take_out(&mut self, id: UserId, after: Option<After>) {
+    /// A user of this gateway is gone from the disk.
+    pub(super) fn user_forgotten(&mut self, id: UserId, now: Now) {
+        self.give_up_messages_of(&id, now);
+        self.users.remove(&id, self.own.peer);
+        // What came for him meanwhile was written behind that.
+        let rows = self.letters.end(&id);
+        if !rows.is_empty() {
+            self.effects.store(vec![Record::LettersGone { rows }], None);
+        }
+        self.effects.event(Event::UserGone { user: id });
+    }
+
+    fn take_out(&mut self, id: UserId) {
         let node = self.own.peer;
-        self.users.entries.remove(&(id.clone(), node));
+        self.users.remove(&id, node);
         self.letters.end(&id);
         self.effects.event(Event::UserGone { user: id.clone() });
         self.effects
-            .store(vec![Record::ForgetUser { id, node }], after);
+            .store(vec![Record::ForgetUser { id, node }], None);
     }
 
     /// Notes that a user of this gateway is more than a registration.
-    fn keep(&mut self, user: &UserId, now: Now) {
-        let here = self.own.peer;
-        if let Some(entry) = self.users.get_mut(user, here)
-            && !entry.record.stays
-        {
-            entry.record.stays = true;
-            let record = entry.record.clone();
-            self.effects
-                .store(vec![Record::User(Box::new(record))], None);
-            self.tell_of_user(user, now);
+    fn keep(&mut self, user: &UserId, asked: Option<(RequestId, Reply)>) {
+        let entry = self.users.get(user, self.own.peer);
+        if let Some(entry) = entry.filter(|entry| !entry.record.stays) {
+            let before = entry.record.clone();
+            let after = UserRecord {
+                stays: true,
+                ..before.clone()
+            };
+            self.change_user(asked, before, after);
         }
     }
 
-    /// Takes out the one who has not logged in for the longest time since he registered; says
-    /// whether there was one.
-    fn make_room(&mut self) -> bool {
+    /// Has a user written as known from here on.
+    fn change_user(
+        &mut self,
+        asked: Option<(RequestId, Reply)>,
+        before: UserRecord,
+        after: UserRecord,
+    ) {
+        let records = vec![Record::User(Box::new(after.clone()))];
+        self.change(asked, records, Change::User(Box::new((before, after))));
+    }
+
+    /// A user is on the disk as known from here on. What else became known of him meanwhile stays, and
+    /// is written once more: it was written behind or before this, with what was known then.
+    pub(super) fn user_changed(&mut self, before: UserRecord, after: UserRecord, now: Now) {
+        let (id, node) = (after.id.clone(), after.node);
+        let Some(entry) = self.users.get_mut(&id, node) else {
+            let gone = if node == self.own.peer {
+                Record::ForgetUser { id, node }
+            } else {
+                Record::ForgetPin {
+                    user: id,
+                    server: node,
+                }
+            };
+            return self.effects.store(vec![gone], None);
+        };
+        if entry.record == before {
+            entry.record = after;
+        } else {
+            entry.record.change(&before, after);
+            let record = entry.record.clone();
+            self.effects
+                .store(vec![Record::User(Box::new(record))], None);
+        }
+        if node == self.own.peer {
+            self.tell_of_user(&id, now);
+        }
+    }
+
+    /// Takes out the one who has not logged in for the longest time since he registered.
+    fn make_room(&mut self) -> Option<(Entry, Mailbox)> {
         let of_gateway = self.users.of_gateway(self.own.peer);
         let waiting = of_gateway.filter(|entry| !entry.record.stays);
         let oldest = waiting.min_by_key(|entry| entry.since);
-        let Some(id) = oldest.map(|entry| entry.record.id.clone()) else {
-            return false;
-        };
-        self.effects.count("user_never_logged_in", 1);
-        self.take_out(id, None);
-        true
+        let id = oldest?.record.id.clone();
+        let mailbox = self.letters.take(&id);
+        Some((self.users.take(&id, self.own.peer)?, mailbox))
     }
 
     /// Takes out who registered and did not log in. Anything that can reach the gateway can register.
@@ -421,32 +511,23 @@ impl State {
             .map(|entry| entry.record.id.clone());
         for id in over.collect::<Vec<_>>() {
             self.effects.count("user_never_logged_in", 1);
-            self.take_out(id, None);
+            self.take_out(id);
         }
     }
 
-    fn describe(
-        &mut self,
-        request: RequestId,
-        name: &UserId,
-        descriptions: Descriptions,
-        now: Now,
-    ) {
-        let here = self.own.peer;
+    fn describe(&mut self, request: RequestId, name: &UserId, descriptions: Descriptions) {
         let user = self.local(name);
-        let entry = user.and_then(|user| self.users.get_mut(&user, here));
+        let entry = user.and_then(|user| self.users.get(&user, self.own.peer));
         let Some(entry) = entry else {
             return self.effects.fail(request, no_such_user(name));
         };
-        entry.record.descriptions = descriptions;
-        let record = entry.record.clone();
-        let id = record.id.clone();
-        let reply = Reply::Told(Told::Done);
-        self.effects.store(
-            vec![Record::User(Box::new(record))],
-            Some(After::Reply(request, reply)),
-        );
-        self.tell_of_user(&id, now);
+        let before = entry.record.clone();
+        let after = UserRecord {
+            descriptions,
+            ..before.clone()
+        };
+        let asked = Some((request, Reply::Told(Told::Done)));
+        self.change_user(asked, before, after);
     }
 
     fn admit(&self, name: &UserId, key: &str, token: TokenId) -> Result<Admitted, Failure> {
@@ -480,6 +561,13 @@ impl State {
     }
 
     fn revoke_token(&mut self, request: RequestId, token: TokenId, until_ms: u64) {
+        let asked = Some((request, Reply::Told(Told::Done)));
+        let records = vec![Record::Revoked { token, until_ms }];
+        self.change(asked, records, Change::RevokeToken(token, until_ms));
+    }
+
+    /// That a token is revoked is on the disk.
+    pub(super) fn token_revoked(&mut self, token: TokenId, until_ms: u64) {
         self.users.revoked.insert(token, until_ms);
         if self.users.revoked.len() > REVOKED_MAX {
             let first = self.users.revoked.iter().min_by_key(|(_, until)| **until);
@@ -487,11 +575,6 @@ impl State {
                 self.users.revoked.remove(&token);
             }
         }
-        let reply = Reply::Told(Told::Done);
-        self.effects.store(
-            vec![Record::Revoked { token, until_ms }],
-            Some(After::Reply(request, reply)),
-        );
     }
 
     /// Forgets revoked tokens that have ended by themselves.
@@ -544,22 +627,20 @@ impl State {
             return false;
         };
         let known_as = self.known_as(&user, node).to_string();
-        let Some(entry) = self.users.get_mut(&user, node) else {
+        let Some(entry) = self.users.get(&user, node) else {
             return false;
         };
-        if let Some(key) = entry.record.shown.take() {
-            entry.record.key = key;
+        let before = entry.record.clone();
+        let mut after = before.clone();
+        if let Some(key) = after.shown.take() {
+            after.key = key;
         }
-        let record = entry.record.clone();
         let reply = Reply::Trusted(super::report::Trusted {
             name: known_as,
             peer_id: node,
-            fingerprint: Some(record.key.to_base64()),
+            fingerprint: Some(after.key.to_base64()),
         });
-        self.effects.store(
-            vec![Record::User(Box::new(record))],
-            Some(After::Reply(request, reply)),
-        );
+        self.change_user(Some((request, reply)), before, after);
         true
     }
 }

@@ -1,11 +1,12 @@
 //! Keys of old clients and servers: pinned when they are first shown, and refused when they change.
 
-use super::{Answer, Pin};
+use super::{Answer, Clients, Pin};
 use crate::{
     limits::Source,
-    proto::p2sn::PinAddress,
+    proto::p2sn::{Fingerprint, PinAddress},
     state::{
         After, State,
+        changes::Change,
         io::{Event, Failure, Record, Reply, RequestId},
         report,
     },
@@ -70,10 +71,27 @@ impl State {
                 self.judged(request, false);
             }
             Some(_) | None => {
-                let after = After::Reply(request, Reply::P2sn(Answer::Judged(true)));
-                self.pin_client(address, shown, after);
+                // Others who come with another key meanwhile find this one pinned already.
+                let (pinning, records) = self.clients.pinning(address, shown);
+                self.clients.pinned(pinning.clone());
+                let after = After::ClientPinned(request, Box::new(pinning));
+                self.effects.store(records, Some(after));
             }
         }
+    }
+
+    pub(in crate::state) fn client_pinned(&mut self, request: RequestId) {
+        self.judged(request, true);
+    }
+
+    pub(in crate::state) fn client_not_pinned(
+        &mut self,
+        request: RequestId,
+        pinning: Pinning,
+        failure: Failure,
+    ) {
+        self.clients.not_pinned(pinning);
+        self.effects.fail(request, failure);
     }
 
     /// Returns how many addresses with pinned keys are in the network of a client.
@@ -96,33 +114,6 @@ impl State {
         self.effects.reply(request, judged);
     }
 
-    /// Pins a key beside those that are there; a server has one alone.
-    fn pin_client(&mut self, address: PinAddress, pin: Pin, after: After) {
-        let is_server = matches!(address, PinAddress::Server { .. });
-        let text = address.to_string();
-        let pins = self.clients.pins.entry(address.clone()).or_default();
-        let room = if is_server {
-            0
-        } else {
-            KEYS_PER_ADDRESS_MAX - 1
-        };
-        let mut records = Vec::new();
-        while pins.len() > room {
-            records.push(Record::ForgetClientPin {
-                address: text.clone(),
-                fingerprint: pins.remove(0).fingerprint.0,
-            });
-        }
-        pins.push(pin);
-        self.clients.refused.remove(&address);
-        records.push(Record::ClientPin {
-            address: text,
-            fingerprint: pin.fingerprint.0,
-            bits: u32::try_from(pin.bits).unwrap_or(u32::MAX),
-        });
-        self.effects.store(records, Some(after));
-    }
-
     pub(super) fn trust_client(&mut self, request: RequestId, text: &str) {
         let found = self.clients.resolve(text);
         let refused = found.and_then(|a| self.clients.refused.get(&a).map(|p| (a.clone(), *p)));
@@ -134,8 +125,9 @@ impl State {
             );
         };
         let keys = vec![self.clients.report(&address, &pin, false)];
-        let after = After::Reply(request, Reply::P2sn(Answer::Keys(keys)));
-        self.pin_client(address, pin, after);
+        let (pinning, records) = self.clients.pinning(address, pin);
+        let asked = Some((request, Reply::P2sn(Answer::Keys(keys))));
+        self.change(asked, records, Change::ClientKey(pinning));
     }
 
     pub(super) fn forget_client(&mut self, request: RequestId, text: &str) {
@@ -146,19 +138,15 @@ impl State {
                 failure.with_hint("`pimesh p2sn keys` lists those that are"),
             );
         };
-        self.clients.refused.remove(&address);
-        let pins = self.clients.pins.remove(&address).unwrap_or_default();
-        let keys = pins
-            .iter()
-            .map(|pin| self.clients.report(&address, pin, false))
-            .collect();
-        let forget = |pin: &Pin| Record::ForgetClientPin {
-            address: address.to_string(),
-            fingerprint: pin.fingerprint.0,
-        };
-        let after = After::Reply(request, Reply::P2sn(Answer::Keys(keys)));
-        self.effects
-            .store(pins.iter().map(forget).collect(), Some(after));
+        let pins = self.clients.pins.get(&address);
+        let pins = pins.map(Vec::as_slice).unwrap_or_default();
+        let report = |pin: &Pin| self.clients.report(&address, pin, false);
+        let reply = Reply::P2sn(Answer::Keys(pins.iter().map(report).collect()));
+        let keys: Vec<Fingerprint> = pins.iter().map(|pin| pin.fingerprint).collect();
+        let records = keys.iter().map(|key| forget_record(&address, *key));
+        let records = records.collect();
+        let change = Change::ForgetClientKeys(address, keys);
+        self.change(Some((request, reply)), records, change);
     }
 
     pub(super) fn report_keys(&self) -> Vec<report::P2snKey> {
@@ -173,5 +161,96 @@ impl State {
             .collect();
         keys.sort_by(|a, b| a.address.cmp(&b.address));
         keys
+    }
+}
+
+/// A key that is pinned to an address, and those that give way to it.
+#[derive(Clone, Debug)]
+pub(in crate::state) struct Pinning {
+    address: PinAddress,
+    pin: Pin,
+    displaced: Vec<Pin>,
+    /// The key that was refused before, if this is it.
+    refused: Option<Pin>,
+}
+
+impl Clients {
+    /// Makes the change, and its records, that pins a key beside those that are there; a server has
+    /// one alone.
+    fn pinning(&self, address: PinAddress, pin: Pin) -> (Pinning, Vec<Record>) {
+        let is_server = matches!(address, PinAddress::Server { .. });
+        let room = if is_server {
+            0
+        } else {
+            KEYS_PER_ADDRESS_MAX - 1
+        };
+        let pins = self.pins.get(&address);
+        let pins = pins.map(Vec::as_slice).unwrap_or_default();
+        let displaced = pins[..pins.len().saturating_sub(room)].to_vec();
+        let gone = displaced.iter().map(|pin| pin.fingerprint);
+        let mut records: Vec<Record> = gone.map(|key| forget_record(&address, key)).collect();
+        records.push(Record::ClientPin {
+            address: address.to_string(),
+            fingerprint: pin.fingerprint.0,
+            bits: u32::try_from(pin.bits).unwrap_or(u32::MAX),
+        });
+        let refused = self.refused.get(&address).copied();
+        let pinning = Pinning {
+            address,
+            pin,
+            displaced,
+            refused: refused.filter(|refused| *refused == pin),
+        };
+        (pinning, records)
+    }
+
+    pub(in crate::state) fn pinned(&mut self, pinning: Pinning) {
+        let Pinning {
+            address,
+            pin,
+            displaced,
+            refused,
+        } = pinning;
+        if refused.is_some() {
+            self.refused.remove(&address);
+        }
+        let pins = self.pins.entry(address).or_default();
+        pins.retain(|known| !displaced.contains(known) && *known != pin);
+        pins.push(pin);
+    }
+
+    fn not_pinned(&mut self, pinning: Pinning) {
+        let Pinning {
+            address,
+            pin,
+            displaced,
+            refused,
+        } = pinning;
+        let pins = self.pins.entry(address.clone()).or_default();
+        pins.retain(|known| *known != pin);
+        pins.splice(..0, displaced);
+        if pins.is_empty() {
+            self.pins.remove(&address);
+        }
+        if let Some(refused) = refused {
+            self.refused.insert(address, refused);
+        }
+    }
+
+    pub(in crate::state) fn forget_keys(&mut self, address: &PinAddress, keys: &[Fingerprint]) {
+        self.refused.remove(address);
+        if let Some(pins) = self.pins.get_mut(address) {
+            pins.retain(|pin| !keys.contains(&pin.fingerprint));
+            if pins.is_empty() {
+                self.pins.remove(address);
+            }
+        }
+    }
+}
+
+fn forget_record(address: &PinAddress, key: Fingerprint) -> Record {
+    Record::ForgetClientPin {
+        address: address.to_string(),
+        fingerprint: key.0,
     }
 }

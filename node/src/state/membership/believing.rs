@@ -6,7 +6,7 @@ use super::Learned;
 use crate::{
     proto::mesh::certificate::{Certificate, Revocation},
     state::{
-        After, State,
+        State,
         io::{Event, Now, Record},
     },
 };
@@ -34,7 +34,7 @@ impl State {
             }
             match Revocation::decode(&bytes, &mesh) {
                 Ok(revocation) => {
-                    if self.revoke(revocation, None, now) {
+                    if self.revoke(revocation, now) {
                         new_revocations.push(bytes);
                     }
                 }
@@ -49,7 +49,7 @@ impl State {
             }
             match Certificate::decode(&bytes, &mesh) {
                 Ok(certificate) => {
-                    if self.keep_certificate(certificate, None, now) {
+                    if self.keep_certificate(certificate, now) {
                         new_certificates.push(bytes);
                     }
                 }
@@ -59,17 +59,23 @@ impl State {
         (new_certificates, new_revocations)
     }
 
-    /// Keeps a certificate if it is new, and gets to know the member; `after` happens once it is
-    /// on disk.
+    /// Keeps a certificate that a member told, if it is new, and gets to know the member.
     pub(in crate::state) fn keep_certificate(
         &mut self,
         certificate: Certificate,
-        after: Option<After>,
         now: Now,
     ) -> bool {
+        let records = self.records_of(&certificate);
+        let is_new = self.believe_certificate(certificate, now);
+        if is_new {
+            self.effects.store(records, None);
+        }
+        is_new
+    }
+
+    /// Returns the records of a certificate, and of a name that is new with it.
+    pub(super) fn records_of(&self, certificate: &Certificate) -> Vec<Record> {
         let peer = certificate.terms().peer;
-        let name = certificate.terms().name.to_string();
-        let was = self.called(&peer);
         let encoded = certificate.encode();
         let record = if peer == self.own.peer {
             Record::Renewed {
@@ -81,6 +87,15 @@ impl State {
                 certificate: encoded,
             }
         };
+        let renamed = self.names.news(peer, certificate.terms().name.as_str());
+        [record].into_iter().chain(renamed).collect()
+    }
+
+    /// Gets to know a member by its certificate, if that is new.
+    fn believe_certificate(&mut self, certificate: Certificate, now: Now) -> bool {
+        let peer = certificate.terms().peer;
+        let name = certificate.terms().name.to_string();
+        let was = self.called(&peer);
         match self.membership.learn(certificate) {
             Learned::Nothing => return false,
             Learned::Renewed => {
@@ -95,31 +110,50 @@ impl State {
                 self.dial_due(now);
             }
         }
-        let renamed = self.names.note(peer, &name);
-        self.effects
-            .store([record].into_iter().chain(renamed).collect(), after);
+        self.names.note(peer, &name);
         true
     }
 
-    /// Believes a revocation: keeps it, hangs up, gives up what waits for the peer.
-    pub(super) fn revoke(
-        &mut self,
-        revocation: Revocation,
-        after: Option<After>,
-        now: Now,
-    ) -> bool {
+    /// A certificate that was issued here is on the disk.
+    pub(in crate::state) fn certificate_issued(&mut self, certificate: Certificate, now: Now) {
+        let encoded = certificate.encode();
+        let terms = certificate.terms();
+        // Another holder of the mesh key may have issued one meanwhile, which was written behind this.
+        let known = self.membership.issued_ms(&terms.peer);
+        let was_overtaken = known.is_some_and(|known| known >= terms.issued_ms);
+        let records = self.records_of(&certificate);
+        if self.believe_certificate(certificate, now) && was_overtaken {
+            self.effects.store(records, None);
+        }
+        self.tell_everybody(vec![encoded], vec![], now);
+    }
+
+    /// A removal that was decided here is on the disk.
+    pub(in crate::state) fn revocation_issued(&mut self, revocation: Revocation, now: Now) {
+        let bytes = revocation.encode();
+        self.believe_revocation(revocation, now);
+        self.tell_everybody(vec![], vec![bytes], now);
+    }
+
+    /// Keeps a revocation that a member told, if it is new.
+    fn revoke(&mut self, revocation: Revocation, now: Now) -> bool {
+        let record = revocation_record(&revocation);
+        let is_new = self.believe_revocation(revocation, now);
+        if is_new {
+            self.effects.store(vec![record], None);
+        }
+        is_new
+    }
+
+    /// Believes a revocation: hangs up, gives up what waits for the peer.
+    fn believe_revocation(&mut self, revocation: Revocation, now: Now) -> bool {
         let peer = revocation.peer();
         let name = self.name_of(&peer);
         let was_member = self.membership.is_known(&peer);
         let was_revoked = self.membership.is_revoked();
-        let record = Record::Revocation {
-            peer,
-            revocation: revocation.encode(),
-        };
         if !self.membership.learn_revocation(revocation) {
             return false;
         }
-        self.effects.store(vec![record], after);
         if self.membership.is_revoked() && !was_revoked {
             self.effects.event(Event::Revoked);
             self.close_all("this node was removed from the mesh");
@@ -131,5 +165,13 @@ impl State {
             self.effects.event(Event::MemberRemoved { peer, name });
         }
         true
+    }
+}
+
+/// Returns the record of a revocation.
+pub(super) fn revocation_record(revocation: &Revocation) -> Record {
+    Record::Revocation {
+        peer: revocation.peer(),
+        revocation: revocation.encode(),
     }
 }

@@ -1,13 +1,15 @@
 //! How this node gives a member further indices, or takes them back: it states all that the member
 //! owns beside the index in its certificate (`INDEX-GIVEN`).
 
+use super::stating::statement_record;
 use crate::{
     proto::mesh::{
         ranges::{IndexRange, Ranges},
         statement::Statement,
     },
     state::{
-        After, State,
+        State,
+        changes::Mesh,
         io::{Failure, Now, Reply, RequestId},
         report,
     },
@@ -24,10 +26,10 @@ impl State {
     ) {
         match self.make_indices(text, further, now) {
             Ok((given, statement)) => {
-                let told = statement.encode();
-                let after = After::Reply(request, Reply::IndicesGiven(given));
-                self.keep_statement(statement, Some(after), now);
-                self.tell_statements(vec![told], now);
+                let records = vec![statement_record(&statement)];
+                let change = Mesh::Statement(statement).into();
+                let reply = Reply::IndicesGiven(given);
+                self.change(Some((request, reply)), records, change);
             }
             Err(failure) => self.effects.fail(request, failure),
         }

@@ -24,6 +24,7 @@ use crate::{
     },
     state::{
         After, State,
+        changes::Mesh,
         io::{
             Connection, Event, Failure, InboundId, Invite, NetOutput, Now, Opening, OwnReach,
             Record, Reply, RequestId,
@@ -63,7 +64,7 @@ pub struct Wanted {
 impl State {
     pub(in crate::state) fn invite(&mut self, request: RequestId, wanted: Wanted, now: Now) {
         match self.make_invite(wanted, now) {
-            Ok((ticket, invite, mut records)) => {
+            Ok((ticket, invite, end)) => {
                 let reply = report::Invite {
                     ticket: ticket.to_text().to_string(),
                     id: invite.short_id(),
@@ -74,12 +75,12 @@ impl State {
                     expires_ms: invite.expires_ms,
                     warning: self.ticket_warning(),
                 };
-                self.membership
-                    .invites
-                    .insert(invite.secret_hash, invite.clone());
-                records.push(Record::Invite(invite));
-                let after = After::Reply(request, Reply::Invited(reply));
-                self.effects.store(records, Some(after));
+                let over = self.membership.old_invites(self.calendar.believed(now));
+                let forget = |&secret_hash: &[u8; 32]| Record::ForgetInvite { secret_hash };
+                let mut records: Vec<Record> = over.iter().map(forget).collect();
+                records.push(Record::Invite(invite.clone()));
+                let change = Mesh::Invite { invite, end, over }.into();
+                self.change(Some((request, Reply::Invited(reply))), records, change);
             }
             Err(failure) => self.effects.fail(request, failure),
         }
@@ -104,7 +105,7 @@ impl State {
         &mut self,
         wanted: Wanted,
         now: Now,
-    ) -> Result<(Ticket, Invite, Vec<Record>), Failure> {
+    ) -> Result<(Ticket, Invite, Duration), Failure> {
         let Wanted {
             name,
             index,
@@ -133,9 +134,6 @@ impl State {
             let text = format!("a mesh has at most {MEMBERS_MAX} members");
             return Err(Failure::conflict(text));
         }
-        let records = self
-            .membership
-            .forget_old_invites(self.calendar.believed(now));
         if self.membership.open_invites(now) >= INVITES_MAX {
             return Err(Failure::conflict(format!(
                 "{INVITES_MAX} tickets are open already"
@@ -155,7 +153,6 @@ impl State {
             cancelled: false,
         };
         let end = now.mono.saturating_add(lifetime);
-        self.membership.ticket_ends.insert(invite.secret_hash, end);
         let addresses: Vec<Address> = self.own.addresses.clone();
         let ticket = Ticket {
             mesh: *self.membership.mesh(),
@@ -164,7 +161,7 @@ impl State {
             secret,
             expires_ms,
         };
-        Ok((ticket, invite, records))
+        Ok((ticket, invite, end))
     }
 
     /// Answers a peer that came with a ticket.
@@ -376,6 +373,15 @@ impl State {
 }
 
 impl Membership {
+    /// A ticket is on the disk, and some are there no more.
+    pub(in crate::state) fn invited(&mut self, invite: Invite, end: Duration, over: &[[u8; 32]]) {
+        for secret_hash in over {
+            self.forget_invite(secret_hash);
+        }
+        self.ticket_ends.insert(invite.secret_hash, end);
+        self.invites.insert(invite.secret_hash, invite);
+    }
+
     /// Returns the index that a new member gets: the one that is asked for, or the lowest that is
     /// free. Neither it nor a further one may be anybody's.
     fn choose_index(

@@ -83,6 +83,7 @@ impl State {
             joining: _,
             farewell: _,
             key_coming: _,
+            changes: _,
             effects: _,
             // The node itself, and its clock.
             own: _,

@@ -2,10 +2,12 @@
 
 use libp2p_identity::PeerId;
 
+use super::believing::revocation_record;
 use crate::{
     proto::mesh::{certificate::Revocation, parse_peer, statement::Kind, sync::REVOCATIONS_MAX},
     state::{
-        After, State,
+        State,
+        changes::Mesh,
         io::{Failure, Now, Reply, RequestId},
         report,
     },
@@ -24,10 +26,9 @@ impl State {
             dropped_messages: self.messages.count_for(&peer),
             held_mesh_key: self.membership.said(Kind::Holder, &peer).is_some(),
         };
-        let bytes = revocation.encode();
-        let after = After::Reply(request, Reply::Removed(removed));
-        self.revoke(revocation, Some(after), now);
-        self.tell_everybody(vec![], vec![bytes], now);
+        let records = vec![revocation_record(&revocation)];
+        let change = Mesh::Revocation(revocation).into();
+        self.change(Some((request, Reply::Removed(removed))), records, change);
     }
 
     fn make_revocation(&self, text: &str, now: Now) -> Result<(PeerId, Revocation), Failure> {

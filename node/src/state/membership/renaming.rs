@@ -9,7 +9,8 @@ use super::inviting::name_is_taken;
 use crate::{
     proto::mesh::{NodeName, certificate::Certificate},
     state::{
-        After, State,
+        State,
+        changes::Mesh,
         io::{Failure, Now, Reply, RequestId},
         report,
     },
@@ -35,9 +36,9 @@ impl State {
         let Some(certificate) = certificate else {
             return self.effects.reply(request, reply);
         };
-        let encoded = certificate.encode();
-        self.keep_certificate(certificate, Some(After::Reply(request, reply)), now);
-        self.tell_everybody(vec![encoded], vec![], now);
+        let records = self.records_of(&certificate);
+        let change = Mesh::Certificate(certificate).into();
+        self.change(Some((request, reply)), records, change);
     }
 
     /// Returns what is said of it, and the new certificate unless the member has that name already.

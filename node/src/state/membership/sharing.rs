@@ -183,7 +183,7 @@ impl State {
         let statement = key.state_holder(self.own.peer, exported, at_ms);
         let told = statement.encode();
         let is_alone = self.membership.members().next().is_none();
-        if self.keep_statement(statement, None, now) && !is_alone {
+        if self.keep_statement(statement, now) && !is_alone {
             self.tell_statements(vec![told], now);
         }
     }

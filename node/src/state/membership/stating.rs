@@ -15,7 +15,7 @@ use crate::{
         sync::STATEMENTS_PER_KIND_MAX,
     },
     state::{
-        After, State,
+        State,
         io::{Connection, Event, Now, Record},
     },
 };
@@ -151,7 +151,7 @@ impl State {
             }
             match Statement::decode(&bytes, &mesh) {
                 Ok(statement) => {
-                    if self.keep_statement(statement, None, now) {
+                    if self.keep_statement(statement, now) {
                         news.push(bytes);
                     }
                 }
@@ -163,15 +163,16 @@ impl State {
         news
     }
 
-    /// Keeps a statement if it is new, and does what follows from it; `after` happens once it is on
-    /// disk.
-    pub(super) fn keep_statement(
-        &mut self,
-        statement: Statement,
-        after: Option<After>,
-        now: Now,
-    ) -> bool {
-        self.keep_statement_on(None, statement, after, now)
+    /// Keeps a statement if it is new, and does what follows from it.
+    pub(super) fn keep_statement(&mut self, statement: Statement, now: Now) -> bool {
+        self.keep_statement_on(None, statement, now)
+    }
+
+    /// A statement that was made here is on the disk.
+    pub(in crate::state) fn statement_issued(&mut self, statement: Statement, now: Now) {
+        let told = statement.encode();
+        self.believe_statement(None, statement, now);
+        self.tell_statements(vec![told], now);
     }
 
     /// A peer that joins says when it left this very mesh, which nobody here may have heard: what it
@@ -190,7 +191,7 @@ impl State {
             return;
         }
         let told = statement.encode();
-        if self.keep_statement_on(Some(connection), statement, None, now) {
+        if self.keep_statement_on(Some(connection), statement, now) {
             self.tell_statements(vec![told], now);
         }
     }
@@ -199,18 +200,29 @@ impl State {
         &mut self,
         connection: Option<Connection>,
         statement: Statement,
-        after: Option<After>,
+        now: Now,
+    ) -> bool {
+        let record = statement_record(&statement);
+        let is_new = self.believe_statement(connection, statement, now);
+        if is_new {
+            self.effects.store(vec![record], None);
+        }
+        is_new
+    }
+
+    fn believe_statement(
+        &mut self,
+        connection: Option<Connection>,
+        statement: Statement,
         now: Now,
     ) -> bool {
         let (kind, peer) = (statement.kind(), statement.peer());
         let name = self.name_of(&peer);
         let was_member = self.membership.is_known(&peer);
         let was_revoked = self.membership.is_revoked();
-        let record = statement_record(&statement);
         if !self.membership.learn_statement(statement) {
             return false;
         }
-        self.effects.store(vec![record], after);
         if kind == Kind::Left && was_member && !self.membership.is_known(&peer) {
             self.close_peer_but(&peer, connection, "left the mesh");
             self.peers.forget(&peer);

@@ -1,5 +1,7 @@
 //! Tickets that were made here: which may still be used, and how they are made useless.
 
+use std::time::Duration;
+
 use super::{INVITES_MAX, Invite, Membership};
 use crate::state::{
     After, State,
@@ -11,6 +13,8 @@ use crate::state::{
 pub(in crate::state) struct Cancelling {
     request: RequestId,
     invites: Vec<Invite>,
+    /// Tickets that are forgotten with that, and when each would have ended.
+    forgotten: Vec<(Invite, Option<Duration>)>,
 }
 
 impl State {
@@ -45,24 +49,48 @@ impl State {
             Err(failure) => return self.effects.fail(request, failure),
         };
         let believed = self.calendar.believed(now);
-        let mut records = self.membership.forget_old_invites(believed);
+        let over = self.membership.old_invites(believed);
+        let forget = |hash: &[u8; 32]| self.membership.forget_invite(hash);
+        let mut forgotten: Vec<_> = over.iter().filter_map(forget).collect();
+        let mut records = Vec::new();
         for invite in &invites {
             records.push(self.membership.set_cancelled(invite, true));
         }
-        records.extend(self.membership.forget_cancelled());
-        let after = After::Cancelled(Cancelling { request, invites });
-        self.effects.store(records, Some(after));
+        forgotten.extend(self.membership.forget_cancelled());
+        records.extend(forgotten.iter().map(|(invite, _)| Record::ForgetInvite {
+            secret_hash: invite.secret_hash,
+        }));
+        let cancelling = Cancelling {
+            request,
+            invites,
+            forgotten,
+        };
+        self.effects
+            .store(records, Some(After::Cancelled(cancelling)));
     }
 
     pub(in crate::state) fn invites_cancelled(&mut self, cancelling: Cancelling) {
-        let Cancelling { request, invites } = cancelling;
+        let Cancelling {
+            request, invites, ..
+        } = cancelling;
         let cancelled = invites.iter().map(report).collect();
         self.effects
             .reply(request, Reply::InvitesCancelled(cancelled));
     }
 
     pub(in crate::state) fn invites_not_cancelled(&mut self, cancelling: Cancelling, reason: &str) {
-        let Cancelling { request, invites } = cancelling;
+        let Cancelling {
+            request,
+            invites,
+            forgotten,
+        } = cancelling;
+        for (invite, end) in forgotten {
+            let hash = invite.secret_hash;
+            self.membership.invites.insert(hash, invite);
+            self.membership
+                .ticket_ends
+                .extend(end.map(|end| (hash, end)));
+        }
         for invite in &invites {
             self.membership.set_cancelled(invite, false);
         }
@@ -101,19 +129,16 @@ impl Membership {
 
     /// Forgets the cancelled tickets that end first, if there are too many: a node that joins
     /// with one hears that it is not known.
-    fn forget_cancelled(&mut self) -> Vec<Record> {
+    fn forget_cancelled(&mut self) -> Vec<(Invite, Option<Duration>)> {
         let cancelled = self.invites.values().filter(|invite| invite.cancelled);
         let mut cancelled: Vec<(u64, [u8; 32])> = cancelled
             .map(|invite| (invite.expires_ms, invite.secret_hash))
             .collect();
         cancelled.sort_unstable();
         let too_many = cancelled.len().saturating_sub(INVITES_MAX);
-        let forget = |(_, secret_hash): (u64, [u8; 32])| {
-            self.invites.remove(&secret_hash);
-            self.ticket_ends.remove(&secret_hash);
-            Record::ForgetInvite { secret_hash }
-        };
-        cancelled.into_iter().take(too_many).map(forget).collect()
+        let forget = |(_, secret_hash): (u64, [u8; 32])| self.forget_invite(&secret_hash);
+        let gone = cancelled.into_iter().take(too_many);
+        gone.filter_map(forget).collect()
     }
 }
 

@@ -4,7 +4,8 @@
 use crate::{
     proto::mesh::{certificate::Terms, vouched::Vouched},
     state::{
-        After, State,
+        State,
+        changes::Mesh,
         io::{Now, Reply, RequestId},
         report,
     },
@@ -29,10 +30,9 @@ impl State {
                     vouched,
                     certificate_expires_ms: terms.expires_ms,
                 });
-                let encoded = certificate.encode();
-                let after = After::Reply(request, reply);
-                self.keep_certificate(certificate, Some(after), now);
-                self.tell_everybody(vec![encoded], vec![], now);
+                let records = self.records_of(&certificate);
+                let change = Mesh::Certificate(certificate).into();
+                self.change(Some((request, reply)), records, change);
             }
             Err(failure) => self.effects.fail(request, failure),
         }

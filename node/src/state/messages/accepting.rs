@@ -11,7 +11,7 @@ use crate::{
             RequestId, SendVia, Via,
         },
         names::Meant,
-        post::LetterRecord,
+        post::{LetterRecord, UserRecord},
         report,
     },
 };
@@ -29,6 +29,8 @@ pub(in crate::state) struct Accepting {
     messages: Vec<Outgoing>,
     /// Those for users of this very gateway are letters already.
     here: Vec<(Outgoing, LetterRecord)>,
+    /// Users of foreign servers, as they were known and as they are from here on.
+    written_to: Vec<(UserRecord, UserRecord)>,
 }
 
 impl State {
@@ -87,9 +89,14 @@ impl State {
         }
         self.messages.reserve(&messages);
         let mut records: Vec<Record> = messages.iter().cloned().map(Record::Outgoing).collect();
-        for message in &messages {
-            records.extend(self.note_written(&message.recipient, &message.kind, now));
-        }
+        let written_to = |message: &Outgoing| {
+            let after = self.written_to(&message.recipient, &message.kind, now)?;
+            let user = self.users.get(&after.id, after.node)?;
+            Some((user.record.clone(), after))
+        };
+        let written_to: Vec<_> = messages.iter().filter_map(written_to).collect();
+        let users = written_to.iter().map(|(_, after)| after.clone());
+        records.extend(users.map(|user| Record::User(Box::new(user))));
         for (message, letter) in &here {
             self.reserve_letter(letter);
             records.push(Record::Outgoing(message.clone()));
@@ -104,6 +111,7 @@ impl State {
             request,
             messages,
             here,
+            written_to,
         };
         self.effects
             .store(records, Some(After::Accepted(accepting)));
@@ -213,7 +221,11 @@ impl State {
             request,
             messages,
             here,
+            written_to,
         } = accepted;
+        for (before, after) in written_to {
+            self.user_changed(before, after, now);
+        }
         let all = messages
             .iter()
             .chain(here.iter().map(|(message, _)| message));

@@ -145,7 +145,7 @@ fn a_ticket_is_good_for_a_second_to_seven_days() {
             lifetime: Some(lifetime),
             ..Wanted::default()
         });
-        let outputs = feed(&mut state, Input::Control(RequestId(3), command));
+        let outputs = carried_out(&mut state, command);
         let refused = failure(&outputs);
         assert_eq!(refused.is_none(), is_good, "{lifetime:?}");
         assert!(refused.is_none_or(|f| f.message.contains("1 s to 7 days")));

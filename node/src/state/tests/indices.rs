@@ -265,7 +265,8 @@ fn an_index_that_is_somebodys_is_not_given_to_a_member() {
     let mut state = state(Settings::default());
     open(&mut state);
     give_by_command(&mut state, "pi-1", "50..59").expect("this node's, too");
-    invite(&mut state, Some(7), "");
+    let outputs = invite(&mut state, Some(7), "");
+    feed(&mut state, Input::Stored(stored(&outputs)));
     for (further, why) in [
         ("1", "`pi-1`"),
         ("2", "`pi-2` already"),

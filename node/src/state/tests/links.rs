@@ -287,8 +287,7 @@ fn a_member_that_is_removed_is_told_to_be_down_as_it_was_told_to_be_up() {
     assert_eq!(ups(&outputs), 1);
 
     let peer = "pi-2".to_owned();
-    let removal = Input::Control(RequestId(1), Command::Remove { peer });
-    outputs.extend(feed(&mut state, removal));
+    outputs.extend(carried_out(&mut state, Command::Remove { peer }));
     outputs.extend(feed(&mut state, Input::Net(gone())));
 
     assert_eq!(ups(&outputs), 0, "{outputs:?}");

@@ -78,10 +78,7 @@ fn nobody_who_was_dialled_is_let_in_with_a_certificate_that_is_not_good() {
 fn a_removed_member_is_told_and_not_let_in() {
     let mut state = state(Settings::default());
     let peer = "pi-2".to_owned();
-    feed(
-        &mut state,
-        Input::Control(RequestId(1), Command::Remove { peer }),
-    );
+    carried_out(&mut state, Command::Remove { peer });
 
     let (answer, opened) = hello(&mut state, peer_of_seed(2), certificate(2).encode());
 
@@ -111,8 +108,7 @@ fn removed_members_leave_their_places_to_others() {
         let certificates = vec![mesh_key().issue(terms).encode()];
         state.learn_statements(certificates, vec![], NOW);
         assert!(state.membership.is_known(&peer), "{name}");
-        let removal = Command::Remove { peer: name };
-        feed(&mut state, Input::Control(RequestId(1), removal));
+        carried_out(&mut state, Command::Remove { peer: name });
     }
 }
 

@@ -119,10 +119,7 @@ fn a_message_to_a_member_that_is_removed_meanwhile_is_given_up() {
     let mut state = state(Settings::default());
     let (_, ticket) = send(&mut state, "hello");
     let peer = "pi-2".to_owned();
-    feed(
-        &mut state,
-        Input::Control(RequestId(1), Command::Remove { peer }),
-    );
+    carried_out(&mut state, Command::Remove { peer });
 
     let outputs = feed(&mut state, Input::Stored(ticket.expect("a ticket")));
 

@@ -31,7 +31,7 @@ fn named(
     let user: UserId = user.parse().expect("a user id");
     let server = server();
     let ask = Ask::Server(ToServer::Pin { server, user, key });
-    let outputs = feed(state, Input::Control(RequestId(7), ask.into()));
+    let outputs = carried_out(state, ask.into());
     let pinned = outputs.iter().find_map(|output| match output {
         Output::Reply(_, Ok(Reply::Told(Told::Pinned(pinned)))) => Some(*pinned),
         _ => None,
@@ -57,10 +57,7 @@ fn the_first_key_that_a_server_names_counts_until_a_person_takes_another() {
     assert!(!is_shown(&outputs), "it is told once");
 
     let peer = "alice@hub".to_owned();
-    feed(
-        &mut state,
-        Input::Control(RequestId(8), Command::Trust { peer }),
-    );
+    carried_out(&mut state, Command::Trust { peer });
     assert_eq!(named(&mut state, "alice", key(2)).0, Ok(key(2)));
     let (counts, outputs) = named(&mut state, "alice", key(1));
     assert_eq!(counts, Ok(key(2)), "the earlier key is as foreign as any");
@@ -132,10 +129,7 @@ fn the_keys_of_a_server_are_bounded_and_a_person_frees_a_place() {
 
     let forget = |state: &mut State, user: &str| {
         let user = user.to_owned();
-        feed(
-            state,
-            Input::Control(RequestId(8), Ask::Forget { user }.into()),
-        )
+        carried_out(state, Ask::Forget { user }.into())
     };
     let outputs = forget(&mut state, "user-7@hub");
     assert_eq!(forgotten(&outputs), ["user-7"]);

@@ -159,10 +159,7 @@ fn all_know_who_holds_the_key_and_one_holder_without_an_export_is_warned_of() {
     assert_eq!(holder.holder_names(), ["pi-1", "pi-2"]);
     assert_eq!(warning(&mut holder), None);
     let peer = "pi-2".to_owned();
-    feed(
-        &mut holder,
-        Input::Control(RequestId(1), Command::Remove { peer }),
-    );
+    carried_out(&mut holder, Command::Remove { peer });
     assert_eq!(holder.holder_names(), ["pi-1"], "a removed one is none");
 
     let mut member = member();
@@ -226,9 +223,7 @@ fn a_holder_that_is_removed_still_has_the_key_and_that_is_said() {
         let command = Command::Remove {
             peer: peer.to_owned(),
         };
-        feed(&mut state, Input::Control(RequestId(1), command));
-        let ticket = Ticket(state.effects.last_ticket());
-        let outputs = feed(&mut state, Input::Stored(ticket));
+        let outputs = carried_out(&mut state, command);
         let held = outputs.iter().find_map(|output| match output {
             Output::Reply(_, Ok(Reply::Removed(removed))) => Some(removed.held_mesh_key),
             _ => None,

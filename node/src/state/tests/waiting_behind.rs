@@ -160,7 +160,7 @@ fn messages_of_a_user_who_is_forgotten_end_and_those_behind_them_go() {
     send_to(&mut state, "pi-2");
 
     let user = "alice".to_owned();
-    let outputs = ask(&mut state, Ask::Forget { user });
+    let outputs = carried_out(&mut state, Ask::Forget { user }.into());
 
     let (_, request) = sent(&outputs).expect("a request");
     assert_eq!(request.messages.len(), 1);
