@@ -594,14 +594,15 @@ impl World {
             .collect()
     }
 
-    /// Returns the values of an index that were sent last, by the sender's clock, as far as any
-    /// machine knows.
+    /// Returns the value of an index that its source said last, if the source knows it: it forgets
+    /// what it said before its last start, and nobody else is believed. None if its clock went back,
+    /// so that others have heard a later one by that.
     fn newest_of(&self, by: usize) -> BTreeSet<i32> {
         let known = self.machines.iter().filter_map(|m| m.last_of(index_of(by)));
-        let known: Vec<_> = known.collect();
-        let newest_ms = known.iter().map(|last| last.sent_ms).max();
-        let newest = known.iter().filter(|last| Some(last.sent_ms) == newest_ms);
-        newest.map(|last| last.value.0).collect()
+        let newest_ms = known.map(|last| last.sent_ms).max();
+        let own = self.machines[by].last_of(index_of(by));
+        let own = own.filter(|last| Some(last.sent_ms) == newest_ms);
+        own.map(|last| last.value.0).into_iter().collect()
     }
 
     fn ask_last_values(&mut self) {

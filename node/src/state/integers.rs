@@ -5,12 +5,11 @@
 //! what its author may not say; one that is merely late, repeated or too much is passed over.
 
 mod budget;
-
-use std::collections::BTreeMap;
+mod last;
 
 use libp2p_identity::PeerId;
 
-use self::budget::Budgets;
+use self::{budget::Budgets, last::LastValues};
 use super::{
     State,
     io::{At, ClientId, Event, Failure, GossipId, NetOutput, Now, Reply, RequestId, Verdict},
@@ -23,10 +22,7 @@ use crate::proto::{
         receiver::{Receiver, WINDOW_SEQUENCES},
         refusal::{Ignored, Refusal, Rejected},
     },
-    mesh::{
-        sync::{LAST_INTEGERS_MAX, LastInteger},
-        vouched::Vouched,
-    },
+    mesh::{sync::LastInteger, vouched::Vouched},
 };
 
 /// Most values of one command: what one gossip message carries.
@@ -97,7 +93,7 @@ pub(super) struct Integers {
     /// What came on the lines, whether it was news or not.
     lines: Receiver,
     next_sequence: u64,
-    last: BTreeMap<Index, Last>,
+    last: LastValues,
     budgets: Budgets,
     received: u64,
     sent: u64,
@@ -110,7 +106,7 @@ impl Integers {
             lines: Receiver::new(),
             // A restart never goes back, and no node sends a frame each microsecond.
             next_sequence: now.unix_us,
-            last: BTreeMap::new(),
+            last: LastValues::default(),
             budgets: Budgets::default(),
             received: 0,
             sent: 0,
@@ -125,11 +121,10 @@ impl Integers {
         self.sent
     }
 
-    pub(super) fn last_values(&self) -> Vec<LastInteger> {
-        self.last
-            .values()
-            .map(|last| last.integer.clone())
-            .collect()
+    /// Returns the last integer of each index that came from a source.
+    pub(super) fn last_values_of(&self, source: &PeerId) -> Vec<LastInteger> {
+        let all = self.last.values().map(|last| &last.integer);
+        all.filter(|last| last.source == *source).cloned().collect()
     }
 
     /// Forgets what was heard in a mesh that was left.
@@ -145,7 +140,7 @@ impl Integers {
             received: _,
             sent: _,
         } = self;
-        last.clear();
+        *last = LastValues::default();
         *budgets = Budgets::default();
     }
 
@@ -164,17 +159,10 @@ impl Integers {
                 sequence: Some(head.sequence.0),
                 bridged: head.entry == Entry::Bridged,
             };
-            let known = self.last.get(&iid.index);
+            let known = self.last.get(iid.index);
             if known.is_none_or(|known| !known.overtook(&last)) {
-                self.keep(last);
+                self.last.keep(last);
             }
-        }
-    }
-
-    fn keep(&mut self, last: Last) {
-        let index = last.integer.iid.index;
-        if self.last.contains_key(&index) || self.last.len() < LAST_INTEGERS_MAX {
-            self.last.insert(index, last);
         }
     }
 }
@@ -533,23 +521,28 @@ impl State {
         }));
     }
 
-    /// Takes the last values that a member hands over, where this node has heard none.
-    pub(super) fn learn_last_values(&mut self, last: Vec<LastInteger>, now: Now) {
+    /// Takes the last values of its own that a member hands over, where this node has heard no later
+    /// one. What it says of others is not believed: nobody but the source can know, or has signed it.
+    pub(super) fn learn_last_values(&mut self, teller: PeerId, last: Vec<LastInteger>, now: Now) {
         for integer in last {
             let LastInteger {
                 iid,
                 source,
                 sent_ms,
             } = integer;
-            let known = self.integers.last.get(&iid.index);
-            let is_news = known.is_none_or(|known| known.integer.sent_ms < sent_ms);
+            let is_news = self.integers.last.get(iid.index).is_none_or(|known| {
+                let Last { integer: known, .. } = known;
+                // A date to come holds for its own source alone, and keeps no other one out.
+                let is_ahead = known.source != source && known.sent_ms > now.unix_ms();
+                known.sent_ms < sent_ms || is_ahead
+            });
             // Nobody says how it entered the mesh; what is not its own came through a gateway.
             let may_speak = |bridged| self.membership.may_speak(&source, iid.index, bridged);
             let bridged = !may_speak(false);
-            if !is_news || source == self.own.peer || (bridged && !may_speak(true)) {
+            if !is_news || source != teller || (bridged && !may_speak(true)) {
                 continue;
             }
-            self.integers.keep(Last {
+            self.integers.last.keep(Last {
                 integer,
                 sequence: None,
                 bridged,

@@ -136,7 +136,7 @@ impl State {
             certificates: self.membership.certificates(),
             revocations: self.membership.revocations(),
             addresses,
-            last: self.integers.last_values(),
+            last: self.integers.last_values_of(&self.own.peer),
             sightings,
             copied,
             statements: self.membership.statements(),
@@ -248,7 +248,7 @@ impl State {
             }
         }
         self.copies_told(peer, &request.sightings, &request.copied, now);
-        self.learn_last_values(request.last, now);
+        self.learn_last_values(peer, request.last, now);
         self.dial_due(now);
     }
 

@@ -136,28 +136,112 @@ fn a_value_handed_over_from_far_ahead_gives_way_to_a_live_one() {
 
 /// Tells the last integer of the member with seed 2, as sync does.
 fn sync_last(state: &mut State, value: i32, sent_ms: u64) {
-    let iid = Iid {
-        index: Index(2),
-        value: Value(value),
-        date: Date(sent_ms),
-    };
-    let source = peer_of_seed(2);
-    let last = vec![LastInteger {
-        iid,
+    sync_last_of(state, peer_of_seed(2), &[2], value, sent_ms);
+}
+
+/// Has the member with seed 2 tell last integers of a source.
+fn sync_last_of(state: &mut State, source: PeerId, indices: &[i32], value: i32, sent_ms: u64) {
+    let last = indices.iter().map(|index| LastInteger {
+        iid: Iid {
+            index: Index(*index),
+            value: Value(value),
+            date: Date(sent_ms),
+        },
         source,
         sent_ms,
-    }];
+    });
     let request = SyncRequest {
-        last,
+        last: last.collect(),
         ..SyncRequest::default()
     };
     let input = NetInput::Request {
-        peer: source,
+        peer: peer_of_seed(2),
         protocol: Protocol::Sync,
         id: InboundId(9),
         bytes: request.encode(),
     };
     feed(state, Input::Net(input));
+}
+
+#[test]
+fn a_last_value_is_believed_from_its_source_alone() {
+    let mut state = state(Settings::default());
+    open(&mut state);
+    state.learn_statements(vec![certificate(3).encode()], vec![], NOW);
+    outputs(&mut state);
+
+    sync_last_of(&mut state, peer_of_seed(3), &[3], 5, NOW.unix_ms());
+    sync_last_of(&mut state, peer_of_seed(1), &[1], 5, NOW.unix_ms());
+    sync_last(&mut state, 6, NOW.unix_ms());
+
+    let values = [1, 2, 3].map(|index| last_value(&state, index));
+    assert_eq!(values, [None, Some(6), None]);
+}
+
+#[test]
+fn a_node_tells_its_own_last_values_and_no_others() {
+    let mut state = state(Settings::default());
+    hear(&mut state, &[iid(2, 7)], head(1), NOW);
+    say(&mut state, 1, NOW).expect("within the budget");
+
+    let told = told(&open(&mut state));
+
+    let sources: Vec<PeerId> = told[0].1.last.iter().map(|last| last.source).collect();
+    assert_eq!(sources, [peer_of_seed(1)]);
+}
+
+#[test]
+fn a_last_value_from_the_future_keeps_none_of_another_source_out() {
+    let gateway = mesh_key().issue(Terms {
+        vouched: Vouched::ALL,
+        ..certificate(2).terms().clone()
+    });
+    let mut state = state_knowing(&gateway, [0; 32], Settings::default());
+    let third = mesh_key().issue(Terms {
+        vouched: Vouched::ALL,
+        ..certificate(3).terms().clone()
+    });
+    state.learn_statements(vec![third.encode()], vec![], NOW);
+    outputs(&mut state);
+    let last = |source: u8, value: i32, sent_ms: u64| LastInteger {
+        iid: iid(500, value),
+        source: peer_of_seed(source),
+        sent_ms,
+    };
+
+    state.learn_last_values(peer_of_seed(2), vec![last(2, 1, u64::MAX)], NOW);
+    state.learn_last_values(peer_of_seed(3), vec![last(3, 2, NOW.unix_ms())], NOW);
+
+    assert_eq!(last_value(&state, 500), Some(2));
+}
+
+#[test]
+fn a_member_with_very_many_indices_pushes_out_its_own_last_values_only() {
+    let gateway = mesh_key().issue(Terms {
+        vouched: Vouched::ALL,
+        ..certificate(2).terms().clone()
+    });
+    let mut state = state_knowing(&gateway, [0; 32], Settings::default());
+    open(&mut state);
+    say(&mut state, 1, NOW).expect("within the budget");
+    let others = certificate(3);
+    state.learn_statements(vec![others.encode()], vec![], NOW);
+    let first: Vec<i32> = (1_000..1_000 + 4_096).collect();
+
+    sync_last_of(&mut state, peer_of_seed(2), &first, 1, NOW.unix_ms());
+    let third = LastInteger {
+        iid: iid(3, 9),
+        source: peer_of_seed(3),
+        sent_ms: NOW.unix_ms(),
+    };
+    state.learn_last_values(peer_of_seed(3), vec![third], NOW);
+    sync_last_of(&mut state, peer_of_seed(2), &[900, 901], 1, NOW.unix_ms());
+
+    assert_eq!(state.report_last().len(), 4_096);
+    assert!(last_value(&state, 1).is_some(), "this node's own");
+    assert_eq!(last_value(&state, 3), Some(9));
+    assert_eq!(last_value(&state, 901), Some(1));
+    assert_eq!(last_value(&state, 1_000), None, "its first one gave way");
 }
 
 #[test]
