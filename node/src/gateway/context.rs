@@ -22,7 +22,8 @@ impl Context {
 
     /// Registers a connection of a client. It is listed until the visit is dropped.
     pub(crate) fn arrive(&self, gateway: Gateway, address: SocketAddr) -> Visit {
-        self.visitors.arrive(gateway, address)
+        let since_ms = self.node.clock().now().unix_ms();
+        self.visitors.arrive(gateway, address, since_ms)
     }
 
     /// Returns a name for a connection that is not a client's.

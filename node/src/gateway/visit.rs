@@ -7,7 +7,6 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use serde::{Deserialize, Serialize};
@@ -91,10 +90,13 @@ impl Visitors {
         }
     }
 
-    pub(super) fn arrive(self: &Arc<Self>, gateway: Gateway, address: SocketAddr) -> Visit {
-        let since = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+    /// Lists a connection that was opened at this date, Unix ms.
+    pub(super) fn arrive(
+        self: &Arc<Self>,
+        gateway: Gateway,
+        address: SocketAddr,
+        since_ms: u64,
+    ) -> Visit {
         let traffic = Arc::new(Traffic::default());
         let kick = CancellationToken::new();
         let mut table = self.table();
@@ -103,7 +105,7 @@ impl Visitors {
         let entry = Entry {
             gateway,
             address,
-            since_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+            since_ms,
             name: None,
             detail: String::new(),
             traffic: Arc::clone(&traffic),
@@ -343,7 +345,7 @@ mod tests {
     #[test]
     fn a_client_is_listed_from_its_arrival_to_its_end() {
         let (visitors, mut events) = visitors();
-        let visit = visitors.arrive(Gateway::Iid, address(1));
+        let visit = visitors.arrive(Gateway::Iid, address(1), 1);
         assert_eq!(visitors.counts(Gateway::Iid).signing_in, 1);
 
         visit.signed_in("7", "0xabc");
@@ -379,7 +381,7 @@ mod tests {
         use futures::FutureExt;
         let (visitors, _events) = visitors();
         visitors.emptied().now_or_never().expect("nobody is here");
-        let [first, second] = [1, 2].map(|port| visitors.arrive(Gateway::Iid, address(port)));
+        let [first, second] = [1, 2].map(|port| visitors.arrive(Gateway::Iid, address(port), 1));
         let mut emptied = Box::pin(visitors.emptied());
         assert!(emptied.as_mut().now_or_never().is_none());
 
@@ -393,8 +395,8 @@ mod tests {
     #[tokio::test]
     async fn clients_are_kicked_by_number_or_by_name_and_that_is_told() {
         let (visitors, mut events) = visitors();
-        let first = visitors.arrive(Gateway::Iid, address(1));
-        let second = visitors.arrive(Gateway::Syft, address(2));
+        let first = visitors.arrive(Gateway::Iid, address(1), 1);
+        let second = visitors.arrive(Gateway::Syft, address(2), 1);
         second.signed_in("alice", "");
         events.try_recv().expect("signed in");
 

@@ -171,6 +171,10 @@ impl Disk {
                 on.revoked_tokens.retain(|(known, _)| *known != token);
                 on.revoked_tokens.push((token, until_ms));
             }
+            Record::ForgetTokens { tokens } => {
+                on.revoked_tokens
+                    .retain(|(token, _)| !tokens.contains(token));
+            }
             Record::ClientPin {
                 address,
                 fingerprint,

@@ -17,6 +17,7 @@ use super::{
     changes::Change,
     io::{Command, Event, Failure, Now, Record, Reply, RequestId},
     letters::Mailbox,
+    millis,
     names::Meant,
     post::{Admitted, Ask, Found, Told, User, UserRecord},
 };
@@ -31,6 +32,10 @@ use crate::proto::{
 /// Most revoked tokens that are remembered. A token that was revoked before so many others ends
 /// by itself sooner or later.
 const REVOKED_MAX: usize = 16_384;
+
+/// How long a revoked token is remembered after its end. The date that was believed then may have been
+/// ahead by two hours, and the clock be set back.
+const REVOKED_LONGER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How long who registered may take to log in, while the node runs. Clients do both at their start.
 const LOGIN_TIME: Duration = Duration::from_secs(24 * 60 * 60);
@@ -86,6 +91,22 @@ impl Users {
     pub(super) fn insert(&mut self, record: UserRecord) {
         let key = (record.id.clone(), record.node);
         self.entries.insert(key, Entry::new(record));
+    }
+
+    /// Returns the revoked tokens that end first, if there is no room for so many more.
+    fn ended_first(&self, more: usize) -> Vec<TokenId> {
+        let too_many = (self.revoked.len() + more).saturating_sub(REVOKED_MAX);
+        if too_many == 0 {
+            return Vec::new();
+        }
+        let mut by_end: Vec<(u64, TokenId)> = self
+            .revoked
+            .iter()
+            .map(|(token, until)| (*until, *token))
+            .collect();
+        by_end.sort_unstable();
+        let first = by_end.into_iter().take(too_many);
+        first.map(|(_, token)| token).collect()
     }
 
     /// Forgets a user; returns false if there is none.
@@ -562,24 +583,39 @@ impl State {
 
     fn revoke_token(&mut self, request: RequestId, token: TokenId, until_ms: u64) {
         let asked = Some((request, Reply::Told(Told::Done)));
-        let records = vec![Record::Revoked { token, until_ms }];
+        let mut records = vec![Record::Revoked { token, until_ms }];
+        let tokens = self.users.ended_first(1);
+        if !tokens.is_empty() {
+            records.push(Record::ForgetTokens { tokens });
+        }
         self.change(asked, records, Change::RevokeToken(token, until_ms));
     }
 
     /// That a token is revoked is on the disk.
     pub(super) fn token_revoked(&mut self, token: TokenId, until_ms: u64) {
-        self.users.revoked.insert(token, until_ms);
-        if self.users.revoked.len() > REVOKED_MAX {
-            let first = self.users.revoked.iter().min_by_key(|(_, until)| **until);
-            if let Some(token) = first.map(|(token, _)| *token) {
-                self.users.revoked.remove(&token);
-            }
+        for token in self.users.ended_first(1) {
+            self.users.revoked.remove(&token);
         }
+        self.users.revoked.insert(token, until_ms);
     }
 
-    /// Forgets revoked tokens that have ended by themselves.
-    pub(super) fn prune_tokens(&mut self, now: Now) {
-        self.users.revoked.retain(|_, until| *until > now.unix_ms());
+    /// Forgets revoked tokens that have ended by themselves, here and on the disk.
+    pub(super) fn prune_tokens(&mut self, believed: Now) {
+        let longer_ms = millis(REVOKED_LONGER);
+        let is_over = |until_ms: u64| until_ms.saturating_add(longer_ms) <= believed.unix_ms();
+        let revoked = self.users.revoked.iter();
+        let over = revoked.filter(|(_, until_ms)| is_over(**until_ms));
+        let mut tokens: Vec<TokenId> = over.map(|(token, _)| *token).collect();
+        // An earlier version kept all of them on the disk.
+        tokens.extend(self.users.ended_first(0));
+        if tokens.is_empty() {
+            return;
+        }
+        for token in &tokens {
+            self.users.revoked.remove(token);
+        }
+        let forget = Record::ForgetTokens { tokens };
+        self.effects.store(vec![forget], None);
     }
 
     fn presence(&mut self, user: &UserId, change: i32, now: Now) {

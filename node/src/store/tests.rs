@@ -16,7 +16,7 @@ use crate::{
     proto::{
         iid::Index,
         mesh::{Address, MessageId, peer_of_seed},
-        syft::letter::Fingerprint,
+        syft::{http::TokenId, letter::Fingerprint},
     },
     state::{
         io::{
@@ -334,6 +334,24 @@ fn entering_another_mesh_forgets_the_first_one() {
         (1, 1),
         "these stay"
     );
+}
+
+#[test]
+fn revoked_tokens_go_when_they_have_ended() {
+    let mut store = Fixture::new();
+    let [first, second] = [1, 2].map(|token| TokenId([token; 16]));
+    let revoked = |token| Record::Revoked {
+        token,
+        until_ms: 1_800_000_000_000,
+    };
+    store.write(vec![revoked(first), revoked(second)]);
+
+    store.write(vec![Record::ForgetTokens {
+        tokens: vec![first],
+    }]);
+
+    let loaded = store.reopen().loaded;
+    assert_eq!(loaded.revoked_tokens, [(second, 1_800_000_000_000)]);
 }
 
 #[test]

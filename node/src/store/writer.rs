@@ -190,6 +190,7 @@ fn are_lazy(records: &[Record]) -> bool {
                 | Record::Read { .. }
                 | Record::LettersTaken { .. }
                 | Record::LettersGone { .. }
+                | Record::ForgetTokens { .. }
         )
     };
     records.iter().all(is_lazy)
@@ -365,6 +366,12 @@ fn write(to: &Savepoint<'_>, record: &Record) -> rusqlite::Result<()> {
         Record::Revoked { token, until_ms } => {
             to.prepare_cached("INSERT OR REPLACE INTO revoked_tokens VALUES (?1, ?2)")?
                 .execute(params![token.0, until_ms.cast_signed()])?;
+        }
+        Record::ForgetTokens { tokens } => {
+            let mut delete = to.prepare_cached("DELETE FROM revoked_tokens WHERE token = ?1")?;
+            for token in tokens {
+                delete.execute([token.0])?;
+            }
         }
         Record::Date { unix_ms } => {
             to.prepare_cached("INSERT OR REPLACE INTO meta VALUES ('date', ?1)")?

@@ -25,7 +25,7 @@ use axum::{
 use serde_json::json;
 
 use self::refusal::{Answer, Refusal, invalid, too_many_failures, unexpected};
-use super::{Caller, SyftGateway, session, tokens::TokenError, unix_ms};
+use super::{Caller, SyftGateway, session, tokens::TokenError};
 use crate::{
     proto::syft::{
         DESCRIPTIONS_BYTES_MAX, Descriptions, FRAME_BYTES_MAX, UserId, forward,
@@ -305,7 +305,8 @@ impl Request {
 
     fn claims(&self) -> Result<Claims, Refusal> {
         let token = self.bearer()?;
-        self.gateway.tokens.read(token, unix_ms()).map_err(invalid)
+        let now_ms = self.gateway.unix_ms();
+        self.gateway.tokens.read(token, now_ms).map_err(invalid)
     }
 
     async fn json<T: serde::de::DeserializeOwned>(self, wrong: &str) -> Result<T, Refusal> {
@@ -335,7 +336,7 @@ async fn entering(
     gateway: &SyftGateway,
     token: &str,
 ) -> Result<(UserId, TokenId, Admitted), Refusal> {
-    let claims = gateway.tokens.read_with_grace(token, unix_ms());
+    let claims = gateway.tokens.read_with_grace(token, gateway.unix_ms());
     let claims = claims.map_err(invalid)?;
     let user = admitted(gateway, &claims).await?;
     let name = claims.user_id.parse().ok();

@@ -278,10 +278,10 @@ impl SyftGateway {
     fn now(&self) -> Duration {
         self.started.elapsed()
     }
-}
 
-/// Calendar time in milliseconds since 1970.
-fn unix_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
+    /// Calendar time in milliseconds since 1970, by the node's clock. The state forgets revoked tokens
+    /// by the same one, so none of them is taken for good by another.
+    fn unix_ms(&self) -> u64 {
+        self.node.clock().now().unix_ms()
+    }
 }

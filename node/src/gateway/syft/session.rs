@@ -35,7 +35,7 @@ use tokio_tungstenite::tungstenite;
 use super::{
     Caller, SyftGateway,
     hub::{Line, Word},
-    rate, unix_ms,
+    rate,
 };
 use crate::{
     gateway::visit::Visit,
@@ -314,7 +314,9 @@ impl Session {
         loop {
             while let Some(word) = self.line.next_word() {
                 let frame = match word {
-                    Word::System(text) => system_frame(self.entry.name.as_str(), &text, unix_ms()),
+                    Word::System(text) => {
+                        system_frame(self.entry.name.as_str(), &text, self.gateway.unix_ms())
+                    }
                     Word::Forward(frame) => frame,
                 };
                 if send(sink, Message::Text(frame.into())).await.is_err() {

@@ -172,6 +172,11 @@ pub enum Record {
         /// When it would have ended in any case, Unix ms.
         until_ms: u64,
     },
+    /// Revoked tokens have ended in any case, or were revoked before too many others.
+    ForgetTokens {
+        /// The tokens.
+        tokens: Vec<TokenId>,
+    },
     /// This date is known to have come.
     Date {
         /// Unix ms.

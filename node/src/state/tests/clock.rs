@@ -2,8 +2,14 @@
 
 use super::{io::Outcome, *};
 use crate::{
-    proto::mesh::sync::Response as SyncResponse,
-    state::io::{Outgoing, OutgoingKind},
+    proto::{
+        mesh::sync::Response as SyncResponse,
+        syft::http::{TokenId, key_name},
+    },
+    state::{
+        io::{Outgoing, OutgoingKind},
+        post::Ask,
+    },
 };
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -288,4 +294,53 @@ fn a_message_whose_clock_leaps_while_it_is_written_keeps_its_time() {
     let outputs = timeout(&mut state, ahead(Duration::from_secs(2), YEARS));
     assert!(!has_expired(&outputs));
     assert_eq!(state.messages.count(), 1);
+}
+
+/// A node with a user whose token was revoked, and ends an hour after [`NOW`].
+fn with_revoked_token(now: Now) -> State {
+    let mut state = restarted(now);
+    super::gateway::register(&mut state, "alice").expect("registered");
+    let revoke = Ask::Revoke {
+        token: TokenId([1; 16]),
+        until_ms: NOW.unix_ms() + 3_600_000,
+    };
+    super::gateway::done(&mut state, revoke).expect("revoked");
+    state
+}
+
+fn is_admitted(state: &mut State) -> bool {
+    let name = super::gateway::id("alice");
+    let known = state.users.get(&name, peer_of_seed(1)).expect("a user");
+    let key = key_name(&known.record.key);
+    let token = TokenId([1; 16]);
+    super::gateway::done(state, Ask::Admit { name, key, token }).is_ok()
+}
+
+fn forgets_token(outputs: &[Output]) -> bool {
+    outputs.iter().any(|output| match output {
+        Output::Store(_, records) => records
+            .iter()
+            .any(|record| matches!(record, Record::ForgetTokens { .. })),
+        _ => false,
+    })
+}
+
+#[test]
+fn a_revoked_token_is_forgotten_a_day_after_its_end_here_and_on_the_disk() {
+    let mut state = with_revoked_token(NOW);
+
+    let early = timeout(&mut state, later(DAY));
+    assert!(!forgets_token(&early) && !is_admitted(&mut state));
+    let late = timeout(&mut state, later(DAY + 2 * Duration::from_secs(3600)));
+    assert!(forgets_token(&late));
+}
+
+#[test]
+fn no_revoked_token_comes_back_by_a_clock_that_leapt() {
+    let mut state = with_revoked_token(NOW);
+
+    let leapt = timeout(&mut state, ahead(DAY, YEARS));
+
+    assert!(!forgets_token(&leapt));
+    assert!(!is_admitted(&mut state), "also when the clock is back");
 }

@@ -12,10 +12,7 @@ use super::{
     Request, admitted,
     refusal::{Answer, Refusal, invalid},
 };
-use crate::{
-    gateway::syft::{tokens::TokenError, unix_ms},
-    proto::syft::forward,
-};
+use crate::{gateway::syft::tokens::TokenError, proto::syft::forward};
 
 impl Request {
     /// Has the user's own agent answer; refusals are JSON here, as they were.
@@ -45,7 +42,7 @@ impl Request {
             .ok_or_else(busy)?;
         let body = self.bytes(forward::BODY_BYTES_MAX).await?;
         let request = forward::Request::read(kind, &body)?;
-        let frame = request.frame(&name, unix_ms())?;
+        let frame = request.frame(&name, gateway.unix_ms())?;
         let asked = gateway
             .forwards
             .ask(Arc::clone(&gateway.hub), user, frame)

@@ -10,7 +10,7 @@ use super::{
     refusal::{Answer, Refusal, invalid, too_many_failures, unexpected},
 };
 use crate::{
-    gateway::syft::{SyftGateway, rate, tokens::TokenError, unix_ms},
+    gateway::syft::{SyftGateway, rate, tokens::TokenError},
     proto::syft::{
         UserId,
         http::{Answered, Challenge, ChallengeBody, Login, Registration, TokenBody},
@@ -126,7 +126,7 @@ async fn verify(gateway: &SyftGateway, id: Option<UserId>, signature: Option<&st
         Answered::NoChallenge => Err(Refusal::bad("No challenge found")),
         Answered::Wrong => Err(Refusal::unauthorized("Authentication failed")),
         Answered::Right => {
-            let token = gateway.tokens.issue(name.as_str(), &key, unix_ms());
+            let token = gateway.tokens.issue(name.as_str(), &key, gateway.unix_ms());
             let token = token.ok_or_else(unexpected)?;
             Ok(axum::Json(TokenBody { token }).into_response())
         }
