@@ -318,7 +318,9 @@ impl<'a> Session<'a> {
         };
         match self.node.ask_gateway(Ask::Server(pin)).await {
             Ok(Told::Pinned(pinned)) => Ok(pinned.map_err(NotPinned::name)),
-            _ => Err("the node is stopping".to_owned()),
+            Ok(_) => Err("the node is stopping".to_owned()),
+            // The node is stopping, or could not write the key down: it is tried again later.
+            Err(failure) => Err(failure.message),
         }
     }
 
