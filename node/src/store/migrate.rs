@@ -28,140 +28,16 @@ const ROOM_LEFT_BYTES: u64 = 16 * 1024 * 1024;
 /// "pmsh": marks the file as a pimesh store.
 pub(super) const APPLICATION_ID: i64 = 0x706d_7368;
 
-/// One step for each version of the format; the number of steps is the newest version.
+/// One step for each version of the format; the number of steps is the newest version. A step that
+/// was released never changes. SQLite keeps the text of `CREATE` statements with its white space, so
+/// that stays as well.
 pub(super) const MIGRATIONS: [&str; 6] = [
-    "
-    CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
-    CREATE TABLE members (peer BLOB PRIMARY KEY, certificate BLOB NOT NULL) STRICT;
-    CREATE TABLE revocations (peer BLOB PRIMARY KEY, revocation BLOB NOT NULL) STRICT;
-    CREATE TABLE invites (
-        secret_hash BLOB PRIMARY KEY,
-        expires_ms INTEGER NOT NULL,
-        name TEXT NOT NULL DEFAULT '',
-        idx INTEGER NOT NULL,
-        used_by BLOB NOT NULL DEFAULT x''
-    ) STRICT;
-    CREATE TABLE addresses (
-        peer BLOB NOT NULL, rank INTEGER NOT NULL, address TEXT NOT NULL,
-        PRIMARY KEY (peer, rank)
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE pins (
-        peer BLOB PRIMARY KEY, fingerprint BLOB NOT NULL, bits INTEGER NOT NULL
-    ) STRICT;
-    CREATE TABLE marks (
-        used INTEGER PRIMARY KEY AUTOINCREMENT,
-        sender BLOB NOT NULL, epoch INTEGER NOT NULL, sequence INTEGER NOT NULL
-    ) STRICT;
-    CREATE UNIQUE INDEX marks_by_sender ON marks (sender, epoch);
-    CREATE TABLE outbox (
-        row INTEGER PRIMARY KEY AUTOINCREMENT,
-        id BLOB NOT NULL UNIQUE, recipient BLOB NOT NULL,
-        epoch INTEGER NOT NULL, sequence INTEGER NOT NULL,
-        created_ms INTEGER NOT NULL, expires_ms INTEGER NOT NULL
-    ) STRICT;
-    CREATE TABLE history (
-        row INTEGER PRIMARY KEY AUTOINCREMENT,
-        id BLOB NOT NULL,
-        direction INTEGER NOT NULL CHECK (direction IN (0, 1)),
-        peer BLOB NOT NULL,
-        created_ms INTEGER NOT NULL,
-        at_ms INTEGER NOT NULL,
-        via TEXT NOT NULL,
-        outcome TEXT NOT NULL DEFAULT '',
-        body TEXT NOT NULL,
-        UNIQUE (id, direction)
-    ) STRICT;
-    CREATE TABLE totals (one INTEGER PRIMARY KEY CHECK (one = 1), bytes INTEGER NOT NULL) STRICT;
-    INSERT INTO totals VALUES (1, 0);
-    CREATE TRIGGER history_in AFTER INSERT ON history BEGIN
-        UPDATE totals SET bytes = bytes + length(CAST(new.body AS BLOB));
-    END;
-    CREATE TRIGGER history_out AFTER DELETE ON history BEGIN
-        UPDATE totals SET bytes = bytes - length(CAST(old.body AS BLOB));
-    END;
-",
-    "
-    ALTER TABLE invites ADD COLUMN vouched TEXT NOT NULL DEFAULT 'all';
-",
-    "
-    -- From here on `history.peer` and `outbox.recipient` may be the name of a client, too: text
-    -- with a colon in it. The bytes of a peer id begin with 0x00 or 0x12, and no name does.
-    CREATE TABLE client_pins (
-        row INTEGER PRIMARY KEY AUTOINCREMENT,
-        address TEXT NOT NULL, fingerprint BLOB NOT NULL, bits INTEGER NOT NULL,
-        UNIQUE (address, fingerprint)
-    ) STRICT;
-",
-    // Gateways for Syft agents. `user` is for whom a message to a member is there, or who sent it;
-    // `letter` is what is carried for a user, which has no place in this node's history.
-    "
-    ALTER TABLE outbox ADD COLUMN user TEXT NOT NULL DEFAULT '';
-    ALTER TABLE outbox ADD COLUMN letter TEXT NOT NULL DEFAULT '';
-    ALTER TABLE history ADD COLUMN user TEXT NOT NULL DEFAULT '';
-    CREATE TABLE users (
-        id TEXT NOT NULL, door BLOB NOT NULL,
-        title TEXT NOT NULL, key BLOB NOT NULL, shown BLOB NOT NULL DEFAULT x'',
-        registered_ms INTEGER NOT NULL, descriptions TEXT NOT NULL, taken INTEGER NOT NULL,
-        PRIMARY KEY (id, door)
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE letters (
-        row INTEGER PRIMARY KEY,
-        id BLOB NOT NULL, user TEXT NOT NULL, sender TEXT NOT NULL, author TEXT NOT NULL,
-        door BLOB NOT NULL, at_ms INTEGER NOT NULL, bytes INTEGER NOT NULL, frame TEXT NOT NULL
-    ) STRICT;
-    CREATE INDEX letters_by_user ON letters (user, row);
-    CREATE TABLE seen (
-        row INTEGER PRIMARY KEY AUTOINCREMENT, fingerprint BLOB NOT NULL UNIQUE
-    ) STRICT;
-    CREATE TABLE revoked_tokens (token BLOB PRIMARY KEY, until_ms INTEGER NOT NULL) STRICT;
-",
-    // The id of a received message is followed by its sender, epoch and sequence: an id alone is
-    // chosen by the sender, and another sender may choose the same one. Rows of earlier formats
-    // keep the id alone; a table without the old `UNIQUE` would need the whole history twice.
-    // `weight` counts what a row takes beside its text (ROW_BYTES in `state/capacity.rs`).
-    "
-    ALTER TABLE history ADD COLUMN source BLOB AS (
-        CASE WHEN direction = 1 THEN x'01'
-        WHEN substr(peer, 1, 1) IN (x'00', x'12') THEN peer ELSE x'02' END
-    ) VIRTUAL;
-    ALTER TABLE history ADD COLUMN weight INTEGER AS (octet_length(body) + 256) VIRTUAL;
-    CREATE INDEX history_by_source ON history (source, row, weight);
-    DROP TRIGGER history_in;
-    DROP TRIGGER history_out;
-    DROP TABLE totals;
-    CREATE TABLE totals (
-        source BLOB PRIMARY KEY, rows INTEGER NOT NULL, bytes INTEGER NOT NULL
-    ) STRICT, WITHOUT ROWID;
-    INSERT INTO totals SELECT source, count(*), sum(weight) FROM history GROUP BY source;
-    CREATE TRIGGER history_in AFTER INSERT ON history BEGIN
-        INSERT INTO totals VALUES (new.source, 1, new.weight)
-        ON CONFLICT (source) DO UPDATE SET rows = rows + 1, bytes = bytes + excluded.bytes;
-    END;
-    CREATE TRIGGER history_out AFTER DELETE ON history BEGIN
-        UPDATE totals SET rows = rows - 1, bytes = bytes - old.weight WHERE source = old.source;
-        DELETE FROM totals WHERE source = old.source AND rows = 0;
-    END;
-    -- When a message to a user of a foreign server was last accepted here.
-    ALTER TABLE users ADD COLUMN written_ms INTEGER NOT NULL DEFAULT 0;
-    -- Whether a user is more than a registration that nobody has used.
-    ALTER TABLE users ADD COLUMN stays INTEGER NOT NULL DEFAULT 1;
-    ALTER TABLE history ADD COLUMN is_hex INTEGER NOT NULL DEFAULT 0;
-",
-    "
-    -- What members are called from a row of the history on, so that renaming and removal leave the
-    -- names in it as they were.
-    CREATE TABLE names (
-        row INTEGER PRIMARY KEY AUTOINCREMENT,
-        peer BLOB NOT NULL, name TEXT NOT NULL, from_row INTEGER NOT NULL
-    ) STRICT;
-    CREATE INDEX names_by_peer ON names (peer, from_row);
-    ALTER TABLE invites ADD COLUMN cancelled INTEGER NOT NULL DEFAULT 0;
-    ALTER TABLE invites ADD COLUMN further TEXT NOT NULL DEFAULT '';
-    CREATE TABLE statements (
-        kind INTEGER NOT NULL, peer BLOB NOT NULL, statement BLOB NOT NULL,
-        PRIMARY KEY (kind, peer)
-    ) STRICT, WITHOUT ROWID;
-",
+    include_str!("migrations/001_first.sql"),
+    include_str!("migrations/002_vouched.sql"),
+    include_str!("migrations/003_p2sn_clients.sql"),
+    include_str!("migrations/004_syft_users.sql"),
+    include_str!("migrations/005_history_by_source.sql"),
+    include_str!("migrations/006_names_and_statements.sql"),
 ];
 
 /// What a database file is.

@@ -1,6 +1,7 @@
 //! Which files are taken for a store, and how stores of earlier formats are.
 
 use std::{
+    collections::BTreeMap,
     fs,
     os::unix::fs::{FileExt, PermissionsExt},
 };
@@ -196,6 +197,67 @@ fn a_store_of_each_earlier_format_is_taken_over_whole() {
     }
 }
 
+/// The rows of each table: its columns, and what is in them.
+type Tables = BTreeMap<String, (String, Vec<String>)>;
+
+/// Reads all tables; of those that are known, only the columns that are known.
+fn tables(connection: &Connection, known: Option<&Tables>) -> Tables {
+    let column = |sql: &str| {
+        let mut statement = connection.prepare(sql).expect("a statement");
+        let rows = statement.query_map([], |row| row.get(0)).expect("rows");
+        rows.collect::<rusqlite::Result<Vec<String>>>()
+            .expect("texts")
+    };
+    let names = column(
+        "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%' \
+         ORDER BY name",
+    );
+    let table = |name: String| {
+        let columns = known.and_then(|known| known.get(&name)).map_or_else(
+            || {
+                let sql =
+                    format!("SELECT 'quote(' || name || ')' FROM pragma_table_info('{name}')");
+                column(&sql).join(" || ',' || ")
+            },
+            |(columns, _)| columns.clone(),
+        );
+        let mut rows = column(&format!("SELECT {columns} FROM {name} ORDER BY 1"));
+        // It says whether the store is open, and not what is in it.
+        rows.retain(|row| !row.starts_with("'in_use'"));
+        (name, (columns, rows))
+    };
+    names.into_iter().map(table).collect()
+}
+
+#[test]
+fn every_row_of_every_table_of_an_earlier_format_is_there_after_the_update() {
+    for (format, sql) in (1..).zip(FORMATS) {
+        let home = home_with(sql);
+        let path = home.path().join("pimesh.db");
+        let mut before = tables(&Connection::open(&path).expect("a database"), None);
+        for (table, (_, rows)) in &before {
+            assert!(!rows.is_empty(), "format {format} has nothing in `{table}`");
+        }
+        // What it sums up is counted anew.
+        before.remove("totals").expect("is there");
+
+        let store = Store::open(home.path(), |_| {}).expect("a store");
+
+        let connection = Connection::open(&path).expect("a database");
+        let mut after = tables(&connection, Some(&before));
+        let (_, totals) = after.remove("totals").expect("is there");
+        after.retain(|table, _| before.contains_key(table));
+        assert_eq!(after, before, "format {format}");
+        let counted = "quote(source) || ',' || count(*) || ',' || sum(weight)";
+        let counted = format!("SELECT {counted} FROM history GROUP BY source ORDER BY 1");
+        let mut statement = connection.prepare(&counted).expect("a statement");
+        let counted = statement.query_map([], |row| row.get(0)).expect("rows");
+        let counted: rusqlite::Result<Vec<String>> = counted.collect();
+        assert_eq!(totals, counted.expect("texts"), "format {format}");
+        drop(store);
+    }
+}
+
 #[test]
 fn an_older_store_is_copied_before_it_changes_and_one_copy_is_kept() {
     let home = home_with(FORMATS[3]);
@@ -262,9 +324,11 @@ fn a_newer_store_is_refused_with_what_to_do() {
         .pragma_update(None, "user_version", 99)
         .expect("written");
     drop(connection);
+    let before = fs::read(&path).expect("a file");
 
     let error = refused(&home);
 
+    assert!(fs::read(&path).expect("a file") == before, "left as it is");
     let newest = schema_formats();
     assert!(
         matches!(&error, StoreError::Newer { path: p, found: 99, known } if *p == path && *known == newest),

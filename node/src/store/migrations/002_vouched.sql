@@ -1,0 +1,1 @@
+    ALTER TABLE invites ADD COLUMN vouched TEXT NOT NULL DEFAULT 'all';
