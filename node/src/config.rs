@@ -42,6 +42,7 @@ pub const FILE_NAME: &str = "pimesh.toml";
 
 /// The configuration of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Config {
     /// The name this node would like to have; the host name if `None`.
     pub name: Option<NodeName>,
@@ -65,6 +66,7 @@ pub struct Config {
 
 /// The `[network]` section.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Network {
     /// Where to listen.
     pub listen: Vec<Address>,

@@ -1,4 +1,16 @@
 //! How the control socket, gateways and programs that embed a node speak with the node's loop.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `asks` | one method for each command, with the type of its answer |
+//! | `following` | events, received messages, what becomes of a message that was sent |
+//! | `history` | messages that are on disk: read page by page, and deleted |
+
+mod asks;
+mod following;
+mod history;
+#[cfg(test)]
+mod tests;
 
 use std::{
     fmt,
@@ -8,20 +20,18 @@ use std::{
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+pub(crate) use self::{asks::does_not_fit, history::Pages};
+pub use self::{
+    following::{Begin, Events, EventsLost, Inbox, Sending},
+    history::{Counted, Deleted, Deletion, HISTORY_DEFAULT, HistoryQuery, HistoryRow},
+};
 use crate::{
     clock::Clock,
-    events::Events,
+    events,
     identity::KeyRing,
     net::live::Room,
-    proto::{
-        iid::{Date, Index},
-        p2sn::PrivateKey,
-        syft::UserId,
-    },
-    state::{
-        io::{Command, Event, Failure, Reply},
-        post::{Ask, Told},
-    },
+    proto::{iid::Date, p2sn::PrivateKey, syft::UserId},
+    state::io::{Command, Event, Failure, Reply},
     store::{Batch, History},
 };
 
@@ -41,7 +51,7 @@ pub(crate) type ReadLetters = dyn Fn(&UserId, u64) -> LettersRead + Send + Sync;
 pub(crate) struct Surroundings {
     pub(crate) home: PathBuf,
     pub(crate) listeners: Arc<std::sync::Mutex<Vec<String>>>,
-    pub(crate) events: Events,
+    pub(crate) events: events::Events,
     pub(crate) keys: Arc<KeyRing>,
     pub(crate) history: Arc<History>,
     pub(crate) letters: Arc<ReadLetters>,
@@ -74,7 +84,7 @@ impl NodeHandle {
         (handle, asked)
     }
 
-    /// Asks the node, and waits for its answer.
+    /// Asks the node something that has no method of its own, and waits for its answer.
     ///
     /// # Errors
     /// Returns why the command could not be carried out.
@@ -104,8 +114,7 @@ impl NodeHandle {
 
     /// Follows what happens from here on. A reader that is too slow loses the oldest events, and is
     /// told how many.
-    #[must_use]
-    pub fn events(&self) -> broadcast::Receiver<Arc<Event>> {
+    pub(crate) fn events(&self) -> broadcast::Receiver<Arc<Event>> {
         self.surroundings.events.follow()
     }
 
@@ -145,14 +154,6 @@ impl NodeHandle {
         Date(self.clock().now().unix_ms())
     }
 
-    /// Returns the index that this node owns, unless the node is stopping.
-    pub(crate) async fn index(&self) -> Option<Index> {
-        match self.ask(Command::OwnIndex).await {
-            Ok(Reply::OwnIndex(index)) => Some(index),
-            _ => None,
-        }
-    }
-
     /// Returns the keys with which this node is a client of older systems.
     pub(crate) fn keys(&self) -> &Arc<KeyRing> {
         &self.surroundings.keys
@@ -175,26 +176,14 @@ impl NodeHandle {
         rows.await.map_err(|_| "the node is stopping".to_owned())?
     }
 
-    /// Asks what a gateway for Syft agents asks.
-    ///
-    /// # Errors
-    /// Returns why it could not be carried out.
-    pub(crate) async fn ask_gateway(&self, ask: Ask) -> Result<Told, Failure> {
-        match self.ask(ask.into()).await? {
-            Reply::Told(told) => Ok(told),
-            _ => Err(Failure::unavailable(
-                "the node gave an answer that does not fit",
-            )),
-        }
-    }
-
     /// Returns the messages that are on disk.
     pub(crate) const fn stored(&self) -> &Arc<History> {
         &self.surroundings.history
     }
 
     /// Returns where the node listens.
-    pub(crate) fn listeners(&self) -> Vec<String> {
+    #[must_use]
+    pub fn listeners(&self) -> Vec<String> {
         let listeners = self.surroundings.listeners.lock();
         listeners.map(|l| l.clone()).unwrap_or_default()
     }

@@ -12,6 +12,9 @@
 //! Inputs that are ready at once are taken in one turn, at the end of which integers are
 //! published: those that were asked for together travel together, and a lone one never waits.
 
+mod builder;
+mod error;
+
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
@@ -22,6 +25,10 @@ use std::{
 use libp2p_identity::PeerId;
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use self::{
+    builder::{Node, NodeBuilder},
+    error::StartError,
+};
 use crate::{
     clock::Clock,
     config::Config,
@@ -30,9 +37,9 @@ use crate::{
     files,
     gateway::Gateways,
     handle::{Asked, NodeHandle, ReadLetters, Surroundings},
-    home::{self, HomeError},
-    identity::{self, Identity, KeyFileError, KeyRing, Kind, Passphrase},
-    net::{self, Net, NetError},
+    home,
+    identity::{self, Identity, KeyRing, Kind, Passphrase},
+    net::{self, Net},
     proto::{
         mesh::{
             NodeName,
@@ -46,7 +53,7 @@ use crate::{
         self, Setup, State,
         io::{Event, Failure, Input, KeyFile, NetInput, Now, Output, RequestId, Ticket},
     },
-    store::{Completion, Letters, Store, StoreError},
+    store::{Completion, Letters, Store},
 };
 
 /// Completions of the store that wait for the loop.
@@ -59,94 +66,17 @@ const TURN_INPUTS: usize = 256;
 const LISTEN_TIME: Duration = Duration::from_secs(3);
 
 /// What a node needs to start.
-#[derive(Debug)]
-pub struct Options {
-    /// The home folder.
-    pub home: PathBuf,
-    /// The configuration.
-    pub config: Config,
+struct Options {
+    home: PathBuf,
+    config: Config,
     /// The name to wish for if the configuration has none.
-    pub fallback_name: NodeName,
+    fallback_name: NodeName,
     /// What opens the key files.
-    pub passphrase: Option<Passphrase>,
+    passphrase: Option<Passphrase>,
 }
 
-/// Why a node cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The keys.
-    #[error("could not load the keys")]
-    Keys(#[from] KeyFileError),
-    /// The store.
-    #[error("could not open the store")]
-    Store(#[from] StoreError),
-    /// The state.
-    #[error("could not start from what is stored")]
-    State(#[from] state::StartError),
-    /// What is in the home folder cannot be told.
-    #[error("could not look at the home folder")]
-    Home(#[from] HomeError),
-    /// A part of the home folder is missing.
-    #[error("{} holds a node, and lacks {}", home.display(), files.join(", "))]
-    Incomplete {
-        /// The home folder.
-        home: PathBuf,
-        /// What is missing.
-        files: Vec<String>,
-    },
-    /// The network.
-    #[error("could not set up the network")]
-    Net(#[from] NetError),
-    /// The control socket.
-    #[error("could not make the control socket {path}")]
-    Control {
-        /// Where.
-        path: String,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-}
-
-impl StartError {
-    /// Returns what to try.
-    #[must_use]
-    pub fn hint(&self) -> Option<String> {
-        const ANEW: &str = "`pimesh home begin-anew` puts what is left aside and begins a new node, \
-                            which has to be invited again";
-        const CLOSED_SINCE: &str = "if an earlier pimesh or another program has closed the store since \
-                                    this one was killed, nothing is missing; ";
-        match self {
-            Self::Incomplete { files, .. } => Some(format!(
-                "restore it from a backup (is every disk mounted?); {}`pimesh home forget {}` goes \
-                 on without it where that is possible; {ANEW}",
-                if files.iter().any(|file| file == home::LOG) {
-                    CLOSED_SINCE
-                } else {
-                    ""
-                },
-                files.join(" ")
-            )),
-            Self::Keys(KeyFileError::Lost { .. }) | Self::Store(StoreError::Emptied(_)) => Some(
-                format!("restore it from a backup (is every disk mounted?); {ANEW}"),
-            ),
-            Self::State(state::StartError::OtherNode(_) | state::StartError::OtherMessagingKey) => {
-                Some(format!(
-                    "restore `pimesh.db`, `node.key` and `messaging.key` from one backup; {ANEW}"
-                ))
-            }
-            Self::Keys(_)
-            | Self::Store(_)
-            | Self::State(_)
-            | Self::Home(_)
-            | Self::Net(_)
-            | Self::Control { .. } => None,
-        }
-    }
-}
-
-/// A node that is ready to run.
-pub struct Node {
+/// What the loop owns.
+struct Loop {
     state: State,
     net: Net,
     store: Store,
@@ -170,18 +100,9 @@ pub struct Node {
     servers: Vec<tokio::task::JoinHandle<()>>,
 }
 
-impl std::fmt::Debug for Node {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Node({})", self.peer)
-    }
-}
-
-impl Node {
+impl Loop {
     /// Starts a node: keys, store, state, network, control socket. Then [`Self::run`] it.
-    ///
-    /// # Errors
-    /// Returns why it cannot start.
-    pub async fn start(options: Options) -> Result<Self, StartError> {
+    async fn start(options: Options) -> Result<Self, StartError> {
         let Options {
             home,
             config,
@@ -314,38 +235,12 @@ impl Node {
         Ok(node)
     }
 
-    /// Returns a way to speak with the node.
-    #[must_use]
-    pub fn handle(&self) -> NodeHandle {
-        self.handle.clone()
-    }
-
-    /// Returns what its control socket shows and changes.
-    #[must_use]
-    pub fn control(&self) -> Control {
+    fn control(&self) -> Control {
         Control::new(self.handle.clone(), Arc::clone(&self.gateways))
     }
 
-    /// Returns its peer id.
-    #[must_use]
-    pub const fn peer_id(&self) -> PeerId {
-        self.peer
-    }
-
-    /// Returns where it listens.
-    #[must_use]
-    pub fn listeners(&self) -> Vec<String> {
-        self.net.listeners()
-    }
-
-    /// Returns its control socket.
-    #[must_use]
-    pub fn socket(&self) -> &Path {
-        &self.socket
-    }
-
     /// Runs until `stop` is done; then writes what still waits, and ends.
-    pub async fn run(mut self, stop: impl Future<Output = ()>) {
+    async fn run(mut self, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
         loop {
             let timeout = self.state.poll_timeout();

@@ -3,27 +3,17 @@
 
 use std::{
     path::Path,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use pimesh_node::{
-    Config, Node, NodeHandle,
+    Config, Event, Events, Node, NodeHandle, NodeName, Recipients, SendVia,
     control::{api::NewInvite, client::Client},
-    node::Options,
-    proto::{
-        iid::Value,
-        mesh::{Address, NodeName},
-    },
-    state::{
-        VALUES_MAX,
-        io::{Command, Event, Outcome, Recipients, SendVia},
-        report::PeerState,
-    },
+    proto::mesh::Address,
+    state::{VALUES_MAX, io::Outcome, report::PeerState},
 };
 use serde::{Deserialize, Serialize};
-use tokio::sync::broadcast;
 
 use crate::child::{Child, answer, now_ns, orders};
 
@@ -136,15 +126,9 @@ pub(crate) async fn run(home: &str, name: &str) -> anyhow::Result<()> {
     if let Ok(listen) = std::env::var("PIMESH_BENCH_LISTEN") {
         config.network.listen = Address::new(listen).into_iter().collect();
     }
-    let node = Node::start(Options {
-        home: home.into(),
-        config,
-        fallback_name: NodeName::from_any(name),
-        passphrase: None,
-    })
-    .await?;
+    let builder = Node::builder(home).name(NodeName::from_any(name));
+    let node = builder.config(config).start().await?;
     let handle = node.handle();
-    tokio::spawn(node.run(std::future::pending()));
     answer(&true)?;
     let mut orders = orders();
     while let Some(line) = orders.next_line().await? {
@@ -166,18 +150,10 @@ pub(crate) async fn run(home: &str, name: &str) -> anyhow::Result<()> {
 
 /// Begins to listen, and says so. Members that are connected have a stream for integers, or one that
 /// is being opened and for which they wait.
-fn listening(handle: &NodeHandle) -> anyhow::Result<broadcast::Receiver<Arc<Event>>> {
-    let events = handle.events();
+fn listening(handle: &NodeHandle) -> anyhow::Result<Events> {
+    let events = handle.subscribe();
     answer(&Listens)?;
     Ok(events)
-}
-
-fn integers(values: Vec<Value>) -> Command {
-    Command::Integers {
-        index: None,
-        values,
-        at: None,
-    }
 }
 
 async fn publish(handle: &NodeHandle, count: usize) -> anyhow::Result<Vec<u64>> {
@@ -186,10 +162,7 @@ async fn publish(handle: &NodeHandle, count: usize) -> anyhow::Result<Vec<u64>> 
     for number in 0..i32::try_from(count)? {
         pace.tick().await;
         sent.push(now_ns());
-        handle
-            .ask(integers(vec![Value(number)]))
-            .await
-            .map_err(failed)?;
+        handle.publish(None, [number]).await?;
     }
     Ok(sent)
 }
@@ -197,35 +170,28 @@ async fn publish(handle: &NodeHandle, count: usize) -> anyhow::Result<Vec<u64>> 
 async fn flood(handle: &NodeHandle, seconds: f64) -> anyhow::Result<usize> {
     let (began, mut count) = (Instant::now(), 0);
     while began.elapsed().as_secs_f64() < seconds {
-        handle.room().await;
-        let values = (0..VALUES_MAX).map(|_| Value(7)).collect();
-        handle.ask(integers(values)).await.map_err(failed)?;
+        handle.publish(None, [7; VALUES_MAX]).await?;
         count += VALUES_MAX;
     }
     Ok(count)
 }
 
 /// Waits for integers of others.
-async fn heard(events: &mut broadcast::Receiver<Arc<Event>>) -> anyhow::Result<usize> {
+async fn heard(events: &mut Events) -> anyhow::Result<usize> {
     loop {
-        match events.recv().await {
-            Ok(event) => {
-                if let Event::Integers(integers) = &*event
-                    && !integers.last_known
-                {
-                    return Ok(integers.iids.len());
-                }
-            }
-            Err(broadcast::error::RecvError::Lagged(_)) => {}
-            Err(closed) => bail!(closed),
+        // That some were lost is no end.
+        let Ok(event) = events.next().await else {
+            continue;
+        };
+        if let Event::Integers(integers) = &*event.context("the node stopped")?
+            && !integers.last_known
+        {
+            return Ok(integers.iids.len());
         }
     }
 }
 
-async fn listen(
-    mut events: broadcast::Receiver<Arc<Event>>,
-    count: usize,
-) -> anyhow::Result<Vec<u64>> {
+async fn listen(mut events: Events, count: usize) -> anyhow::Result<Vec<u64>> {
     let mut times = Vec::with_capacity(count);
     while times.len() < count {
         let heard = heard(&mut events).await?;
@@ -235,7 +201,7 @@ async fn listen(
     Ok(times)
 }
 
-async fn count(mut events: broadcast::Receiver<Arc<Event>>) -> anyhow::Result<Counted> {
+async fn count(mut events: Events) -> anyhow::Result<Counted> {
     let mut counted = Counted {
         count: heard(&mut events).await?,
         seconds: 0.0,
@@ -255,29 +221,27 @@ async fn send(
     bytes: usize,
     at_once: usize,
 ) -> anyhow::Result<Sent> {
-    let mut events = handle.events();
+    let mut events = handle.subscribe();
     let began = Instant::now();
     let mut times = Vec::with_capacity(count);
     let mut started = std::collections::VecDeque::new();
     let (mut asked, mut accepting) = (0, futures::stream::FuturesUnordered::new());
     while times.len() < count {
         while asked < count && started.len() < at_once {
-            let command = Command::Send {
-                to: Recipients::Named(vec![to.to_owned()]),
-                text: "7".repeat(bytes),
-                via: SendVia::Direct,
-                expiry: None,
-            };
+            let (to, text) = (vec![to.to_owned()], "7".repeat(bytes));
             started.push_back(Instant::now());
             let handle = handle.clone();
-            accepting.push(async move { handle.ask(command).await });
+            accepting.push(async move {
+                let to = Recipients::Named(to);
+                handle.send_to(to, text, SendVia::Direct, None).await
+            });
             asked += 1;
         }
         tokio::select! {
             Some(accepted) = futures::StreamExt::next(&mut accepting) => {
-                accepted.map_err(failed)?;
+                accepted?;
             }
-            event = events.recv() => if let Event::Sent(sent) = &*event? {
+            event = events.next() => if let Event::Sent(sent) = &*event?.context("it runs")? {
                 anyhow::ensure!(sent.outcome == Outcome::Delivered, "{:?}", sent.outcome);
                 // Messages to one peer arrive in order.
                 let at: Instant = started.pop_front().context("was sent")?;
@@ -289,8 +253,4 @@ async fn send(
         times,
         seconds: began.elapsed().as_secs_f64(),
     })
-}
-
-fn failed(failure: pimesh_node::state::io::Failure) -> anyhow::Error {
-    anyhow::anyhow!(failure.message)
 }

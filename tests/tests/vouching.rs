@@ -1,7 +1,7 @@
 //! What a member may speak for as a gateway, in real nodes.
 
 use pimesh_node::{
-    Config, Node, NodeHandle, NodeOptions,
+    Config, Node, NodeHandle,
     control::api::NewInvite,
     proto::{
         iid::{Date, Iid, Index, Value},
@@ -12,19 +12,11 @@ use pimesh_node::{
 use pimesh_tests::{World, eventually, pimesh};
 
 /// A node in this process: no gateway is needed to ask it what gateways ask.
-async fn gateway(world: &World) -> anyhow::Result<(NodeHandle, tokio::task::JoinHandle<()>)> {
+async fn gateway(world: &World) -> anyhow::Result<Node> {
     let text = "[network]\nmdns = false\nlisten = [\"/ip4/127.0.0.1/tcp/0\"]\n";
     let config = Config::parse(text)?;
-    let node = Node::start(NodeOptions {
-        home: world.home("gate"),
-        config,
-        fallback_name: "gate".parse()?,
-        passphrase: None,
-    })
-    .await?;
-    let handle = node.handle();
-    let running = tokio::spawn(node.run(std::future::pending()));
-    Ok((handle, running))
+    let node = Node::builder(world.home("gate")).name("gate".parse()?);
+    Ok(node.config(config).start().await?)
 }
 
 async fn bridge(gate: &NodeHandle, index: i32) -> Result<Reply, FailureKind> {
@@ -44,14 +36,13 @@ async fn bridge(gate: &NodeHandle, index: i32) -> Result<Reply, FailureKind> {
 async fn a_gateway_speaks_for_its_range_and_for_more_once_that_is_widened() -> anyhow::Result<()> {
     let world = World::new()?;
     let pi = world.start("pi-1").await?;
-    let (gate, running) = gateway(&world).await?;
+    let gate = gateway(&world).await?;
     let invite = NewInvite {
         vouched: "100..199".parse()?,
         ..NewInvite::default()
     };
     let ticket = pi.client.invite(&invite).await?.ticket;
-    let joined = gate.ask(Command::Join { ticket }).await;
-    assert!(matches!(joined, Ok(Reply::Joined(_))), "{joined:?}");
+    gate.join(ticket).await?;
     pi.wait_for_peers(1).await?;
 
     let outside = bridge(&gate, 7).await;
@@ -87,6 +78,6 @@ async fn a_gateway_speaks_for_its_range_and_for_more_once_that_is_widened() -> a
     };
     assert_eq!(of("gate"), Some("-5..7".parse()?));
     assert_eq!(of("pi-1"), Some(Vouched::ALL));
-    running.abort();
+    gate.shutdown().await;
     Ok(())
 }

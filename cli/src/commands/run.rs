@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use pimesh_node::{
-    Node, NodeOptions,
+    Node,
     config::LogFormat,
     control::Control,
     proto::mesh::{Address, NodeName},
@@ -104,13 +104,11 @@ impl Run {
         let log = self.start_log(&config)?;
         // From here on a hangup ends nothing, however early it comes.
         let hangup = signal(SignalKind::hangup());
-        let node = Node::start(NodeOptions {
-            passphrase: keys::passphrase_for(&home, &config)?,
-            home: home.clone(),
-            config,
-            fallback_name: NodeName::from_any(&host_name()),
-        })
-        .await?;
+        let mut builder = Node::builder(&home);
+        if let Some(passphrase) = keys::passphrase_for(&home, &config)? {
+            builder = builder.passphrase(passphrase);
+        }
+        let node = builder.config(config).start().await?;
         let control = node.control();
         // Whoever reads that it is ready may stop it at once.
         let stop = stop_signal();
@@ -125,7 +123,7 @@ impl Run {
                 error = said => unsaid = Some(error),
             }
         };
-        node.run(until).await;
+        node.run_until(until).await;
         drop(sd_notify::notify(&[sd_notify::NotifyState::Stopping]));
         left_out.abort();
         reload.abort();
@@ -253,11 +251,4 @@ async fn feed_watchdog() {
         ticks.tick().await;
         drop(sd_notify::notify(&[sd_notify::NotifyState::Watchdog]));
     }
-}
-
-fn host_name() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .unwrap_or_default()
-        .trim()
-        .to_owned()
 }

@@ -175,7 +175,8 @@ fn exit_of(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
             FailureKind::Conflict
             | FailureKind::Unavailable
             | FailureKind::Fault
-            | FailureKind::OverBudget => Exit::Failed,
+            | FailureKind::OverBudget
+            | _ => Exit::Failed,
         },
         ClientError::Io { .. }
         | ClientError::Broken(_)

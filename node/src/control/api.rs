@@ -54,17 +54,18 @@ use serde::{Deserialize, Serialize};
 
 pub use self::events::{EventBody, EventQuery, KINDS, kind, singles};
 pub use crate::gateway::{NewP2snMessage, P2snReplied};
+pub use crate::handle::{Counted, Deleted, Deletion, HISTORY_DEFAULT, HistoryQuery, HistoryRow};
 pub use crate::state::io::Way;
 use crate::{
     clock,
     gateway::GatewayReport,
     proto::{
         iid::{Index, Value},
-        mesh::{MessageId, ranges::Ranges, vouched::Vouched},
+        mesh::{ranges::Ranges, vouched::Vouched},
     },
     state::{
-        Expiry, Wanted,
-        io::{At, Command, Encoding, Failure, Recipients, SendVia},
+        Wanted,
+        io::{At, Failure, Recipients, SendVia},
         report,
     },
 };
@@ -72,9 +73,6 @@ use crate::{
 /// Longest body of a request, in bytes: a message of 1 MiB of which JSON writes each byte with six
 /// (`\u0001`), and room for the rest. Streams of integers have no limit, for they are not collected.
 pub const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
-
-/// Messages of the history that are returned if the query does not say how many.
-pub const HISTORY_DEFAULT: u64 = 100;
 
 /// The answer to `GET /v1/status`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -115,22 +113,22 @@ pub struct NewInvite {
     pub lifetime_s: Option<u64>,
 }
 
-impl NewInvite {
-    pub(crate) fn command(self) -> Command {
-        let Self {
+impl From<NewInvite> for Wanted {
+    fn from(invite: NewInvite) -> Self {
+        let NewInvite {
             name,
             index,
             further,
             vouched,
             lifetime_s,
-        } = self;
-        Command::Invite(Wanted {
+        } = invite;
+        Self {
             name,
             index,
             further,
             vouched,
             lifetime: lifetime_s.map(Duration::from_secs),
-        })
+        }
     }
 }
 
@@ -210,25 +208,6 @@ pub struct NewMessage {
     pub expiry_s: Option<u64>,
 }
 
-impl NewMessage {
-    /// Returns what is asked of the node.
-    pub(crate) fn command(self) -> Result<Command, Failure> {
-        let Self {
-            to,
-            text,
-            via,
-            expiry_s,
-        } = self;
-        let expiry = expiry_s.map(|seconds| Expiry::new(Duration::from_secs(seconds)));
-        Ok(Command::Send {
-            to,
-            text,
-            via,
-            expiry: expiry.transpose()?,
-        })
-    }
-}
-
 /// The body of `POST /v1/integers`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -241,13 +220,6 @@ pub struct NewIntegers {
     /// When to carry them out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<At>,
-}
-
-impl NewIntegers {
-    pub(crate) fn command(self) -> Command {
-        let Self { index, values, at } = self;
-        Command::Integers { index, values, at }
-    }
 }
 
 /// The query of `POST /v1/integers/stream`.
@@ -317,111 +289,4 @@ pub struct Streamed {
 pub struct Lost {
     /// How many events were lost; each holds one integer or a few.
     pub lost: u64,
-}
-
-/// The query of `GET /v1/messages`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct HistoryQuery {
-    /// Which way they went.
-    #[serde(default)]
-    pub way: Way,
-    /// The message with this id.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub id: Option<MessageId>,
-    /// From or to this member or client only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub peer: Option<String>,
-    /// At this Unix millisecond or later.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub since_ms: Option<u64>,
-    /// Before this Unix millisecond.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub before_ms: Option<u64>,
-    /// Behind this row.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub after: Option<i64>,
-    /// With this text in them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub search: Option<String>,
-    /// At most so many: the first ones behind `after`, or the last ones if `after` is not given;
-    /// [`HISTORY_DEFAULT`] if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit: Option<u64>,
-    /// All of them, in the place of `limit`.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub all: bool,
-}
-
-/// The query of `DELETE /v1/messages`: what fits all that is given is deleted.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Deletion {
-    /// Which way they went.
-    #[serde(default)]
-    pub way: Way,
-    /// The message with this id.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub id: Option<MessageId>,
-    /// From or to this member or client only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub peer: Option<String>,
-    /// Before this Unix millisecond.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub before_ms: Option<u64>,
-    /// All of them: needed if nothing of the above is given, and not allowed otherwise.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub all: bool,
-    /// Up to this row only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub up_to: Option<i64>,
-    /// Only say how many there are.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub dry_run: bool,
-}
-
-/// The answer to `DELETE /v1/messages`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Deleted {
-    /// How many messages were deleted, or would be.
-    pub count: u64,
-    /// The row of the last of them.
-    pub up_to: i64,
-}
-
-/// The answer to `GET /v1/messages/count`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counted {
-    /// How many messages there are.
-    pub count: u64,
-}
-
-/// One message of the history.
-#[derive(Clone, derive_more::Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HistoryRow {
-    /// Its place; rows grow in the order in which messages came.
-    pub row: i64,
-    /// Its id.
-    pub id: MessageId,
-    /// Name of the other side, as it is called now.
-    pub name: String,
-    /// What it was called when the message was written down, if that was another name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name_then: Option<String>,
-    /// Peer id of the other side, or the name of a client.
-    pub peer_id: String,
-    /// When the sender accepted it.
-    pub created_ms: u64,
-    /// When it came, or when its outcome was known.
-    pub at_ms: u64,
-    /// The protocol: `direct` or `p2sn`.
-    pub via: String,
-    /// How sending ended; empty while it waits, and for received ones.
-    pub outcome: String,
-    /// The text.
-    #[debug("{} bytes", text.len())]
-    pub text: String,
-    /// How it stands for bytes.
-    #[serde(default, skip_serializing_if = "Encoding::is_utf8")]
-    pub encoding: Encoding,
 }

@@ -9,15 +9,9 @@ use axum::{
 use super::{
     Control,
     api::{Leave, NewName, ShareMeshKey},
-    server::{Answer, Posted, unexpected},
+    server::{Answer, Posted},
 };
-use crate::{
-    NodeHandle,
-    state::{
-        io::{Command, Reply},
-        report,
-    },
-};
+use crate::{NodeHandle, state::report};
 
 /// Returns the routes; `invite` makes a ticket.
 pub(super) fn routes() -> Router<Control> {
@@ -31,61 +25,39 @@ pub(super) fn routes() -> Router<Control> {
 }
 
 async fn invites(State(node): State<NodeHandle>) -> Answer<Vec<report::OpenInvite>> {
-    match node.ask(Command::Invites).await? {
-        Reply::Invites(invites) => Ok(Json(invites)),
-        other => Err(unexpected(other)),
-    }
+    Ok(Json(node.invites().await?))
 }
 
 async fn cancel_all(State(node): State<NodeHandle>) -> Answer<Vec<report::OpenInvite>> {
-    cancel_invites(&node, None).await
+    Ok(Json(node.cancel_invites(None).await?))
 }
 
 async fn cancel(
     State(node): State<NodeHandle>,
     Path(ticket): Path<String>,
 ) -> Answer<Vec<report::OpenInvite>> {
-    cancel_invites(&node, Some(ticket)).await
-}
-
-async fn cancel_invites(
-    node: &NodeHandle,
-    which: Option<String>,
-) -> Answer<Vec<report::OpenInvite>> {
-    match node.ask(Command::CancelInvites { which }).await? {
-        Reply::InvitesCancelled(cancelled) => Ok(Json(cancelled)),
-        other => Err(unexpected(other)),
-    }
+    Ok(Json(node.cancel_invites(Some(ticket)).await?))
 }
 
 async fn rename(
     State(node): State<NodeHandle>,
     Posted(NewName { peer, name }): Posted<NewName>,
 ) -> Answer<report::Renamed> {
-    match node.ask(Command::Rename { peer, name }).await? {
-        Reply::Renamed(renamed) => Ok(Json(renamed)),
-        other => Err(unexpected(other)),
-    }
+    Ok(Json(node.rename(peer, name).await?))
 }
 
 async fn leave(
     State(node): State<NodeHandle>,
     Posted(Leave { sure }): Posted<Leave>,
 ) -> Answer<report::Left> {
-    match node.ask(Command::Leave { sure }).await? {
-        Reply::Left(left) => Ok(Json(left)),
-        other => Err(unexpected(other)),
-    }
+    Ok(Json(node.leave(sure).await?))
 }
 
 async fn share(
     State(node): State<NodeHandle>,
     Posted(ShareMeshKey { peer }): Posted<ShareMeshKey>,
 ) -> Answer<report::KeyShared> {
-    match node.ask(Command::ShareMeshKey { peer }).await? {
-        Reply::KeyShared(shared) => Ok(Json(shared)),
-        other => Err(unexpected(other)),
-    }
+    Ok(Json(node.share_mesh_key(peer).await?))
 }
 
 async fn reload_key(State(node): State<NodeHandle>) -> Answer<()> {

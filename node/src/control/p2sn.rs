@@ -11,16 +11,12 @@ use axum::{
 use super::{
     Control,
     api::{NewP2snMessage, P2snAddress, P2snReplied},
-    server::{Answer, Posted, unexpected},
+    server::{Answer, Posted},
 };
 use crate::{
     NodeHandle,
     gateway::Gateways,
-    state::{
-        clients::{Answer as Told, Question},
-        io::{Command, Reply},
-        report::P2snKey,
-    },
+    state::{clients::Question, report::P2snKey},
 };
 
 pub(super) fn routes() -> Router<Control> {
@@ -39,26 +35,19 @@ async fn send(
 }
 
 async fn keys(State(node): State<NodeHandle>) -> Answer<Vec<P2snKey>> {
-    ask(&node, Question::Keys).await
+    Ok(Json(node.p2sn_keys(Question::Keys).await?))
 }
 
 async fn trust(
     State(node): State<NodeHandle>,
     Posted(P2snAddress { address }): Posted<P2snAddress>,
 ) -> Answer<Vec<P2snKey>> {
-    ask(&node, Question::Trust { address }).await
+    Ok(Json(node.p2sn_keys(Question::Trust { address }).await?))
 }
 
 async fn forget(
     State(node): State<NodeHandle>,
     Posted(P2snAddress { address }): Posted<P2snAddress>,
 ) -> Answer<Vec<P2snKey>> {
-    ask(&node, Question::Forget { address }).await
-}
-
-async fn ask(node: &NodeHandle, question: Question) -> Answer<Vec<P2snKey>> {
-    match node.ask(Command::P2sn(question)).await? {
-        Reply::P2sn(Told::Keys(keys)) => Ok(Json(keys)),
-        other => Err(unexpected(other)),
-    }
+    Ok(Json(node.p2sn_keys(Question::Forget { address }).await?))
 }

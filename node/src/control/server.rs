@@ -57,7 +57,7 @@ use crate::{
     proto::iid::Value,
     state::{
         VALUES_MAX,
-        io::{Command, Event, Failure, FailureKind, Reply},
+        io::{Event, Failure, FailureKind},
         report,
     },
 };
@@ -231,13 +231,6 @@ impl IntoResponse for Refused {
 
 pub(super) type Answer<T> = Result<Json<T>, Refused>;
 
-/// The loop answers each command with its own reply; any other is a bug there.
-pub(super) fn unexpected(_: Reply) -> Refused {
-    Refused(Failure::unavailable(
-        "the node gave an answer that does not fit",
-    ))
-}
-
 /// A JSON body, or an error that a person understands.
 pub(super) struct Posted<T>(pub(super) T);
 
@@ -289,10 +282,7 @@ impl<T: serde::de::DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Ask
 }
 
 async fn status(State(control): State<Control>) -> Answer<super::api::Status> {
-    match control.node.ask(Command::Status).await? {
-        Reply::Status(status) => Ok(Json(control.status(*status))),
-        other => Err(unexpected(other)),
-    }
+    Ok(Json(control.status(control.node.status().await?)))
 }
 
 async fn reload(State(control): State<Control>) -> Answer<()> {
@@ -320,30 +310,21 @@ async fn kick(
 }
 
 async fn peers(State(node): State<NodeHandle>) -> Answer<Vec<report::Peer>> {
-    match node.ask(Command::Peers).await? {
-        Reply::Peers(peers) => Ok(Json(peers)),
-        other => Err(unexpected(other)),
-    }
+    Ok(Json(node.peers().await?))
 }
 
 async fn remove(
     State(node): State<NodeHandle>,
     UrlPath(peer): UrlPath<String>,
 ) -> Answer<report::Removed> {
-    match node.ask(Command::Remove { peer }).await? {
-        Reply::Removed(removed) => Ok(Json(removed)),
-        other => Err(unexpected(other)),
-    }
+    Ok(Json(node.remove(peer).await?))
 }
 
 async fn trust(
     State(node): State<NodeHandle>,
     UrlPath(peer): UrlPath<String>,
 ) -> Answer<report::Trusted> {
-    match node.ask(Command::Trust { peer }).await? {
-        Reply::Trusted(trusted) => Ok(Json(trusted)),
-        other => Err(unexpected(other)),
-    }
+    Ok(Json(node.trust(peer).await?))
 }
 
 async fn vouch(
@@ -351,10 +332,7 @@ async fn vouch(
     UrlPath(peer): UrlPath<String>,
     Posted(Vouch { vouched }): Posted<Vouch>,
 ) -> Answer<report::Vouched> {
-    match node.ask(Command::Vouch { peer, vouched }).await? {
-        Reply::Vouched(vouched) => Ok(Json(vouched)),
-        other => Err(unexpected(other)),
-    }
+    Ok(Json(node.vouch(peer, vouched).await?))
 }
 
 async fn give_indices(
@@ -362,58 +340,47 @@ async fn give_indices(
     UrlPath(peer): UrlPath<String>,
     Posted(GiveIndices { further }): Posted<GiveIndices>,
 ) -> Answer<report::GivenIndices> {
-    match node.ask(Command::GiveIndices { peer, further }).await? {
-        Reply::IndicesGiven(given) => Ok(Json(given)),
-        other => Err(unexpected(other)),
-    }
+    Ok(Json(node.give_indices(peer, further).await?))
 }
 
 async fn invite(
     State(node): State<NodeHandle>,
     Posted(invite): Posted<NewInvite>,
 ) -> Answer<report::Invite> {
-    match node.ask(invite.command()).await? {
-        Reply::Invited(invite) => Ok(Json(invite)),
-        other => Err(unexpected(other)),
-    }
+    Ok(Json(node.invite_with(invite.into()).await?))
 }
 
 async fn join(
     State(node): State<NodeHandle>,
     Posted(Join { ticket }): Posted<Join>,
 ) -> Answer<report::Joined> {
-    match node.ask(Command::Join { ticket }).await? {
-        Reply::Joined(joined) => Ok(Json(joined)),
-        other => Err(unexpected(other)),
-    }
+    Ok(Json(node.join(ticket).await?))
 }
 
 async fn send(
     State(node): State<NodeHandle>,
     Posted(message): Posted<NewMessage>,
 ) -> Answer<Vec<report::Accepted>> {
-    match node.ask(message.command()?).await? {
-        Reply::Accepted(accepted) => Ok(Json(accepted)),
-        other => Err(unexpected(other)),
-    }
+    let NewMessage {
+        to,
+        text,
+        via,
+        expiry_s,
+    } = message;
+    let expiry = expiry_s.map(Duration::from_secs);
+    Ok(Json(node.send_to(to, text, via, expiry).await?))
 }
 
 async fn outbox(State(node): State<NodeHandle>) -> Answer<Vec<report::Pending>> {
-    match node.ask(Command::Outbox).await? {
-        Reply::Outbox(outbox) => Ok(Json(outbox)),
-        other => Err(unexpected(other)),
-    }
+    Ok(Json(node.outbox().await?))
 }
 
 async fn publish(
     State(node): State<NodeHandle>,
     Posted(integers): Posted<NewIntegers>,
 ) -> Answer<report::Published> {
-    node.room().await;
-    match node.ask(integers.command()).await? {
-        Reply::Published(published) => Ok(Json(published)),
-        other => Err(unexpected(other)),
-    }
+    let NewIntegers { index, values, at } = integers;
+    Ok(Json(node.publish_at(index, values, at).await?))
 }
 
 /// Publishes integers as they come. Those that are there at once go together.
@@ -471,13 +438,7 @@ async fn publish_batches(
     let mut fits = VALUES_MAX;
     while !rest.is_empty() {
         let (batch, behind) = rest.split_at(rest.len().min(fits));
-        let command = Command::Integers {
-            index: query.index,
-            values: batch.to_vec(),
-            at,
-        };
-        node.room().await;
-        match node.ask(command).await {
+        match node.publish_at(query.index, batch.to_vec(), at).await {
             Ok(_) => {
                 *count += batch.len();
                 rest = behind;
@@ -502,10 +463,7 @@ async fn publish_batches(
 }
 
 async fn last_integers(State(node): State<NodeHandle>) -> Answer<Vec<report::Integer>> {
-    match node.ask(Command::LastIntegers).await? {
-        Reply::LastIntegers(last) => Ok(Json(last)),
-        other => Err(unexpected(other)),
-    }
+    Ok(Json(node.last_integers().await?))
 }
 
 async fn metrics(State(node): State<NodeHandle>) -> Response {

@@ -10,14 +10,15 @@ use axum::{
 
 use super::{
     Control,
-    server::{Answer, Posted, unexpected},
+    server::{Answer, Posted},
 };
 use crate::{
     NodeHandle,
     gateway::{Gateways, syft::server::ServerReport},
+    handle::does_not_fit,
     proto::syft::http::{Registration, UserBody},
     state::{
-        io::{Failure, Reply},
+        io::Failure,
         post::{Ask, Told, User},
     },
 };
@@ -36,7 +37,7 @@ async fn servers(State(gateways): State<Arc<Gateways>>) -> Json<Vec<ServerReport
 async fn users(State(node): State<NodeHandle>) -> Answer<Vec<User>> {
     match node.ask_gateway(Ask::Everybody).await? {
         Told::Everybody(users) => Ok(Json(users)),
-        other => Err(unexpected(Reply::Told(other))),
+        _ => Err(does_not_fit().into()),
     }
 }
 
@@ -59,7 +60,7 @@ async fn add(
         })),
         // Somebody took him out at the same time.
         Told::Found(None) => Err(Failure::not_found(format!("`{name}` was taken out")).into()),
-        other => Err(unexpected(Reply::Told(other))),
+        _ => Err(does_not_fit().into()),
     }
 }
 

@@ -20,6 +20,7 @@ pub const COPIED_HINT: &str = "stop one of them; if both are needed, delete the 
 
 /// The node, as `pimesh status` shows it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Status {
     /// The node's name in the mesh.
     pub name: String,
@@ -112,6 +113,7 @@ pub enum PeerState {
 
 /// One member, as `pimesh peers` shows it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Peer {
     /// The name in its certificate.
     pub name: String,
@@ -164,6 +166,7 @@ pub struct Peer {
 
 /// A ticket, as `pimesh invite` prints it. Whoever has it can enter the mesh once.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Invite {
     /// The ticket's text.
     pub ticket: String,
@@ -265,6 +268,7 @@ pub struct Names {
 
 /// What `pimesh join` brought.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Joined {
     /// The mesh.
     pub mesh: String,
@@ -330,6 +334,7 @@ pub struct Vouched {
 
 /// A message that is on disk and will be sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Accepted {
     /// Its id.
     pub id: MessageId,
@@ -367,6 +372,7 @@ pub struct Pending {
 
 /// A message that came in.
 #[derive(Clone, derive_more::Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Received {
     /// Its id.
     pub id: MessageId,
@@ -390,6 +396,7 @@ pub struct Received {
 
 /// A message that left the outbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Sent {
     /// Its id.
     pub id: MessageId,
@@ -411,6 +418,7 @@ pub struct Sent {
 
 /// Integers of one node that arrived together.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Integers {
     /// The node that speaks.
     pub source: PeerId,

@@ -15,8 +15,8 @@ use crate::{
     state::{
         FINGERPRINTS_MAX, NAMES_PER_MEMBER_MAX,
         io::{
-            Disk, Encoding, ForClient, Incoming, Invite, Outcome, Outgoing, OutgoingKind, Record,
-            Ticket, Via,
+            Disk, Encoding, ForClient, Incoming, Invite, Outgoing, OutgoingKind, Record, Ticket,
+            Via,
         },
         post::{LetterRecord, UserRecord},
     },
@@ -296,7 +296,7 @@ fn write(to: &Savepoint<'_>, record: &Record) -> rusqlite::Result<()> {
             to.prepare_cached(
                 "UPDATE history SET outcome = ?2, at_ms = ?3 WHERE id = ?1 AND direction = 1",
             )?
-            .execute(params![id.0, outcome_text(outcome), at_ms.cast_signed()])?;
+            .execute(params![id.0, outcome.text(), at_ms.cast_signed()])?;
         }
         Record::Incoming(message) => write_incoming(to, message)?,
         Record::Pin {
@@ -600,14 +600,6 @@ fn write_seen(to: &Savepoint<'_>, fingerprint: Fingerprint) -> rusqlite::Result<
     to.prepare_cached("DELETE FROM seen WHERE row <= (SELECT max(row) FROM seen) - ?1")?
         .execute([i64::try_from(FINGERPRINTS_MAX).unwrap_or(i64::MAX)])?;
     Ok(())
-}
-
-fn outcome_text(outcome: &Outcome) -> String {
-    match outcome {
-        Outcome::Delivered => "delivered".to_owned(),
-        Outcome::Expired => "expired".to_owned(),
-        Outcome::Refused(why) => format!("refused: {why}"),
-    }
 }
 
 #[cfg(test)]

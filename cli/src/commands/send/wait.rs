@@ -20,9 +20,6 @@ use crate::{
     output::{self, Exit},
 };
 
-/// What the history says of a message that was delivered.
-const DELIVERED: [&str; 2] = ["delivered", "read"];
-
 /// Follows what becomes of messages.
 pub(super) struct Waiting<'a> {
     client: &'a Client,
@@ -108,9 +105,9 @@ impl<'a> Waiting<'a> {
             let Some(rows) = retry.answer(self.client.history(&query).await)? else {
                 return Ok(());
             };
-            let outcome = rows.first().map(|row| row.outcome.as_str());
+            let outcome = rows.first().map(|row| Outcome::from_text(&row.outcome));
             // It has just ended, and the event that says so comes.
-            if outcome == Some("") {
+            if outcome == Some(None) {
                 continue;
             }
             let Some(to) = open.remove(&id) else {
@@ -119,11 +116,11 @@ impl<'a> Waiting<'a> {
             if global.json {
                 drop(rows.iter().try_for_each(output::json));
             }
-            match outcome {
+            match outcome.flatten() {
                 None => failed.forgotten(&to),
-                Some(outcome) if DELIVERED.contains(&outcome) => told(global, id, &to),
-                Some("expired") => failed.expired(&to),
-                Some(why) => failed.refused(&to, why.strip_prefix("refused: ").unwrap_or(why)),
+                Some(Outcome::Delivered) => told(global, id, &to),
+                Some(Outcome::Expired) => failed.expired(&to),
+                Some(Outcome::Refused(why)) => failed.refused(&to, &why),
             }
         }
         Ok(())

@@ -1,5 +1,7 @@
 //! What is asked through the control socket and by gateways, and the answers.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::{ClientId, Selection, SendVia};
@@ -131,6 +133,26 @@ pub enum Command {
     Configure(Box<Settings>),
 }
 
+impl Command {
+    /// Makes [`Self::Send`].
+    ///
+    /// # Errors
+    /// Fails if a message may not be kept for so long.
+    pub fn send(
+        to: Recipients,
+        text: String,
+        via: SendVia,
+        expiry: Option<Duration>,
+    ) -> Result<Self, Failure> {
+        Ok(Self::Send {
+            to,
+            text,
+            via,
+            expiry: expiry.map(Expiry::new).transpose()?,
+        })
+    }
+}
+
 /// Which members a command means.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -208,7 +230,8 @@ pub enum Reply {
 }
 
 /// Why a command could not be carried out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[error("{message}")]
 pub struct Failure {
     /// What the asker can do about it.
     pub kind: FailureKind,
@@ -234,6 +257,7 @@ pub struct OverBudget {
 /// What the asker can do about a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum FailureKind {
     /// The request cannot be carried out as it is.
     BadRequest,

@@ -348,6 +348,35 @@ pub enum Outcome {
     Refused(String),
 }
 
+/// What stands in front of the reason of a refusal.
+const REFUSED: &str = "refused: ";
+
+impl Outcome {
+    /// Returns how it is written in the history.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self {
+            Self::Delivered => "delivered".to_owned(),
+            Self::Expired => "expired".to_owned(),
+            Self::Refused(why) => format!("{REFUSED}{why}"),
+        }
+    }
+
+    /// Reads what is written in the history; `None` for a message that waits. What a user has read
+    /// (`read`) was delivered before.
+    #[must_use]
+    pub fn from_text(text: &str) -> Option<Self> {
+        match text {
+            "" => None,
+            "delivered" | "read" => Some(Self::Delivered),
+            "expired" => Some(Self::Expired),
+            why => Some(Self::Refused(
+                why.strip_prefix(REFUSED).unwrap_or(why).to_owned(),
+            )),
+        }
+    }
+}
+
 /// A message that came in.
 #[derive(Clone, derive_more::Debug, PartialEq, Eq)]
 pub struct Incoming {

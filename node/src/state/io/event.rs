@@ -17,6 +17,7 @@ use crate::{
 
 /// Something that happened, for people, logs, counters and programs that follow the node.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Event {
     /// A member is connected and verified.
     PeerUp {

@@ -48,6 +48,7 @@ pub(in crate::state) struct Welcoming {
 
 /// Which ticket is asked for.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Wanted {
     /// The new member's name; its own wish if `None`.
     pub name: Option<String>,

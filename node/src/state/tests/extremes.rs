@@ -49,6 +49,18 @@ fn answer(state: &mut State, command: Result<Command, Failure>) -> Option<Failur
 }
 
 #[cfg(feature = "net")]
+fn sending(message: NewMessage) -> Result<Command, Failure> {
+    let expiry = message.expiry_s.map(Duration::from_secs);
+    Command::send(message.to, message.text, message.via, expiry)
+}
+
+#[cfg(feature = "net")]
+fn publishing(integers: NewIntegers) -> Command {
+    let NewIntegers { index, values, at } = integers;
+    Command::Integers { index, values, at }
+}
+
+#[cfg(feature = "net")]
 #[test]
 fn no_number_from_the_control_socket_ends_the_node() {
     for number in NUMBERS {
@@ -62,21 +74,21 @@ fn no_number_from_the_control_socket_ends_the_node() {
         for to in to {
             let text = format!("{{\"to\":{to},\"text\":\"x\",\"expiry_s\":{number}}}");
             if let Some(message) = body::<NewMessage>(&text) {
-                answer(&mut state, message.command());
+                answer(&mut state, sending(message));
             }
         }
         let text = format!("{{\"lifetime_s\":{number}}}");
         if let Some(invite) = body::<NewInvite>(&text) {
-            answer(&mut state, Ok(invite.command()));
+            answer(&mut state, Ok(Command::Invite(invite.into())));
         }
         let text = format!("{{\"index\":{number}}}");
         if let Some(invite) = body::<NewInvite>(&text) {
-            answer(&mut state, Ok(invite.command()));
+            answer(&mut state, Ok(Command::Invite(invite.into())));
         }
         for at in ["unix_ms", "in_ms"] {
             let text = format!("{{\"values\":[1],\"at\":{{\"{at}\":{number}}}}}");
             if let Some(integers) = body::<NewIntegers>(&text) {
-                answer(&mut state, Ok(integers.command()));
+                answer(&mut state, Ok(publishing(integers)));
             }
         }
         for field in ["index", "values"] {
@@ -92,7 +104,7 @@ fn no_number_from_the_control_socket_ends_the_node() {
             };
             let text = format!("{{\"{field}\":{value}{other}}}");
             if let Some(integers) = body::<NewIntegers>(&text) {
-                answer(&mut state, Ok(integers.command()));
+                answer(&mut state, Ok(publishing(integers)));
             }
         }
         // What follows from what was taken: its times, and its end.
@@ -119,7 +131,7 @@ fn a_message_is_kept_for_a_second_to_thirty_days() {
             via: SendVia::Direct,
             expiry_s: Some(seconds),
         };
-        answer(&mut state, message.command())
+        answer(&mut state, sending(message))
     };
     for seconds in [1, 60, 2_592_000] {
         assert_eq!(refused(seconds), None, "{seconds} s");
