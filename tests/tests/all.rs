@@ -6,6 +6,7 @@ mod command_line;
 mod copies;
 mod crowds;
 mod doctor;
+mod embedding;
 mod files;
 mod foreign;
 mod gateways;
