@@ -82,7 +82,7 @@ fn provoked(event: &Event) -> Option<Kind> {
         Event::ClientKeyChanged { address, .. } => {
             Some(("client_key_changed", "", address.clone()))
         }
-        Event::NameTaken { user, .. } => Some(("name_taken", "", user.to_string())),
+        Event::NameConflict { name, .. } => Some(("name_conflict", "", name.to_string())),
         Event::UserKeyChanged { name, .. } => Some(("user_key_changed", "", name.clone())),
         Event::ClientKicked { address, why, .. } => {
             let source = address.ip().to_string();
@@ -200,9 +200,10 @@ fn log(event: &Event, more: Option<u64>) {
             tracing::debug!(from = %news.from, to = %news.to, stage = ?news.stage, "letter");
         }
         Event::UserGone { user } => tracing::info!(%user, "user taken out"),
-        Event::NameTaken { user, node, .. } => {
-            tracing::warn!(%user, %node, more, "the name belongs to another node's user");
-        }
+        Event::NameConflict { name, node, means } => tracing::warn!(
+            %name, %node, %means, more,
+            "another node has a user of a name that is in use; `pimesh who` shows both"
+        ),
         Event::UserKeyChanged {
             name,
             pinned,

@@ -193,7 +193,7 @@ impl Metrics {
             | Event::Letter(_)
             | Event::TellUser { .. }
             | Event::UserGone { .. }
-            | Event::NameTaken { .. }
+            | Event::NameConflict { .. }
             | Event::ClockDoubted { .. }
             | Event::ClockBelieved
             | Event::UserKeyChanged { .. }

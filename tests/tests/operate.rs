@@ -281,7 +281,7 @@ async fn a_changed_rsa_key_is_refused_until_it_is_trusted() -> anyhow::Result<()
     assert!(err.contains("trust"), "{err}");
     assert_eq!(pinned().await?, Some(first.clone()));
 
-    let (code, _, err) = pimesh(&a.home, &["peers", "trust", "b"]).await?;
+    let (code, _, err) = pimesh(&a.home, &["trust", "b"]).await?;
     assert_eq!(code, 0, "{err}");
     let (code, _, err) = pimesh(&a.home, &["send", "b", "--via", "p2sn", "secret"]).await?;
     assert_eq!(code, 0, "{err}");

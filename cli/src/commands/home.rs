@@ -38,7 +38,7 @@ enum Action {
     /// Go on without a file that is lost for good
     ///
     /// `mesh.key`: this node can invite nobody until it is imported again. `rsa.key`: the others
-    /// refuse the new one until `pimesh peers trust`. `pimesh.db`: the messages are lost. A node that
+    /// refuse the new one until `pimesh trust`. `pimesh.db`: the messages are lost. A node that
     /// holds the mesh key goes on in its mesh, makes itself a member anew, perhaps with another
     /// index, and hears of the others when they reach it; any other node has to be invited again. `pimesh.db-wal`: what was written last is lost. `node.key` and
     /// `messaging.key` make the node the one that it is; without them, begin anew.

@@ -23,6 +23,8 @@ mod send;
 mod shell;
 mod status;
 mod texts;
+mod trust;
+mod who;
 
 use std::path::{Path, PathBuf};
 
@@ -160,6 +162,8 @@ enum Command {
     Leave(leave::Leave),
     Peers(peers::Peers),
     Rename(rename::Rename),
+    Who(who::Who),
+    Trust(trust::Trust),
     Send(send::Send),
     Inbox(inbox::Inbox),
     Outbox(outbox::Outbox),
@@ -204,6 +208,8 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Join(command) => command.run(&global).await,
             Command::Peers(command) => command.run(&global).await,
             Command::Rename(command) => command.run(&global).await,
+            Command::Who(command) => command.run(&global).await,
+            Command::Trust(command) => command.run(&global).await,
             Command::Send(command) => command.run(&global).await,
             Command::Inbox(command) => command.run(&global).await,
             Command::Outbox(command) => command.run(&global).await,

@@ -46,11 +46,6 @@ enum Action {
         #[arg(long)]
         yes: bool,
     },
-    /// Accept the changed RSA key of a member (P2SN)
-    Trust {
-        /// Its name or peer id
-        peer: String,
-    },
     /// Say which further indices a member owns, beside its own one; needs the mesh key
     ///
     /// They replace those that it had: name all that it is to keep, or `--none`. An index that
@@ -86,16 +81,6 @@ impl Peers {
         let client = global.client()?;
         match self.action {
             Some(Action::Remove { peer, yes }) => remove(global, &client, &peer, yes).await,
-            Some(Action::Trust { peer }) => {
-                let trusted = client.trust(&peer).await?;
-                if global.json {
-                    return output::json(&trusted);
-                }
-                let key = trusted
-                    .fingerprint
-                    .unwrap_or_else(|| "shown next".to_owned());
-                output::line(format!("the RSA key of {} is {key}", trusted.name))
-            }
             Some(Action::Indices { peer, further, .. }) => {
                 let further = Ranges::new(further).map_err(|error| {
                     output::wrong(error.to_string(), "`pimesh peers` shows what it owns")

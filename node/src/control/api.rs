@@ -5,7 +5,8 @@
 //! | `GET /v1/status` | | [`report::Status`] and the program's version |
 //! | `GET /v1/peers` | | list of [`report::Peer`] |
 //! | `DELETE /v1/peers/{peer}` | | [`report::Removed`] |
-//! | `POST /v1/peers/{peer}/trust` | | [`report::Trusted`] |
+//! | `GET /v1/who` | | list of [`report::Who`]: nodes, users, clients |
+//! | `POST /v1/trust` | [`NewTrust`] | [`report::Trusted`] |
 //! | `POST /v1/peers/{peer}/indices` | [`GiveIndices`] | [`report::GivenIndices`] |
 //! | `POST /v1/peers/{peer}/vouch` | [`Vouch`] | [`report::Vouched`] |
 //! | `POST /v1/invites` | [`NewInvite`] | [`report::Invite`] |
@@ -267,6 +268,17 @@ impl StreamQuery {
             )),
         }
     }
+}
+
+/// The body of `POST /v1/trust`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewTrust {
+    /// A member's name or peer id, or a user.
+    pub who: String,
+    /// Whether the bare name is to mean this user, instead of whether a changed key is accepted.
+    #[serde(default)]
+    pub name: bool,
 }
 
 /// The body of `POST /v1/p2sn/trust` and `POST /v1/p2sn/forget`.

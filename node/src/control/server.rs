@@ -41,7 +41,7 @@ use super::{
     Control,
     api::{
         BODY_BYTES_MAX, EventBody, EventQuery, GiveIndices, Join, Lost, NewIntegers, NewInvite,
-        NewMessage, StreamQuery, Streamed, Vouch, kind, singles,
+        NewMessage, NewTrust, StreamQuery, Streamed, Vouch, kind, singles,
     },
     history,
     limit::{Limited, Streams},
@@ -168,7 +168,8 @@ fn router(control: Control) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/peers", get(peers))
         .route("/v1/peers/{peer}", delete(remove))
-        .route("/v1/peers/{peer}/trust", post(trust))
+        .route("/v1/who", get(who))
+        .route("/v1/trust", post(trust))
         .route("/v1/peers/{peer}/vouch", post(vouch))
         .route("/v1/peers/{peer}/indices", post(give_indices))
         .route("/v1/invites", post(invite))
@@ -320,11 +321,15 @@ async fn remove(
     Ok(Json(node.remove(peer).await?))
 }
 
+async fn who(State(node): State<NodeHandle>) -> Answer<Vec<report::Who>> {
+    Ok(Json(node.who().await?))
+}
+
 async fn trust(
     State(node): State<NodeHandle>,
-    UrlPath(peer): UrlPath<String>,
+    Posted(NewTrust { who, name }): Posted<NewTrust>,
 ) -> Answer<report::Trusted> {
-    Ok(Json(node.trust(peer).await?))
+    Ok(Json(node.trust(who, name).await?))
 }
 
 async fn vouch(

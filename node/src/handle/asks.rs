@@ -98,9 +98,14 @@ impl NodeHandle {
         Ok(ask!(self, Command::Remove { peer }, Removed))
     }
 
-    /// Accepts the changed RSA key of a member.
-    pub async fn trust(&self, peer: String) -> Result<report::Trusted, Failure> {
-        Ok(ask!(self, Command::Trust { peer }, Trusted))
+    /// Returns everybody who can be written to.
+    pub async fn who(&self) -> Result<Vec<report::Who>, Failure> {
+        Ok(ask!(self, Command::Who, Who))
+    }
+
+    /// Accepts the changed key of a member or user; with `name`, that the bare name means this user.
+    pub async fn trust(&self, who: String, name: bool) -> Result<report::Trusted, Failure> {
+        Ok(ask!(self, Command::Trust { who, name }, Trusted))
     }
 
     /// Changes what a member may speak for as a gateway.

@@ -87,6 +87,7 @@ fn user(name: &str, node: PeerId, stays: bool) -> UserRecord {
         taken: 0,
         written_ms: 0,
         stays,
+        holds_name: true,
     }
 }
 
@@ -146,6 +147,10 @@ impl Node {
             UserRecord {
                 shown: Some(*signing_key(b'x').public()),
                 ..user("bob", peer_of_seed(2), true)
+            },
+            UserRecord {
+                holds_name: false,
+                ..user("dora", peer_of_seed(2), true)
             },
         ];
         disk.loaded.revoked_tokens = vec![(token(1), u64::MAX / 2000)];
@@ -333,6 +338,11 @@ fn register(name: &str, stays: bool) -> Command {
     Ask::Register { user, stays }.into()
 }
 
+fn trust(who: &str, name: bool) -> Command {
+    let who = who.to_owned();
+    Command::Trust { who, name }
+}
+
 fn send(to: &str) -> Command {
     Command::Send {
         to: Recipients::Named(vec![to.to_owned()]),
@@ -399,8 +409,9 @@ fn commands() -> Vec<(&'static str, Command)> {
         ),
         ("remove", Command::Remove { peer: peer("pi-2") }),
         ("leave", Command::Leave { sure: true }),
-        ("trust a member", Command::Trust { peer: peer("pi-2") }),
-        ("trust a user", Command::Trust { peer: peer("bob") }),
+        ("trust a member", trust("pi-2", false)),
+        ("trust a user", trust("bob", false)),
+        ("trust a name", trust("dora@pi-2", true)),
         ("send to a member", send("pi-2")),
         ("send to a user here", send("amy")),
         ("send to a user of a server", send("carol@hub")),

@@ -50,6 +50,8 @@ pub(super) enum Change {
     ForgetClientKeys(PinAddress, Vec<Fingerprint>),
     /// A user, as known before and from here on.
     User(Box<(UserRecord, UserRecord)>),
+    /// Whom a bare name means: users, as known before and from here on.
+    Name(Vec<(UserRecord, UserRecord)>),
     /// A user of this gateway is gone.
     ForgetUser(UserId),
     /// The key of a foreign server's user is pinned no more.
@@ -142,6 +144,11 @@ impl State {
                 self.clients.forget_keys(&address, &keys);
             }
             Change::User(change) => self.user_changed(change.0, change.1, now),
+            Change::Name(users) => {
+                for (before, after) in users {
+                    self.user_changed(before, after, now);
+                }
+            }
             Change::ForgetUser(user) => self.user_forgotten(user, now),
             Change::ForgetServersUser(user, server) => {
                 self.users.remove(&user, server);

@@ -7,6 +7,8 @@
 mod budget;
 mod last;
 
+use std::collections::BTreeSet;
+
 use libp2p_identity::PeerId;
 
 use self::{budget::Budgets, last::LastValues};
@@ -94,6 +96,8 @@ pub(super) struct Integers {
     lines: Receiver,
     next_sequence: u64,
     last: LastValues,
+    /// Indices that clients of this node's gateways may speak for.
+    of_clients: BTreeSet<Index>,
     budgets: Budgets,
     received: u64,
     sent: u64,
@@ -107,6 +111,7 @@ impl Integers {
             // A restart never goes back, and no node sends a frame each microsecond.
             next_sequence: now.unix_us,
             last: LastValues::default(),
+            of_clients: BTreeSet::new(),
             budgets: Budgets::default(),
             received: 0,
             sent: 0,
@@ -119,6 +124,16 @@ impl Integers {
 
     pub(super) const fn sent(&self) -> u64 {
         self.sent
+    }
+
+    pub(super) fn set_client_indices(&mut self, indices: BTreeSet<Index>) {
+        self.of_clients = indices;
+    }
+
+    /// Says whether clients of a gateway are known to speak for an index: of this node's gateways, or
+    /// of another one that was heard.
+    pub(super) fn is_of_clients(&self, index: Index) -> bool {
+        self.of_clients.contains(&index) || self.last.get(index).is_some_and(|last| last.bridged)
     }
 
     /// Returns the last integer of each index that came from a source.
@@ -139,6 +154,8 @@ impl Integers {
             next_sequence: _,
             received: _,
             sent: _,
+            // What this node's own gateways let in.
+            of_clients: _,
         } = self;
         *last = LastValues::default();
         *budgets = Budgets::default();

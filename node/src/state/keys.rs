@@ -1,7 +1,7 @@
 //! P2SN between members: pinned RSA keys, the key exchange after membership, and messages.
 //!
 //! The peer is authentic already (libp2p), so its RSA key is pinned to its peer id when it is first
-//! shown, and another one is refused until the owner says `pimesh peers trust`. A P2SN message is
+//! shown, and another one is refused until the owner says `pimesh trust`. A P2SN message is
 //! neither repeated nor numbered: it goes at once or not at all.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -353,7 +353,7 @@ impl State {
             Failure::unavailable(format!("the P2SN session with `{name}` ended: {reason}"));
         let failure = if self.keys.changed.contains_key(&peer) {
             failure.with_hint(format!(
-                "its RSA key changed; if that is right, `pimesh peers trust {name}` accepts it"
+                "its RSA key changed; if that is right, `pimesh trust {name}` accepts it"
             ))
         } else {
             failure

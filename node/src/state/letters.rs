@@ -604,7 +604,15 @@ impl State {
                 Outcome::Refused(why) => why.clone(),
                 _ => "its time ran out".to_owned(),
             };
-            let text = format!("Your message to {to} did not reach the node {node}: {why}.");
+            let here = self.gateway_name(&self.own.peer);
+            let other_sender = direct::Status::WrongSender.name();
+            let what_to_do = if why == other_sender && letter.from == user {
+                format!(" There {user} means somebody else: log in as {user}@{here}.")
+            } else {
+                String::new()
+            };
+            let text =
+                format!("Your message to {to} did not reach the node {node}: {why}.{what_to_do}");
             self.effects.event(Event::TellUser { user, text });
         }
         self.letter_news(id, letter.from.to_string(), to, stage);

@@ -284,7 +284,7 @@ impl State {
             self.farewell_heard(&peer, now);
             self.messages.link_lost(&peer);
             self.copies.link_changed(&peer);
-            self.users_link_lost(peer);
+            self.users_link_lost(peer, now);
             self.forget_exchange(&peer);
             // Also of one that was removed: it was told to be up.
             let name = self.name_of(&peer);

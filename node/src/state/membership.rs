@@ -505,26 +505,42 @@ impl Membership {
         })
     }
 
-    /// Returns the lowest free index from 1 on that is not among these.
-    fn free_index(&self, beside: &Ranges, now: Now) -> Option<Index> {
+    /// Returns the lowest free index from 1 on that is not among these, and not in use otherwise.
+    fn free_index(
+        &self,
+        beside: &Ranges,
+        is_used: impl Fn(Index) -> bool,
+        now: Now,
+    ) -> Option<Index> {
         let claims = self.claims(None, now).into_iter().map(|(range, _)| range);
         let taken: Vec<_> = claims
             .chain(beside.iter().map(IndexRange::bounds))
             .collect();
         let mut index = 1;
-        while let Some(range) = taken.iter().find(|range| range.contains(&index)) {
-            index = range.end().checked_add(1)?;
+        loop {
+            if let Some(range) = taken.iter().find(|range| range.contains(&index)) {
+                index = range.end().checked_add(1)?;
+            } else if is_used(Index(index)) {
+                index = index.checked_add(1)?;
+            } else {
+                return Some(Index(index));
+            }
         }
-        Some(Index(index))
     }
 
-    pub(in crate::state) fn free_name(&self, wished: &NodeName) -> NodeName {
-        if !self.is_name_taken(wished) {
+    /// Returns the wished name, with a number behind it if a member has it or it is in use otherwise.
+    pub(in crate::state) fn free_name(
+        &self,
+        wished: &NodeName,
+        is_used: impl Fn(&NodeName) -> bool,
+    ) -> NodeName {
+        let is_free = |name: &NodeName| !self.is_name_taken(name) && !is_used(name);
+        if is_free(wished) {
             return wished.clone();
         }
         (2..=u32::MAX)
             .map(|number| wished.numbered(number))
-            .find(|name| !self.is_name_taken(name))
+            .find(is_free)
             .unwrap_or_else(|| wished.clone())
     }
 

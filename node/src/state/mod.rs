@@ -32,6 +32,7 @@
 //! | `messages` | direct messages: outbox, sending, receiving |
 //! | `post` | nothing: what gateways for Syft agents ask and are told |
 //! | `users` | users of gateways: registration, pinned keys, who is here |
+//! | `who` | everybody who can be written to; the owner's word on names |
 //! | `letters` | letters of users: mailboxes, broadcasts, carrying on |
 //! | `servers` | foreign Syft servers: outbox, inbox, pinned keys |
 //! | `integers` | who may speak for an index, budgets, last values |
@@ -69,6 +70,7 @@ mod sync;
 #[cfg(test)]
 mod tests;
 mod users;
+mod who;
 mod work;
 
 use std::{fmt, time::Duration};
@@ -440,10 +442,19 @@ impl State {
             Command::GiveIndices { peer, further } => {
                 self.give_indices(request, &peer, further, now);
             }
-            Command::Trust { peer } => {
-                if !self.trust_user(request, &peer) {
-                    self.trust(request, &peer);
+            Command::Who => {
+                let who = Reply::Who(self.report_who(now));
+                self.effects.reply(request, who);
+            }
+            Command::Trust { who, name: true } => self.trust_name(request, &who),
+            Command::Trust { who, name: false } => {
+                if !self.trust_user(request, &who) {
+                    self.trust(request, &who);
                 }
+            }
+            Command::ClientIndices(indices) => {
+                self.integers.set_client_indices(indices);
+                self.effects.reply(request, Reply::Configured);
             }
             Command::Gateway(ask) => self.asked_by_gateway(request, *ask, now),
             Command::Send {

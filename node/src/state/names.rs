@@ -1,14 +1,16 @@
 //! Whom a name means, and what somebody is called.
 //!
-//! Members and users share one name space (`proto-specs/syft.md`, section 14): a name belongs to
-//! the gateway where it was registered first; whoever registered it elsewhere at the same time, while
-//! the gateways could not hear each other, is `user@node`.
+//! Members and users share one name space (`proto-specs/syft.md`, section 14). A bare name means
+//! whom this node heard of first under it, and at a gateway always its own user; everybody else of
+//! that name is `user@node`, until the owner of this node says otherwise (`pimesh trust --name`).
+//! Nothing that a claimant writes decides.
 
 use libp2p_identity::PeerId;
 
 use super::{
     State,
     io::{Failure, Party},
+    users::Entry,
 };
 use crate::proto::{
     mesh::{certificate::Terms, parse_peer},
@@ -82,34 +84,72 @@ impl State {
         })
     }
 
-    /// Finds a member by name or peer id, or a user.
+    /// Finds a member by name or peer id, a user, or a user of a foreign server.
     pub(super) fn recipient(&self, text: &str) -> Result<Meant, Failure> {
-        match self.resolve(text) {
-            Ok(peer) => Ok(Meant::Member(peer)),
-            Err(failure) => match text.parse().ok().and_then(|name| self.meant(&name)) {
-                Some(Meant::Member(peer)) if peer == self.own.peer => Err(failure),
-                Some(meant) => Ok(meant),
-                None => self.meant_at_server(text).ok_or_else(|| {
-                    // A name with `@` is meant for a user, whatever member is called alike.
-                    if text.contains('@') {
-                        Failure::not_found(format!("there is no user `{text}`"))
-                            .with_hint("`pimesh gateway syft users` lists the users")
-                    } else {
-                        failure
-                    }
-                }),
-            },
+        // The owner of this node named the server, and nobody else can.
+        if let Some(meant) = self.meant_at_server(text) {
+            return Ok(meant);
         }
+        let name = text.parse::<UserId>().ok();
+        let meant = name.as_ref().and_then(|name| self.meant(name));
+        match (self.resolve(text), meant) {
+            (Ok(_), Some(Meant::User(user, node))) => {
+                let (user, node) = (self.full_name(&user, node), format!("{text}@{text}"));
+                Err(
+                    Failure::conflict(format!("`{text}` is a node and also a user")).with_hint(
+                        format!("`{node}` is the node, `{user}` the user; name one of them"),
+                    ),
+                )
+            }
+            (Ok(peer), _) => Ok(Meant::Member(peer)),
+            (Err(failure), Some(Meant::Member(peer))) if peer == self.own.peer => Err(failure),
+            (Err(_), Some(meant)) => Ok(meant),
+            (Err(failure), None) => Err(name.map_or(failure, |name| self.not_meant(&name))),
+        }
+    }
+
+    /// Says why a name means nobody.
+    pub(super) fn not_meant(&self, name: &UserId) -> Failure {
+        let claimants = self.claimants(name, None);
+        let claimants: Vec<String> = claimants
+            .iter()
+            .map(|node| format!("`{}`", self.full_name(name, *node)))
+            .collect();
+        if claimants.is_empty() {
+            return match (name.split(), self.resolve(name.as_str())) {
+                (None, Err(no_member)) => no_member,
+                _ => Failure::not_found(format!("there is no user `{name}`"))
+                    .with_hint("`pimesh who` lists everybody"),
+            };
+        }
+        let claimants = claimants.join(" and ");
+        let text = match self.holder_gone(name) {
+            Some(gone) => format!(
+                "`{name}` meant `{}`, whose node is no member any more; {claimants} has the same \
+                 name",
+                self.full_name(name, gone)
+            ),
+            None => format!("`{name}` may be {claimants}"),
+        };
+        Failure::conflict(text).with_hint(
+            "write the full name, or say for good whom the short one means: \
+             `pimesh trust --name USER@NODE`",
+        )
     }
 
     /// Finds whom a name means, in the whole mesh.
     pub(super) fn meant(&self, name: &UserId) -> Option<Meant> {
-        if let Some(&member) = self.members_named(name.as_str()).first() {
-            return Some(Meant::Member(member));
+        if self.meant_at_server(name.as_str()).is_some() {
+            return None;
         }
-        if let Some(node) = self.owner(name) {
-            return Some(Meant::User(name.clone(), node));
-        }
+        let member = || self.members_named(name.as_str()).first().copied();
+        self.meant_in_full(name)
+            .or_else(|| Some(Meant::User(name.clone(), self.holder(name)?)))
+            .or_else(|| member().map(Meant::Member))
+    }
+
+    /// Finds whom `user@node` means: the user of that node, or with `node@node` the node itself.
+    fn meant_in_full(&self, name: &UserId) -> Option<Meant> {
         let (user, node) = name.split()?;
         self.members_named(node).into_iter().find_map(|member| {
             if self.users.get(&user, member).is_some() {
@@ -120,12 +160,45 @@ impl State {
         })
     }
 
-    /// Finds the gateway to which a bare name belongs.
-    pub(super) fn owner(&self, name: &UserId) -> Option<PeerId> {
-        let named = self.users.named(name);
-        let here = named.filter(|entry| self.is_gateway_here(&entry.record.node));
-        here.min_by_key(|entry| entry.rank())
-            .map(|entry| entry.record.node)
+    /// Finds the node whose user a bare name means.
+    pub(super) fn holder(&self, name: &UserId) -> Option<PeerId> {
+        let here = self.own.peer;
+        if self.users.get(name, here).is_some() {
+            return Some(here);
+        }
+        let mut named = self.users.named(name);
+        let holds =
+            |entry: &&Entry| entry.record.holds_name && self.is_gateway_here(&entry.record.node);
+        named.find(holds).map(|entry| entry.record.node)
+    }
+
+    /// Finds the former member whose user a bare name meant. The name means nobody else for that:
+    /// who wrote to it for years is not to reach a stranger one day.
+    fn holder_gone(&self, name: &UserId) -> Option<PeerId> {
+        let holder = self
+            .users
+            .named(name)
+            .find(|entry| entry.record.holds_name)?;
+        let node = holder.record.node;
+        (!self.is_gateway_here(&node)).then_some(node)
+    }
+
+    /// Says whether a bare name is free for a user that this node hears of.
+    pub(super) fn is_name_free(&self, name: &UserId) -> bool {
+        let is_full = |node: &str| !self.members_named(node).is_empty();
+        self.meant_at_server(name.as_str()).is_none()
+            && !name.split().is_some_and(|(_, node)| is_full(node))
+            && self.members_named(name.as_str()).is_empty()
+            && self.users.get(name, self.own.peer).is_none()
+            && !self.users.named(name).any(|entry| entry.record.holds_name)
+    }
+
+    /// Returns the nodes that have a user of this name, but one.
+    pub(super) fn claimants(&self, name: &UserId, but: Option<PeerId>) -> Vec<PeerId> {
+        let named = self.users.named(name).map(|entry| entry.record.node);
+        named
+            .filter(|node| Some(*node) != but && self.is_gateway_here(node))
+            .collect()
     }
 
     /// Returns the members with this name, the one that had it first in front.
@@ -159,6 +232,14 @@ impl State {
         }
         user.at(&self.gateway_name(&node))
             .unwrap_or_else(|_| user.clone())
+    }
+
+    /// Returns the name of a member, or `user@node`.
+    pub(super) fn full_name_of(&self, meant: &Meant) -> String {
+        match meant {
+            Meant::Member(peer) => self.name_of_any(peer),
+            Meant::User(user, node) => self.full_name(user, *node),
+        }
     }
 
     /// Returns `user@node`.

@@ -265,6 +265,8 @@ pub struct UserRecord {
     pub written_ms: u64,
     /// Whether he stays: he has logged in, or the operator added him, or he is of another gateway.
     pub stays: bool,
+    /// Whether his id alone, without `@node`, means him at this node.
+    pub holds_name: bool,
 }
 
 impl UserRecord {
@@ -277,6 +279,7 @@ impl UserRecord {
             descriptions,
             written_ms,
             stays,
+            holds_name,
             // These never change, but for the last one, which the letters know.
             id: _,
             node: _,
@@ -294,6 +297,9 @@ impl UserRecord {
         }
         if descriptions != before.descriptions {
             self.descriptions = descriptions;
+        }
+        if holds_name != before.holds_name {
+            self.holds_name = holds_name;
         }
         if written_ms != before.written_ms {
             self.written_ms = written_ms;

@@ -6,7 +6,7 @@
 use libp2p_identity::PeerId;
 use serde::{Deserialize, Serialize};
 
-use super::io::{ClientId, Direction, Encoding, Outcome, Party, Transport, Via};
+use super::io::{ClientId, Direction, Encoding, Gateway, Outcome, Party, Transport, Via};
 use crate::proto::{
     iid::{Date, Index, Value},
     mesh::{self, Address, MessageId},
@@ -295,7 +295,34 @@ pub struct Removed {
     pub held_mesh_key: bool,
 }
 
-/// What `pimesh peers trust` did.
+/// Somebody who can be written to, as `pimesh who` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Who {
+    /// What `pimesh send` calls it: the shortest name that means it.
+    pub name: String,
+    /// The node: itself, the one with the gateway, or this one, as a client of a server.
+    pub node: String,
+    /// The gateway; `None` for a node's owner.
+    pub gateway: Option<Gateway>,
+    /// The foreign server, if it is a user of one.
+    pub server: Option<String>,
+    /// Whether it is connected; `None` if that cannot be known.
+    pub present: Option<bool>,
+    /// When that last changed, Unix ms, if this node saw it.
+    pub since_ms: Option<u64>,
+    /// Whether what is written to it is encrypted up to its own program.
+    pub sealed: bool,
+    /// Its pinned key: base64, of P2SN clients the fingerprint.
+    pub key: Option<String>,
+    /// Another key that was offered and refused; `pimesh trust` accepts it.
+    pub offered_key: Option<String>,
+    /// Whom its bare name means instead; `-` if it means nobody until `pimesh trust --name`.
+    pub means: Option<String>,
+    /// Messages that wait here for it.
+    pub waiting: usize,
+}
+
+/// What `pimesh trust` did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trusted {
     /// The member's name.

@@ -196,6 +196,7 @@ impl State {
             descriptions: Descriptions::default(),
             taken: 0,
             written_ms: if is_written_to { now.unix_ms() } else { 0 },
+            holds_name: false,
         };
         // What comes of the same user meanwhile finds the key pinned already.
         self.users.insert(record.clone());

@@ -13,7 +13,7 @@ use libp2p_identity::PeerId;
 use self::entries::Entries;
 pub(super) use self::telling::Telling;
 use super::{
-    After, CLOCK_SET_MS, State,
+    After, State,
     changes::Change,
     io::{Command, Event, Failure, Now, Record, Reply, RequestId},
     letters::Mailbox,
@@ -50,6 +50,8 @@ pub(super) struct Entry {
     told_conflict: bool,
     /// When he registered, or this node started, on the clock that never jumps.
     since: Duration,
+    /// When he came or went, Unix ms, if this node saw it.
+    pub(super) since_ms: Option<u64>,
 }
 
 /// A user on the way to the disk.
@@ -131,6 +133,10 @@ impl Users {
         Some(entry.record.clone())
     }
 
+    pub(super) fn all(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values()
+    }
+
     /// Returns those who registered one name, at whatever gateway.
     pub(super) fn named<'a>(&'a self, name: &'a UserId) -> impl Iterator<Item = &'a Entry> {
         self.entries
@@ -184,14 +190,8 @@ impl Entry {
             clients: 0,
             told_conflict: false,
             since: Duration::ZERO,
+            since_ms: None,
         }
-    }
-
-    /// The order in which a name was registered. One whose gateway had no clock then comes last.
-    pub(super) fn rank(&self) -> (bool, u64, PeerId) {
-        let record = &self.record;
-        let undated = record.registered_ms < CLOCK_SET_MS;
-        (undated, record.registered_ms, record.node)
     }
 }
 
@@ -354,6 +354,7 @@ impl State {
             taken: self.letters.last_row(),
             written_ms: 0,
             stays,
+            holds_name: true,
         };
         self.letters.begin(&record);
         let entry = Entry {
@@ -378,6 +379,13 @@ impl State {
             && !self.members_named(node).is_empty()
         {
             let text = format!("`{name}` would be a user of the node `{node}`");
+            return Err(Failure::conflict(text));
+        }
+        if let Some(Meant::User(_, server)) = self.meant_at_server(name.as_str()) {
+            let text = format!(
+                "`{name}` would be a user of the server `{}`",
+                self.gateway_name(&server)
+            );
             return Err(Failure::conflict(text));
         }
         match self.meant(name) {
@@ -558,9 +566,8 @@ impl State {
         if key_name(&record.key) != key || self.users.revoked.contains_key(&token) {
             return Err(Failure::conflict("the token was revoked"));
         }
-        let meant = self.meant(name);
-        let is_meant = meant == Some(Meant::User(user.clone(), self.own.peer));
-        let warning = (!is_meant).then(|| self.conflict_text(&user));
+        // Under his full name he is himself everywhere.
+        let warning = (*name == user).then(|| self.conflict_text(&user)).flatten();
         Ok(Admitted {
             key: record.key,
             taken: self.letters.taken_by(&user),
@@ -569,16 +576,19 @@ impl State {
         })
     }
 
-    fn conflict_text(&self, user: &UserId) -> String {
-        let here = &self.membership.own_terms().name;
-        let owner = match self.meant(user) {
-            Some(Meant::User(_, node) | Meant::Member(node)) => self.gateway_name(&node),
-            None => String::new(),
-        };
-        format!(
-            "The name {user} belongs to the node {owner}, where it was registered first. Others \
-             reach you as {user}@{here}: log in under that name."
-        )
+    /// Says what a user of this gateway has to know if other nodes have a user of his name.
+    fn conflict_text(&self, user: &UserId) -> Option<String> {
+        let own = self.own.peer;
+        let others = self.claimants(user, Some(own));
+        let others: Vec<String> = others.iter().map(|node| self.gateway_name(node)).collect();
+        if others.is_empty() {
+            return None;
+        }
+        let (nodes, here) = (others.join(", "), self.gateway_name(&own));
+        Some(format!(
+            "The name {user} is also used at the node {nodes}. There, and wherever that one was \
+             heard of first, you are {user}@{here}: log in under that name to write to them."
+        ))
     }
 
     fn revoke_token(&mut self, request: RequestId, token: TokenId, until_ms: u64) {
@@ -627,31 +637,32 @@ impl State {
         entry.clients = entry.clients.saturating_add_signed(change);
         let online = entry.clients > 0;
         if online != before {
+            entry.since_ms = Some(now.unix_ms());
             let name = self.known_as(user, here).to_string();
             self.effects.event(Event::Presence { name, online });
             self.tell_of_user(user, now);
         }
     }
 
-    /// Tells the users of this gateway whose name turned out to mean somebody else; once each.
-    fn tell_conflicts(&mut self, name: &UserId) {
+    /// Shows that a user of another gateway has a name that means somebody else here, and tells the
+    /// user of this gateway who has it; once.
+    fn tell_conflict(&mut self, name: &UserId, claimant: PeerId) {
         let here = self.own.peer;
-        let is_owner = self.meant(name) == Some(Meant::User(name.clone(), here));
-        let text = self.conflict_text(name);
-        let node = self.owner(name).unwrap_or(here);
-        let node = self.gateway_name(&node);
-        let Some(entry) = self.users.get_mut(name, here) else {
+        let Some(means) = self.meant(name).map(|meant| self.full_name_of(&meant)) else {
             return;
         };
-        if !is_owner && !entry.told_conflict {
-            self.effects.event(Event::NameTaken {
-                user: name.clone(),
-                node,
-                text,
-            });
-        }
-        if let Some(entry) = self.users.get_mut(name, here) {
-            entry.told_conflict = !is_owner;
+        self.effects.event(Event::NameConflict {
+            name: name.clone(),
+            node: self.gateway_name(&claimant),
+            means,
+        });
+        let text = self.conflict_text(name);
+        if let Some(entry) = self.users.get_mut(name, here)
+            && !std::mem::replace(&mut entry.told_conflict, true)
+            && let Some(text) = text
+        {
+            let user = name.clone();
+            self.effects.event(Event::TellUser { user, text });
         }
     }
 

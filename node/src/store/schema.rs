@@ -153,7 +153,7 @@ pub(super) fn load(connection: &Connection) -> Result<Loaded, Flaw> {
         users: rows(
             connection,
             "SELECT id, door, title, key, shown, registered_ms, descriptions, taken, \
-             written_ms, stays FROM users",
+             written_ms, stays, named FROM users",
             read_user,
         )?,
         letters: rows(
@@ -330,6 +330,7 @@ fn read_user(row: &Row<'_>) -> Result<UserRecord, Flaw> {
         taken: number(row, 7)?,
         written_ms: number(row, 8)?,
         stays: row.get(9)?,
+        holds_name: row.get(10)?,
     })
 }
 

@@ -554,9 +554,9 @@ fn write_user(to: &Savepoint<'_>, user: &UserRecord) -> rusqlite::Result<()> {
     // What a user has already is known better by the table than by a record of his descriptions.
     to.prepare_cached(
         "INSERT INTO users (id, door, title, key, shown, registered_ms, descriptions, taken, \
-         written_ms, stays) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) \
+         written_ms, stays, named) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) \
          ON CONFLICT (id, door) DO UPDATE SET title = ?3, key = ?4, shown = ?5, \
-         descriptions = ?7, written_ms = ?9, stays = ?10",
+         descriptions = ?7, written_ms = ?9, stays = ?10, named = ?11",
     )?
     .execute(params![
         user.id.as_str(),
@@ -571,6 +571,7 @@ fn write_user(to: &Savepoint<'_>, user: &UserRecord) -> rusqlite::Result<()> {
         user.taken.cast_signed(),
         user.written_ms.cast_signed(),
         user.stays,
+        user.holds_name,
     ])?;
     Ok(())
 }

@@ -259,8 +259,7 @@ async fn a_pulled_cable_between_two_gateways_loses_and_repeats_nothing() -> anyh
 }
 
 #[tokio::test]
-async fn of_one_name_at_two_gateways_the_first_keeps_it_and_the_other_is_told() -> anyhow::Result<()>
-{
+async fn of_one_name_at_two_gateways_each_keeps_it_and_both_are_told() -> anyhow::Result<()> {
     let world = World::new()?;
     let (one, first) = syft::start(&world, "pi-1", "").await?;
     let (two, second) = syft::start(&world, "pi-2", "").await?;
@@ -276,12 +275,29 @@ async fn of_one_name_at_two_gateways_the_first_keeps_it_and_the_other_is_told() 
     agents.enter("alice", &first).await?;
     two.join(&one).await?;
 
+    for (name, own, other) in [("second", "pi-2", "pi-1"), ("first", "pi-1", "pi-2")] {
+        let told = agents.system(name).await?;
+        let text = told["content"].as_str().expect("a text");
+        assert!(
+            text.contains(&format!("used at the node {other}"))
+                && text.contains(&format!("bob@{own}")),
+            "{text}"
+        );
+    }
+    // Where the name means somebody else, it sends nothing, and says what to do.
+    agents.send("second", "alice", "who is it?").await?;
     let told = agents.system("second").await?;
     let text = told["content"].as_str().expect("a text");
+    assert!(text.contains("log in as bob@pi-2"), "{text}");
+    let (code, shown, err) = pimesh(&one.home, &["who"]).await?;
+    assert_eq!(code, 0, "{err}");
+    let other = shown.lines().find(|line| line.starts_with("bob@pi-2 "));
     assert!(
-        text.contains("belongs to the node pi-1") && text.contains("bob@pi-2"),
-        "{text}"
+        other.is_some_and(|line| line.contains("`bob` alone is bob@pi-1")),
+        "{shown}"
     );
+    let (_, checks, _) = pimesh(&one.home, &["doctor"]).await?;
+    assert!(checks.contains("bob@pi-2"), "{checks}");
 
     // Under the full name he is everywhere.
     agents
@@ -339,7 +355,7 @@ async fn a_changed_key_is_refused_and_shown_until_it_is_trusted() -> anyhow::Res
         "{told}"
     );
 
-    let (code, _, err) = pimesh(&one.home, &["peers", "trust", "bob"]).await?;
+    let (code, _, err) = pimesh(&one.home, &["trust", "bob"]).await?;
     assert_eq!(code, 0, "{err}");
     agents.send("new", "alice", "it is me").await?;
     assert_eq!(

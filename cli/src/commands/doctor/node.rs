@@ -11,7 +11,7 @@ use pimesh_node::{
     gateway::{GatewayReport, iid::upstream::ServerState},
     state::{
         CLOCK_SET_MS,
-        report::{COPIED_HINT, Peer, PeerState},
+        report::{COPIED_HINT, Peer, PeerState, Who},
     },
 };
 
@@ -88,6 +88,7 @@ async fn more(client: &Client, status: &Status) -> anyhow::Result<Vec<Check>> {
     checks.extend(peers.iter().filter_map(peer));
     checks.extend(status.gateways.iter().filter_map(gateway));
     checks.extend(servers(client).await?);
+    checks.extend(client.who().await?.iter().filter_map(name_or_key));
     Ok(checks)
 }
 
@@ -188,6 +189,17 @@ fn peer(peer: &Peer) -> Option<Check> {
             ))
         }
     }
+}
+
+/// Tells of somebody whose name means somebody else, or whose key changed.
+fn name_or_key(who: &Who) -> Option<Check> {
+    let found = format!("{}: {}", who.name, super::super::who::note(who)?);
+    let todo = if who.offered_key.is_some() {
+        "ask whether the key is new; if so, accept it, otherwise somebody pretends to be them"
+    } else {
+        "write to USER@NODE, or say for good whom the short name means: `pimesh trust --name`"
+    };
+    Some(Check::warn("names", found, todo))
 }
 
 fn gateway(gateway: &GatewayReport) -> Option<Check> {

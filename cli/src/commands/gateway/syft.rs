@@ -49,7 +49,7 @@ pub(super) enum Syft {
     /// key of a server's user, `USER@SERVER`
     ///
     /// The name of a user can then be registered with another key. Other nodes refuse that key until
-    /// somebody there trusts it: `pimesh peers trust USER`. The key of a server's user is pinned
+    /// somebody there trusts it: `pimesh trust USER`. The key of a server's user is pinned
     /// anew when it is next needed.
     Forget {
         /// The user, or USER@SERVER

@@ -291,12 +291,14 @@ pub enum EventBody {
         /// The user.
         user: String,
     },
-    /// The name of a user of this gateway belongs to a user of another one.
-    NameTaken {
-        /// The user of this gateway.
-        user: String,
-        /// The node to which it belongs.
+    /// A node has a user of a name that means somebody else here.
+    NameConflict {
+        /// The name.
+        name: String,
+        /// The node that uses it, too.
         node: String,
+        /// Whom it means: a node, or `user@node`.
+        means: String,
     },
     /// A gateway showed another key for a user than the pinned one; it is refused.
     UserKeyChanged {
@@ -431,9 +433,10 @@ impl From<&Event> for EventBody {
                 text,
             },
             Event::UserGone { user } => Self::UserGone { user: user.into() },
-            Event::NameTaken { user, node, .. } => Self::NameTaken {
-                user: user.into(),
+            Event::NameConflict { name, node, means } => Self::NameConflict {
+                name: name.into(),
                 node,
+                means,
             },
             Event::UserKeyChanged {
                 name,
@@ -582,7 +585,7 @@ pub const fn kind(event: &Event) -> &'static str {
         Event::Letter(_) => "letter",
         Event::TellUser { .. } => "tell_user",
         Event::UserGone { .. } => "user_gone",
-        Event::NameTaken { .. } => "name_taken",
+        Event::NameConflict { .. } => "name_conflict",
         Event::UserKeyChanged { .. } => "user_key_changed",
     }
 }

@@ -4,7 +4,7 @@ use hyper::Method;
 
 use super::{Client, ClientError, OTHERS_TIME, transport::escape};
 use crate::{
-    control::api::{GiveIndices, Join, Leave, NewInvite, NewName, ShareMeshKey, Vouch},
+    control::api::{GiveIndices, Join, Leave, NewInvite, NewName, NewTrust, ShareMeshKey, Vouch},
     proto::mesh::{ranges::Ranges, vouched::Vouched},
     state::report,
 };
@@ -31,17 +31,22 @@ impl Client {
         .await
     }
 
-    /// Accepts a member's changed RSA key.
+    /// Returns everybody who can be written to.
     ///
     /// # Errors
     /// See [`Self::status`].
-    pub async fn trust(&self, peer: &str) -> Result<report::Trusted, ClientError> {
-        self.call(
-            Method::POST,
-            &format!("/v1/peers/{}/trust", escape(peer)),
-            None::<()>,
-        )
-        .await
+    pub async fn who(&self) -> Result<Vec<report::Who>, ClientError> {
+        self.call(Method::GET, "/v1/who", None::<()>).await
+    }
+
+    /// Accepts the changed key of a member or user; with `name`, that the bare name means this user.
+    ///
+    /// # Errors
+    /// See [`Self::status`].
+    pub async fn trust(&self, who: &str, name: bool) -> Result<report::Trusted, ClientError> {
+        let who = who.to_owned();
+        self.call(Method::POST, "/v1/trust", Some(NewTrust { who, name }))
+            .await
     }
 
     /// Changes what a member may speak for as a gateway.

@@ -40,7 +40,7 @@ use crate::{
     gateway::context::Context,
     limits::{ConnectionLimit, LogLimit, Permit, Source},
     proto::iid::sign_in::Refused,
-    state::io::Gateway,
+    state::io::{Command, Gateway},
 };
 
 pub use self::lists::{LIST_BYTES_MAX, ListFileError};
@@ -207,9 +207,11 @@ async fn serve(
     }
     let refresh = signals.refresh;
     tasks.spawn(async move {
+        tell_indices(&gateway).await;
         loop {
             let waiting = gateway.lists.changed(&refresh).await;
             gateway.hub.judge_again(&gateway.lists.get());
+            tell_indices(&gateway).await;
             drop(waiting);
         }
     });
@@ -219,6 +221,14 @@ async fn serve(
     }
     // The tasks hold the sockets: these are closed when all have ended.
     tasks.shutdown().await;
+}
+
+/// Tells the node which indices its clients have, so that it gives none of them to a new member.
+async fn tell_indices(gateway: &IidGateway) {
+    let lists = gateway.lists.get();
+    let indices = lists.claims.iter().map(|(index, _)| index).collect();
+    // Fails only while the node stops.
+    drop(gateway.node.ask(Command::ClientIndices(indices)).await);
 }
 
 /// Takes connections. Each has a task of its own, which ends by itself when the gateway closes, for

@@ -140,7 +140,7 @@ impl Hub {
         match event {
             Event::LetterWaits { user: Some(user) } => self.each(user, |line| line.wake()),
             Event::LetterWaits { user: None } => self.wake_all(),
-            Event::TellUser { user, text } | Event::NameTaken { user, text, .. } => {
+            Event::TellUser { user, text } => {
                 self.each(user, |line| line.tell(text.clone()));
             }
             Event::UserGone { user } => self.each(user, |line| line.ended.cancel()),

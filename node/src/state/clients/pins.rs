@@ -149,7 +149,7 @@ impl State {
         self.change(Some((request, reply)), records, change);
     }
 
-    pub(super) fn report_keys(&self) -> Vec<report::P2snKey> {
+    pub(in crate::state) fn report_keys(&self) -> Vec<report::P2snKey> {
         let clients = &self.clients;
         let pinned = clients.pins.iter().flat_map(|(address, pins)| {
             pins.iter()

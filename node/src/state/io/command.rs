@@ -1,6 +1,6 @@
 //! What is asked through the control socket and by gateways, and the answers.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -70,11 +70,17 @@ pub enum Command {
         /// Its name or peer id.
         peer: String,
     },
-    /// Accept the changed RSA key of a member.
+    /// Who can be written to?
+    Who,
+    /// Accept the changed key of a member (RSA) or of a user, or that a name means a user.
     Trust {
-        /// Its name or peer id.
-        peer: String,
+        /// A member's name or peer id, or a user.
+        who: String,
+        /// Whether it is about the name: `alice` means `alice@node` from here on.
+        name: bool,
     },
+    /// These indices are those of clients of this node's gateways, in the place of those before.
+    ClientIndices(BTreeSet<Index>),
     /// State which further indices a member owns, in the place of those that it owned.
     GiveIndices {
         /// The member: name or peer id.
@@ -198,6 +204,8 @@ pub enum Reply {
     KeyShared(report::KeyShared),
     /// To [`Command::Remove`].
     Removed(report::Removed),
+    /// To [`Command::Who`].
+    Who(Vec<report::Who>),
     /// To [`Command::Trust`].
     Trusted(report::Trusted),
     /// To [`Command::GiveIndices`]: the statement is on disk here.

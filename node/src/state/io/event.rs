@@ -192,14 +192,14 @@ pub enum Event {
         /// The user.
         user: UserId,
     },
-    /// The name of a user of this gateway turned out to belong to another one.
-    NameTaken {
-        /// The user of this gateway.
-        user: UserId,
-        /// The name of the node to which it belongs.
+    /// A node has a user of a name that means somebody else here. The name goes on meaning that one.
+    NameConflict {
+        /// The name.
+        name: UserId,
+        /// The node that uses it, too.
         node: String,
-        /// What he is told.
-        text: String,
+        /// Whom it means: a node, or `user@node`.
+        means: String,
     },
     /// A gateway showed another key for a user than the pinned one.
     UserKeyChanged {

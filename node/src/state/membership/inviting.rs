@@ -66,6 +66,8 @@ impl State {
     pub(in crate::state) fn invite(&mut self, request: RequestId, wanted: Wanted, now: Now) {
         match self.make_invite(wanted, now) {
             Ok((ticket, invite, end)) => {
+                let warnings = self.ticket_warning().into_iter();
+                let warnings: Vec<String> = warnings.chain(self.collisions(&invite)).collect();
                 let reply = report::Invite {
                     ticket: ticket.to_text().to_string(),
                     id: invite.short_id(),
@@ -74,7 +76,7 @@ impl State {
                     further: invite.further.clone(),
                     vouched: invite.vouched,
                     expires_ms: invite.expires_ms,
-                    warning: self.ticket_warning(),
+                    warning: (!warnings.is_empty()).then(|| warnings.join("; ")),
                 };
                 let over = self.membership.old_invites(self.calendar.believed(now));
                 let forget = |&secret_hash: &[u8; 32]| Record::ForgetInvite { secret_hash };
@@ -100,6 +102,33 @@ impl State {
             "the ticket names {why}; connect this machine to the network (or look at \
              `network.listen`), and make another"
         ))
+    }
+
+    /// Says what of a ticket is in use already by somebody behind a gateway. It is given all the same,
+    /// because it was asked for.
+    fn collisions(&self, invite: &Invite) -> Vec<String> {
+        let name = invite.name.as_deref().and_then(|name| name.parse().ok());
+        let name = name.filter(|name| self.is_name_of_user(name));
+        let name = name.map(|name: NodeName| {
+            format!(
+                "`{name}` is a user of a gateway; where that one is known the node is written to as \
+                 `{name}@{name}`"
+            )
+        });
+        let index = Some(invite.index).filter(|index| self.integers.is_of_clients(*index));
+        let index = index.map(|index| {
+            format!(
+                "clients of a gateway speak for index {index}; once the new node has it, their \
+                 integers are refused"
+            )
+        });
+        name.into_iter().chain(index).collect()
+    }
+
+    /// Says whether a user of any gateway has this name.
+    fn is_name_of_user(&self, name: &NodeName) -> bool {
+        let id = name.as_str().parse();
+        id.is_ok_and(|id| !self.claimants(&id, None).is_empty())
     }
 
     fn make_invite(
@@ -140,7 +169,10 @@ impl State {
                 "{INVITES_MAX} tickets are open already"
             )));
         }
-        let index = self.membership.choose_index(index, &further, now)?;
+        let is_used = |index| self.integers.is_of_clients(index);
+        let index = self
+            .membership
+            .choose_index(index, &further, is_used, now)?;
         let secret = Secret::new(self.effects.random());
         let expires_ms = now.unix_ms().saturating_add(millis(lifetime));
         let invite = Invite {
@@ -280,9 +312,14 @@ impl State {
             return Err((Refusal::MeshFull, "mesh_full"));
         }
         let given = invite.name.as_ref().and_then(|name| name.parse().ok());
-        let name = self
-            .membership
-            .free_name(given.as_ref().unwrap_or(&join.name));
+        // A name that the owner gave is his choice; one that the newcomer wishes is not.
+        let name = match given {
+            Some(given) => self.membership.free_name(&given, |_| false),
+            None => {
+                let is_used = |name: &NodeName| self.is_name_of_user(name);
+                self.membership.free_name(&join.name, is_used)
+            }
+        };
         // A member says itself when it left, and may say anything.
         let after = self
             .membership
@@ -389,6 +426,7 @@ impl Membership {
         &self,
         index: Option<Index>,
         further: &Ranges,
+        is_used: impl Fn(Index) -> bool,
         now: Now,
     ) -> Result<Index, Failure> {
         let wanted = index.map(|Index(index)| index..=index);
@@ -407,7 +445,7 @@ impl Membership {
             ));
         }
         index
-            .or_else(|| self.free_index(further, now))
+            .or_else(|| self.free_index(further, is_used, now))
             .ok_or_else(|| Failure::conflict("every index is taken"))
     }
 }

@@ -164,7 +164,8 @@ fn what_is_told_of_a_user_while_his_key_is_accepted_is_not_lost() {
     };
     hear_users(&mut state, vec![other.clone()]);
     let trust = Command::Trust {
-        peer: "carol".to_owned(),
+        who: "carol".to_owned(),
+        name: false,
     };
     let asked = command(&mut state, 1, trust);
     let third = ToldUser {

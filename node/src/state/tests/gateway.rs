@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     proto::{
         mesh::{
+            NodeName,
             direct::Kind,
             users::{Request as UsersRequest, ToldUser},
         },
@@ -15,6 +16,7 @@ use crate::{
     },
     state::{
         io::FailureKind,
+        names::Meant,
         post::{Ask, Posted, Stage, Told},
     },
 };
@@ -164,10 +166,14 @@ pub(super) fn hear(state: &mut State, users: Vec<ToldUser>) -> Vec<Output> {
 }
 
 fn hear_request(state: &mut State, request: &UsersRequest) -> Vec<Output> {
+    hear_from(state, 2, request)
+}
+
+fn hear_from(state: &mut State, seed: u8, request: &UsersRequest) -> Vec<Output> {
     feed(
         state,
         Input::Net(NetInput::Request {
-            peer: peer_of_seed(2),
+            peer: peer_of_seed(seed),
             protocol: Protocol::Users,
             id: InboundId(50),
             bytes: request.encode(),
@@ -219,41 +225,241 @@ fn known_as(state: &mut State, user: &str, node: &str) -> String {
     users.iter().find(fits).expect("known").name.clone()
 }
 
+/// Has the member with this seed tell of a user, whose key it chose.
+fn claim(state: &mut State, seed: u8, name: &str, registered_ms: u64) -> Vec<Output> {
+    let mut user = told_user(name, registered_ms);
+    user.key = *syft::SigningKey::from_seed(&[seed; 32]).public();
+    let request = UsersRequest {
+        users: vec![user],
+        read: Vec::new(),
+    };
+    hear_from(state, seed, &request)
+}
+
+/// The mesh of [`gateway`], with a third member.
+fn three() -> State {
+    let mut state = gateway();
+    state.learn_statements(vec![certificate(3).encode()], vec![], NOW);
+    state
+}
+
+fn found_key(state: &mut State, name: &str) -> Option<syft::PublicKey> {
+    match done(state, Ask::Find { name: id(name) }) {
+        Ok(Told::Found(found)) => found.map(|found| found.key),
+        other => panic!("found or not, not {other:?}"),
+    }
+}
+
+fn conflicts(outputs: &[Output]) -> usize {
+    let is_news = |o: &&Output| matches!(o, Output::Event(Event::NameConflict { .. }));
+    outputs.iter().filter(is_news).count()
+}
+
 #[test]
-fn a_name_belongs_to_the_gateway_that_registered_it_first() {
-    let here_ms = NOW.unix_ms();
-    for (there_ms, ours) in [
-        (here_ms - 1, "alice@pi-1"),
-        (here_ms + 1, "alice"),
-        // A clock that was not set comes last, whatever it says.
-        (0, "alice"),
-        (5, "alice"),
-    ] {
-        let mut state = gateway();
-        let outputs = hear(&mut state, vec![told_user("alice", there_ms)]);
-        let theirs = if ours == "alice" {
-            "alice@pi-2"
-        } else {
-            "alice"
-        };
-        assert_eq!(known_as(&mut state, "alice", "pi-1"), ours, "{there_ms}");
-        assert_eq!(known_as(&mut state, "alice", "pi-2"), theirs, "{there_ms}");
-        let is_news = |o: &Output| matches!(o, Output::Event(Event::NameTaken { .. }));
-        assert_eq!(outputs.iter().any(is_news), ours != "alice");
+fn a_name_means_whom_this_node_heard_of_first_whatever_the_others_write() {
+    let mut state = three();
+    let first = *syft::SigningKey::from_seed(&[2; 32]).public();
+    assert_eq!(conflicts(&claim(&mut state, 2, "carol", 5_000)), 0);
+
+    for registered_ms in [0, 5, 4_999, NOW.unix_ms(), u64::MAX] {
+        let outputs = claim(&mut state, 3, "carol", registered_ms);
+
+        assert_eq!(found_key(&mut state, "carol"), Some(first));
+        assert_eq!(known_as(&mut state, "carol", "pi-2"), "carol");
+        assert_eq!(known_as(&mut state, "carol", "pi-3"), "carol@pi-3");
+        // It is told when it is heard of, and not each time.
+        assert_eq!(conflicts(&outputs), usize::from(registered_ms == 0));
     }
 }
 
 #[test]
-fn who_lost_his_name_writes_under_the_full_one_only() {
-    let mut state = gateway();
-    hear(&mut state, vec![told_user("alice", NOW.unix_ms() - 1)]);
-    let refused = done(&mut state, post("alice", "bob", 1));
-    assert_eq!(refused.map_err(|f| f.kind), Err(FailureKind::Conflict));
-    let ask = Ask::Post {
-        user: id("alice"),
-        letter: Box::new(letter_of("alice@pi-1", "bob", 2, "alice")),
+fn nobody_takes_a_name_from_a_user_at_his_own_gateway() {
+    for registered_ms in [0, 5, NOW.unix_ms() - 1] {
+        let mut state = three();
+        let outputs = claim(&mut state, 2, "alice", registered_ms);
+
+        let own = Some(*user_key("alice").public());
+        assert_eq!(found_key(&mut state, "alice"), own);
+        assert_eq!(known_as(&mut state, "alice", "pi-2"), "alice@pi-2");
+        assert_eq!(conflicts(&outputs), 1);
+        let told = outputs.iter().find_map(|output| match output {
+            Output::Event(Event::TellUser { user, text }) => Some((user.as_str(), text)),
+            _ => None,
+        });
+        let (user, text) = told.expect("she has to know");
+        assert_eq!(user, "alice");
+        assert!(
+            text.contains("alice@pi-1") && text.contains("node pi-2"),
+            "{text}"
+        );
+        // A third claim is no news for her.
+        let again = claim(&mut state, 3, "alice", 0);
+        let tells = |o: &Output| matches!(o, Output::Event(Event::TellUser { .. }));
+        assert!(!again.iter().any(tells));
+        let posted = done(&mut state, post("alice", "bob", 1));
+        assert_eq!(
+            posted,
+            Ok(Told::Posted(Posted::Accepted)),
+            "she writes as before"
+        );
+    }
+}
+
+#[test]
+fn a_name_whose_node_is_gone_means_nobody_until_the_owner_says_whom() {
+    let mut state = three();
+    claim(&mut state, 2, "carol", 1);
+    claim(&mut state, 3, "carol", 2);
+    let until = certificate(2).terms().issued_ms;
+    let removed = mesh_key().revoke(peer_of_seed(2), until);
+    state.learn_statements(vec![], vec![removed.encode()], NOW);
+    outputs(&mut state);
+
+    assert_eq!(found_key(&mut state, "carol"), None);
+    let refused = state.recipient("carol").expect_err("nobody knows whom");
+    assert_eq!(refused.kind, FailureKind::Conflict);
+    assert!(refused.message.contains("carol@pi-3"), "{refused:?}");
+    assert!(state.recipient("carol@pi-3").is_ok());
+
+    let trust = Command::Trust {
+        who: "carol@pi-3".to_owned(),
+        name: true,
     };
-    assert_eq!(done(&mut state, ask), Ok(Told::Posted(Posted::Accepted)));
+    let asked = feed(&mut state, Input::Control(RequestId(1), trust.clone()));
+    let failed = ticket(&asked).expect("records");
+    feed(&mut state, Input::StoreFailed(failed, "full".to_owned()));
+    assert_eq!(found_key(&mut state, "carol"), None, "it is not on disk");
+
+    let asked = feed(&mut state, Input::Control(RequestId(2), trust));
+    feed(&mut state, Input::Stored(ticket(&asked).expect("records")));
+    let third = *syft::SigningKey::from_seed(&[3; 32]).public();
+    assert_eq!(found_key(&mut state, "carol"), Some(third));
+    assert_eq!(known_as(&mut state, "carol", "pi-3"), "carol");
+}
+
+#[test]
+fn the_owner_s_word_moves_a_name_but_never_from_an_own_user_or_a_node() {
+    let mut state = three();
+    claim(&mut state, 2, "carol", 1);
+    claim(&mut state, 3, "carol", 2);
+    claim(&mut state, 2, "alice", 1);
+    claim(&mut state, 2, "pi-3", 1);
+    let mut trust = |who: &str| {
+        let who = who.to_owned();
+        let command = Command::Trust { who, name: true };
+        let asked = feed(&mut state, Input::Control(RequestId(1), command));
+        match ticket(&asked) {
+            Some(ticket) => feed(&mut state, Input::Stored(ticket)),
+            None => asked,
+        }
+    };
+
+    let moved = trust("carol@pi-3");
+    for who in ["alice@pi-2", "pi-3@pi-2", "nobody@pi-2", "pi-2"] {
+        assert!(failure(&trust(who)).is_some(), "{who}");
+    }
+
+    assert!(matches!(
+        moved.last(),
+        Some(Output::Reply(_, Ok(Reply::Trusted(_))))
+    ));
+    assert_eq!(known_as(&mut state, "carol", "pi-3"), "carol");
+    assert_eq!(known_as(&mut state, "carol", "pi-2"), "carol@pi-2");
+}
+
+#[test]
+fn a_user_called_like_a_node_or_like_another_s_full_name_takes_nothing() {
+    let mut state = three();
+    claim(&mut state, 2, "bob@pi-1", 0);
+    claim(&mut state, 2, "pi-3", 0);
+    claim(&mut state, 3, "dora", 0);
+    claim(&mut state, 2, "dora@pi-3", 0);
+
+    let key = |seed| Some(*syft::SigningKey::from_seed(&[seed; 32]).public());
+    assert_eq!(
+        found_key(&mut state, "bob@pi-1"),
+        Some(*user_key("bob").public())
+    );
+    assert_eq!(
+        found_key(&mut state, "pi-3"),
+        Some(*messaging_key(3).public())
+    );
+    assert_eq!(found_key(&mut state, "dora@pi-3"), key(3));
+}
+
+#[test]
+fn a_user_of_a_configured_server_is_nobody_else() {
+    let mut state = gateway_with(Settings {
+        servers: vec!["work".parse().expect("a name")],
+        ..Settings::default()
+    });
+    claim(&mut state, 2, "carol@work", 0);
+
+    let Ok(Meant::User(user, server)) = state.recipient("carol@work") else {
+        panic!("the owner of this node named the server")
+    };
+    assert_eq!(user, id("carol"));
+    assert_ne!(server, peer_of_seed(2));
+    assert_eq!(found_key(&mut state, "carol@work"), None);
+    let refused = register(&mut state, "dora@work").map_err(|failure| failure.kind);
+    assert_eq!(refused, Err(FailureKind::Conflict));
+}
+
+#[test]
+fn a_node_that_is_called_like_a_user_takes_no_messages_of_his() {
+    let mut state = gateway();
+    claim(&mut state, 2, "pi-3", 1);
+    state.learn_statements(vec![certificate(3).encode()], vec![], NOW);
+
+    let refused = state.recipient("pi-3").expect_err("either could be meant");
+    assert_eq!(refused.kind, FailureKind::Conflict);
+    assert_eq!(
+        state.recipient("pi-3@pi-3"),
+        Ok(Meant::Member(peer_of_seed(3)))
+    );
+    let user = Meant::User(id("pi-3"), peer_of_seed(2));
+    assert_eq!(state.recipient("pi-3@pi-2"), Ok(user.clone()));
+    // Who asks for a user goes on to find the one that he has written to all the time.
+    assert_eq!(state.meant(&id("pi-3")), Some(user));
+}
+
+#[test]
+fn no_newcomer_gets_a_name_or_an_index_that_somebody_behind_a_gateway_has() {
+    let mut state = three();
+    claim(&mut state, 2, "kitchen", 1);
+    let wished = "kitchen".parse().expect("a name");
+    let is_used = |name: &NodeName| !state.claimants(&id(name.as_str()), None).is_empty();
+    assert_eq!(
+        state.membership.free_name(&wished, is_used).as_str(),
+        "kitchen-2"
+    );
+    let command = Command::ClientIndices([Index(4), Index(5)].into());
+    feed(&mut state, Input::Control(RequestId(1), command));
+    let mut invite = |index: Option<i32>, name: Option<&str>| {
+        let command = Command::Invite(Wanted {
+            index: index.map(Index),
+            name: name.map(str::to_owned),
+            ..Wanted::default()
+        });
+        let asked = feed(&mut state, Input::Control(RequestId(2), command));
+        let stored = feed(&mut state, Input::Stored(ticket(&asked).expect("records")));
+        let invited = stored.into_iter().find_map(|output| match output {
+            Output::Reply(_, Ok(Reply::Invited(invite))) => Some(invite),
+            _ => None,
+        });
+        let invite = invited.expect("a ticket");
+        (invite.index.0, invite.warning.unwrap_or_default())
+    };
+
+    let (free, _) = invite(None, None);
+    let (wanted, warning) = invite(Some(5), Some("kitchen"));
+
+    assert_eq!(free, 6, "1 to 3 are members'");
+    assert_eq!(wanted, 5, "what is asked for is given");
+    assert!(
+        warning.contains("index 5") && warning.contains("`kitchen`"),
+        "{warning}"
+    );
 }
 
 #[test]

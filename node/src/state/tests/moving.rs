@@ -237,6 +237,7 @@ fn what_was_told_at_the_last_moment_in_a_mesh_that_was_left_goes_at_the_next_sta
         taken: 0,
         written_ms: 0,
         stays: true,
+        holds_name: true,
     };
     let server = crate::state::servers::peer_of(&"work".parse().expect("a name"));
     let address = || vec![Address::new("somewhere").expect("legal")];

@@ -245,7 +245,7 @@ fn a_peer_id_is_nobodys_name() {
     assert_eq!(state.resolve(&id), Ok(peer_of_seed(2)));
     let wished = id.parse().expect("a legal name");
     assert_eq!(
-        state.membership.free_name(&wished).as_str(),
+        state.membership.free_name(&wished, |_| false).as_str(),
         format!("{id}-2")
     );
 }

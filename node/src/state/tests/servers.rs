@@ -56,8 +56,8 @@ fn the_first_key_that_a_server_names_counts_until_a_person_takes_another() {
     assert_eq!(counts, Ok(key(1)));
     assert!(!is_shown(&outputs), "it is told once");
 
-    let peer = "alice@hub".to_owned();
-    carried_out(&mut state, Command::Trust { peer });
+    let who = "alice@hub".to_owned();
+    carried_out(&mut state, Command::Trust { who, name: false });
     assert_eq!(named(&mut state, "alice", key(2)).0, Ok(key(2)));
     let (counts, outputs) = named(&mut state, "alice", key(1));
     assert_eq!(counts, Ok(key(2)), "the earlier key is as foreign as any");

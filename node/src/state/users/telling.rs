@@ -72,7 +72,7 @@ impl State {
     }
 
     /// The last connection is gone: nobody knows who is there.
-    pub(in crate::state) fn users_link_lost(&mut self, peer: PeerId) {
+    pub(in crate::state) fn users_link_lost(&mut self, peer: PeerId, now: Now) {
         if let Some(telling) = self.users.telling.get_mut(&peer) {
             let lost = telling.under_way.take();
             telling.read.extend(lost.into_iter().flat_map(|u| u.read));
@@ -83,6 +83,7 @@ impl State {
         for entry in self.users.entries.values_mut() {
             if entry.record.node == peer && entry.clients > 0 {
                 entry.clients = 0;
+                entry.since_ms = Some(now.unix_ms());
                 gone.push(entry.record.id.clone());
             }
         }
@@ -221,7 +222,7 @@ impl State {
         self.effects.net(NetOutput::Respond { id, bytes });
         let mut records = Vec::new();
         for user in request.users {
-            records.extend(self.hear_of_user(peer, user));
+            records.extend(self.hear_of_user(peer, user, now));
         }
         if !records.is_empty() {
             self.effects.store(records, None);
@@ -232,7 +233,7 @@ impl State {
     }
 
     /// Takes what a gateway says of a user; returns what is new enough for the disk.
-    fn hear_of_user(&mut self, node: PeerId, told: ToldUser) -> Option<Record> {
+    fn hear_of_user(&mut self, node: PeerId, told: ToldUser, now: Now) -> Option<Record> {
         let key = (told.id.clone(), node);
         if !self.users.entries.contains_key(&key) {
             if self.users.count_of(node) >= USERS_PER_GATEWAY_MAX {
@@ -255,18 +256,22 @@ impl State {
                 descriptions: crate::proto::syft::Descriptions::default(),
                 taken: 0,
                 written_ms: 0,
+                holds_name: self.is_name_free(&told.id),
             };
+            let is_conflict = !record.holds_name;
             self.users.entries.insert(key.clone(), Entry::new(record));
-            self.tell_conflicts(&told.id);
-            let record = self.update_user(&key, told);
+            if is_conflict {
+                self.tell_conflict(&told.id, node);
+            }
+            let record = self.update_user(&key, told, now);
             let entry = self.users.entries.get(&key);
             return record
                 .or_else(|| entry.map(|entry| Record::User(Box::new(entry.record.clone()))));
         }
-        self.update_user(&key, told)
+        self.update_user(&key, told, now)
     }
 
-    fn update_user(&mut self, key: &(UserId, PeerId), told: ToldUser) -> Option<Record> {
+    fn update_user(&mut self, key: &(UserId, PeerId), told: ToldUser, now: Now) -> Option<Record> {
         let name = self.known_as(&key.0, key.1).to_string();
         let entry = self.users.entries.get_mut(key)?;
         let before = entry.record.clone();
@@ -293,6 +298,7 @@ impl State {
         let changed = entry.record != before;
         let record = changed.then(|| Record::User(Box::new(entry.record.clone())));
         if was_online != told.online {
+            entry.since_ms = Some(now.unix_ms());
             let online = told.online;
             self.effects.event(Event::Presence { name, online });
         }

@@ -18,12 +18,13 @@ use crate::{
 };
 
 /// A store of each earlier format.
-const FORMATS: [&str; 5] = [
+const FORMATS: [&str; 6] = [
     include_str!("../formats/1.sql"),
     include_str!("../formats/2.sql"),
     include_str!("../formats/3.sql"),
     include_str!("../formats/4.sql"),
     include_str!("../formats/5.sql"),
+    include_str!("../formats/6.sql"),
 ];
 
 fn home_with(sql: &str) -> tempfile::TempDir {
@@ -123,6 +124,14 @@ fn expected(format: usize) -> Loaded {
     if format >= 5 {
         loaded.date_ms = Some(1_800_000_013_000);
     }
+    if format >= 6 {
+        loaded.statements = vec![vec![5, 5]];
+        loaded.names = vec![(peer_of_seed(2), "pi-2".to_owned())];
+        for invite in &mut loaded.invites {
+            invite.cancelled = true;
+            invite.further = "9..11".parse().expect("legal");
+        }
+    }
     loaded
 }
 
@@ -139,7 +148,19 @@ fn a_store_of_each_earlier_format_is_taken_over_whole() {
             format!("{:?}", expected(format)),
             "{format}"
         );
-        let users: Vec<_> = users.iter().map(|u| (u.id.as_str(), u.taken)).collect();
+        if format >= 6 {
+            // Of those who registered `carol`, a pin of a server's user does not count.
+            let carols = users.iter().filter(|user| user.id.as_str() == "carol");
+            let holds: Vec<_> = carols.map(|c| (c.registered_ms, c.holds_name)).collect();
+            let (first, second) = (1_800_000_000_001, 1_800_000_000_002);
+            assert_eq!(holds, [(second, false), (first, true), (1, false)]);
+        }
+        let users: Vec<_> = users
+            .iter()
+            .filter(|user| user.id.as_str() != "carol")
+            .inspect(|user| assert!(user.holds_name, "{format}"))
+            .map(|user| (user.id.as_str(), user.taken))
+            .collect();
         let letters: Vec<_> = letters.iter().map(|l| (l.row, l.from.as_str())).collect();
         if format >= 4 {
             assert_eq!(users, [("alice", 0), ("bob", 4)]);

@@ -1,0 +1,156 @@
+//! Who can be written to, as one list: nodes, users of their gateways, users of foreign servers, and
+//! old clients of this node. And the owner's word on whom a name or a key belongs to.
+
+use libp2p_identity::PeerId;
+
+use super::{
+    State,
+    changes::Change,
+    io::{Failure, Gateway, Record, Reply, RequestId},
+    names::Meant,
+    report::{PeerState, Trusted, Who},
+    users::Entry,
+};
+use crate::{proto::syft::UserId, state::io::Now};
+
+impl State {
+    /// Returns everybody whom `pimesh send` can write to, and this node itself.
+    pub(super) fn report_who(&self, now: Now) -> Vec<Who> {
+        let nodes = self.report_peers(now).into_iter().map(|peer| {
+            let meant = Meant::Member(peer.peer_id);
+            let means = peer
+                .name
+                .parse()
+                .ok()
+                .and_then(|name| self.other_meaning(&name, &meant));
+            Who {
+                name: match &means {
+                    Some(_) => format!("{0}@{0}", peer.name),
+                    None => peer.name.clone(),
+                },
+                node: peer.name,
+                gateway: None,
+                server: None,
+                present: Some(matches!(peer.state, PeerState::Own | PeerState::Up)),
+                since_ms: peer.since_ms,
+                sealed: true,
+                key: self.key_of(&meant).map(|key| key.to_base64()),
+                offered_key: None,
+                means,
+                waiting: peer.outbox_count,
+            }
+        });
+        let users = self.users.all().filter_map(|entry| self.report_user(entry));
+        let clients = self.report_keys().into_iter().filter(|key| !key.refused);
+        let own = self.name_of_any(&self.own.peer);
+        let clients = clients.filter_map(|key| {
+            Some(Who {
+                name: key.name?,
+                node: own.clone(),
+                gateway: Some(Gateway::P2sn),
+                server: None,
+                present: None,
+                since_ms: None,
+                sealed: false,
+                key: Some(key.fingerprint),
+                offered_key: None,
+                means: None,
+                waiting: key.waiting,
+            })
+        });
+        nodes.chain(users).chain(clients).collect()
+    }
+
+    fn report_user(&self, entry: &Entry) -> Option<Who> {
+        let record = &entry.record;
+        let meant = Meant::User(record.id.clone(), record.node);
+        let server = self.server_name(&record.node).map(ToString::to_string);
+        if server.is_none() && !self.is_gateway_here(&record.node) {
+            return None;
+        }
+        let is_own = record.node == self.own.peer;
+        let here = if server.is_some() {
+            self.own.peer
+        } else {
+            record.node
+        };
+        Some(Who {
+            name: match &server {
+                Some(server) => format!("{}@{server}", record.id),
+                None => self.known_as(&record.id, record.node).to_string(),
+            },
+            node: self.name_of_any(&here),
+            gateway: Some(Gateway::Syft),
+            // A server does not say who is there.
+            present: server.is_none().then_some(entry.clients > 0),
+            since_ms: entry.since_ms,
+            sealed: true,
+            key: Some(record.key.to_base64()),
+            offered_key: record.shown.map(|key| key.to_base64()),
+            means: match &server {
+                Some(_) => None,
+                None => self.other_meaning(&record.id, &meant),
+            },
+            waiting: self.letters.count_for(&record.id, is_own),
+            server,
+        })
+    }
+
+    /// Returns whom a bare name means, if that is not the one who is called so; nobody is `-`.
+    fn other_meaning(&self, name: &UserId, called: &Meant) -> Option<String> {
+        match self.meant(name) {
+            Some(meant) if meant == *called => None,
+            Some(meant) => Some(self.full_name_of(&meant)),
+            None => Some("-".to_owned()),
+        }
+    }
+
+    /// Has a bare name mean this user from now on, as the owner of this node says.
+    pub(super) fn trust_name(&mut self, request: RequestId, text: &str) {
+        match self.check_trust_name(text) {
+            Ok((user, node)) => {
+                let changed = self.users.named(&user).filter_map(|entry| {
+                    let mut after = entry.record.clone();
+                    after.holds_name = entry.record.node == node;
+                    (after != entry.record).then(|| (entry.record.clone(), after))
+                });
+                let changed: Vec<_> = changed.collect();
+                let records = changed
+                    .iter()
+                    .map(|(_, after)| Record::User(Box::new(after.clone())))
+                    .collect();
+                let trusted = Reply::Trusted(Trusted {
+                    name: self.full_name(&user, node),
+                    peer_id: node,
+                    fingerprint: self
+                        .key_of(&Meant::User(user, node))
+                        .map(|key| key.to_base64()),
+                });
+                self.change(Some((request, trusted)), records, Change::Name(changed));
+            }
+            Err(failure) => self.effects.fail(request, failure),
+        }
+    }
+
+    fn check_trust_name(&self, text: &str) -> Result<(UserId, PeerId), Failure> {
+        let name = text.parse::<UserId>().ok();
+        let meant = name.as_ref().and_then(|name| self.meant(name));
+        let Some(Meant::User(user, node)) = meant else {
+            let hint = "`pimesh who` lists everybody; name a user as USER@NODE";
+            return Err(Failure::not_found(format!("there is no user `{text}`")).with_hint(hint));
+        };
+        if node != self.own.peer && self.users.get(&user, self.own.peer).is_some() {
+            let text = format!("`{user}` is a user of this node's gateway and keeps the name here");
+            return Err(Failure::conflict(text).with_hint(format!(
+                "take him out first: `pimesh gateway syft forget {user}`"
+            )));
+        }
+        if let Some(member) = self.members_named(user.as_str()).first() {
+            let text = format!("`{user}` is the node {}", self.name_of_any(member));
+            return Err(
+                Failure::conflict(text).with_hint("`pimesh rename` gives the node another name")
+            );
+        }
+        Ok((user, node))
+    }
+}
