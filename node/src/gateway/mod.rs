@@ -12,6 +12,7 @@
 //!
 //! | file | what |
 //! | --- | --- |
+//! | `registry` | which gateways there are: one line for each, and the trait that it implements |
 //! | `context` | what a gateway may ask of the node |
 //! | `visit` | one connection of a client, as people see it: listed, counted, kicked |
 //! | `supervisor` | one gateway: started, tried again, stopped |
@@ -28,6 +29,7 @@ mod p2sn;
 mod paced;
 mod pinned;
 mod refresh;
+mod registry;
 mod standing;
 mod supervisor;
 pub mod syft;
@@ -36,9 +38,8 @@ pub mod visit;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt, io,
-    net::{SocketAddr, TcpListener, UdpSocket},
-    path::Path,
+    fmt,
+    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -46,7 +47,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::FutureExt;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::oneshot, task::AbortHandle};
 
@@ -55,21 +55,17 @@ pub(crate) use self::supervisor::{Opened, Signals};
 use self::{
     context::Context,
     iid::upstream::{ServerReport, Upstream},
+    registry::{Needs, REGISTRY, Registered},
     standing::Standing,
-    supervisor::{Open, Supervised},
+    supervisor::Supervised,
     visit::Visitors,
 };
 use crate::{
     NodeHandle,
-    config::gateway::{
-        Gateways as Config, Iid, IidServer, P2sn as P2snConfig, SyftServer, Tls, TlsFiles,
-    },
+    config::gateway::{Gateways as Config, IidServer, P2sn as P2snConfig, SyftServer},
     events::Events,
     state::io::{Failure, Gateway},
 };
-
-/// Each of them.
-const GATEWAYS: [Gateway; 3] = [Gateway::Iid, Gateway::P2sn, Gateway::Syft];
 
 /// How long a stop waits for clients to hear of it.
 const GOODBYE_TIME: Duration = Duration::from_secs(2);
@@ -97,6 +93,9 @@ pub struct Gateways {
     /// Whether the node stops: nothing is opened any more.
     closed: AtomicBool,
 }
+
+/// A gateway of the registry.
+type Kind = &'static dyn Registered;
 
 /// A server that the node is a client of.
 struct Upstreamed {
@@ -165,27 +164,32 @@ impl Gateways {
     pub async fn apply(&self, config: &Config) {
         let mut applied = self.applied.lock().await;
         let mut config = config.clone();
-        let mut changed = changed(applied.as_ref(), &config);
+        let is_changed = |kind: &Kind| match applied.as_ref() {
+            Some(earlier) => !kind.is_same(earlier, &config),
+            None => true,
+        };
+        let mut changed: Vec<Kind> = REGISTRY.into_iter().filter(is_changed).collect();
         self.refused().clear();
         if let Some(earlier) = applied.as_ref() {
             let freed = self.ports_of(&changed, earlier);
-            let open = changed.iter().filter(|gateway| self.is_open(**gateway));
-            for gateway in open.copied().collect::<Vec<_>>() {
-                let (from, to) = (Needs::of(gateway, earlier), Needs::of(gateway, &config));
-                if let Err(why) = to.probe(&from, &freed, self.context.home()) {
-                    self.keep(gateway, earlier, &mut config, why);
-                    log_kept(gateway);
-                    changed.retain(|kept| *kept != gateway);
-                }
-            }
+            changed.retain(|kind| {
+                let to = kind.needs(&config);
+                let home = self.context.home();
+                let probed = if self.is_open(kind.gateway()) {
+                    to.probe(&kind.needs(earlier), &freed, home)
+                } else {
+                    Ok(())
+                };
+                let Err(why) = probed else { return true };
+                self.keep(*kind, earlier, &mut config, why);
+                log_kept(kind.gateway());
+                false
+            });
         }
-        let were_open: Vec<Gateway> = changed
-            .iter()
-            .copied()
-            .filter(|gateway| self.is_open(*gateway))
-            .collect();
-        for gateway in &changed {
-            self.shut(*gateway).await;
+        let mut were_open = changed.clone();
+        were_open.retain(|kind| self.is_open(kind.gateway()));
+        for kind in &changed {
+            self.shut(kind.gateway()).await;
         }
         self.start(&changed, &config);
         self.settle().await;
@@ -200,23 +204,24 @@ impl Gateways {
 
     /// Opens those of these gateways again with earlier settings that were open with them and are not
     /// with the new ones.
-    async fn go_back(&self, were_open: &[Gateway], earlier: &Config, config: &mut Config) {
+    async fn go_back(&self, were_open: &[Kind], earlier: &Config, config: &mut Config) {
         let mut failed = Vec::new();
-        for gateway in were_open.iter().copied() {
+        for kind in were_open.iter().copied() {
+            let gateway = kind.gateway();
             let status = self.gateways().get(&gateway).map(Supervised::status);
             let Some(why) = status.and_then(|status| status.error) else {
                 continue;
             };
             self.shut(gateway).await;
-            self.keep(gateway, earlier, config, why);
-            failed.push(gateway);
+            self.keep(kind, earlier, config, why);
+            failed.push(kind);
         }
         if failed.is_empty() {
             return;
         }
         self.start(&failed, config);
         self.settle().await;
-        for gateway in failed {
+        for gateway in failed.into_iter().map(Registered::gateway) {
             if self.is_open(gateway) {
                 log_kept(gateway);
             } else {
@@ -230,19 +235,17 @@ impl Gateways {
     }
 
     /// Has a gateway go on with its earlier settings.
-    fn keep(&self, gateway: Gateway, earlier: &Config, config: &mut Config, why: String) {
+    fn keep(&self, kind: Kind, earlier: &Config, config: &mut Config, why: String) {
+        let gateway = kind.gateway();
         tracing::warn!(gateway = gateway.name(), %why, "the new settings of a gateway are refused");
-        match gateway {
-            Gateway::Iid => config.iid = earlier.iid.clone(),
-            Gateway::P2sn => config.p2sn = earlier.p2sn.clone(),
-            Gateway::Syft => config.syft = earlier.syft.clone(),
-        }
+        kind.copy(earlier, config);
         self.refused().insert(gateway, why);
     }
 
-    fn start(&self, gateways: &[Gateway], config: &Config) {
-        for gateway in gateways.iter().copied() {
-            if let Some(open) = opener(gateway, config, &self.context) {
+    fn start(&self, kinds: &[Kind], config: &Config) {
+        for kind in kinds {
+            if let Some(open) = kind.opener(config, &self.context) {
+                let gateway = kind.gateway();
                 let mut gateways = self.gateways();
                 // Looked at under the lock under which `close` takes them all.
                 if !self.closed.load(Ordering::Relaxed) {
@@ -253,15 +256,15 @@ impl Gateways {
     }
 
     /// Returns the ports that gateways which are open give back when they are closed.
-    fn ports_of(&self, gateways: &[Gateway], config: &Config) -> BTreeSet<u16> {
+    fn ports_of(&self, kinds: &[Kind], config: &Config) -> BTreeSet<u16> {
         let running = self.gateways();
-        let of = |gateway: &Gateway| {
-            let status = running.get(gateway).map(Supervised::status);
+        let of = |kind: &Kind| {
+            let status = running.get(&kind.gateway()).map(Supervised::status);
             let bound = status.map(|status| status.addresses).unwrap_or_default();
-            let Needs { tcp, udp, .. } = Needs::of(*gateway, config);
+            let Needs { tcp, udp, .. } = kind.needs(config);
             bound.into_iter().chain(tcp).chain(udp)
         };
-        gateways
+        kinds
             .iter()
             .flat_map(of)
             .map(|address| address.port())
@@ -442,7 +445,7 @@ impl Gateways {
                 kicks: counts.kicks,
             }
         };
-        GATEWAYS.map(report).to_vec()
+        REGISTRY.map(|kind| report(kind.gateway())).to_vec()
     }
 
     /// Returns who is connected.
@@ -474,138 +477,6 @@ impl Gateways {
     }
 }
 
-/// Returns the gateways whose settings are not as they were.
-fn changed(earlier: Option<&Config>, config: &Config) -> Vec<Gateway> {
-    let is_changed = |gateway: &Gateway| {
-        let Some(earlier) = earlier else { return true };
-        match gateway {
-            Gateway::Iid => earlier.iid != config.iid,
-            Gateway::P2sn => earlier.p2sn != config.p2sn,
-            Gateway::Syft => earlier.syft != config.syft,
-        }
-    };
-    GATEWAYS.into_iter().filter(is_changed).collect()
-}
-
-fn log_kept(gateway: Gateway) {
-    tracing::warn!(
-        gateway = gateway.name(),
-        "the gateway goes on with its earlier settings"
-    );
-}
-
-/// What the settings of a gateway take from the machine.
-struct Needs<'a> {
-    tcp: Vec<SocketAddr>,
-    udp: Vec<SocketAddr>,
-    tls: Option<&'a TlsFiles>,
-}
-
-impl<'a> Needs<'a> {
-    fn of(gateway: Gateway, config: &'a Config) -> Self {
-        let (is_on, tcp, udp, tls) = match gateway {
-            Gateway::Iid => {
-                let Iid {
-                    enabled,
-                    listen,
-                    listen_only,
-                    udp_in,
-                    tls,
-                    ..
-                } = &config.iid;
-                let tcp = [Some(*listen), *listen_only]
-                    .into_iter()
-                    .flatten()
-                    .collect();
-                (
-                    *enabled,
-                    tcp,
-                    udp_in.iter().copied().collect(),
-                    tls.as_ref(),
-                )
-            }
-            Gateway::P2sn => (config.p2sn.enabled, vec![config.p2sn.listen], vec![], None),
-            Gateway::Syft => {
-                let tls = match &config.syft.tls {
-                    Tls::Files(files) => Some(files),
-                    Tls::Off | Tls::SelfSigned => None,
-                };
-                (config.syft.enabled, vec![config.syft.listen], vec![], tls)
-            }
-        };
-        if is_on {
-            Self { tcp, udp, tls }
-        } else {
-            Self {
-                tcp: vec![],
-                udp: vec![],
-                tls: None,
-            }
-        }
-    }
-
-    /// Tries what a running gateway would take, before it is closed: its clients need not lose their
-    /// connections for a mistake. Ports that are freed may be in use.
-    fn probe(&self, earlier: &Self, freed: &BTreeSet<u16>, home: &Path) -> Result<(), String> {
-        let judge = |address: &SocketAddr, bound: io::Result<()>| match bound {
-            Err(error)
-                if error.kind() == io::ErrorKind::AddrInUse && freed.contains(&address.port()) =>
-            {
-                Ok(())
-            }
-            Err(error) => Err(format!("listen on {address}: {error}")),
-            Ok(()) => Ok(()),
-        };
-        for address in self.tcp.iter().filter(|to| !earlier.tcp.contains(to)) {
-            judge(address, TcpListener::bind(address).map(drop))?;
-        }
-        for address in self.udp.iter().filter(|to| !earlier.udp.contains(to)) {
-            judge(address, UdpSocket::bind(address).map(drop))?;
-        }
-        if let Some(files) = self.tls {
-            tls::acceptor(files, home).map_err(|error| with_causes(&error))?;
-        }
-        Ok(())
-    }
-}
-
-/// Returns what opens a gateway, if it is to be open.
-fn opener(gateway: Gateway, config: &Config, context: &Context) -> Option<Open> {
-    let context = context.clone();
-    match gateway {
-        Gateway::Iid if config.iid.enabled => {
-            let config = config.iid.clone();
-            Some(opening(move |signals| {
-                iid::open(config.clone(), context.clone(), signals)
-            }))
-        }
-        Gateway::P2sn if config.p2sn.enabled => {
-            let config = config.p2sn.clone();
-            Some(opening(move |_| {
-                p2sn::open(config.clone(), context.clone())
-            }))
-        }
-        Gateway::Syft if config.syft.enabled => {
-            let config = config.syft.clone();
-            Some(opening(move |signals| {
-                syft::open(config.clone(), context.clone(), signals)
-            }))
-        }
-        Gateway::Iid | Gateway::P2sn | Gateway::Syft => None,
-    }
-}
-
-fn opening<E, F>(open: impl Fn(Signals) -> F + Send + Sync + 'static) -> Open
-where
-    E: std::error::Error,
-    F: Future<Output = Result<Opened, E>> + Send + 'static,
-{
-    Box::new(move |signals| {
-        let opening = open(signals);
-        async move { opening.await.map_err(|error| with_causes(&error)) }.boxed()
-    })
-}
-
 /// Returns an error and what caused it, in one line.
 fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -617,49 +488,9 @@ fn with_causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn needs(tcp: &[SocketAddr], udp: &[SocketAddr]) -> Needs<'static> {
-        Needs {
-            tcp: tcp.to_vec(),
-            udp: udp.to_vec(),
-            tls: None,
-        }
-    }
-
-    #[test]
-    fn a_port_in_use_is_refused_unless_a_gateway_gives_it_back() {
-        let (none, home) = (BTreeSet::new(), Path::new("/"));
-        let tcp = TcpListener::bind("127.0.0.1:0").expect("binds");
-        let tcp = (tcp.local_addr().expect("bound"), tcp);
-        let udp = UdpSocket::bind("127.0.0.1:0").expect("binds");
-        let udp = (udp.local_addr().expect("bound"), udp);
-        let nothing = needs(&[], &[]);
-
-        for wanted in [needs(&[tcp.0], &[]), needs(&[], &[udp.0])] {
-            let refused = wanted.probe(&nothing, &none, home).expect_err("in use");
-            assert!(refused.contains("in use"), "{refused}");
-            let freed = [tcp.0.port(), udp.0.port()].into();
-            assert_eq!(wanted.probe(&nothing, &freed, home), Ok(()));
-            assert_eq!(wanted.probe(&wanted, &none, home), Ok(()), "it has them");
-        }
-    }
-
-    #[test]
-    fn certificates_that_cannot_be_read_are_refused() {
-        let files = TlsFiles {
-            certificate: "none.pem".into(),
-            key: "none.pem".into(),
-        };
-        let wanted = Needs {
-            tls: Some(&files),
-            ..needs(&[], &[])
-        };
-
-        let refused = wanted.probe(&needs(&[], &[]), &BTreeSet::new(), Path::new("/"));
-
-        assert!(refused.expect_err("no file").contains("none.pem"));
-    }
+fn log_kept(gateway: Gateway) {
+    tracing::warn!(
+        gateway = gateway.name(),
+        "the gateway goes on with its earlier settings"
+    );
 }

@@ -30,12 +30,13 @@ use tokio_rustls::TlsAcceptor;
 use self::{hub::Hub, lists::CurrentLists};
 use super::{
     Opened, Signals,
+    registry::{self, Needs},
     tls::{self, TlsError},
     visit::Visit,
 };
 use crate::{
     accept::accept_next,
-    config::gateway::Iid as Config,
+    config::gateway::{Gateways, Iid as Config},
     cross_site::{Bodies, Hosts, Policy},
     gateway::context::Context,
     limits::{ConnectionLimit, LogLimit, Permit, Source},
@@ -120,12 +121,45 @@ enum Kind {
     Listen,
 }
 
-/// Opens the gateway.
-pub(super) async fn open(
-    config: Config,
-    node: Context,
-    signals: Signals,
-) -> Result<Opened, OpenError> {
+/// The gateway, as the registry sees it.
+pub(super) struct IidKind;
+
+impl registry::Kind for IidKind {
+    const GATEWAY: Gateway = Gateway::Iid;
+    type Settings = Config;
+    type Error = OpenError;
+
+    fn settings(config: &Gateways) -> &Config {
+        &config.iid
+    }
+
+    fn settings_mut(config: &mut Gateways) -> &mut Config {
+        &mut config.iid
+    }
+
+    fn is_enabled(settings: &Config) -> bool {
+        settings.enabled
+    }
+
+    fn needs(settings: &Config) -> Needs {
+        let listen = [Some(settings.listen), settings.listen_only];
+        Needs {
+            tcp: listen.into_iter().flatten().collect(),
+            udp: settings.udp_in.into_iter().collect(),
+            tls: settings.tls.clone(),
+        }
+    }
+
+    fn open(
+        settings: Config,
+        context: Context,
+        signals: Signals,
+    ) -> impl Future<Output = Result<Opened, OpenError>> + Send {
+        open(settings, context, signals)
+    }
+}
+
+async fn open(config: Config, node: Context, signals: Signals) -> Result<Opened, OpenError> {
     let home = node.home();
     let files = lists::Files::new(&config, home);
     let tls = config.tls.as_ref();

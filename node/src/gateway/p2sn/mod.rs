@@ -31,10 +31,13 @@ use tokio::{
 pub(crate) use self::send::send;
 pub use self::send::{NewP2snMessage, P2snReplied};
 use self::{budgets::Budgets, client::Client};
-use super::Opened;
+use super::{
+    Opened, Signals,
+    registry::{Kind, Needs},
+};
 use crate::{
     accept::accept_next,
-    config::gateway::P2sn as Config,
+    config::gateway::{Gateways, P2sn as Config},
     gateway::context::Context,
     limits::{ConnectionLimit, Permit},
     p2sn_session::{Steps, Terms},
@@ -48,7 +51,7 @@ const STEPS_AT_ONCE: usize = 2;
 
 /// Why the gateway cannot be opened.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum OpenError {
+pub(super) enum OpenError {
     /// It cannot listen.
     #[error("could not listen on {address}")]
     Listen {
@@ -60,11 +63,43 @@ pub(crate) enum OpenError {
     },
 }
 
-/// Opens the gateway.
-///
-/// # Errors
-/// Returns why it cannot be opened.
-pub(crate) async fn open(config: Config, node: Context) -> Result<Opened, OpenError> {
+/// The gateway, as the registry sees it.
+pub(super) struct P2snKind;
+
+impl Kind for P2snKind {
+    const GATEWAY: Gateway = Gateway::P2sn;
+    type Settings = Config;
+    type Error = OpenError;
+
+    fn settings(config: &Gateways) -> &Config {
+        &config.p2sn
+    }
+
+    fn settings_mut(config: &mut Gateways) -> &mut Config {
+        &mut config.p2sn
+    }
+
+    fn is_enabled(settings: &Config) -> bool {
+        settings.enabled
+    }
+
+    fn needs(settings: &Config) -> Needs {
+        Needs {
+            tcp: vec![settings.listen],
+            ..Needs::default()
+        }
+    }
+
+    fn open(
+        settings: Config,
+        context: Context,
+        _signals: Signals,
+    ) -> impl Future<Output = Result<Opened, OpenError>> + Send {
+        open(settings, context)
+    }
+}
+
+async fn open(config: Config, node: Context) -> Result<Opened, OpenError> {
     let address = config.listen;
     let failed = |source| OpenError::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;

@@ -47,15 +47,17 @@ use tokio_util::sync::CancellationToken;
 use self::{forward::Forwards, hub::Hub, tokens::Tokens};
 use super::{
     Opened, Signals,
+    registry::{Kind, Needs},
     tls::{self, TlsError},
 };
 use crate::{
     accept::accept_next,
-    config::gateway::{Syft, Tls},
+    config::gateway::{Gateways, Syft, Tls},
     cross_site::{Bodies, Hosts, Policy},
     gateway::context::Context,
     limits::{Buckets, ConnectionLimit, Permit, Source},
     proto::syft::http::Challenges,
+    state::io::Gateway,
 };
 
 /// How long a TLS handshake, and the head of a request, may take.
@@ -66,7 +68,7 @@ const ENDING_TIME: Duration = Duration::from_secs(1);
 
 /// Why the gateway cannot be opened.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum SyftError {
+pub(super) enum SyftError {
     /// The address.
     #[error("could not listen at {0}")]
     Listen(SocketAddr, #[source] io::Error),
@@ -120,12 +122,47 @@ struct Caller {
     _permit: Permit,
 }
 
-/// Opens the gateway.
-pub(crate) async fn open(
-    config: Syft,
-    node: Context,
-    signals: Signals,
-) -> Result<Opened, SyftError> {
+/// The gateway, as the registry sees it.
+pub(super) struct SyftKind;
+
+impl Kind for SyftKind {
+    const GATEWAY: Gateway = Gateway::Syft;
+    type Settings = Syft;
+    type Error = SyftError;
+
+    fn settings(config: &Gateways) -> &Syft {
+        &config.syft
+    }
+
+    fn settings_mut(config: &mut Gateways) -> &mut Syft {
+        &mut config.syft
+    }
+
+    fn is_enabled(settings: &Syft) -> bool {
+        settings.enabled
+    }
+
+    fn needs(settings: &Syft) -> Needs {
+        Needs {
+            tcp: vec![settings.listen],
+            udp: vec![],
+            tls: match &settings.tls {
+                Tls::Files(files) => Some(files.clone()),
+                Tls::Off | Tls::SelfSigned => None,
+            },
+        }
+    }
+
+    fn open(
+        settings: Syft,
+        context: Context,
+        signals: Signals,
+    ) -> impl Future<Output = Result<Opened, SyftError>> + Send {
+        open(settings, context, signals)
+    }
+}
+
+async fn open(config: Syft, node: Context, signals: Signals) -> Result<Opened, SyftError> {
     let home = node.home().to_owned();
     let secret = home.join("syft.secret");
     let tokens = Tokens::load(
