@@ -146,7 +146,11 @@ impl State {
             Change::User(change) => self.user_changed(change.0, change.1, now),
             Change::Name(users) => {
                 for (before, after) in users {
+                    let holder = after.holds_name.then(|| (after.id.clone(), after.node));
                     self.user_changed(before, after, now);
+                    if let Some((name, node)) = holder {
+                        self.only_holder(&name, node);
+                    }
                 }
             }
             Change::ForgetUser(user) => self.user_forgotten(user, now),

@@ -7,7 +7,7 @@
 mod budget;
 mod last;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, ops::RangeInclusive};
 
 use libp2p_identity::PeerId;
 
@@ -134,6 +134,16 @@ impl Integers {
     /// of another one that was heard.
     pub(super) fn is_of_clients(&self, index: Index) -> bool {
         self.of_clients.contains(&index) || self.last.get(index).is_some_and(|last| last.bridged)
+    }
+
+    /// Returns the first index of a range for which clients of a gateway are known to speak.
+    pub(super) fn first_of_clients(&self, range: RangeInclusive<i32>) -> Option<Index> {
+        let wanted = Index(*range.start())..=Index(*range.end());
+        let allowed = self.of_clients.range(wanted).next().copied();
+        let heard = self.last.values().filter(|last| last.bridged);
+        let heard = heard.map(|last| last.integer.iid.index);
+        let heard = heard.filter(|index| range.contains(&index.0)).min();
+        allowed.into_iter().chain(heard).min()
     }
 
     /// Returns the last integer of each index that came from a source.

@@ -497,6 +497,8 @@ impl State {
         match self.meant(from) {
             Some(Meant::Member(peer)) if peer == node => Ok(Meant::Member(node)),
             Some(Meant::User(user, at)) if at == node => Ok(Meant::User(user, at)),
+            // The name means nobody here, and that does not pass by itself.
+            None if self.users.get(from, node).is_some() => Err(Status::WrongSender),
             // Its news of a new user may still be on the way.
             None => Err(Status::TryAgain),
             Some(_) => Err(Status::WrongSender),

@@ -63,6 +63,11 @@ impl NameHistory {
         names.is_some_and(|names| names.iter().any(|known| known == name))
     }
 
+    /// Says whether any member has or had this name.
+    pub(super) fn anybody_had(&self, name: &str) -> bool {
+        self.names.keys().any(|peer| self.had(peer, name))
+    }
+
     pub(super) fn report(&self) -> Vec<report::Names> {
         let all = self.names.iter();
         all.filter_map(|(peer, names)| {

@@ -10,10 +10,11 @@ use libp2p_identity::PeerId;
 use super::{
     State,
     io::{Failure, Party},
+    servers::{is_server, peer_of},
     users::Entry,
 };
 use crate::proto::{
-    mesh::{certificate::Terms, parse_peer},
+    mesh::{NodeName, certificate::Terms, parse_peer},
     syft::{PublicKey, UserId},
 };
 
@@ -93,7 +94,7 @@ impl State {
         let name = text.parse::<UserId>().ok();
         let meant = name.as_ref().and_then(|name| self.meant(name));
         match (self.resolve(text), meant) {
-            (Ok(_), Some(Meant::User(user, node))) => {
+            (Ok(_), Some(Meant::User(user, node))) if parse_peer(text).is_none() => {
                 let (user, node) = (self.full_name(&user, node), format!("{text}@{text}"));
                 Err(
                     Failure::conflict(format!("`{text}` is a node and also a user")).with_hint(
@@ -142,21 +143,31 @@ impl State {
         if self.meant_at_server(name.as_str()).is_some() {
             return None;
         }
+        let own = self.own.peer;
+        if self.users.get(name, own).is_some() {
+            return Some(Meant::User(name.clone(), own));
+        }
+        // A full name never means anybody else, also while its node has no such user.
+        if let Some((_, node)) = name.split()
+            && !self.members_named(node).is_empty()
+        {
+            return self.meant_in_full(name);
+        }
         let member = || self.members_named(name.as_str()).first().copied();
-        self.meant_in_full(name)
-            .or_else(|| Some(Meant::User(name.clone(), self.holder(name)?)))
+        self.holder(name)
+            .map(|node| Meant::User(name.clone(), node))
             .or_else(|| member().map(Meant::Member))
     }
 
-    /// Finds whom `user@node` means: the user of that node, or with `node@node` the node itself.
+    /// Finds whom `user@node` means: with `node@node` the node, else the user of that node.
     fn meant_in_full(&self, name: &UserId) -> Option<Meant> {
         let (user, node) = name.split()?;
         self.members_named(node).into_iter().find_map(|member| {
-            if self.users.get(&user, member).is_some() {
-                Some(Meant::User(user.clone(), member))
-            } else {
-                (user.as_str() == node).then_some(Meant::Member(member))
+            if user.as_str() == node {
+                return Some(Meant::Member(member));
             }
+            let is_known = self.users.get(&user, member).is_some();
+            is_known.then(|| Meant::User(user.clone(), member))
         })
     }
 
@@ -174,7 +185,7 @@ impl State {
 
     /// Finds the former member whose user a bare name meant. The name means nobody else for that:
     /// who wrote to it for years is not to reach a stranger one day.
-    fn holder_gone(&self, name: &UserId) -> Option<PeerId> {
+    pub(super) fn holder_gone(&self, name: &UserId) -> Option<PeerId> {
         let holder = self
             .users
             .named(name)
@@ -183,14 +194,36 @@ impl State {
         (!self.is_gateway_here(&node)).then_some(node)
     }
 
-    /// Says whether a bare name is free for a user that this node hears of.
+    /// Says whether a bare name is free for a user that this node hears of: nobody was ever called so,
+    /// and it is nobody's full name.
     pub(super) fn is_name_free(&self, name: &UserId) -> bool {
-        let is_full = |node: &str| !self.members_named(node).is_empty();
-        self.meant_at_server(name.as_str()).is_none()
-            && !name.split().is_some_and(|(_, node)| is_full(node))
-            && self.members_named(name.as_str()).is_empty()
-            && self.users.get(name, self.own.peer).is_none()
-            && !self.users.named(name).any(|entry| entry.record.holds_name)
+        let behind = name.split().map(|(_, behind)| behind);
+        let of_node =
+            |name: &str| !self.members_named(name).is_empty() || self.names.anybody_had(name);
+        let mut named = self.users.named(name);
+        parse_peer(name.as_str()).is_none()
+            && !of_node(name.as_str())
+            && !behind.is_some_and(|behind| of_node(behind) || self.is_server_name(behind))
+            && named.all(|entry| is_server(&entry.record.node))
+    }
+
+    /// Says whether a foreign server is called so, or was while keys of its users are still pinned.
+    fn is_server_name(&self, name: &str) -> bool {
+        let server = name.parse().ok().map(|name| peer_of(&name));
+        let has_pins = server.is_some_and(|server| self.users.is_gateway(server));
+        has_pins || self.settings.servers.iter().any(|s| s.as_str() == name)
+    }
+
+    /// Says whether a new member of this name would be taken for somebody: a user of any node, also
+    /// of a former one, the end of users' names, or a foreign server.
+    pub(super) fn is_name_in_use(&self, name: &NodeName) -> bool {
+        let end = format!("@{name}");
+        let mut users = self.users.all().map(|entry| &entry.record);
+        self.is_server_name(name.as_str())
+            || users.any(|user| {
+                let id = user.id.as_str();
+                !is_server(&user.node) && (id == name.as_str() || id.ends_with(&end))
+            })
     }
 
     /// Returns the nodes that have a user of this name, but one.

@@ -22,7 +22,7 @@ use super::{
     post::{Admitted, Ask, Found, Told, User, UserRecord},
 };
 use crate::proto::{
-    mesh::users::USERS_PER_GATEWAY_MAX,
+    mesh::{parse_peer, users::USERS_PER_GATEWAY_MAX},
     syft::{
         Descriptions, PublicKey, UserId,
         http::{NewUser, TokenId, key_name},
@@ -328,7 +328,7 @@ impl State {
                 Err(failure) => self.effects.fail(request, failure),
             };
         }
-        if let Err(failure) = self.check_new_name(&user.id) {
+        if let Err(failure) = self.check_new_name(&user.id, stays) {
             self.effects.refused(None, "registration", "name_taken");
             return self.effects.fail(request, failure);
         }
@@ -374,7 +374,16 @@ impl State {
     }
 
     /// A name that means somebody already is not given again, and none that looks like `user@node`.
-    fn check_new_name(&self, name: &UserId) -> Result<(), Failure> {
+    /// The operator may give a name that meant a user of a node which is gone.
+    fn check_new_name(&self, name: &UserId, by_operator: bool) -> Result<(), Failure> {
+        if parse_peer(name.as_str()).is_some() {
+            return Err(Failure::conflict(format!("`{name}` is a peer id")));
+        }
+        if !by_operator && let Some(gone) = self.holder_gone(name) {
+            let text = format!("`{name}` is `{}` so far", self.full_name(name, gone));
+            let hint = format!("the operator may add it: `pimesh gateway syft add {name}`");
+            return Err(Failure::conflict(text).with_hint(hint));
+        }
         if let Some((_, node)) = name.split()
             && !self.members_named(node).is_empty()
         {
@@ -648,9 +657,8 @@ impl State {
     /// user of this gateway who has it; once.
     fn tell_conflict(&mut self, name: &UserId, claimant: PeerId) {
         let here = self.own.peer;
-        let Some(means) = self.meant(name).map(|meant| self.full_name_of(&meant)) else {
-            return;
-        };
+        let means = self.meant(name).map(|meant| self.full_name_of(&meant));
+        let means = means.unwrap_or_else(|| "-".to_owned());
         self.effects.event(Event::NameConflict {
             name: name.clone(),
             node: self.gateway_name(&claimant),
@@ -668,9 +676,13 @@ impl State {
 
     /// Accepts the changed key of a user of another gateway. Says whether there was one.
     pub(super) fn trust_user(&mut self, request: RequestId, text: &str) -> bool {
+        let at_server = self.meant_at_server(text);
+        if at_server.is_none() && self.resolve(text).is_ok() {
+            return false;
+        }
         let name = text.parse::<UserId>().ok();
         let meant = name.and_then(|name| self.meant(&name));
-        let Some(Meant::User(user, node)) = meant.or_else(|| self.meant_at_server(text)) else {
+        let Some(Meant::User(user, node)) = meant.or(at_server) else {
             return false;
         };
         let known_as = self.known_as(&user, node).to_string();

@@ -35,7 +35,7 @@ impl State {
                 since_ms: peer.since_ms,
                 sealed: true,
                 key: self.key_of(&meant).map(|key| key.to_base64()),
-                offered_key: None,
+                offered_key: peer.rsa_changed,
                 means,
                 waiting: peer.outbox_count,
             }
@@ -129,6 +129,20 @@ impl State {
                 self.change(Some((request, trusted)), records, Change::Name(changed));
             }
             Err(failure) => self.effects.fail(request, failure),
+        }
+    }
+
+    /// Takes a name from all others who got it while the owner's word was on its way to the disk.
+    pub(super) fn only_holder(&mut self, name: &UserId, node: PeerId) {
+        let others = self.users.named(name).map(|entry| &entry.record);
+        let others = others.filter(|other| other.holds_name && other.node != node);
+        let others: Vec<PeerId> = others.map(|other| other.node).collect();
+        for other in others {
+            if let Some(entry) = self.users.get_mut(name, other) {
+                entry.record.holds_name = false;
+                let record = Record::User(Box::new(entry.record.clone()));
+                self.effects.store(vec![record], None);
+            }
         }
     }
 

@@ -18,6 +18,9 @@ use pimesh_node::{
 use super::{Check, network};
 use crate::{commands::Global, output};
 
+/// How many names and keys that are not clear are listed; a hostile member can make thousands.
+const UNCLEAR_SHOWN: usize = 10;
+
 /// How long the node may take to answer.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
 
@@ -88,7 +91,14 @@ async fn more(client: &Client, status: &Status) -> anyhow::Result<Vec<Check>> {
     checks.extend(peers.iter().filter_map(peer));
     checks.extend(status.gateways.iter().filter_map(gateway));
     checks.extend(servers(client).await?);
-    checks.extend(client.who().await?.iter().filter_map(name_or_key));
+    let who = client.who().await?;
+    let mut unclear = who.iter().filter_map(name_or_key);
+    checks.extend(unclear.by_ref().take(UNCLEAR_SHOWN));
+    let more = unclear.count();
+    if more > 0 {
+        let found = format!("{more} more whose name or key is not clear");
+        checks.push(Check::warn("names", found, "`pimesh who` lists them all"));
+    }
     Ok(checks)
 }
 

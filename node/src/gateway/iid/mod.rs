@@ -18,6 +18,7 @@ mod udp;
 pub mod upstream;
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -239,7 +240,7 @@ async fn serve(
     if let Some(input) = input {
         tasks.spawn(input.run(gateway.node.clone()));
     }
-    let refresh = signals.refresh;
+    let (refresh, node) = (signals.refresh, gateway.node.clone());
     tasks.spawn(async move {
         tell_indices(&gateway).await;
         loop {
@@ -255,12 +256,14 @@ async fn serve(
     }
     // The tasks hold the sockets: these are closed when all have ended.
     tasks.shutdown().await;
+    drop(node.ask(Command::ClientIndices(BTreeSet::new())).await);
 }
 
 /// Tells the node which indices its clients have, so that it gives none of them to a new member.
 async fn tell_indices(gateway: &IidGateway) {
     let lists = gateway.lists.get();
-    let indices = lists.claims.iter().map(|(index, _)| index).collect();
+    let allowed = lists.claims.iter().map(|(index, _)| index);
+    let indices = allowed.chain(gateway.config.udp_in_index).collect();
     // Fails only while the node stops.
     drop(gateway.node.ask(Command::ClientIndices(indices)).await);
 }

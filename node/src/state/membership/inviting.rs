@@ -108,27 +108,25 @@ impl State {
     /// because it was asked for.
     fn collisions(&self, invite: &Invite) -> Vec<String> {
         let name = invite.name.as_deref().and_then(|name| name.parse().ok());
-        let name = name.filter(|name| self.is_name_of_user(name));
-        let name = name.map(|name: NodeName| {
-            format!(
-                "`{name}` is a user of a gateway; where that one is known the node is written to as \
-                 `{name}@{name}`"
-            )
-        });
-        let index = Some(invite.index).filter(|index| self.integers.is_of_clients(*index));
-        let index = index.map(|index| {
+        let name = name
+            .filter(|name| self.is_name_in_use(name))
+            .map(|name: NodeName| {
+                format!(
+                    "`{name}` is the name, or the end of the name, of users of a gateway or of a \
+                 server; where they are known the node is written to as `{name}@{name}`"
+                )
+            });
+        let further = invite.further.iter().map(IndexRange::bounds);
+        let used = std::iter::once(invite.index.0..=invite.index.0)
+            .chain(further)
+            .find_map(|range| self.integers.first_of_clients(range));
+        let index = used.map(|index| {
             format!(
                 "clients of a gateway speak for index {index}; once the new node has it, their \
                  integers are refused"
             )
         });
         name.into_iter().chain(index).collect()
-    }
-
-    /// Says whether a user of any gateway has this name.
-    fn is_name_of_user(&self, name: &NodeName) -> bool {
-        let id = name.as_str().parse();
-        id.is_ok_and(|id| !self.claimants(&id, None).is_empty())
     }
 
     fn make_invite(
@@ -316,7 +314,7 @@ impl State {
         let name = match given {
             Some(given) => self.membership.free_name(&given, |_| false),
             None => {
-                let is_used = |name: &NodeName| self.is_name_of_user(name);
+                let is_used = |name: &NodeName| self.is_name_in_use(name);
                 self.membership.free_name(&join.name, is_used)
             }
         };

@@ -424,11 +424,78 @@ fn a_node_that_is_called_like_a_user_takes_no_messages_of_his() {
 }
 
 #[test]
+fn a_user_keeps_an_id_that_ends_like_a_new_node_s_name() {
+    let mut state = three();
+    register(&mut state, "alice@pi-9").expect("no node is called so");
+    let evil = mesh_key().issue(Terms {
+        name: "pi-9".parse().expect("a name"),
+        ..certificate(3).terms().clone()
+    });
+    let later = Terms {
+        issued_ms: evil.terms().issued_ms + 1,
+        ..evil.terms().clone()
+    };
+    state.learn_statements(vec![mesh_key().issue(later).encode()], vec![], NOW);
+    claim(&mut state, 3, "alice", 1);
+
+    let own = Some(*user_key("alice@pi-9").public());
+    assert_eq!(found_key(&mut state, "alice@pi-9"), own);
+    assert_eq!(
+        done(&mut state, post("alice@pi-9", "bob", 1)),
+        Ok(Told::Posted(Posted::Accepted))
+    );
+}
+
+#[test]
+fn a_sender_whose_name_means_nobody_holds_up_no_other_message() {
+    let mut state = gateway_with(Settings {
+        servers: vec!["work".parse().expect("a name")],
+        ..Settings::default()
+    });
+    hear(&mut state, vec![told_user("x@work", 1)]);
+
+    let letter = letter_of("x@work", "bob", 1, "x@work");
+
+    assert_eq!(bring(&mut state, &letter, 1), Status::WrongSender);
+}
+
+#[test]
+fn names_of_former_nodes_peer_ids_and_earlier_claims_are_free_for_nobody() {
+    let mut state = three();
+    let until = certificate(3).terms().issued_ms;
+    let removed = mesh_key().revoke(peer_of_seed(3), until);
+    state.learn_statements(vec![], vec![removed.encode()], NOW);
+    let peer_id = peer_of_seed(9).to_string();
+    for name in ["pi-3", "dora@pi-3", &peer_id] {
+        claim(&mut state, 2, name, 0);
+        assert_eq!(found_key(&mut state, name), None, "{name}");
+        assert!(
+            register(&mut state, name).is_ok() == (name != peer_id),
+            "{name}"
+        );
+    }
+    // One that was heard before, and had the name from nobody, is no worse than a later one.
+    let mut state = three();
+    claim(&mut state, 2, "pi-4", 0);
+    let entry = state.users.get_mut(&id("pi-4"), peer_of_seed(2));
+    entry.expect("heard").record.holds_name = false;
+    claim(&mut state, 3, "pi-4", 0);
+    assert_eq!(found_key(&mut state, "pi-4"), None);
+}
+
+#[test]
 fn no_newcomer_gets_a_name_or_an_index_that_somebody_behind_a_gateway_has() {
     let mut state = three();
     claim(&mut state, 2, "kitchen", 1);
     let wished = "kitchen".parse().expect("a name");
-    let is_used = |name: &NodeName| !state.claimants(&id(name.as_str()), None).is_empty();
+    claim(&mut state, 2, "dora@example", 1);
+    for used in ["kitchen", "example"] {
+        assert!(
+            state.is_name_in_use(&used.parse().expect("a name")),
+            "{used}"
+        );
+    }
+    let is_used = |name: &NodeName| state.is_name_in_use(name);
     assert_eq!(
         state.membership.free_name(&wished, is_used).as_str(),
         "kitchen-2"
