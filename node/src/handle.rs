@@ -20,9 +20,10 @@ use std::{
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-pub(crate) use self::{asks::does_not_fit, history::Pages};
+pub(crate) use self::asks::does_not_fit;
 pub use self::{
     following::{Begin, Events, EventsLost, Inbox, Sending},
+    history::Pages,
     history::{Counted, Deleted, Deletion, HISTORY_DEFAULT, HistoryQuery, HistoryRow},
 };
 use crate::{

@@ -107,7 +107,10 @@ pub mod text;
 
 pub use config::Config;
 #[cfg(feature = "net")]
-pub use handle::{Begin, Events, EventsLost, HistoryRow, Inbox, NodeHandle, Sending};
+pub use handle::{
+    Begin, Counted, Deleted, Deletion, Events, EventsLost, HistoryQuery, HistoryRow, Inbox,
+    NodeHandle, Pages, Sending,
+};
 #[cfg(feature = "disk")]
 pub use identity::Passphrase;
 pub use libp2p_identity::PeerId;

@@ -57,14 +57,16 @@ pub enum Begin {
     /// With the oldest message that is on disk.
     Oldest,
     /// With the first one behind this row: [`HistoryRow::row`] of the last message that the reader
-    /// has dealt with, in this run or an earlier one. Rows are never given twice.
+    /// has dealt with, in this run or an earlier one. Rows are never given twice, unless the store is
+    /// replaced by an older or a new one: then a row that is not there yet is refused.
     After(i64),
     /// With the first one that comes from here on.
     Now,
 }
 
-/// Received messages, in the order in which they came. None is missed, however slow the reader is,
-/// and none comes twice.
+/// Received messages, in the order in which they came. None comes twice, and none is missed by a
+/// reader that is slow; only those that were deleted, or were pruned for their age or the space they
+/// take, before they were read.
 #[derive(Debug)]
 pub struct Inbox {
     node: NodeHandle,
@@ -147,7 +149,13 @@ pub struct Sending {
     events: Events,
     accepted: report::Accepted,
     outcome: Option<Outcome>,
+    /// Whether the event that tells the outcome may be lost.
+    is_unsure: bool,
 }
+
+/// How long is waited for an outcome that was told and is not on the disk yet: its record waits for
+/// others, at most so long, and for the disk.
+const OUTCOME_TIME: Duration = Duration::from_millis(100);
 
 impl Sending {
     pub(super) const fn new(node: NodeHandle, events: Events, accepted: report::Accepted) -> Self {
@@ -156,6 +164,7 @@ impl Sending {
             events,
             accepted,
             outcome: None,
+            is_unsure: false,
         }
     }
 
@@ -195,6 +204,18 @@ impl Sending {
             if let Some(outcome) = &self.outcome {
                 return Ok(outcome.clone());
             }
+            if self.is_unsure {
+                let waits = self.node.outbox().await?;
+                self.outcome = self.look().await?;
+                // While it waits, the event is still to come. If it does not, and has no outcome, that
+                // one is on its way to the disk.
+                if self.outcome.is_none() && !waits.iter().any(|m| m.id == self.accepted.id) {
+                    tokio::time::sleep(OUTCOME_TIME).await;
+                } else {
+                    self.is_unsure = false;
+                }
+                continue;
+            }
             match self.events.next().await {
                 Ok(Some(event)) => {
                     if let Event::Sent(sent) = &*event
@@ -203,7 +224,7 @@ impl Sending {
                         self.outcome = Some(sent.outcome.clone());
                     }
                 }
-                Err(EventsLost(_)) => self.outcome = self.look().await?,
+                Err(EventsLost(_)) => self.is_unsure = true,
                 Ok(None) => return Err(Failure::unavailable("the node is stopping")),
             }
         }
@@ -245,7 +266,7 @@ impl NodeHandle {
         let events = self.subscribe();
         let after = match begin {
             Begin::Oldest => 0,
-            Begin::After(row) => row,
+            Begin::After(row) => self.check_row(row).await?,
             // Behind the last of those that are there.
             Begin::Now => self.history(received(None)).await?.after(),
         };

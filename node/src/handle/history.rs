@@ -222,6 +222,19 @@ impl NodeHandle {
         })
     }
 
+    /// Returns a row, if the store has given it to a message once.
+    pub(super) async fn check_row(&self, row: i64) -> Result<i64, Failure> {
+        let history = Arc::clone(self.stored());
+        let last = read(move || history.last_row()).await?;
+        if row > last {
+            let text = format!("the newest message has row {last}, and not {row} or a later one");
+            return Err(Failure::conflict(text).with_hint(
+                "the store was replaced by another one; begin with the oldest message",
+            ));
+        }
+        Ok(row)
+    }
+
     /// Counts the messages that fit a query, whatever its `limit` and `after`.
     ///
     /// # Errors

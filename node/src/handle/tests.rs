@@ -139,6 +139,7 @@ impl Fixture {
 fn answer((command, reply): Asked) {
     let answer = match command {
         Command::Names => Reply::Names(Vec::new()),
+        Command::Outbox => Reply::Outbox(Vec::new()),
         Command::Send { .. } => Reply::Accepted(vec![report::Accepted {
             id: MessageId([9; 16]),
             to: "pi-2".to_owned(),
@@ -303,4 +304,51 @@ async fn what_became_of_a_message_is_read_from_the_disk_when_its_event_is_lost()
 
         assert_eq!(delivered.err().map(|failure| failure.kind), kind);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outcome_that_was_told_and_is_not_on_the_disk_yet_is_waited_for() {
+    let mut node = Fixture::new();
+    let mut sending = node.sending().await;
+    let id = MessageId([9; 16]);
+    node.write(Record::Outgoing(Outgoing {
+        id,
+        recipient: peer(),
+        epoch: 1,
+        sequence: 1,
+        created_ms: 1,
+        expires_ms: 2,
+        kind: OutgoingKind::Member,
+        text: "hello".to_owned(),
+    }));
+    node.tell_sent(Outcome::Delivered);
+    node.tell_too_much();
+
+    let early = sending.delivered(Duration::from_secs(5));
+    let early = node.answering(early).await.expect_err("not yet");
+    node.write(Record::Outcome {
+        id,
+        outcome: Outcome::Delivered,
+        at_ms: 1,
+    });
+    let then = node.answering(sending.delivered(Duration::MAX)).await;
+
+    assert_eq!(early.kind, FailureKind::TimedOut);
+    assert_eq!(then, Ok(()));
+}
+
+#[tokio::test]
+async fn a_row_that_no_message_got_yet_is_refused() {
+    let mut node = Fixture::new();
+    node.receive(1);
+    let handle = node.node.clone();
+
+    let known = node.answering(handle.inbox(Begin::After(1))).await;
+    let later = node.answering(handle.inbox(Begin::After(2))).await;
+
+    assert!(known.is_ok());
+    assert_eq!(
+        later.map(drop).map_err(|failure| failure.kind),
+        Err(FailureKind::Conflict)
+    );
 }

@@ -157,6 +157,20 @@ impl History {
         })
     }
 
+    /// Returns the last row that a message got, also if that one is deleted. Blocks for the disk.
+    ///
+    /// # Errors
+    /// Returns why the store cannot be read.
+    pub fn last_row(&self) -> Result<i64, StoreError> {
+        let sql = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'history'";
+        let connection = self
+            .connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let row = connection.query_row(sql, [], |row| row.get(0));
+        row.map_err(|error| Flaw::from(error).at(&self.path))
+    }
+
     /// Returns how many messages there are. Blocks for the disk.
     ///
     /// # Errors

@@ -1,6 +1,9 @@
 //! Waits until messages are delivered, also if the node restarts meanwhile.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use futures::Stream;
 use pimesh_node::{
@@ -19,6 +22,9 @@ use crate::{
     },
     output::{self, Exit},
 };
+
+/// How long is waited for an outcome that was told and is not on the disk yet.
+const OUTCOME_TIME: Duration = Duration::from_millis(100);
 
 /// Follows what becomes of messages.
 pub(super) struct Waiting<'a> {
@@ -102,14 +108,17 @@ impl<'a> Waiting<'a> {
                 limit: Some(1),
                 ..HistoryQuery::default()
             };
-            let Some(rows) = retry.answer(self.client.history(&query).await)? else {
-                return Ok(());
+            let (rows, outcome) = loop {
+                let Some(rows) = retry.answer(self.client.history(&query).await)? else {
+                    return Ok(());
+                };
+                let outcome = rows.first().map(|row| Outcome::from_text(&row.outcome));
+                // It has ended, was told so, and that is not on the disk yet.
+                if outcome != Some(None) {
+                    break (rows, outcome);
+                }
+                tokio::time::sleep(OUTCOME_TIME).await;
             };
-            let outcome = rows.first().map(|row| Outcome::from_text(&row.outcome));
-            // It has just ended, and the event that says so comes.
-            if outcome == Some(None) {
-                continue;
-            }
             let Some(to) = open.remove(&id) else {
                 continue;
             };
