@@ -97,7 +97,25 @@ struct Loop {
     rsa_made: watch::Sender<Option<PrivateKey>>,
     home: PathBuf,
     socket: PathBuf,
-    servers: Vec<tokio::task::JoinHandle<()>>,
+    servers: Servers,
+}
+
+/// Tasks that serve the node. They end with it, also if it does not come to its start.
+#[derive(Default)]
+struct Servers(Vec<tokio::task::JoinHandle<()>>);
+
+impl Servers {
+    fn abort(&self) {
+        for task in &self.0 {
+            task.abort();
+        }
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        self.abort();
+    }
 }
 
 impl Loop {
@@ -221,7 +239,7 @@ impl Loop {
             rsa_made,
             home,
             socket,
-            servers: Vec::new(),
+            servers: Servers::default(),
         };
         for peer in node.state.members().collect::<Vec<_>>() {
             node.net.set_member(peer, true);
@@ -229,8 +247,8 @@ impl Loop {
         node.drain();
         node.wait_for_listeners(config.network.listen.len()).await;
         node.serve(&config)?;
-        node.servers.extend(node.clock.follow(config.ntp));
-        node.servers.push(node.clock.watch());
+        node.servers.0.extend(node.clock.follow(config.ntp));
+        node.servers.0.push(node.clock.watch());
         node.gateways.apply(&config.gateways).await;
         Ok(node)
     }
@@ -386,7 +404,7 @@ impl Loop {
         let failed = |path: String| move |source| StartError::Control { path, source };
         let unix = server::serve_unix(&path, self.control())
             .map_err(failed(path.display().to_string()))?;
-        self.servers.push(tokio::spawn(unix));
+        self.servers.0.push(tokio::spawn(unix));
         if let Some(group) = &config.control.socket_group {
             share(&path, group).map_err(failed(path.display().to_string()))?;
         }
@@ -394,15 +412,13 @@ impl Loop {
             let token = self.home.join("control.token");
             let tcp = server::serve_tcp(address, &token, self.control())
                 .map_err(failed(address.to_string()))?;
-            self.servers.push(tokio::spawn(tcp));
+            self.servers.0.push(tokio::spawn(tcp));
         }
         Ok(())
     }
 
     async fn stop(mut self) {
-        for server in &self.servers {
-            server.abort();
-        }
+        self.servers.abort();
         self.gateways.close();
         self.gateways.emptied().await;
         // The next start replaces a socket that could not be removed.

@@ -39,6 +39,12 @@ impl Refresh {
         std::mem::take(&mut *self.waiting())
     }
 
+    /// Says that the gateway has stopped: nobody waits for it.
+    pub(crate) fn ended(&self) {
+        self.is_heard.store(false, Ordering::Relaxed);
+        self.waiting().clear();
+    }
+
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -49,6 +55,18 @@ mod tests {
     use futures::FutureExt;
 
     use super::*;
+
+    #[tokio::test]
+    async fn nobody_waits_for_a_gateway_that_has_stopped() {
+        let refresh = Refresh::default();
+        assert!(refresh.asked().now_or_never().is_none());
+        let waits = refresh.ask();
+
+        refresh.ended();
+
+        waits.await;
+        refresh.ask().await;
+    }
 
     #[tokio::test]
     async fn who_asks_waits_until_the_files_were_read_and_not_where_there_are_none() {

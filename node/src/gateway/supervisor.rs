@@ -160,6 +160,7 @@ impl Keeper {
             let error = match opened {
                 Ok(opened) => {
                     self.serve(opened).await;
+                    self.signals.refresh.ended();
                     if self.signals.stop.is_cancelled() {
                         return;
                     }
