@@ -31,6 +31,9 @@ impl Rename {
         if global.json {
             return output::json(&renamed);
         }
+        if let Some(warning) = &renamed.warning {
+            output::note(format!("warning: {warning}"));
+        }
         if renamed.was == renamed.name {
             return output::line(format!("{} has that name already", renamed.name));
         }

@@ -10,9 +10,11 @@ use crate::output;
 
 /// List everybody to whom `pimesh send` can write: nodes, users of gateways, old clients
 ///
-/// SEEN is `now`, or since when somebody is away. SEALED says whether messages are encrypted up to
-/// its own program; `node` means up to the node that it is connected to. NOTE says what needs your
-/// decision: a name that means somebody else, or a changed key (`pimesh trust`).
+/// SEEN is `now`, `away`, or for how long somebody has been away if this node saw it; `-` if that
+/// cannot be known. SEALED is `yes` if messages are encrypted up to the recipient's own program, and
+/// `node` if only up to the node that it is connected to. NOTE says what needs your decision: a name
+/// that is not clear, or a changed key (`pimesh trust`). Users of foreign servers are listed from the
+/// first message on. Users who were taken out at another node stay listed here.
 #[derive(Clone, Copy, Debug, Args)]
 #[command(after_help = "Example:\n  pimesh who\n  pimesh send alice \"hello\"")]
 pub(super) struct Who {}
@@ -62,20 +64,19 @@ pub(super) fn note(who: &report::Who) -> Option<String> {
     if who.offered_key.is_some() {
         return Some(format!("KEY CHANGED: pimesh trust {}", who.name));
     }
-    let bare = || {
-        who.name
-            .rsplit_once('@')
-            .map_or(&*who.name, |(bare, _)| bare)
-    };
-    match who.means.as_deref() {
-        None => None,
-        Some("-") => Some(format!(
-            "`{}` alone means nobody: pimesh trust --name {}",
-            bare(),
-            who.name
-        )),
-        Some(means) => Some(format!("`{}` alone is {means}", bare())),
+    if who.has_short_name {
+        return None;
     }
+    let short = who.name.rsplit_once('@');
+    let short = short.map_or(&*who.name, |(short, _)| short);
+    Some(match &who.short_name_means {
+        Some(other) => format!("`{short}` alone may be {other}"),
+        None if short.contains('@') => format!("`{short}` alone means nobody"),
+        None => format!(
+            "`{short}` alone means nobody: pimesh trust --name {}",
+            who.name
+        ),
+    })
 }
 
 #[cfg(test)]
@@ -93,7 +94,8 @@ mod tests {
             sealed: true,
             key: None,
             offered_key: None,
-            means: None,
+            has_short_name: true,
+            short_name_means: None,
             waiting: 0,
         }
     }
@@ -106,9 +108,13 @@ mod tests {
             ["alice@pi-2", "pi-2", "syft", "1 min", "yes", "-"]
         );
         let mut other = alice();
-        other.means = Some("alice@pi-1".to_owned());
-        assert_eq!(note(&other).as_deref(), Some("`alice` alone is alice@pi-1"));
-        other.means = Some("-".to_owned());
+        other.has_short_name = false;
+        other.short_name_means = Some("alice@pi-1".to_owned());
+        assert_eq!(
+            note(&other).as_deref(),
+            Some("`alice` alone may be alice@pi-1")
+        );
+        other.short_name_means = None;
         assert!(note(&other).is_some_and(|note| note.contains("pimesh trust --name alice@pi-2")));
         other.offered_key = Some("a key".to_owned());
         assert!(note(&other).is_some_and(|note| note.contains("pimesh trust alice@pi-2")));

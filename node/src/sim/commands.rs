@@ -533,6 +533,7 @@ fn whatever_the_disk_does_not_take_has_not_happened() {
 }
 
 fn assert_same(left: &[String], right: &[String], what: &str) {
+    assert_eq!(left.len(), right.len(), "{what}");
     for (left, right) in left.iter().zip(right) {
         assert_eq!(left, right, "{what}");
     }

@@ -4,8 +4,9 @@
 //! Once the records are written, the change happens in memory, others are told, and whoever asked is
 //! answered. If they cannot be written, whoever asked is told so, and nothing has changed.
 //!
-//! Of commands that change the mesh, each is judged by what the one before it left behind (two
-//! tickets never give one index), so they wait for each other.
+//! Of commands that change the mesh, and of nodes that join, each is judged by what the one before it
+//! left behind (two tickets never give one index, two nodes never get one name), so they wait for
+//! each other.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -13,20 +14,22 @@ use libp2p_identity::PeerId;
 
 use super::{
     After, State, clients,
-    io::{Command, Failure, Invite, Now, Record, Reply, RequestId},
+    io::{Command, Connection, Failure, InboundId, Invite, Now, Record, Reply, RequestId},
     keys,
     post::UserRecord,
 };
 use crate::proto::{
     mesh::{
         certificate::{Certificate, Revocation},
+        member::{Join, Refusal},
         statement::Statement,
     },
     p2sn::{Fingerprint, PinAddress},
     syft::{UserId, http::TokenId},
 };
 
-/// Most commands that wait for the one before them: as many as the control socket has places.
+/// Most commands that wait for the one before them: as many as the control socket has places. As many
+/// nodes wait to join: each has a good ticket.
 const WAITING_MAX: usize = 64;
 
 /// A change on its way to the disk.
@@ -52,8 +55,8 @@ pub(super) enum Change {
     User(Box<(UserRecord, UserRecord)>),
     /// Whom a bare name means: users, as known before and from here on.
     Name(Vec<(UserRecord, UserRecord)>),
-    /// A user of this gateway is gone.
-    ForgetUser(UserId),
+    /// A user of this gateway is gone: this registration, and no later one.
+    ForgetUser(Box<UserRecord>),
     /// The key of a foreign server's user is pinned no more.
     ForgetServersUser(UserId, PeerId),
     /// A token is not good any longer.
@@ -78,7 +81,21 @@ pub(super) enum Mesh {
 #[derive(Default)]
 pub(super) struct Changes {
     is_under_way: bool,
-    waiting: VecDeque<(RequestId, Command)>,
+    waiting: VecDeque<Waiting>,
+}
+
+/// What changes the mesh, and waits for its turn.
+enum Waiting {
+    Command(RequestId, Command),
+    /// A node that came with a good ticket.
+    Join(Connection, InboundId, PeerId, Box<Join>),
+}
+
+impl Changes {
+    fn commands(&self) -> usize {
+        let is_command = |waiting: &&Waiting| matches!(waiting, Waiting::Command(..));
+        self.waiting.iter().filter(is_command).count()
+    }
 }
 
 /// Says whether a command changes the mesh.
@@ -109,12 +126,40 @@ impl State {
         if !changes.is_under_way || !changes_mesh(&command) {
             return self.carry_out(request, command, now);
         }
-        if changes.waiting.len() < WAITING_MAX {
-            return changes.waiting.push_back((request, command));
+        if changes.commands() < WAITING_MAX {
+            let waiting = Waiting::Command(request, command);
+            return changes.waiting.push_back(waiting);
         }
         let failure = Failure::unavailable("the disk is slow, and many commands wait for it");
         let failure = failure.with_hint("try again in a few seconds");
         self.effects.fail(request, failure);
+    }
+
+    /// Has a node with a good ticket wait until what changes the mesh is through. Says whether it has
+    /// to; if there is no room, it is to come again.
+    pub(super) fn join_waits(
+        &mut self,
+        connection: Connection,
+        inbound: InboundId,
+        peer: PeerId,
+        join: &Join,
+    ) -> Result<bool, Refusal> {
+        let changes = &mut self.changes;
+        if !changes.is_under_way {
+            return Ok(false);
+        }
+        if changes.waiting.len() - changes.commands() >= WAITING_MAX {
+            return Err(Refusal::TryAgain);
+        }
+        let join = Box::new(join.clone());
+        let waiting = Waiting::Join(connection, inbound, peer, join);
+        changes.waiting.push_back(waiting);
+        Ok(true)
+    }
+
+    /// Something that changes the mesh is on its way to the disk; [`Self::go_on`] ends that.
+    pub(super) const fn mesh_is_changing(&mut self) {
+        self.changes.is_under_way = true;
     }
 
     /// Has a change written; it happens once it is on the disk.
@@ -153,7 +198,7 @@ impl State {
                     }
                 }
             }
-            Change::ForgetUser(user) => self.user_forgotten(user, now),
+            Change::ForgetUser(user) => self.user_forgotten(&user, now),
             Change::ForgetServersUser(user, server) => {
                 self.users.remove(&user, server);
             }
@@ -176,13 +221,21 @@ impl State {
         }
     }
 
-    /// Carries out commands that waited, up to the next one that has to be written.
-    fn go_on(&mut self, now: Now) {
+    /// Goes on with what waited, up to the next one that has to be written.
+    pub(super) fn go_on(&mut self, now: Now) {
         self.changes.is_under_way = false;
         while !self.changes.is_under_way
-            && let Some((request, command)) = self.changes.waiting.pop_front()
+            && let Some(waiting) = self.changes.waiting.pop_front()
         {
-            self.carry_out(request, command, now);
+            match waiting {
+                Waiting::Command(request, command) => self.carry_out(request, command, now),
+                // One whose connection has gone asks anew.
+                Waiting::Join(connection, inbound, peer, join) => {
+                    if self.links.peer(connection) == Some(peer) {
+                        self.join_requested(connection, inbound, peer, &join, now);
+                    }
+                }
+            }
         }
     }
 

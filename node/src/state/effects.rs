@@ -45,6 +45,7 @@ pub(super) enum After {
     Posted(Box<letters::Posting>),
     ServerReceived(Box<servers::ServerReceived>),
     Registered(Box<users::Registering>),
+    Heard(Box<users::Hearing>),
     UserPinned(Box<servers::Pinning>),
     ClientPinned(RequestId, Box<clients::Pinning>),
     Pruned,

@@ -236,11 +236,7 @@ impl State {
     }
 
     /// Accepts the key that was refused, or whichever comes next if none was.
-    pub(super) fn trust(&mut self, request: RequestId, text: &str) {
-        let peer = match self.resolve(text) {
-            Ok(peer) => peer,
-            Err(failure) => return self.effects.fail(request, failure),
-        };
+    pub(super) fn trust_member(&mut self, request: RequestId, peer: PeerId) {
         let changed = self.keys.changed.get(&peer).copied();
         let reply = Reply::Trusted(report::Trusted {
             name: self.name_of(&peer),

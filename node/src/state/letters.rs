@@ -494,6 +494,11 @@ impl State {
     /// Finds whom a gateway speaks for: itself, or a user of its own.
     fn sender_at(&self, node: PeerId, from: &UserId) -> Result<Meant, direct::Status> {
         use direct::Status;
+        // What a node says under its own name is its own, also where a user has that name.
+        let is_own_name = self.name_of(&node) == from.as_str();
+        if is_own_name && self.users.get(from, node).is_none() {
+            return Ok(Meant::Member(node));
+        }
         match self.meant(from) {
             Some(Meant::Member(peer)) if peer == node => Ok(Meant::Member(node)),
             Some(Meant::User(user, at)) if at == node => Ok(Meant::User(user, at)),

@@ -513,13 +513,18 @@ impl Membership {
         now: Now,
     ) -> Option<Index> {
         let claims = self.claims(None, now).into_iter().map(|(range, _)| range);
-        let taken: Vec<_> = claims
+        let mut taken: Vec<_> = claims
             .chain(beside.iter().map(IndexRange::bounds))
             .collect();
-        let mut index = 1;
+        taken.sort_unstable_by_key(|range| *range.start());
+        let mut taken = taken.into_iter().peekable();
+        let mut index = 1_i32;
         loop {
-            if let Some(range) = taken.iter().find(|range| range.contains(&index)) {
-                index = range.end().checked_add(1)?;
+            // Ranges that begin further on may be reached later.
+            if let Some(range) = taken.next_if(|range| *range.start() <= index) {
+                if range.contains(&index) {
+                    index = range.end().checked_add(1)?;
+                }
             } else if is_used(Index(index)) {
                 index = index.checked_add(1)?;
             } else {

@@ -447,11 +447,7 @@ impl State {
                 self.effects.reply(request, who);
             }
             Command::Trust { who, name: true } => self.trust_name(request, &who),
-            Command::Trust { who, name: false } => {
-                if !self.trust_user(request, &who) {
-                    self.trust(request, &who);
-                }
-            }
+            Command::Trust { who, name: false } => self.trust_key(request, &who),
             Command::ClientIndices(indices) => {
                 self.integers.set_client_indices(indices);
                 self.effects.reply(request, Reply::Configured);
@@ -497,7 +493,7 @@ impl State {
             Some(After::Accepted(accepted)) => self.messages_accepted(accepted, now),
             Some(After::Received(received)) => self.messages_received(received, now),
             Some(After::Changed(changing)) => self.changed(*changing, now),
-            Some(After::Cancelled(cancelling)) => self.invites_cancelled(cancelling),
+            Some(After::Cancelled(cancelling)) => self.invites_cancelled(cancelling, now),
             Some(After::LeaveStaged(leaving)) => self.leave_staged(leaving, now),
             Some(After::LeaveStored(leaving)) => self.leave_stored(*leaving, now),
             Some(After::KeyKept(coming)) => self.mesh_key_kept(*coming, now),
@@ -509,6 +505,7 @@ impl State {
             Some(After::Posted(posting)) => self.posted(*posting, now),
             Some(After::ServerReceived(received)) => self.server_message_stored(*received),
             Some(After::Registered(registering)) => self.registered(*registering, now),
+            Some(After::Heard(hearing)) => self.users_heard(&hearing),
             Some(After::UserPinned(pinning)) => self.server_user_pinned(*pinning),
             Some(After::ClientPinned(request, _)) => self.client_pinned(request),
             Some(After::Pruned) => self.pruned(),
@@ -522,13 +519,13 @@ impl State {
             Some(After::Received(received)) => self.messages_not_received(received),
             Some(After::Changed(changing)) => self.not_changed(*changing, &reason, now),
             Some(After::Cancelled(cancelling)) => {
-                self.invites_not_cancelled(cancelling, &reason);
+                self.invites_not_cancelled(cancelling, &reason, now);
             }
             Some(After::LeaveStaged(leaving) | After::LeaveStored(leaving)) => {
                 self.not_left(&leaving, &reason);
             }
             Some(After::KeyKept(coming)) => self.mesh_key_not_kept(&coming),
-            Some(After::Welcome(welcome)) => self.welcome_not_stored(*welcome),
+            Some(After::Welcome(welcome)) => self.welcome_not_stored(*welcome, now),
             Some(After::Joined(joined)) => self.join_not_stored(*joined, &reason, now),
             Some(After::P2snReceived(received)) => self.p2sn_not_stored(&received),
             Some(After::Brought(brought)) => self.not_brought(&brought, &reason),
@@ -537,6 +534,7 @@ impl State {
             Some(After::ServerReceived(received)) => {
                 self.server_message_not_stored(&received, Failure::not_stored(&reason));
             }
+            Some(After::Heard(hearing)) => self.users_not_heard(&hearing),
             Some(After::Registered(registering)) => {
                 self.not_registered(*registering, Failure::not_stored(&reason));
             }

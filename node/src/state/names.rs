@@ -21,6 +21,9 @@ use crate::proto::{
 /// Longest text that may name somebody, in bytes: a user, `@`, and a node.
 const NAMED_BYTES_MAX: usize = 320;
 
+/// Where to look for a member's name.
+const MEMBERS_HINT: &str = "`pimesh peers` lists the members";
+
 /// Whom a name means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Meant {
@@ -30,16 +33,22 @@ pub(super) enum Meant {
     User(UserId, PeerId),
 }
 
+/// Refuses a text that is too long to name somebody.
+pub(super) fn check_length(text: &str) -> Result<(), Failure> {
+    let length = text.len();
+    if length <= NAMED_BYTES_MAX {
+        return Ok(());
+    }
+    Err(Failure::bad_request(format!(
+        "a name or peer id has at most {NAMED_BYTES_MAX} bytes, not {length}"
+    ))
+    .with_hint("`pimesh who` lists everybody"))
+}
+
 impl State {
     /// Finds a member by name or peer id.
     pub(super) fn resolve(&self, text: &str) -> Result<PeerId, Failure> {
-        if text.len() > NAMED_BYTES_MAX {
-            let length = text.len();
-            return Err(Failure::bad_request(format!(
-                "a name or peer id has at most {NAMED_BYTES_MAX} bytes, not {length}"
-            ))
-            .with_hint("`pimesh peers` lists the members"));
-        }
+        check_length(text)?;
         // A peer id is never a name, whatever a member is called.
         let as_peer = parse_peer(text);
         let by_name =
@@ -81,7 +90,7 @@ impl State {
             Some((likeness, name)) if likeness > 0.75 => {
                 failure.with_hint(format!("did you mean `{name}`?"))
             }
-            _ => failure.with_hint("`pimesh peers` lists the members"),
+            _ => failure.with_hint(MEMBERS_HINT),
         })
     }
 
@@ -118,6 +127,9 @@ impl State {
             .collect();
         if claimants.is_empty() {
             return match (name.split(), self.resolve(name.as_str())) {
+                (None, Err(no_member)) if no_member.hint.as_deref() == Some(MEMBERS_HINT) => {
+                    no_member.with_hint("`pimesh who` lists everybody")
+                }
                 (None, Err(no_member)) => no_member,
                 _ => Failure::not_found(format!("there is no user `{name}`"))
                     .with_hint("`pimesh who` lists everybody"),
@@ -144,12 +156,15 @@ impl State {
             return None;
         }
         let own = self.own.peer;
-        if self.users.get(name, own).is_some() {
+        let is_by_peer_id = name
+            .split()
+            .is_some_and(|(_, node)| parse_peer(node).is_some());
+        if self.users.get(name, own).is_some() && !is_by_peer_id {
             return Some(Meant::User(name.clone(), own));
         }
         // A full name never means anybody else, also while its node has no such user.
         if let Some((_, node)) = name.split()
-            && !self.members_named(node).is_empty()
+            && !self.nodes_called(node).is_empty()
         {
             return self.meant_in_full(name);
         }
@@ -162,13 +177,24 @@ impl State {
     /// Finds whom `user@node` means: with `node@node` the node, else the user of that node.
     fn meant_in_full(&self, name: &UserId) -> Option<Meant> {
         let (user, node) = name.split()?;
-        self.members_named(node).into_iter().find_map(|member| {
+        self.nodes_called(node).into_iter().find_map(|member| {
             if user.as_str() == node {
                 return Some(Meant::Member(member));
             }
             let is_known = self.users.get(&user, member).is_some();
             is_known.then(|| Meant::User(user.clone(), member))
         })
+    }
+
+    /// Returns the nodes with this name or peer id, this one included.
+    fn nodes_called(&self, text: &str) -> Vec<PeerId> {
+        match parse_peer(text) {
+            Some(peer) => Some(peer)
+                .filter(|peer| self.is_gateway_here(peer))
+                .into_iter()
+                .collect(),
+            None => self.members_named(text),
+        }
     }
 
     /// Finds the node whose user a bare name means.
@@ -183,8 +209,8 @@ impl State {
         named.find(holds).map(|entry| entry.record.node)
     }
 
-    /// Finds the former member whose user a bare name meant. The name means nobody else for that:
-    /// who wrote to it for years is not to reach a stranger one day.
+    /// Finds the former member whose user a bare name means. Nobody else gets the name, so that old
+    /// senders do not reach a stranger.
     pub(super) fn holder_gone(&self, name: &UserId) -> Option<PeerId> {
         let holder = self
             .users
@@ -194,17 +220,24 @@ impl State {
         (!self.is_gateway_here(&node)).then_some(node)
     }
 
-    /// Says whether a bare name is free for a user that this node hears of: nobody was ever called so,
-    /// and it is nobody's full name.
+    /// Returns true if a user that this node hears of may have a bare name: no node, user or server has
+    /// or had it, and it does not look like `user@node` or a peer id.
     pub(super) fn is_name_free(&self, name: &UserId) -> bool {
         let behind = name.split().map(|(_, behind)| behind);
-        let of_node =
-            |name: &str| !self.members_named(name).is_empty() || self.names.anybody_had(name);
+        let of_node = |name: &str| {
+            parse_peer(name).is_some()
+                || !self.members_named(name).is_empty()
+                || self.names.anybody_had(name)
+        };
         let mut named = self.users.named(name);
-        parse_peer(name.as_str()).is_none()
-            && !of_node(name.as_str())
+        !of_node(name.as_str())
             && !behind.is_some_and(|behind| of_node(behind) || self.is_server_name(behind))
             && named.all(|entry| is_server(&entry.record.node))
+    }
+
+    /// Says whether a node or a foreign server has this name.
+    pub(super) fn is_node_or_server(&self, name: &str) -> bool {
+        !self.nodes_called(name).is_empty() || self.is_server_name(name)
     }
 
     /// Says whether a foreign server is called so, or was while keys of its users are still pinned.
@@ -214,8 +247,8 @@ impl State {
         has_pins || self.settings.servers.iter().any(|s| s.as_str() == name)
     }
 
-    /// Says whether a new member of this name would be taken for somebody: a user of any node, also
-    /// of a former one, the end of users' names, or a foreign server.
+    /// Returns true if a node of this name could be confused with a user of any node, with the part
+    /// behind the `@` of a user's id, or with a foreign server.
     pub(super) fn is_name_in_use(&self, name: &NodeName) -> bool {
         let end = format!("@{name}");
         let mut users = self.users.all().map(|entry| &entry.record);
@@ -258,13 +291,16 @@ impl State {
         (is_own && self.users.get(&user, here).is_some()).then_some(user)
     }
 
-    /// Returns the name under which the mesh knows a user.
+    /// Returns the shortest name that means a user: `user`, `user@node`, or with the node's peer id.
     pub(super) fn known_as(&self, user: &UserId, node: PeerId) -> UserId {
-        if self.meant(user) == Some(Meant::User(user.clone(), node)) {
+        let it = Some(Meant::User(user.clone(), node));
+        if self.meant(user) == it {
             return user.clone();
         }
-        user.at(&self.gateway_name(&node))
-            .unwrap_or_else(|_| user.clone())
+        let full = user.at(&self.gateway_name(&node));
+        let full = full.ok().filter(|name| self.meant(name) == it);
+        full.or_else(|| user.at(&node.to_string()).ok())
+            .unwrap_or_else(|| user.clone())
     }
 
     /// Returns the name of a member, or `user@node`.

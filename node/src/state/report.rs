@@ -251,6 +251,9 @@ pub struct Renamed {
     pub was: String,
     /// What it is called from here on.
     pub name: String,
+    /// Who could be taken for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
 }
 
 /// What a member is called, and what it was called before.
@@ -316,8 +319,10 @@ pub struct Who {
     pub key: Option<String>,
     /// Another key that was offered and refused; `pimesh trust` accepts it.
     pub offered_key: Option<String>,
-    /// Whom its bare name means instead; `-` if it means nobody until `pimesh trust --name`.
-    pub means: Option<String>,
+    /// Whether its name without `@NODE` means it at this node.
+    pub has_short_name: bool,
+    /// Whom that name means as well, or instead.
+    pub short_name_means: Option<String>,
     /// Messages that wait here for it.
     pub waiting: usize,
 }

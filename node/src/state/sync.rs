@@ -223,6 +223,10 @@ impl State {
         let Some(request) = self.request_of(peer, id, "sync", read, now) else {
             return;
         };
+        if self.leaving {
+            // What it tells would be dropped. Without an answer it is told again, should this node stay.
+            return;
+        }
         let answer = Response {
             received_us: now.unix_us,
             sent_us: now.unix_us,

@@ -15,6 +15,7 @@ mod mailboxes;
 mod members;
 mod messages;
 mod moving;
+mod names;
 mod redaction;
 mod renaming;
 mod servers;
@@ -243,14 +244,17 @@ fn stored(outputs: &[Output]) -> Ticket {
 /// Lets a peer come with a ticket whose proof is made with the key of this seed; returns why not,
 /// or nothing if it is let in.
 fn join(state: &mut State, seed: u8, secret: &Secret, prover: u8, now: Now) -> Option<Refusal> {
-    let request = Join {
+    join_with(state, seed, join_request(seed, secret, prover), now).1
+}
+
+fn join_request(seed: u8, secret: &Secret, prover: u8) -> Join {
+    Join {
         secret: secret.clone(),
         name: "guest".parse().expect("a name"),
         messaging_key: *messaging_key(seed).public(),
         proof: messaging_key(prover).sign(&Join::proof_payload(&peer_of_seed(seed), secret)),
         left: None,
-    };
-    join_with(state, seed, request, now).1
+    }
 }
 
 /// Lets a peer come with this request; returns all that follows, and why it was refused if it was.

@@ -4,41 +4,30 @@
 //! `telling`.
 
 mod entries;
+mod registering;
 mod telling;
+mod tokens;
 
 use std::{collections::BTreeMap, time::Duration};
 
 use libp2p_identity::PeerId;
 
 use self::entries::Entries;
-pub(super) use self::telling::Telling;
+pub(super) use self::{
+    registering::Registering,
+    telling::{Hearing, Telling},
+};
 use super::{
-    After, State,
+    State,
     changes::Change,
     io::{Command, Event, Failure, Now, Record, Reply, RequestId},
-    letters::Mailbox,
-    millis,
     names::Meant,
     post::{Admitted, Ask, Found, Told, User, UserRecord},
 };
-use crate::proto::{
-    mesh::{parse_peer, users::USERS_PER_GATEWAY_MAX},
-    syft::{
-        Descriptions, PublicKey, UserId,
-        http::{NewUser, TokenId, key_name},
-    },
+use crate::proto::syft::{
+    Descriptions, PublicKey, UserId,
+    http::{TokenId, key_name},
 };
-
-/// Most revoked tokens that are remembered. A token that was revoked before so many others ends
-/// by itself sooner or later.
-const REVOKED_MAX: usize = 16_384;
-
-/// How long a revoked token is remembered after its end. The date that was believed then may have been
-/// ahead by two hours, and the clock be set back.
-const REVOKED_LONGER: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// How long who registered may take to log in, while the node runs. Clients do both at their start.
-const LOGIN_TIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A user.
 #[derive(Debug)]
@@ -52,14 +41,8 @@ pub(super) struct Entry {
     since: Duration,
     /// When he came or went, Unix ms, if this node saw it.
     pub(super) since_ms: Option<u64>,
-}
-
-/// A user on the way to the disk.
-pub(super) struct Registering {
-    request: RequestId,
-    user: UserId,
-    /// The one who gave way, with what waited for him.
-    made_room: Option<(Entry, Mailbox)>,
+    /// Whether what is known differs from the disk, because a write failed.
+    is_unsaved: bool,
 }
 
 /// All users that are known.
@@ -93,22 +76,6 @@ impl Users {
     pub(super) fn insert(&mut self, record: UserRecord) {
         let key = (record.id.clone(), record.node);
         self.entries.insert(key, Entry::new(record));
-    }
-
-    /// Returns the revoked tokens that end first, if there is no room for so many more.
-    fn ended_first(&self, more: usize) -> Vec<TokenId> {
-        let too_many = (self.revoked.len() + more).saturating_sub(REVOKED_MAX);
-        if too_many == 0 {
-            return Vec::new();
-        }
-        let mut by_end: Vec<(u64, TokenId)> = self
-            .revoked
-            .iter()
-            .map(|(token, until)| (*until, *token))
-            .collect();
-        by_end.sort_unstable();
-        let first = by_end.into_iter().take(too_many);
-        first.map(|(_, token)| token).collect()
     }
 
     /// Forgets a user; returns false if there is none.
@@ -146,7 +113,7 @@ impl Users {
     }
 
     /// Forgets the users of a mesh that was left; those of some gateways stay.
-    pub(super) fn leave_mesh(&mut self, stays: impl Fn(PeerId) -> bool) {
+    pub(super) fn leave_mesh(&mut self, own: PeerId, stays: impl Fn(PeerId) -> bool) {
         let Self {
             entries,
             telling,
@@ -160,6 +127,10 @@ impl Users {
         }
         for entry in entries.values_mut() {
             entry.told_conflict = false;
+            // Of users elsewhere nobody knows any more whether they are there.
+            if entry.record.node != own {
+                entry.clients = 0;
+            }
         }
     }
 
@@ -191,6 +162,7 @@ impl Entry {
             told_conflict: false,
             since: Duration::ZERO,
             since_ms: None,
+            is_unsaved: false,
         }
     }
 }
@@ -305,176 +277,6 @@ impl State {
         members.chain(users).collect()
     }
 
-    fn register(&mut self, request: RequestId, user: NewUser, stays: bool, now: Now) {
-        let here = self.own.peer;
-        if let Some(entry) = self.users.get(&user.id, here) {
-            let answer = if entry.record.key == user.key {
-                let reply = Reply::Told(Told::Registered);
-                if stays && !entry.record.stays {
-                    return self.keep(&user.id, Some((request, reply)));
-                }
-                Ok(reply)
-            } else {
-                self.effects.refused(None, "registration", "other_key");
-                let text = format!("`{}` is registered with another key", user.id);
-                let hint = format!(
-                    "first take him out: `pimesh gateway syft forget {}`",
-                    user.id
-                );
-                Err(Failure::conflict(text).with_hint(hint))
-            };
-            return match answer {
-                Ok(reply) => self.effects.reply(request, reply),
-                Err(failure) => self.effects.fail(request, failure),
-            };
-        }
-        if let Err(failure) = self.check_new_name(&user.id, stays) {
-            self.effects.refused(None, "registration", "name_taken");
-            return self.effects.fail(request, failure);
-        }
-        let mut records = Vec::new();
-        let mut made_room = None;
-        if self.users.count_of(here) >= USERS_PER_GATEWAY_MAX {
-            made_room = self.make_room();
-            let Some((gone, _)) = &made_room else {
-                let text = format!("a node has at most {USERS_PER_GATEWAY_MAX} users");
-                return self.effects.fail(request, Failure::unavailable(text));
-            };
-            let id = gone.record.id.clone();
-            records.push(Record::ForgetUser { id, node: here });
-        }
-        let record = UserRecord {
-            id: user.id.clone(),
-            node: here,
-            title: user.title,
-            key: user.key,
-            shown: None,
-            registered_ms: now.unix_ms(),
-            descriptions: Descriptions::default(),
-            taken: self.letters.last_row(),
-            written_ms: 0,
-            stays,
-            holds_name: true,
-        };
-        self.letters.begin(&record);
-        let entry = Entry {
-            since: now.mono,
-            ..Entry::new(record.clone())
-        };
-        // The name is taken from here on, and free again if the disk fails.
-        self.users.entries.insert((user.id.clone(), here), entry);
-        records.push(Record::User(Box::new(record)));
-        let registering = Registering {
-            request,
-            user: user.id,
-            made_room,
-        };
-        self.effects
-            .store(records, Some(After::Registered(Box::new(registering))));
-    }
-
-    /// A name that means somebody already is not given again, and none that looks like `user@node`.
-    /// The operator may give a name that meant a user of a node which is gone.
-    fn check_new_name(&self, name: &UserId, by_operator: bool) -> Result<(), Failure> {
-        if parse_peer(name.as_str()).is_some() {
-            return Err(Failure::conflict(format!("`{name}` is a peer id")));
-        }
-        if !by_operator && let Some(gone) = self.holder_gone(name) {
-            let text = format!("`{name}` is `{}` so far", self.full_name(name, gone));
-            let hint = format!("the operator may add it: `pimesh gateway syft add {name}`");
-            return Err(Failure::conflict(text).with_hint(hint));
-        }
-        if let Some((_, node)) = name.split()
-            && !self.members_named(node).is_empty()
-        {
-            let text = format!("`{name}` would be a user of the node `{node}`");
-            return Err(Failure::conflict(text));
-        }
-        if let Some(Meant::User(_, server)) = self.meant_at_server(name.as_str()) {
-            let text = format!(
-                "`{name}` would be a user of the server `{}`",
-                self.gateway_name(&server)
-            );
-            return Err(Failure::conflict(text));
-        }
-        match self.meant(name) {
-            None => Ok(()),
-            Some(Meant::Member(_)) => Err(Failure::conflict(format!(
-                "`{name}` is a node of this mesh"
-            ))),
-            Some(Meant::User(_, node)) => Err(Failure::conflict(format!(
-                "`{name}` is registered at the node `{}`",
-                self.gateway_name(&node)
-            ))),
-        }
-    }
-
-    pub(super) fn registered(&mut self, registering: Registering, now: Now) {
-        if let Some((gone, _)) = registering.made_room {
-            self.effects.count("user_never_logged_in", 1);
-            let user = gone.record.id;
-            self.effects.event(Event::UserGone { user });
-        }
-        let reply = Reply::Told(Told::Registered);
-        self.effects.reply(registering.request, reply);
-        self.tell_of_user(&registering.user, now);
-    }
-
-    pub(super) fn not_registered(&mut self, registering: Registering, failure: Failure) {
-        let here = self.own.peer;
-        self.users.remove(&registering.user, here);
-        self.letters.end(&registering.user);
-        if let Some((entry, mailbox)) = registering.made_room {
-            let id = entry.record.id.clone();
-            self.letters.put_back(&id, mailbox);
-            self.users.entries.insert((id, here), entry);
-        }
-        self.effects.fail(registering.request, failure);
-    }
-
-    fn forget(&mut self, request: RequestId, text: &str) {
-        let id = text.parse::<UserId>().ok();
-        let here = self.own.peer;
-        let known = id.filter(|id| self.users.get(id, here).is_some());
-        let Some(id) = known else {
-            if self.forget_pin(request, text) {
-                return;
-            }
-            let text =
-                format!("no user of this gateway, and no pinned user of a server, is `{text}`");
-            let failure =
-                Failure::not_found(text).with_hint("`pimesh gateway syft users` lists the users");
-            return self.effects.fail(request, failure);
-        };
-        let records = vec![Record::ForgetUser {
-            id: id.clone(),
-            node: here,
-        }];
-        let asked = Some((request, Reply::Told(Told::Done)));
-        self.change(asked, records, Change::ForgetUser(id));
-    }
-
-    /// A user of this gateway is gone from the disk.
-    pub(super) fn user_forgotten(&mut self, id: UserId, now: Now) {
-        self.give_up_messages_of(&id, now);
-        self.users.remove(&id, self.own.peer);
-        // What came for him meanwhile was written behind that.
-        let rows = self.letters.end(&id);
-        if !rows.is_empty() {
-            self.effects.store(vec![Record::LettersGone { rows }], None);
-        }
-        self.effects.event(Event::UserGone { user: id });
-    }
-
-    fn take_out(&mut self, id: UserId) {
-        let node = self.own.peer;
-        self.users.remove(&id, node);
-        self.letters.end(&id);
-        self.effects.event(Event::UserGone { user: id.clone() });
-        self.effects
-            .store(vec![Record::ForgetUser { id, node }], None);
-    }
-
     /// Notes that a user of this gateway is more than a registration.
     fn keep(&mut self, user: &UserId, asked: Option<(RequestId, Reply)>) {
         let entry = self.users.get(user, self.own.peer);
@@ -489,7 +291,7 @@ impl State {
     }
 
     /// Has a user written as known from here on.
-    fn change_user(
+    pub(super) fn change_user(
         &mut self,
         asked: Option<(RequestId, Reply)>,
         before: UserRecord,
@@ -524,32 +326,6 @@ impl State {
         }
         if node == self.own.peer {
             self.tell_of_user(&id, now);
-        }
-    }
-
-    /// Takes out the one who has not logged in for the longest time since he registered.
-    fn make_room(&mut self) -> Option<(Entry, Mailbox)> {
-        let of_gateway = self.users.of_gateway(self.own.peer);
-        let waiting = of_gateway.filter(|entry| !entry.record.stays);
-        let oldest = waiting.min_by_key(|entry| entry.since);
-        let id = oldest?.record.id.clone();
-        let mailbox = self.letters.take(&id);
-        Some((self.users.take(&id, self.own.peer)?, mailbox))
-    }
-
-    /// Takes out who registered and did not log in. Anything that can reach the gateway can register.
-    pub(super) fn prune_users(&mut self, now: Now) {
-        let is_over = |entry: &&Entry| {
-            let waits = now.mono.saturating_sub(entry.since);
-            !entry.record.stays && waits >= LOGIN_TIME
-        };
-        let of_gateway = self.users.of_gateway(self.own.peer);
-        let over = of_gateway
-            .filter(is_over)
-            .map(|entry| entry.record.id.clone());
-        for id in over.collect::<Vec<_>>() {
-            self.effects.count("user_never_logged_in", 1);
-            self.take_out(id);
         }
     }
 
@@ -600,43 +376,6 @@ impl State {
         ))
     }
 
-    fn revoke_token(&mut self, request: RequestId, token: TokenId, until_ms: u64) {
-        let asked = Some((request, Reply::Told(Told::Done)));
-        let mut records = vec![Record::Revoked { token, until_ms }];
-        let tokens = self.users.ended_first(1);
-        if !tokens.is_empty() {
-            records.push(Record::ForgetTokens { tokens });
-        }
-        self.change(asked, records, Change::RevokeToken(token, until_ms));
-    }
-
-    /// That a token is revoked is on the disk.
-    pub(super) fn token_revoked(&mut self, token: TokenId, until_ms: u64) {
-        for token in self.users.ended_first(1) {
-            self.users.revoked.remove(&token);
-        }
-        self.users.revoked.insert(token, until_ms);
-    }
-
-    /// Forgets revoked tokens that have ended by themselves, here and on the disk.
-    pub(super) fn prune_tokens(&mut self, believed: Now) {
-        let longer_ms = millis(REVOKED_LONGER);
-        let is_over = |until_ms: u64| until_ms.saturating_add(longer_ms) <= believed.unix_ms();
-        let revoked = self.users.revoked.iter();
-        let over = revoked.filter(|(_, until_ms)| is_over(**until_ms));
-        let mut tokens: Vec<TokenId> = over.map(|(token, _)| *token).collect();
-        // An earlier version kept all of them on the disk.
-        tokens.extend(self.users.ended_first(0));
-        if tokens.is_empty() {
-            return;
-        }
-        for token in &tokens {
-            self.users.revoked.remove(token);
-        }
-        let forget = Record::ForgetTokens { tokens };
-        self.effects.store(vec![forget], None);
-    }
-
     fn presence(&mut self, user: &UserId, change: i32, now: Now) {
         let here = self.own.peer;
         let Some(entry) = self.users.get_mut(user, here) else {
@@ -653,8 +392,8 @@ impl State {
         }
     }
 
-    /// Shows that a user of another gateway has a name that means somebody else here, and tells the
-    /// user of this gateway who has it; once.
+    /// Reports that another node has a user of a name that is in use here. If the name is that of a
+    /// user of this gateway, that user is told, once.
     fn tell_conflict(&mut self, name: &UserId, claimant: PeerId) {
         let here = self.own.peer;
         let means = self.meant(name).map(|meant| self.full_name_of(&meant));
@@ -672,35 +411,6 @@ impl State {
             let user = name.clone();
             self.effects.event(Event::TellUser { user, text });
         }
-    }
-
-    /// Accepts the changed key of a user of another gateway. Says whether there was one.
-    pub(super) fn trust_user(&mut self, request: RequestId, text: &str) -> bool {
-        let at_server = self.meant_at_server(text);
-        if at_server.is_none() && self.resolve(text).is_ok() {
-            return false;
-        }
-        let name = text.parse::<UserId>().ok();
-        let meant = name.and_then(|name| self.meant(&name));
-        let Some(Meant::User(user, node)) = meant.or(at_server) else {
-            return false;
-        };
-        let known_as = self.known_as(&user, node).to_string();
-        let Some(entry) = self.users.get(&user, node) else {
-            return false;
-        };
-        let before = entry.record.clone();
-        let mut after = before.clone();
-        if let Some(key) = after.shown.take() {
-            after.key = key;
-        }
-        let reply = Reply::Trusted(super::report::Trusted {
-            name: known_as,
-            peer_id: node,
-            fingerprint: Some(after.key.to_base64()),
-        });
-        self.change_user(Some((request, reply)), before, after);
-        true
     }
 }
 

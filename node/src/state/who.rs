@@ -7,7 +7,7 @@ use super::{
     State,
     changes::Change,
     io::{Failure, Gateway, Record, Reply, RequestId},
-    names::Meant,
+    names::{Meant, check_length},
     report::{PeerState, Trusted, Who},
     users::Entry,
 };
@@ -18,13 +18,14 @@ impl State {
     pub(super) fn report_who(&self, now: Now) -> Vec<Who> {
         let nodes = self.report_peers(now).into_iter().map(|peer| {
             let meant = Meant::Member(peer.peer_id);
-            let means = peer
+            let user = peer
                 .name
                 .parse()
                 .ok()
-                .and_then(|name| self.other_meaning(&name, &meant));
+                .and_then(|name| self.holder(&name).zip(Some(name)));
+            let user = user.map(|(node, name)| self.full_name(&name, node));
             Who {
-                name: match &means {
+                name: match &user {
                     Some(_) => format!("{0}@{0}", peer.name),
                     None => peer.name.clone(),
                 },
@@ -36,7 +37,8 @@ impl State {
                 sealed: true,
                 key: self.key_of(&meant).map(|key| key.to_base64()),
                 offered_key: peer.rsa_changed,
-                means,
+                has_short_name: user.is_none(),
+                short_name_means: user,
                 waiting: peer.outbox_count,
             }
         });
@@ -54,7 +56,8 @@ impl State {
                 sealed: false,
                 key: Some(key.fingerprint),
                 offered_key: None,
-                means: None,
+                has_short_name: true,
+                short_name_means: None,
                 waiting: key.waiting,
             })
         });
@@ -74,10 +77,21 @@ impl State {
         } else {
             record.node
         };
+        let node_of_name = self.members_named(record.id.as_str()).first().copied();
+        let short_name_means = match (&server, self.meant(&record.id)) {
+            (Some(_), _) => None,
+            (None, Some(other)) if other != meant => Some(self.full_name_of(&other)),
+            // `pimesh send` asks which of the two is meant.
+            (None, _) => node_of_name.map(|node| self.name_of_any(&node)),
+        };
+        let known_as = self.known_as(&record.id, record.node);
+        let has_short_name =
+            server.is_some() || (known_as == record.id && short_name_means.is_none());
         Some(Who {
             name: match &server {
                 Some(server) => format!("{}@{server}", record.id),
-                None => self.known_as(&record.id, record.node).to_string(),
+                None if node_of_name.is_some() => self.full_name(&record.id, record.node),
+                None => known_as.to_string(),
             },
             node: self.name_of_any(&here),
             gateway: Some(Gateway::Syft),
@@ -87,22 +101,38 @@ impl State {
             sealed: true,
             key: Some(record.key.to_base64()),
             offered_key: record.shown.map(|key| key.to_base64()),
-            means: match &server {
-                Some(_) => None,
-                None => self.other_meaning(&record.id, &meant),
-            },
+            has_short_name,
+            short_name_means,
             waiting: self.letters.count_for(&record.id, is_own),
             server,
         })
     }
 
-    /// Returns whom a bare name means, if that is not the one who is called so; nobody is `-`.
-    fn other_meaning(&self, name: &UserId, called: &Meant) -> Option<String> {
-        match self.meant(name) {
-            Some(meant) if meant == *called => None,
-            Some(meant) => Some(self.full_name_of(&meant)),
-            None => Some("-".to_owned()),
+    /// Accepts the key that was offered for a member or a user in the place of the pinned one.
+    pub(super) fn trust_key(&mut self, request: RequestId, text: &str) {
+        match self.recipient(text) {
+            Ok(Meant::Member(peer)) => self.trust_member(request, peer),
+            Ok(Meant::User(user, node)) => self.trust_user(request, &user, node),
+            Err(failure) => self.effects.fail(request, failure),
         }
+    }
+
+    fn trust_user(&mut self, request: RequestId, user: &UserId, node: PeerId) {
+        let Some(entry) = self.users.get(user, node) else {
+            let text = format!("no key is known for `{}`", self.full_name(user, node));
+            return self.effects.fail(request, Failure::not_found(text));
+        };
+        let before = entry.record.clone();
+        let mut after = before.clone();
+        if let Some(key) = after.shown.take() {
+            after.key = key;
+        }
+        let reply = Reply::Trusted(Trusted {
+            name: self.known_as(user, node).to_string(),
+            peer_id: node,
+            fingerprint: Some(after.key.to_base64()),
+        });
+        self.change_user(Some((request, reply)), before, after);
     }
 
     /// Has a bare name mean this user from now on, as the owner of this node says.
@@ -147,6 +177,11 @@ impl State {
     }
 
     fn check_trust_name(&self, text: &str) -> Result<(UserId, PeerId), Failure> {
+        check_length(text)?;
+        if self.meant_at_server(text).is_some() {
+            let text = format!("`{text}` is a user of a server, and has no shorter name");
+            return Err(Failure::conflict(text));
+        }
         let name = text.parse::<UserId>().ok();
         let meant = name.as_ref().and_then(|name| self.meant(name));
         let Some(Meant::User(user, node)) = meant else {
@@ -164,6 +199,11 @@ impl State {
             return Err(
                 Failure::conflict(text).with_hint("`pimesh rename` gives the node another name")
             );
+        }
+        let behind = user.split().map(|(_, behind)| behind);
+        if let Some(other) = behind.filter(|other| self.is_node_or_server(other)) {
+            let text = format!("`{user}` looks like a user of `{other}`, and has no shorter name");
+            return Err(Failure::conflict(text));
         }
         Ok((user, node))
     }

@@ -293,7 +293,7 @@ async fn of_one_name_at_two_gateways_each_keeps_it_and_both_are_told() -> anyhow
     assert_eq!(code, 0, "{err}");
     let other = shown.lines().find(|line| line.starts_with("bob@pi-2 "));
     assert!(
-        other.is_some_and(|line| line.contains("`bob` alone is bob@pi-1")),
+        other.is_some_and(|line| line.contains("`bob` alone may be bob@pi-1")),
         "{shown}"
     );
     let (_, checks, _) = pimesh(&one.home, &["doctor"]).await?;

@@ -98,11 +98,11 @@ fn inside(folder: &Path, found: &Metadata) -> Vec<Check> {
     ]
 }
 
-/// Is it closed to other users? A node does not start in an open one.
+/// Is it closed to writing by other users? A node does not start in an open one.
 fn private(folder: &Path, found: &Metadata) -> Check {
     let (mode, shown) = (found.permissions().mode() & 0o777, folder.display());
-    if mode & 0o077 == 0 {
-        return Check::ok("private", "closed to other users");
+    if mode & 0o022 == 0 {
+        return Check::ok("private", "nobody else may write into it");
     }
     let found = format!("{shown} has permissions {mode:o}, so the node does not start again");
     Check::fail("private", found, format!("chmod 700 {shown}"))

@@ -1,6 +1,9 @@
 //! What the running node says of itself: version, members, clocks, gateways and servers.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use pimesh_node::{
     Config,
@@ -92,6 +95,7 @@ async fn more(client: &Client, status: &Status) -> anyhow::Result<Vec<Check>> {
     checks.extend(status.gateways.iter().filter_map(gateway));
     checks.extend(servers(client).await?);
     let who = client.who().await?;
+    checks.extend(servers_like_nodes(&who));
     let mut unclear = who.iter().filter_map(name_or_key);
     checks.extend(unclear.by_ref().take(UNCLEAR_SHOWN));
     let more = unclear.count();
@@ -201,13 +205,32 @@ fn peer(peer: &Peer) -> Option<Check> {
     }
 }
 
+/// Tells of foreign servers that have the name of a node: `user@name` is a user of the server.
+fn servers_like_nodes(who: &[Who]) -> Vec<Check> {
+    let is_node = |name: &str| who.iter().any(|w| w.gateway.is_none() && w.node == name);
+    let servers: BTreeSet<&String> = who.iter().filter_map(|w| w.server.as_ref()).collect();
+    let unclear = servers.into_iter().filter(|server| is_node(server));
+    unclear
+        .map(|server| {
+            let found =
+                format!("`{server}` is a node and also a server that this node is a client of");
+            let todo =
+                "connect to the server under another name: `pimesh gateway syft connect --name`";
+            Check::fail("names", found, todo)
+        })
+        .collect()
+}
+
 /// Tells of somebody whose name means somebody else, or whose key changed.
 fn name_or_key(who: &Who) -> Option<Check> {
     let found = format!("{}: {}", who.name, super::super::who::note(who)?);
     let todo = if who.offered_key.is_some() {
         "ask whether the key is new; if so, accept it, otherwise somebody pretends to be them"
+    } else if who.gateway.is_none() {
+        "write the name in full as it stands here, or give the node another one: `pimesh rename`"
     } else {
-        "write to USER@NODE, or say for good whom the short name means: `pimesh trust --name`"
+        "write the name in full as it stands here; for users, `pimesh trust --name` says for good \
+         whom the short one means"
     };
     Some(Check::warn("names", found, todo))
 }

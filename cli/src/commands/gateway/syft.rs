@@ -70,7 +70,7 @@ pub(super) enum Syft {
     /// messaging key itself: `--key-of shared`, for one server at most.
     #[command(
         after_help = "Example:\n  pimesh gateway syft connect https://syft.example.org --user kitchen\n  \
-                            pimesh gateway syft connect https://192.168.1.20:8765 --user kitchen --name pi-2 \\\n    \
+                            pimesh gateway syft connect https://192.168.1.20:8765 --user kitchen --name hub \\\n    \
                             --fingerprint 5d41402abc4b2a76b9719d911017c5925d41402abc4b2a76b9719d911017c592"
     )]
     Connect {
@@ -151,6 +151,14 @@ impl Syft {
                     Some(name) => name,
                     None => host_of(&url)?,
                 };
+                let client = global.client()?;
+                let peers = client.peers().await?;
+                if peers.iter().any(|peer| peer.name == name.as_str()) {
+                    return Err(output::wrong(
+                        format!("`{name}` is a node of the mesh, and USER@{name} one of its users"),
+                        "give the server another name here: `--name`",
+                    ));
+                }
                 let server = SyftServer {
                     url,
                     user,
@@ -178,7 +186,7 @@ impl Syft {
             Self::Fingerprint => {
                 let certificate = global.home()?.join(tls::SYFT_CERTIFICATE);
                 let sha256 = tls::fingerprint(&certificate)
-                    .context("there is no certificate yet: it is made when the door opens")?;
+                    .context("there is no certificate yet: it is made when the gateway opens")?;
                 if global.json {
                     return output::json(&serde_json::json!({ "sha256": sha256 }));
                 }

@@ -131,7 +131,12 @@ impl State {
     /// A removal that was decided here is on the disk.
     pub(in crate::state) fn revocation_issued(&mut self, revocation: Revocation, now: Now) {
         let bytes = revocation.encode();
-        self.believe_revocation(revocation, now);
+        let record = revocation_record(&revocation);
+        // One of another holder may have come meanwhile, and been written behind this one.
+        let may_be_overtaken = self.membership.revocations.contains_key(&revocation.peer());
+        if self.believe_revocation(revocation, now) && may_be_overtaken {
+            self.effects.store(vec![record], None);
+        }
         self.tell_everybody(vec![], vec![bytes], now);
     }
 

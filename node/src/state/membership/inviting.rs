@@ -108,14 +108,7 @@ impl State {
     /// because it was asked for.
     fn collisions(&self, invite: &Invite) -> Vec<String> {
         let name = invite.name.as_deref().and_then(|name| name.parse().ok());
-        let name = name
-            .filter(|name| self.is_name_in_use(name))
-            .map(|name: NodeName| {
-                format!(
-                    "`{name}` is the name, or the end of the name, of users of a gateway or of a \
-                 server; where they are known the node is written to as `{name}@{name}`"
-                )
-            });
+        let name = name.and_then(|name| self.name_warning(&name));
         let further = invite.further.iter().map(IndexRange::bounds);
         let used = std::iter::once(invite.index.0..=invite.index.0)
             .chain(further)
@@ -127,6 +120,16 @@ impl State {
             )
         });
         name.into_iter().chain(index).collect()
+    }
+
+    /// Says who could be taken for a node of this name.
+    pub(super) fn name_warning(&self, name: &NodeName) -> Option<String> {
+        self.is_name_in_use(name).then(|| {
+            format!(
+                "`{name}` is the name, or the end of the name, of users of a gateway or of a \
+                 server; where they are known the node is written to as `{name}@{name}`"
+            )
+        })
     }
 
     fn make_invite(
@@ -214,8 +217,22 @@ impl State {
             });
         }
         // Without a good ticket nothing is believed: who was removed could go on telling.
-        if let (Some(left), Ok(_)) = (&join.left, self.ticket_of(peer, join, now)) {
-            self.joiner_left(connection, peer, left, now);
+        if self.ticket_of(peer, join, now).is_ok() {
+            match self.join_waits(connection, inbound, peer, join) {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(refusal) => {
+                    let bytes = Response::Refused(refusal).encode();
+                    return self.effects.net(NetOutput::MemberRespond {
+                        connection,
+                        id: inbound,
+                        bytes,
+                    });
+                }
+            }
+            if let Some(left) = &join.left {
+                self.joiner_left(connection, peer, left, now);
+            }
         }
         match self.redeem(peer, join, now) {
             Ok((certificate, indices, invite)) => {
@@ -238,6 +255,7 @@ impl State {
                     indices,
                     earlier,
                 };
+                self.mesh_is_changing();
                 self.effects
                     .store(records, Some(After::Welcome(Box::new(welcome))));
             }
@@ -387,9 +405,10 @@ impl State {
             self.membership.learn_statement(indices);
             self.tell_statements(vec![told], now);
         }
+        self.go_on(now);
     }
 
-    pub(in crate::state) fn welcome_not_stored(&mut self, welcome: Welcoming) {
+    pub(in crate::state) fn welcome_not_stored(&mut self, welcome: Welcoming, now: Now) {
         let Welcoming {
             connection,
             inbound,
@@ -405,6 +424,7 @@ impl State {
             id: inbound,
             bytes,
         });
+        self.go_on(now);
     }
 }
 

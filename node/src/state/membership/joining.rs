@@ -137,6 +137,7 @@ impl State {
             return Err(Failure::conflict("this node is leaving its mesh")
                 .with_hint("try again in a few seconds"));
         }
+        self.check_key_is_kept()?;
         if ticket.inviter == self.own.peer {
             return Err(Failure::bad_request(
                 "this ticket was made by this very node, or this machine is a copy of it: a \

@@ -93,6 +93,7 @@ impl State {
         if self.joining.is_some() {
             return Err(Failure::conflict("this node is joining a mesh"));
         }
+        self.check_key_is_kept()?;
         if self.membership.is_revoked() {
             return Ok(());
         }

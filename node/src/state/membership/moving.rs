@@ -32,11 +32,11 @@ impl State {
         let is_another = Certificate::mesh_of(&certificate).ok() != Some(self.membership.mesh);
         let mut records = vec![Record::JoinedMesh { certificate }];
         records.extend(goodbyes.records());
-        let gateways = self.users.gateways();
-        let former = gateways.filter(|gateway| self.is_other_node(gateway));
-        records.extend(former.map(|node| Record::ForgetUsersOf { node }));
-        // A node that enters its mesh again finds its members again, too.
+        // A node that enters its mesh again finds its members again, and their users.
         if is_another {
+            let gateways = self.users.gateways();
+            let former = gateways.filter(|gateway| self.is_other_node(gateway));
+            records.extend(former.map(|node| Record::ForgetUsersOf { node }));
             let messages = self.messages.waiting();
             let former = messages.filter(|message| self.is_other_node(&message.recipient));
             records.extend(former.map(|message| Record::Outcome {
@@ -51,7 +51,8 @@ impl State {
     /// Puts another mesh in the place of the one that this node is in; that is on disk. Connections
     /// stay until whoever calls this has said goodbye.
     pub(super) fn move_to(&mut self, next: Membership, now: Now) {
-        if next.mesh != self.membership.mesh {
+        let is_another = next.mesh != self.membership.mesh;
+        if is_another {
             let waiting = self.messages.recipients();
             let former = waiting.filter(|peer| self.is_other_node(peer));
             for peer in former.collect::<Vec<_>>() {
@@ -99,7 +100,9 @@ impl State {
         links.end_all();
         sync.forget_all();
         copies.forget_all();
-        users.leave_mesh(|node| node == own_peer || servers::is_server(&node));
+        users.leave_mesh(own_peer, |node| {
+            !is_another || node == own_peer || servers::is_server(&node)
+        });
         integers.leave_mesh();
         *floods = Floods::default();
         keys.leave_mesh();

@@ -56,6 +56,7 @@ impl State {
             peer_id: known.peer,
             was: known.name.to_string(),
             name: name.to_string(),
+            warning: self.name_warning(&name),
         };
         if known.name == name {
             return Ok((report, None));

@@ -144,6 +144,15 @@ impl State {
         self.answer_key(coming.inbound, Answer::TryAgain);
     }
 
+    /// The file of a mesh key that was shared would come behind that of another mesh.
+    pub(super) fn check_key_is_kept(&self) -> Result<(), Failure> {
+        if self.key_coming {
+            let text = "the mesh key that another member shared is being written";
+            return Err(Failure::conflict(text).with_hint("try again in a few seconds"));
+        }
+        Ok(())
+    }
+
     fn answer_key(&mut self, id: InboundId, answer: Answer) {
         let bytes = answer.encode();
         self.effects.net(NetOutput::Respond { id, bytes });

@@ -35,6 +35,12 @@ impl Membership {
         true
     }
 
+    /// Says whether another statement of this kind is known about the same peer.
+    fn knows_statement(&self, statement: &Statement) -> bool {
+        self.statements
+            .contains_key(&(statement.kind(), statement.peer()))
+    }
+
     /// Says whether there is room for one more statement of a kind. One about a peer that is no
     /// member any more gives way, the oldest first.
     fn make_room(&mut self, kind: Kind) -> bool {
@@ -171,7 +177,12 @@ impl State {
     /// A statement that was made here is on the disk.
     pub(in crate::state) fn statement_issued(&mut self, statement: Statement, now: Now) {
         let told = statement.encode();
-        self.believe_statement(None, statement, now);
+        let record = statement_record(&statement);
+        // One of another holder may have come meanwhile, and been written behind this one.
+        let may_be_overtaken = self.membership.knows_statement(&statement);
+        if self.believe_statement(None, statement, now) && may_be_overtaken {
+            self.effects.store(vec![record], None);
+        }
         self.tell_statements(vec![told], now);
     }
 

@@ -65,20 +65,27 @@ impl State {
             invites,
             forgotten,
         };
+        self.mesh_is_changing();
         self.effects
             .store(records, Some(After::Cancelled(cancelling)));
     }
 
-    pub(in crate::state) fn invites_cancelled(&mut self, cancelling: Cancelling) {
+    pub(in crate::state) fn invites_cancelled(&mut self, cancelling: Cancelling, now: Now) {
         let Cancelling {
             request, invites, ..
         } = cancelling;
         let cancelled = invites.iter().map(report).collect();
         self.effects
             .reply(request, Reply::InvitesCancelled(cancelled));
+        self.go_on(now);
     }
 
-    pub(in crate::state) fn invites_not_cancelled(&mut self, cancelling: Cancelling, reason: &str) {
+    pub(in crate::state) fn invites_not_cancelled(
+        &mut self,
+        cancelling: Cancelling,
+        reason: &str,
+        now: Now,
+    ) {
         let Cancelling {
             request,
             invites,
@@ -95,6 +102,7 @@ impl State {
             self.membership.set_cancelled(invite, false);
         }
         self.effects.fail(request, Failure::not_stored(reason));
+        self.go_on(now);
     }
 }
 

@@ -253,8 +253,23 @@ impl State {
             peer_id: Party::Member(message.recipient),
             expires_ms: message.expires_ms,
             via: Via::Direct,
-            warning: self.copy_warning(&message.recipient),
+            warning: self
+                .copy_warning(&message.recipient)
+                .or_else(|| self.key_warning(message)),
         }
+    }
+
+    /// Says that another key was offered for the user that a message is for.
+    fn key_warning(&self, message: &Outgoing) -> Option<String> {
+        let OutgoingKind::User { user, .. } = &message.kind else {
+            return None;
+        };
+        self.users.get(user, message.recipient)?.record.shown?;
+        let name = self.known_as(user, message.recipient);
+        Some(format!(
+            "another key was offered for {name}, and this is encrypted with the earlier one; if the \
+             new one is right, `pimesh trust {name}` and send again"
+        ))
     }
 
     pub(in crate::state) fn messages_not_accepted(&mut self, accepted: Accepting, reason: &str) {

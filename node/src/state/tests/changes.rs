@@ -276,3 +276,105 @@ fn of_two_keys_that_a_server_shows_at_once_the_first_one_counts_until_the_disk_r
     assert!(failure(&failed).is_some());
     assert_eq!(judged(&done), Some(true));
 }
+
+#[test]
+fn statements_and_removals_that_come_while_others_are_written_do_not_win_on_the_disk_alone() {
+    let issued = certificate(2).terms().issued_ms;
+    let mut state = state(Settings::default());
+    let first = mesh_key().state_indices(peer_of_seed(2), "5".parse().expect("legal"), issued + 1);
+    let other = mesh_key().state_indices(peer_of_seed(2), "6".parse().expect("legal"), issued + 2);
+    let tell = |state: &mut State, statement: &Statement| {
+        let request = SyncRequest {
+            statements: vec![statement.encode()],
+            ..SyncRequest::default()
+        };
+        written(&sync(state, &request, NOW))
+    };
+    tell(&mut state, &first);
+    let asked = command(
+        &mut state,
+        1,
+        Command::GiveIndices {
+            peer: "pi-2".to_owned(),
+            further: "100..109".parse().expect("legal"),
+        },
+    );
+
+    let mut behind = tell(&mut state, &other);
+    behind.extend(written(&feed(&mut state, Input::Stored(stored(&asked)))));
+
+    let last = behind.iter().rev().find_map(|record| match record {
+        Record::Statement { statement, .. } => Some(statement.clone()),
+        _ => None,
+    });
+    let last = Statement::decode(&last.expect("written"), &mesh_key().mesh()).expect("good");
+    assert!(matches!(last.says(), Says::Indices(ranges) if ranges.contains(Index(100))));
+}
+
+#[test]
+fn a_user_who_registers_between_two_that_forget_him_stays() {
+    let mut state = gateway();
+    register(&mut state, "amy").expect("registered");
+    let forget = || Ask::Forget {
+        user: "amy".to_owned(),
+    };
+    let first = ask(&mut state, forget());
+    let second = ask(&mut state, forget());
+    feed(&mut state, Input::Stored(ticket(&first).expect("records")));
+    let user = NewUser {
+        id: id("amy"),
+        title: String::new(),
+        key: *messaging_key(9).public(),
+    };
+    let again = ask(&mut state, Ask::Register { user, stays: true });
+
+    feed(&mut state, Input::Stored(ticket(&second).expect("records")));
+    feed(&mut state, Input::Stored(ticket(&again).expect("records")));
+
+    assert!(state.users.get(&id("amy"), peer_of_seed(1)).is_some());
+}
+
+#[test]
+fn a_ticket_that_is_cancelled_gives_its_index_once_that_is_on_disk() {
+    let mut state = state(Settings::default());
+    let five = || {
+        Command::Invite(Wanted {
+            index: Some(Index(5)),
+            ..Wanted::default()
+        })
+    };
+    let first = command(&mut state, 1, five());
+    feed(&mut state, Input::Stored(stored(&first)));
+
+    let cancel = command(&mut state, 2, Command::CancelInvites { which: None });
+    let waits = command(&mut state, 3, five());
+    let failed = fail_store(&mut state, &cancel);
+
+    assert!(waits.is_empty(), "{waits:?}");
+    let refused = failed.iter().any(|output| {
+        matches!(output, Output::Reply(RequestId(3), Err(failure)) if failure.message.contains("index 5"))
+    });
+    assert!(refused, "the first ticket is good again: {failed:?}");
+}
+
+#[test]
+fn a_node_that_joins_waits_for_the_one_before_it_and_gets_another_name() {
+    let mut state = state(Settings::default());
+    let secrets = [(); 2].map(|()| tickets::invite(&mut state, None).1);
+    let mut come = |seed: u8, secret: &Secret| {
+        join_with(&mut state, seed, join_request(seed, secret, seed), NOW).0
+    };
+    let first = come(3, &secrets[0]);
+    let second = come(4, &secrets[1]);
+    assert!(written(&second).is_empty(), "it waits: {second:?}");
+
+    let welcomed = feed(&mut state, Input::Stored(stored(&first)));
+    for output in welcomed {
+        if let Output::Store(ticket, _) = output {
+            feed(&mut state, Input::Stored(ticket));
+        }
+    }
+
+    let names = [3, 4].map(|seed| state.name_of(&peer_of_seed(seed)));
+    assert_eq!(names, ["guest", "guest-2"]);
+}

@@ -187,14 +187,27 @@ fn nothing_of_a_mesh_is_left_when_a_removed_node_joins_another_one() {
 }
 
 #[test]
-fn a_removed_node_that_joins_its_mesh_again_keeps_what_waits_for_its_members() {
+fn a_removed_node_that_joins_its_mesh_again_keeps_its_members_users_and_what_waits_for_them() {
     let (mut state, _) = removed();
+    let key = |state: &State| {
+        let entry = state.users.get(&id("bob"), peer_of_seed(2));
+        entry.map(|entry| (entry.record.key, entry.clients))
+    };
+    let known = key(&state).expect("known").0;
 
     let (records, ticket) = joining::join_to_disk(&mut state, 9);
     feed(&mut state, Input::Stored(ticket));
 
-    assert_eq!(ended(&records), (vec![peer_of_seed(2)], vec![]));
-    assert_eq!(traces(&mut state), ["waits for pi-2", "an address"]);
+    assert_eq!(ended(&records), (vec![], vec![]));
+    assert_eq!(
+        traces(&mut state),
+        ["waits for pi-2", "user bob", "an address"]
+    );
+    assert_eq!(
+        key(&state),
+        Some((known, 0)),
+        "pinned, and not known to be there"
+    );
 }
 
 #[test]

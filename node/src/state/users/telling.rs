@@ -23,7 +23,7 @@ use crate::{
         syft::UserId,
     },
     state::{
-        Asked, State,
+        After, Asked, State,
         io::{Event, InboundId, NetOutput, Now, OutboundId, Protocol, Record},
         post::UserRecord,
     },
@@ -44,6 +44,15 @@ pub(in crate::state) struct Telling {
     read: VecDeque<MessageId>,
     under_way: Option<UnderWay>,
     again_at: Option<Duration>,
+}
+
+/// What a member told of its users, on its way to the disk.
+pub(in crate::state) struct Hearing {
+    node: PeerId,
+    inbound: InboundId,
+    /// Users who were not known before.
+    new: Vec<UserId>,
+    changed: Vec<UserId>,
 }
 
 #[derive(Debug)]
@@ -218,17 +227,52 @@ impl State {
         let Some(request) = self.request_of(peer, id, "users", read, now) else {
             return;
         };
-        let bytes = Vec::new();
-        self.effects.net(NetOutput::Respond { id, bytes });
+        let mut hearing = Hearing {
+            node: peer,
+            inbound: id,
+            new: Vec::new(),
+            changed: Vec::new(),
+        };
         let mut records = Vec::new();
         for user in request.users {
-            records.extend(self.hear_of_user(peer, user, now));
+            let name = user.id.clone();
+            let is_new = self.users.get(&name, peer).is_none();
+            if let Some(record) = self.hear_of_user(peer, user, now) {
+                records.push(record);
+                let heard = if is_new {
+                    &mut hearing.new
+                } else {
+                    &mut hearing.changed
+                };
+                heard.push(name);
+            }
         }
-        if !records.is_empty() {
-            self.effects.store(records, None);
+        if records.is_empty() {
+            self.users_heard(&hearing);
+        } else {
+            self.effects
+                .store(records, Some(After::Heard(Box::new(hearing))));
         }
         for id in request.read {
             self.heard_read(peer, id, now);
+        }
+    }
+
+    /// What a member told of its users is on the disk, and only then heard.
+    pub(in crate::state) fn users_heard(&mut self, hearing: &Hearing) {
+        let (id, bytes) = (hearing.inbound, Vec::new());
+        self.effects.net(NetOutput::Respond { id, bytes });
+    }
+
+    /// What a member told of its users is not on the disk. It gets no answer, and so tells it again.
+    pub(in crate::state) fn users_not_heard(&mut self, hearing: &Hearing) {
+        for user in &hearing.new {
+            self.users.remove(user, hearing.node);
+        }
+        for user in &hearing.changed {
+            if let Some(entry) = self.users.get_mut(user, hearing.node) {
+                entry.is_unsaved = true;
+            }
         }
     }
 
@@ -244,6 +288,12 @@ impl State {
                 self.effects.refused(Some(node), "user", "misleading_name");
                 return None;
             }
+            let holds_name = self.is_name_free(&told.id);
+            if !holds_name && told.id.at(&self.gateway_name(&node)).is_err() {
+                // Nobody could write to him.
+                self.effects.refused(Some(node), "user", "name_too_long");
+                return None;
+            }
             let record = UserRecord {
                 stays: true,
                 id: told.id.clone(),
@@ -256,7 +306,7 @@ impl State {
                 descriptions: crate::proto::syft::Descriptions::default(),
                 taken: 0,
                 written_ms: 0,
-                holds_name: self.is_name_free(&told.id),
+                holds_name,
             };
             let is_conflict = !record.holds_name;
             self.users.entries.insert(key.clone(), Entry::new(record));
@@ -277,9 +327,11 @@ impl State {
         let before = entry.record.clone();
         if entry.record.key != told.key {
             let is_news = entry.record.shown != Some(told.key);
+            let is_unsaved = std::mem::take(&mut entry.is_unsaved);
             entry.record.shown = Some(told.key);
             entry.clients = 0;
-            let record = is_news.then(|| Record::User(Box::new(entry.record.clone())));
+            let record =
+                (is_news || is_unsaved).then(|| Record::User(Box::new(entry.record.clone())));
             if is_news {
                 self.effects.refused(Some(key.1), "user", "other_key");
                 self.effects.event(Event::UserKeyChanged {
@@ -295,7 +347,7 @@ impl State {
         entry.record.descriptions = told.descriptions;
         let was_online = entry.clients > 0;
         entry.clients = u32::from(told.online);
-        let changed = entry.record != before;
+        let changed = std::mem::take(&mut entry.is_unsaved) || entry.record != before;
         let record = changed.then(|| Record::User(Box::new(entry.record.clone())));
         if was_online != told.online {
             entry.since_ms = Some(now.unix_ms());
