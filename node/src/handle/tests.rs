@@ -284,7 +284,7 @@ async fn what_became_of_a_message_is_read_from_the_disk_when_its_event_is_lost()
             let id = MessageId([9; 16]);
             node.write(Record::Outgoing(Outgoing {
                 id,
-                recipient: peer(),
+                recipient: peer().into(),
                 epoch: 1,
                 sequence: 1,
                 created_ms: 1,
@@ -313,7 +313,7 @@ async fn an_outcome_that_was_told_and_is_not_on_the_disk_yet_is_waited_for() {
     let id = MessageId([9; 16]);
     node.write(Record::Outgoing(Outgoing {
         id,
-        recipient: peer(),
+        recipient: peer().into(),
         epoch: 1,
         sequence: 1,
         created_ms: 1,

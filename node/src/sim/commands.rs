@@ -78,7 +78,7 @@ fn token(seed: u8) -> TokenId {
 fn user(name: &str, node: PeerId, stays: bool) -> UserRecord {
     UserRecord {
         id: id(name),
-        node,
+        place: node.into(),
         title: name.to_owned(),
         key: *signing_key(name.as_bytes()[0]).public(),
         shown: None,

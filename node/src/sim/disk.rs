@@ -123,7 +123,7 @@ impl Disk {
                 on.marks.push((sender, mark.0, mark.1));
             }
             Record::User(mut user) => {
-                let is_same = |u: &UserRecord| (&u.id, u.node) == (&user.id, user.node);
+                let is_same = |u: &UserRecord| (&u.id, u.place) == (&user.id, user.place);
                 if let Some(known) = on.users.iter().position(is_same) {
                     // As in the real store, which knows these better than a record.
                     let known = on.users.remove(known);
@@ -133,14 +133,15 @@ impl Disk {
                 on.users.push(*user);
             }
             Record::ForgetPin { user, server } => {
-                on.users.retain(|u| (&u.id, u.node) != (&user, server));
+                on.users
+                    .retain(|u| (&u.id, u.place) != (&user, server.into()));
             }
             Record::ForgetUser { id, node } => {
-                on.users.retain(|u| (&u.id, u.node) != (&id, node));
+                on.users.retain(|u| (&u.id, u.place) != (&id, node.into()));
                 on.letters
                     .retain(|letter| letter.user.as_ref() != Some(&id));
             }
-            Record::ForgetUsersOf { node } => on.users.retain(|u| u.node != node),
+            Record::ForgetUsersOf { node } => on.users.retain(|u| u.place != node),
             Record::Letter(letter) => {
                 on.seen.push(letter.fingerprint);
                 on.letters.push(*letter);

@@ -15,12 +15,10 @@
 
 use std::time::Duration;
 
-use libp2p_identity::PeerId;
-
 use super::{
     After, State,
     changes::Change,
-    io::{Disk, Event, Failure, Incoming, Now, Party, Record, Reply, RequestId, Selection},
+    io::{Disk, Event, Failure, Incoming, Now, Party, Place, Record, Reply, RequestId, Selection},
 };
 use crate::limits::{Buckets, Rate};
 
@@ -69,7 +67,7 @@ const COPIES: u64 = 2;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Sender {
     /// A member, with all its users; or a foreign server.
-    Member(PeerId),
+    Place(Place),
     /// All P2SN clients: names are free, so each of them alone would have no limit.
     Clients,
 }
@@ -77,7 +75,8 @@ enum Sender {
 impl From<&Party> for Sender {
     fn from(party: &Party) -> Self {
         match party {
-            Party::Member(peer) => Self::Member(*peer),
+            Party::Member(peer) => Self::Place(Place::Node(*peer)),
+            Party::Server(server) => Self::Place(Place::Server(*server)),
             Party::Client(_) => Self::Clients,
         }
     }

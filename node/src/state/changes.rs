@@ -14,7 +14,9 @@ use libp2p_identity::PeerId;
 
 use super::{
     After, State, clients,
-    io::{Command, Connection, Failure, InboundId, Invite, Now, Record, Reply, RequestId},
+    io::{
+        Command, Connection, Failure, InboundId, Invite, Now, Record, Reply, RequestId, ServerId,
+    },
     keys,
     post::UserRecord,
 };
@@ -58,7 +60,7 @@ pub(super) enum Change {
     /// A user of this gateway is gone: this registration, and no later one.
     ForgetUser(Box<UserRecord>),
     /// The key of a foreign server's user is pinned no more.
-    ForgetServersUser(UserId, PeerId),
+    ForgetServersUser(UserId, ServerId),
     /// A token is not good any longer.
     RevokeToken(TokenId, u64),
 }
@@ -191,7 +193,8 @@ impl State {
             Change::User(change) => self.user_changed(change.0, change.1, now),
             Change::Name(users) => {
                 for (before, after) in users {
-                    let holder = after.holds_name.then(|| (after.id.clone(), after.node));
+                    let node = after.place.node().filter(|_| after.holds_name);
+                    let holder = node.map(|node| (after.id.clone(), node));
                     self.user_changed(before, after, now);
                     if let Some((name, node)) = holder {
                         self.only_holder(&name, node);

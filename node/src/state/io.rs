@@ -14,10 +14,10 @@
 mod command;
 mod disk;
 mod encoding;
+mod endpoint;
 mod event;
 mod ids;
 mod net;
-mod party;
 
 use std::time::Duration;
 
@@ -28,10 +28,10 @@ pub use self::{
         Selection, Way,
     },
     encoding::Encoding,
+    endpoint::{ClientName, Endpoint, Gateway, NoParty, Party, Place, SendVia, ServerId, Via},
     event::Event,
     ids::{ClientId, Connection, GossipId, InboundId, OutboundId, RequestId, SessionId, Ticket},
     net::{Direction, NetInput, NetOutput, Opening, OwnReach, Protocol, Transport, Tried, Verdict},
-    party::{ClientName, Gateway, NoParty, Party, SendVia, Via},
 };
 
 use crate::proto::mesh::certificate::MeshKey;

@@ -240,7 +240,7 @@ impl State {
         let changed = self.keys.changed.get(&peer).copied();
         let reply = Reply::Trusted(report::Trusted {
             name: self.name_of(&peer),
-            peer_id: peer,
+            peer_id: Party::Member(peer),
             fingerprint: changed
                 .or(self.keys.pins.get(&peer).copied())
                 .map(|p| p.fingerprint.to_string()),

@@ -22,9 +22,8 @@ pub(super) use self::posting::{Posting, seal_to_user};
 use super::{
     CLOCK_SET_MS, State,
     capacity::weight,
-    io::{Encoding, Event, Failure, Incoming, Now, Outcome, Party, Record, Via},
+    io::{Encoding, Endpoint, Event, Failure, Incoming, Now, Outcome, Party, Record, Via},
     millis,
-    names::Meant,
     post::{LetterNews, LetterRecord, Stage, UserRecord},
 };
 use crate::proto::{
@@ -124,7 +123,7 @@ impl Letters {
             next_row: 1,
             ..Self::default()
         };
-        for user in users.iter().filter(|user| user.node == own) {
+        for user in users.iter().filter(|user| user.place == own) {
             all.begin(user);
             all.next_row = all.next_row.max(user.taken.saturating_add(1));
         }
@@ -468,9 +467,9 @@ impl State {
         let to = match &letter.to {
             Addressee::Broadcast => None,
             Addressee::User(name) => match self.meant(name).or_else(|| self.meant_here(name)) {
-                Some(Meant::User(user, at)) if at == here => Some(user),
-                Some(Meant::Member(peer)) if peer == here => {
-                    let Meant::User(user, _) = from else {
+                Some(Endpoint::User(user, at)) if at == here => Some(user),
+                Some(Endpoint::Node(peer)) if peer == here => {
+                    let Endpoint::User(user, _) = from else {
                         return Err(Status::WrongSender);
                     };
                     let opened = self.open_letter(&letter, id, node, &user, now);
@@ -486,22 +485,22 @@ impl State {
 
     /// A user of this gateway whose name belongs to another one by now: what was sent to him before
     /// the sender's gateway knew is for him all the same.
-    fn meant_here(&self, name: &UserId) -> Option<Meant> {
+    fn meant_here(&self, name: &UserId) -> Option<Endpoint> {
         self.local(name)
-            .map(|user| Meant::User(user, self.own.peer))
+            .map(|user| Endpoint::user(user, self.own.peer))
     }
 
     /// Finds whom a gateway speaks for: itself, or a user of its own.
-    fn sender_at(&self, node: PeerId, from: &UserId) -> Result<Meant, direct::Status> {
+    fn sender_at(&self, node: PeerId, from: &UserId) -> Result<Endpoint, direct::Status> {
         use direct::Status;
         // What a node says under its own name is its own, also where a user has that name.
         let is_own_name = self.name_of(&node) == from.as_str();
         if is_own_name && self.users.get(from, node).is_none() {
-            return Ok(Meant::Member(node));
+            return Ok(Endpoint::Node(node));
         }
         match self.meant(from) {
-            Some(Meant::Member(peer)) if peer == node => Ok(Meant::Member(node)),
-            Some(Meant::User(user, at)) if at == node => Ok(Meant::User(user, at)),
+            Some(Endpoint::Node(peer)) if peer == node => Ok(Endpoint::Node(node)),
+            Some(Endpoint::User(user, at)) if at == node => Ok(Endpoint::User(user, at)),
             // The name means nobody here, and that does not pass by itself.
             None if self.users.get(from, node).is_some() => Err(Status::WrongSender),
             // Its news of a new user may still be on the way.
@@ -577,7 +576,7 @@ impl State {
 
     /// A gateway says that a user of its has read a letter from here.
     pub(super) fn heard_read(&mut self, node: PeerId, id: MessageId, _now: Now) {
-        let to = self.gateway_name(&node);
+        let to = self.name_of_any(&node);
         let recipient = node;
         self.effects
             .store(vec![Record::Read { id, recipient }], None);
@@ -606,12 +605,12 @@ impl State {
         };
         let is_lost = stage != Stage::Delivered && letter.to != Addressee::Broadcast;
         if is_lost && let Some(user) = self.local(&letter.from) {
-            let node = self.gateway_name(&node);
+            let node = self.name_of_any(&node);
             let why = match outcome {
                 Outcome::Refused(why) => why.clone(),
                 _ => "its time ran out".to_owned(),
             };
-            let here = self.gateway_name(&self.own.peer);
+            let here = self.name_of_any(&self.own.peer);
             let other_sender = direct::Status::WrongSender.name();
             let what_to_do = if why == other_sender && letter.from == user {
                 format!(" There {user} means somebody else: log in as {user}@{here}.")

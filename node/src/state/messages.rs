@@ -29,7 +29,7 @@ pub(super) use self::{accepting::Accepting, receiving::Receiving};
 use super::{
     CLOCK_SET_MS, Effects, State,
     capacity::weight,
-    io::{Now, OutboundId, Outgoing, OutgoingKind, Party},
+    io::{Now, OutboundId, Outgoing, OutgoingKind, Party, Place},
     report,
     work::look,
 };
@@ -60,7 +60,7 @@ struct UnderWay {
 
 /// The outbox, and what is known of the numbering of other senders.
 pub(super) struct Messages {
-    queues: BTreeMap<PeerId, Queue>,
+    queues: BTreeMap<Place, Queue>,
     epoch: u64,
     next_sequence: u64,
     /// For each sender, its numberings with their last number, the least recently used first.
@@ -124,9 +124,9 @@ impl Messages {
         self.received
     }
 
-    /// Returns what waits for a peer, in its order.
-    pub(super) fn waiting_for(&self, peer: &PeerId) -> impl Iterator<Item = &Outgoing> {
-        let queue = self.queues.get(peer).into_iter();
+    /// Returns what waits for a place, in its order.
+    pub(super) fn waiting_for(&self, place: impl Into<Place>) -> impl Iterator<Item = &Outgoing> {
+        let queue = self.queues.get(&place.into()).into_iter();
         queue.flat_map(|queue| queue.waiting.iter().map(|waiting| &waiting.message))
     }
 
@@ -137,12 +137,20 @@ impl Messages {
     }
 
     /// Returns those for whom something waits.
-    pub(super) fn recipients(&self) -> impl Iterator<Item = PeerId> {
+    pub(super) fn recipients(&self) -> impl Iterator<Item = Place> {
         self.queues.keys().copied()
     }
 
+    fn of_node(&self, peer: &PeerId) -> Option<&Queue> {
+        self.queues.get(&Place::Node(*peer))
+    }
+
+    fn of_node_mut(&mut self, peer: &PeerId) -> Option<&mut Queue> {
+        self.queues.get_mut(&Place::Node(*peer))
+    }
+
     pub(super) fn count_for(&self, peer: &PeerId) -> usize {
-        self.queues.get(peer).map_or(0, |queue| queue.waiting.len())
+        self.of_node(peer).map_or(0, |queue| queue.waiting.len())
     }
 
     pub(super) fn next_deadline(&self) -> Option<Duration> {
@@ -160,7 +168,7 @@ impl Messages {
 
     /// The connection is gone, and with it the answer.
     pub(super) fn link_lost(&mut self, peer: &PeerId) {
-        if let Some(queue) = self.queues.get_mut(peer) {
+        if let Some(queue) = self.of_node_mut(peer) {
             queue.under_way = None;
             queue.resend_at = None;
         }
@@ -188,13 +196,13 @@ impl Messages {
 
     /// Sends what was held back at the next turn.
     pub(super) fn resend_now(&mut self, peer: &PeerId) {
-        if let Some(queue) = self.queues.get_mut(peer) {
+        if let Some(queue) = self.of_node_mut(peer) {
             queue.resend_at = None;
         }
     }
 
     pub(super) fn hold_back(&mut self, peer: &PeerId, until: Duration) {
-        if let Some(queue) = self.queues.get_mut(peer) {
+        if let Some(queue) = self.of_node_mut(peer) {
             queue.resend_at = Some(until);
         }
     }
@@ -202,7 +210,7 @@ impl Messages {
     /// Says whether by this date a message of an earlier run to this peer has lost its time. Only
     /// the date says how old those are.
     pub(super) fn is_over_by(&self, peer: &PeerId, now: Now) -> bool {
-        let queue = self.queues.get(peer).into_iter();
+        let queue = self.of_node(peer).into_iter();
         let waiting = queue.flat_map(|queue| queue.waiting.iter());
         let mut earlier = waiting.filter(|waiting| waiting.message.epoch != self.epoch);
         earlier.any(|Waiting { message, .. }| {
@@ -264,18 +272,18 @@ impl State {
     fn addressee(&self, message: &Outgoing) -> String {
         match &message.kind {
             OutgoingKind::User { name, .. } => name.clone(),
-            OutgoingKind::Member | OutgoingKind::Letter => self.name_of(&message.recipient),
+            OutgoingKind::Member | OutgoingKind::Letter => self.place_name(&message.recipient),
         }
     }
 
     pub(super) fn report_outbox(&self) -> Vec<report::Pending> {
         let queues = self.messages.queues.iter();
         let mut pending: Vec<report::Pending> = queues
-            .flat_map(|(peer, queue)| {
+            .flat_map(|(place, queue)| {
                 queue.waiting.iter().map(|waiting| report::Pending {
                     id: waiting.message.id,
                     to: self.addressee(&waiting.message),
-                    peer_id: Party::Member(*peer),
+                    peer_id: Party::from(*place),
                     bytes: waiting.message.text.len(),
                     created_ms: waiting.message.created_ms,
                     expires_ms: waiting.message.expires_ms,

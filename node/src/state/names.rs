@@ -9,8 +9,7 @@ use libp2p_identity::PeerId;
 
 use super::{
     State,
-    io::{Failure, Party},
-    servers::{is_server, peer_of},
+    io::{Endpoint, Failure, Party, Place, ServerId},
     users::Entry,
 };
 use crate::proto::{
@@ -23,15 +22,6 @@ const NAMED_BYTES_MAX: usize = 320;
 
 /// Where to look for a member's name.
 const MEMBERS_HINT: &str = "`pimesh peers` lists the members";
-
-/// Whom a name means.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Meant {
-    /// A member node itself.
-    Member(PeerId),
-    /// A user, and his gateway.
-    User(UserId, PeerId),
-}
 
 /// Refuses a text that is too long to name somebody.
 pub(super) fn check_length(text: &str) -> Result<(), Failure> {
@@ -95,7 +85,7 @@ impl State {
     }
 
     /// Finds a member by name or peer id, a user, or a user of a foreign server.
-    pub(super) fn recipient(&self, text: &str) -> Result<Meant, Failure> {
+    pub(super) fn recipient(&self, text: &str) -> Result<Endpoint, Failure> {
         // The owner of this node named the server, and nobody else can.
         if let Some(meant) = self.meant_at_server(text) {
             return Ok(meant);
@@ -103,7 +93,7 @@ impl State {
         let name = text.parse::<UserId>().ok();
         let meant = name.as_ref().and_then(|name| self.meant(name));
         match (self.resolve(text), meant) {
-            (Ok(_), Some(Meant::User(user, node))) if parse_peer(text).is_none() => {
+            (Ok(_), Some(Endpoint::User(user, node))) if parse_peer(text).is_none() => {
                 let (user, node) = (self.full_name(&user, node), format!("{text}@{text}"));
                 Err(
                     Failure::conflict(format!("`{text}` is a node and also a user")).with_hint(
@@ -111,8 +101,8 @@ impl State {
                     ),
                 )
             }
-            (Ok(peer), _) => Ok(Meant::Member(peer)),
-            (Err(failure), Some(Meant::Member(peer))) if peer == self.own.peer => Err(failure),
+            (Ok(peer), _) => Ok(Endpoint::Node(peer)),
+            (Err(failure), Some(Endpoint::Node(peer))) if peer == self.own.peer => Err(failure),
             (Err(_), Some(meant)) => Ok(meant),
             (Err(failure), None) => Err(name.map_or(failure, |name| self.not_meant(&name))),
         }
@@ -151,7 +141,7 @@ impl State {
     }
 
     /// Finds whom a name means, in the whole mesh.
-    pub(super) fn meant(&self, name: &UserId) -> Option<Meant> {
+    pub(super) fn meant(&self, name: &UserId) -> Option<Endpoint> {
         if self.meant_at_server(name.as_str()).is_some() {
             return None;
         }
@@ -160,7 +150,7 @@ impl State {
             .split()
             .is_some_and(|(_, node)| parse_peer(node).is_some());
         if self.users.get(name, own).is_some() && !is_by_peer_id {
-            return Some(Meant::User(name.clone(), own));
+            return Some(Endpoint::user(name.clone(), own));
         }
         // A full name never means anybody else, also while its node has no such user.
         if let Some((_, node)) = name.split()
@@ -170,19 +160,19 @@ impl State {
         }
         let member = || self.members_named(name.as_str()).first().copied();
         self.holder(name)
-            .map(|node| Meant::User(name.clone(), node))
-            .or_else(|| member().map(Meant::Member))
+            .map(|node| Endpoint::user(name.clone(), node))
+            .or_else(|| member().map(Endpoint::Node))
     }
 
     /// Finds whom `user@node` means: with `node@node` the node, else the user of that node.
-    fn meant_in_full(&self, name: &UserId) -> Option<Meant> {
+    fn meant_in_full(&self, name: &UserId) -> Option<Endpoint> {
         let (user, node) = name.split()?;
         self.nodes_called(node).into_iter().find_map(|member| {
             if user.as_str() == node {
-                return Some(Meant::Member(member));
+                return Some(Endpoint::Node(member));
             }
             let is_known = self.users.get(&user, member).is_some();
-            is_known.then(|| Meant::User(user.clone(), member))
+            is_known.then(|| Endpoint::user(user.clone(), member))
         })
     }
 
@@ -204,9 +194,11 @@ impl State {
             return Some(here);
         }
         let mut named = self.users.named(name);
-        let holds =
-            |entry: &&Entry| entry.record.holds_name && self.is_gateway_here(&entry.record.node);
-        named.find(holds).map(|entry| entry.record.node)
+        let holder = |entry: &Entry| {
+            let node = entry.record.place.node()?;
+            (entry.record.holds_name && self.is_gateway_here(&node)).then_some(node)
+        };
+        named.find_map(holder)
     }
 
     /// Finds the former member whose user a bare name means. Nobody else gets the name, so that old
@@ -216,7 +208,7 @@ impl State {
             .users
             .named(name)
             .find(|entry| entry.record.holds_name)?;
-        let node = holder.record.node;
+        let node = holder.record.place.node()?;
         (!self.is_gateway_here(&node)).then_some(node)
     }
 
@@ -232,7 +224,7 @@ impl State {
         let mut named = self.users.named(name);
         !of_node(name.as_str())
             && !behind.is_some_and(|behind| of_node(behind) || self.is_server_name(behind))
-            && named.all(|entry| is_server(&entry.record.node))
+            && named.all(|entry| entry.record.place.is_server())
     }
 
     /// Says whether a node or a foreign server has this name.
@@ -242,8 +234,8 @@ impl State {
 
     /// Says whether a foreign server is called so, or was while keys of its users are still pinned.
     fn is_server_name(&self, name: &str) -> bool {
-        let server = name.parse().ok().map(|name| peer_of(&name));
-        let has_pins = server.is_some_and(|server| self.users.is_gateway(server));
+        let server = name.parse().ok().map(|name| ServerId::of(&name));
+        let has_pins = server.is_some_and(|server| self.users.is_gateway(Place::Server(server)));
         has_pins || self.settings.servers.iter().any(|s| s.as_str() == name)
     }
 
@@ -255,14 +247,15 @@ impl State {
         self.is_server_name(name.as_str())
             || users.any(|user| {
                 let id = user.id.as_str();
-                !is_server(&user.node) && (id == name.as_str() || id.ends_with(&end))
+                !user.place.is_server() && (id == name.as_str() || id.ends_with(&end))
             })
     }
 
     /// Returns the nodes that have a user of this name, but one.
     pub(super) fn claimants(&self, name: &UserId, but: Option<PeerId>) -> Vec<PeerId> {
-        let named = self.users.named(name).map(|entry| entry.record.node);
+        let named = self.users.named(name);
         named
+            .filter_map(|entry| entry.record.place.node())
             .filter(|node| Some(*node) != but && self.is_gateway_here(node))
             .collect()
     }
@@ -291,29 +284,35 @@ impl State {
         (is_own && self.users.get(&user, here).is_some()).then_some(user)
     }
 
-    /// Returns the shortest name that means a user: `user`, `user@node`, or with the node's peer id.
-    pub(super) fn known_as(&self, user: &UserId, node: PeerId) -> UserId {
-        let it = Some(Meant::User(user.clone(), node));
+    /// Returns the shortest name that means a user: `user`, `user@node`, or with the node's peer id; of a
+    /// foreign server's user `user@server`.
+    pub(super) fn known_as(&self, user: &UserId, place: impl Into<Place>) -> UserId {
+        let place = place.into();
+        let full = || user.at(&self.place_name(&place)).ok();
+        let Place::Node(node) = place else {
+            return full().unwrap_or_else(|| user.clone());
+        };
+        let it = Some(Endpoint::user(user.clone(), node));
         if self.meant(user) == it {
             return user.clone();
         }
-        let full = user.at(&self.gateway_name(&node));
-        let full = full.ok().filter(|name| self.meant(name) == it);
-        full.or_else(|| user.at(&node.to_string()).ok())
+        full()
+            .filter(|name| self.meant(name) == it)
+            .or_else(|| user.at(&node.to_string()).ok())
             .unwrap_or_else(|| user.clone())
     }
 
-    /// Returns the name of a member, or `user@node`.
-    pub(super) fn full_name_of(&self, meant: &Meant) -> String {
-        match meant {
-            Meant::Member(peer) => self.name_of_any(peer),
-            Meant::User(user, node) => self.full_name(user, *node),
+    /// Returns the name of a node, or `user@node`.
+    pub(super) fn full_name_of(&self, endpoint: &Endpoint) -> String {
+        match endpoint {
+            Endpoint::Node(peer) => self.name_of_any(peer),
+            Endpoint::User(user, place) => self.full_name(user, *place),
         }
     }
 
-    /// Returns `user@node`.
-    pub(super) fn full_name(&self, user: &UserId, node: PeerId) -> String {
-        format!("{user}@{}", self.gateway_name(&node))
+    /// Returns `user@node`, or `user@server`.
+    pub(super) fn full_name(&self, user: &UserId, place: impl Into<Place>) -> String {
+        format!("{user}@{}", self.place_name(&place.into()))
     }
 
     /// Returns the name of a member, the last name of a former one, or the peer id of a stranger.
@@ -339,18 +338,19 @@ impl State {
     pub(super) fn name_of_party(&self, party: &Party) -> String {
         match party {
             Party::Member(peer) => self.name_of(peer),
+            Party::Server(server) => self.place_name(&Place::Server(*server)),
             Party::Client(name) => name.to_string(),
         }
     }
 
-    /// Returns the name of a gateway in `user@node`.
-    pub(super) fn gateway_name(&self, node: &PeerId) -> String {
-        if *node == self.own.peer {
-            self.membership.own_terms().name.to_string()
-        } else if let Some(server) = self.server_name(node) {
-            server.to_string()
-        } else {
-            self.name_of(node)
+    /// Returns what stands behind the `@` in the names of the users of a place.
+    pub(super) fn place_name(&self, place: &Place) -> String {
+        match place {
+            Place::Node(node) => self.name_of_any(node),
+            Place::Server(server) => match self.server_name(*server) {
+                Some(name) => name.to_string(),
+                None => server.to_string(),
+            },
         }
     }
 
@@ -359,11 +359,13 @@ impl State {
     }
 
     /// Returns the key of a member or user.
-    pub(super) fn key_of(&self, meant: &Meant) -> Option<PublicKey> {
+    pub(super) fn key_of(&self, meant: &Endpoint) -> Option<PublicKey> {
         match meant {
-            Meant::Member(peer) if *peer == self.own.peer => Some(*self.own.key.public()),
-            Meant::Member(peer) => self.membership.terms(peer).map(|terms| terms.messaging_key),
-            Meant::User(user, node) => self.users.get(user, *node).map(|entry| entry.record.key),
+            Endpoint::Node(peer) if *peer == self.own.peer => Some(*self.own.key.public()),
+            Endpoint::Node(peer) => self.membership.terms(peer).map(|terms| terms.messaging_key),
+            Endpoint::User(user, place) => {
+                self.users.get(user, *place).map(|entry| entry.record.key)
+            }
         }
     }
 }

@@ -6,7 +6,7 @@
 use libp2p_identity::PeerId;
 use serde::{Deserialize, Serialize};
 
-use super::io::Outcome;
+use super::io::{Outcome, Place};
 use crate::proto::{
     mesh::{MessageId, NodeName},
     syft::{
@@ -247,8 +247,8 @@ pub struct User {
 pub struct UserRecord {
     /// His id at his gateway.
     pub id: UserId,
-    /// His gateway.
-    pub node: PeerId,
+    /// Where he is: at a node's gateway, or at a foreign server.
+    pub place: Place,
     /// His name for people.
     pub title: String,
     /// His key, pinned.
@@ -282,7 +282,7 @@ impl UserRecord {
             holds_name,
             // These never change, but for the last one, which the letters know.
             id: _,
-            node: _,
+            place: _,
             registered_ms: _,
             taken: _,
         } = after;

@@ -330,11 +330,11 @@ pub struct Who {
 /// What `pimesh trust` did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trusted {
-    /// The member's name.
+    /// The name of the member or the user.
     pub name: String,
-    /// Its peer id.
-    pub peer_id: PeerId,
-    /// Fingerprint of the RSA key that is pinned from here on; `None` if the next one shown is.
+    /// The peer id of the member, or of the user's node; of a user of a foreign server the server.
+    pub peer_id: Party,
+    /// Fingerprint of the key that is pinned from here on; `None` if the next one shown is.
     pub fingerprint: Option<String>,
 }
 

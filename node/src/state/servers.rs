@@ -1,20 +1,17 @@
 //! Foreign Syft servers that this node is a client of: what is to be sent there, what came from
 //! there, and the keys of their users, pinned on first use.
 //!
-//! A server is no member. Here it goes under a peer id that is made of its name and that no node
-//! can have a key for; so its messages wait in the same outbox, and the keys of its users are kept
-//! where those of other gateways are. The connection itself is `gateway/syft/server.rs`.
-
-use libp2p_identity::PeerId;
-use sha2::{Digest, Sha256};
+//! A server is no member, but a [`Place`] like one: what is for its users waits in the same outbox, and
+//! their keys are kept where those of the nodes' users are. The connection itself is
+//! `gateway/syft/server.rs`.
 
 use super::{
     After, State,
     changes::Change,
     io::{
-        Encoding, Event, Failure, Incoming, Now, OutgoingKind, Party, Record, Reply, RequestId, Via,
+        Encoding, Endpoint, Event, Failure, Incoming, Now, OutgoingKind, Party, Place, Record,
+        Reply, RequestId, ServerId, Via,
     },
-    names::Meant,
     post::{Fetched, NotPinned, ToServer, Told, UserRecord},
     users::Entry,
 };
@@ -33,34 +30,18 @@ const PINS_MAX: usize = 4096;
 /// How exactly the time of the last message to a user is kept: more would be a write for each.
 const WRITTEN_STEP_MS: u64 = 24 * 60 * 60 * 1000;
 
-/// Returns the peer id under which a server goes here: a hash that is none of a key.
-pub(super) fn peer_of(server: &NodeName) -> PeerId {
-    let mut bytes = vec![0x12, 0x20];
-    bytes.extend(
-        Sha256::new_with_prefix("pimesh/syft-server/1\0")
-            .chain_update(server.as_str())
-            .finalize(),
-    );
-    PeerId::from_bytes(&bytes).expect("a SHA-256 multihash")
-}
-
-/// Says whether a peer id is one under which a server goes, also one that is not configured any more:
-/// a node's is its Ed25519 key itself, and no hash.
-pub(super) fn is_server(peer: &PeerId) -> bool {
-    peer.to_bytes().first() == Some(&0x12)
-}
-
 impl State {
     /// Finds the server that stands behind the last `@`, if there is one of that name.
-    pub(super) fn meant_at_server(&self, text: &str) -> Option<Meant> {
+    pub(super) fn meant_at_server(&self, text: &str) -> Option<Endpoint> {
         let (user, name) = text.rsplit_once('@')?;
         let server = self.settings.servers.iter().find(|s| s.as_str() == name)?;
-        Some(Meant::User(user.parse().ok()?, peer_of(server)))
+        Some(Endpoint::user(user.parse().ok()?, ServerId::of(server)))
     }
 
-    /// Returns the name of the server that goes under this peer id.
-    pub(super) fn server_name(&self, peer: &PeerId) -> Option<&NodeName> {
-        self.settings.servers.iter().find(|s| peer_of(s) == *peer)
+    /// Returns the name of a server, if it is configured.
+    pub(super) fn server_name(&self, server: ServerId) -> Option<&NodeName> {
+        let mut servers = self.settings.servers.iter();
+        servers.find(|name| ServerId::of(name) == server)
     }
 
     pub(super) fn asked_by_server(&mut self, request: RequestId, ask: ToServer, now: Now) {
@@ -74,7 +55,8 @@ impl State {
                 id,
                 outcome,
             } => {
-                self.settle(peer_of(&server), vec![(id, outcome)], now);
+                let place = Place::Server(ServerId::of(&server));
+                self.settle(place, vec![(id, outcome)], now);
                 self.effects.reply(request, Reply::Told(Told::Done));
             }
             ToServer::Pin { server, user, key } => {
@@ -94,7 +76,7 @@ impl State {
                 }
                 let message = Incoming {
                     id: MessageId(self.effects.random()),
-                    sender: Party::Member(peer_of(&server)),
+                    sender: Party::Server(ServerId::of(&server)),
                     user: Some(format!("{from}@{server}")),
                     mark: None,
                     created_ms: now.unix_ms(),
@@ -120,8 +102,8 @@ impl State {
     }
 
     fn fetch(&self, server: &NodeName) -> Vec<Fetched> {
-        let peer = peer_of(server);
-        let waiting = self.messages.waiting_for(&peer).take(FETCH_MAX);
+        let place = Place::Server(ServerId::of(server));
+        let waiting = self.messages.waiting_for(place).take(FETCH_MAX);
         let fetched = waiting.filter_map(|message| match &message.kind {
             OutgoingKind::User { user, .. } => Some(Fetched {
                 id: message.id,
@@ -144,12 +126,13 @@ impl State {
         key: PublicKey,
         now: Now,
     ) -> Option<Result<PublicKey, NotPinned>> {
-        let peer = peer_of(server);
-        if let Some(entry) = self.users.get(&user, peer) {
+        let server_id = ServerId::of(server);
+        let place = Place::Server(server_id);
+        if let Some(entry) = self.users.get(&user, place) {
             let pinned = entry.record.key;
             let is_news = pinned != key && entry.record.shown != Some(key);
             if is_news {
-                let record = self.users.show(&user, peer, key);
+                let record = self.users.show(&user, place, key);
                 self.effects.store(
                     record
                         .map(|user| Record::User(Box::new(user)))
@@ -171,24 +154,24 @@ impl State {
         }
         let mut records = Vec::new();
         let mut displaced = None;
-        if self.users.count_of(peer) >= PINS_MAX {
-            let Some(unused) = self.unused_pin(peer) else {
+        if self.users.count_of(place) >= PINS_MAX {
+            let Some(unused) = self.unused_pin(place) else {
                 return Some(Err(NotPinned::Full));
             };
-            displaced = self.users.take(&unused, peer);
+            displaced = self.users.take(&unused, place);
             records.push(Record::ForgetPin {
                 user: unused,
-                server: peer,
+                server: server_id,
             });
         }
         let is_written_to = self
             .messages
-            .waiting_for(&peer)
+            .waiting_for(place)
             .any(|message| is_for(&message.kind, &user));
         let record = UserRecord {
             stays: true,
             id: user,
-            node: peer,
+            place,
             title: String::new(),
             key,
             shown: None,
@@ -204,7 +187,7 @@ impl State {
         let pinning = Pinning {
             request,
             user: record.id,
-            server: peer,
+            server: server_id,
             key,
             displaced,
         };
@@ -227,8 +210,8 @@ impl State {
     }
 
     /// Returns the user of a server with the oldest pin of those to whom nobody here ever wrote.
-    fn unused_pin(&self, server: PeerId) -> Option<UserId> {
-        let pins = self.users.of_gateway(server).map(|entry| &entry.record);
+    fn unused_pin(&self, server: Place) -> Option<UserId> {
+        let pins = self.users.of_place(server).map(|entry| &entry.record);
         let unused = pins.filter(|record| record.written_ms == 0);
         let oldest = unused.min_by_key(|record| record.registered_ms);
         oldest.map(|record| record.id.clone())
@@ -238,14 +221,14 @@ impl State {
     /// changes on the disk.
     pub(super) fn written_to(
         &self,
-        recipient: &PeerId,
+        recipient: &Place,
         kind: &OutgoingKind,
         now: Now,
     ) -> Option<UserRecord> {
         let OutgoingKind::User { user, .. } = kind else {
             return None;
         };
-        self.server_name(recipient)?;
+        recipient.is_server().then_some(())?;
         let record = &self.users.get(user, *recipient)?.record;
         let now_ms = now.unix_ms().max(1);
         let is_news = record.written_ms.saturating_add(WRITTEN_STEP_MS) <= now_ms;
@@ -257,7 +240,7 @@ impl State {
 
     /// Forgets the pinned key of `user@server`; returns false if there is none.
     pub(super) fn forget_pin(&mut self, request: RequestId, text: &str) -> bool {
-        let Some(Meant::User(user, server)) = self.meant_at_server(text) else {
+        let Some(Endpoint::User(user, Place::Server(server))) = self.meant_at_server(text) else {
             return false;
         };
         if self.users.get(&user, server).is_none() {
@@ -291,8 +274,8 @@ impl State {
     }
 
     /// Has the connection of a server look after what waits for it.
-    pub(super) fn wake_server(&mut self, peer: &PeerId) {
-        if let Some(server) = self.server_name(peer)
+    pub(super) fn wake_server(&mut self, server: ServerId) {
+        if let Some(server) = self.server_name(server)
             && let Ok(user) = server.as_str().parse()
         {
             self.effects.event(Event::LetterWaits { user: Some(user) });
@@ -308,7 +291,7 @@ fn is_for(kind: &OutgoingKind, wanted: &UserId) -> bool {
 pub(super) struct Pinning {
     request: RequestId,
     user: UserId,
-    server: PeerId,
+    server: ServerId,
     key: PublicKey,
     /// The one that gave way to it.
     displaced: Option<Entry>,

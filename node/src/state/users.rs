@@ -20,8 +20,7 @@ pub(super) use self::{
 use super::{
     State,
     changes::Change,
-    io::{Command, Event, Failure, Now, Record, Reply, RequestId},
-    names::Meant,
+    io::{Command, Endpoint, Event, Failure, Now, Place, Record, Reply, RequestId},
     post::{Admitted, Ask, Found, Told, User, UserRecord},
 };
 use crate::proto::syft::{
@@ -55,7 +54,7 @@ pub(super) struct Users {
 impl Users {
     pub(super) fn load(users: Vec<UserRecord>, revoked: Vec<(TokenId, u64)>) -> Self {
         let entry = |record: UserRecord| {
-            let key = (record.id.clone(), record.node);
+            let key = (record.id.clone(), record.place);
             (key, Entry::new(record))
         };
         Self {
@@ -65,37 +64,37 @@ impl Users {
         }
     }
 
-    pub(super) fn get(&self, user: &UserId, node: PeerId) -> Option<&Entry> {
-        self.entries.get(&(user.clone(), node))
+    pub(super) fn get(&self, user: &UserId, place: impl Into<Place>) -> Option<&Entry> {
+        self.entries.get(&(user.clone(), place.into()))
     }
 
-    pub(super) fn get_mut(&mut self, user: &UserId, node: PeerId) -> Option<&mut Entry> {
-        self.entries.get_mut(&(user.clone(), node))
+    pub(super) fn get_mut(&mut self, user: &UserId, place: impl Into<Place>) -> Option<&mut Entry> {
+        self.entries.get_mut(&(user.clone(), place.into()))
     }
 
     pub(super) fn insert(&mut self, record: UserRecord) {
-        let key = (record.id.clone(), record.node);
+        let key = (record.id.clone(), record.place);
         self.entries.insert(key, Entry::new(record));
     }
 
     /// Forgets a user; returns false if there is none.
-    pub(super) fn remove(&mut self, user: &UserId, node: PeerId) -> bool {
-        self.entries.remove(&(user.clone(), node)).is_some()
+    pub(super) fn remove(&mut self, user: &UserId, place: impl Into<Place>) -> bool {
+        self.take(user, place).is_some()
     }
 
     /// Takes a user out.
-    pub(super) fn take(&mut self, user: &UserId, node: PeerId) -> Option<Entry> {
-        self.entries.remove(&(user.clone(), node))
+    pub(super) fn take(&mut self, user: &UserId, place: impl Into<Place>) -> Option<Entry> {
+        self.entries.remove(&(user.clone(), place.into()))
     }
 
     /// Notes that another key than the pinned one was shown for a user.
     pub(super) fn show(
         &mut self,
         user: &UserId,
-        node: PeerId,
+        place: impl Into<Place>,
         key: PublicKey,
     ) -> Option<UserRecord> {
-        let entry = self.get_mut(user, node)?;
+        let entry = self.get_mut(user, place)?;
         entry.record.shown = Some(key);
         Some(entry.record.clone())
     }
@@ -107,13 +106,13 @@ impl Users {
     /// Returns those who registered one name, at whatever gateway.
     pub(super) fn named<'a>(&'a self, name: &'a UserId) -> impl Iterator<Item = &'a Entry> {
         self.entries
-            .range((name.clone(), lowest_peer())..)
+            .range((name.clone(), lowest_place())..)
             .take_while(move |((id, _), _)| id == name)
             .map(|(_, entry)| entry)
     }
 
     /// Forgets the users of a mesh that was left; those of some gateways stay.
-    pub(super) fn leave_mesh(&mut self, own: PeerId, stays: impl Fn(PeerId) -> bool) {
+    pub(super) fn leave_mesh(&mut self, own: PeerId, stays: impl Fn(Place) -> bool) {
         let Self {
             entries,
             telling,
@@ -121,36 +120,36 @@ impl Users {
             revoked: _,
         } = self;
         telling.clear();
-        let gone: Vec<PeerId> = entries.gateways().filter(|node| !stays(*node)).collect();
-        for node in gone {
-            entries.forget_gateway(node);
+        let gone: Vec<Place> = entries.places().filter(|place| !stays(*place)).collect();
+        for place in gone {
+            entries.forget_place(place);
         }
         for entry in entries.values_mut() {
             entry.told_conflict = false;
             // Of users elsewhere nobody knows any more whether they are there.
-            if entry.record.node != own {
+            if entry.record.place != own {
                 entry.clients = 0;
             }
         }
     }
 
-    /// Returns the gateways, and the foreign servers, of which a user is known.
-    pub(super) fn gateways(&self) -> impl Iterator<Item = PeerId> {
-        self.entries.gateways()
+    /// Returns the places of which a user is known.
+    pub(super) fn places(&self) -> impl Iterator<Item = Place> {
+        self.entries.places()
     }
 
-    pub(super) fn of_gateway(&self, node: PeerId) -> impl Iterator<Item = &Entry> {
-        self.entries.of_gateway(node)
+    pub(super) fn of_place(&self, place: impl Into<Place>) -> impl Iterator<Item = &Entry> {
+        self.entries.of_place(place.into())
     }
 
-    /// Returns how many users of this gateway are known.
-    pub(super) fn count_of(&self, node: PeerId) -> usize {
-        self.entries.count_of(node)
+    /// Returns how many users of a place are known.
+    pub(super) fn count_of(&self, place: impl Into<Place>) -> usize {
+        self.entries.count_of(place.into())
     }
 
-    /// Says whether any user of this gateway is known: then it is one.
-    pub(super) fn is_gateway(&self, peer: PeerId) -> bool {
-        self.count_of(peer) > 0
+    /// Returns true if any user of a place is known.
+    pub(super) fn is_gateway(&self, place: impl Into<Place>) -> bool {
+        self.count_of(place) > 0
     }
 }
 
@@ -169,8 +168,9 @@ impl Entry {
 
 /// The smallest key of a range over peers: peer ids are ordered by their bytes, and the identity
 /// hash of nothing comes before all others.
-fn lowest_peer() -> PeerId {
-    PeerId::from_bytes(&[0, 0]).expect("the identity hash of no bytes")
+fn lowest_place() -> Place {
+    let peer = PeerId::from_bytes(&[0, 0]).expect("the identity hash of no bytes");
+    Place::Node(peer)
 }
 
 impl State {
@@ -186,7 +186,7 @@ impl State {
             Ask::Post { user, letter } => return self.post(request, &user, *letter, now),
             Ask::Find { name } => Ok(Told::Found(self.found(&name))),
             Ask::Local { name } => Ok(Told::Found(self.local(&name).and_then(|user| {
-                let meant = Meant::User(user, self.own.peer);
+                let meant = Endpoint::user(user, self.own.peer);
                 self.found_user(&meant)
             }))),
             Ask::Everybody => Ok(Told::Everybody(self.everybody())),
@@ -220,22 +220,22 @@ impl State {
         self.found_user(&self.meant(name)?)
     }
 
-    fn found_user(&self, meant: &Meant) -> Option<Found> {
+    fn found_user(&self, meant: &Endpoint) -> Option<Found> {
         let key = self.key_of(meant)?;
         Some(match meant {
-            Meant::Member(peer) => Found {
-                title: self.gateway_name(peer),
+            Endpoint::Node(peer) => Found {
+                title: self.name_of_any(peer),
                 key,
                 descriptions: Descriptions::default(),
                 here: None,
             },
-            Meant::User(user, node) => {
-                let record = &self.users.get(user, *node)?.record;
+            Endpoint::User(user, place) => {
+                let record = &self.users.get(user, *place)?.record;
                 Found {
                     title: record.title.clone(),
                     key,
                     descriptions: record.descriptions.clone(),
-                    here: (*node == self.own.peer).then(|| user.clone()),
+                    here: (*place == self.own.peer).then(|| user.clone()),
                 }
             }
         })
@@ -243,21 +243,24 @@ impl State {
 
     fn everybody(&self) -> Vec<User> {
         let users = self.users.entries.values();
-        let users = users.filter(|entry| self.is_gateway_here(&entry.record.node));
+        let users = users.filter(|entry| {
+            let node = entry.record.place.node();
+            node.is_some_and(|node| self.is_gateway_here(&node))
+        });
         let users = users.map(
             |Entry {
                  record, clients, ..
              }| User {
-                name: self.known_as(&record.id, record.node).to_string(),
+                name: self.known_as(&record.id, record.place).to_string(),
                 user: record.id.to_string(),
-                node: self.gateway_name(&record.node),
+                node: self.place_name(&record.place),
                 title: record.title.clone(),
                 key: record.key.to_base64(),
                 shown: record.shown.map(|key| key.to_base64()),
                 online: *clients > 0,
                 waiting: self
                     .letters
-                    .count_for(&record.id, record.node == self.own.peer),
+                    .count_for(&record.id, record.place == self.own.peer),
                 is_node: false,
             },
         );
@@ -304,15 +307,11 @@ impl State {
     /// A user is on the disk as known from here on. What else became known of him meanwhile stays, and
     /// is written once more: it was written behind or before this, with what was known then.
     pub(super) fn user_changed(&mut self, before: UserRecord, after: UserRecord, now: Now) {
-        let (id, node) = (after.id.clone(), after.node);
-        let Some(entry) = self.users.get_mut(&id, node) else {
-            let gone = if node == self.own.peer {
-                Record::ForgetUser { id, node }
-            } else {
-                Record::ForgetPin {
-                    user: id,
-                    server: node,
-                }
+        let (id, place) = (after.id.clone(), after.place);
+        let Some(entry) = self.users.get_mut(&id, place) else {
+            let gone = match place {
+                Place::Node(node) => Record::ForgetUser { id, node },
+                Place::Server(server) => Record::ForgetPin { user: id, server },
             };
             return self.effects.store(vec![gone], None);
         };
@@ -324,7 +323,7 @@ impl State {
             self.effects
                 .store(vec![Record::User(Box::new(record))], None);
         }
-        if node == self.own.peer {
+        if place == self.own.peer {
             self.tell_of_user(&id, now);
         }
     }
@@ -365,11 +364,11 @@ impl State {
     fn conflict_text(&self, user: &UserId) -> Option<String> {
         let own = self.own.peer;
         let others = self.claimants(user, Some(own));
-        let others: Vec<String> = others.iter().map(|node| self.gateway_name(node)).collect();
+        let others: Vec<String> = others.iter().map(|node| self.name_of_any(node)).collect();
         if others.is_empty() {
             return None;
         }
-        let (nodes, here) = (others.join(", "), self.gateway_name(&own));
+        let (nodes, here) = (others.join(", "), self.name_of_any(&own));
         Some(format!(
             "The name {user} is also used at the node {nodes}. There, and wherever that one was \
              heard of first, you are {user}@{here}: log in under that name to write to them."
@@ -400,7 +399,7 @@ impl State {
         let means = means.unwrap_or_else(|| "-".to_owned());
         self.effects.event(Event::NameConflict {
             name: name.clone(),
-            node: self.gateway_name(&claimant),
+            node: self.name_of_any(&claimant),
             means,
         });
         let text = self.conflict_text(name);

@@ -6,8 +6,8 @@ use libp2p_identity::PeerId;
 use super::{
     State,
     changes::Change,
-    io::{Failure, Gateway, Record, Reply, RequestId},
-    names::{Meant, check_length},
+    io::{Endpoint, Failure, Gateway, Party, Place, Record, Reply, RequestId},
+    names::check_length,
     report::{PeerState, Trusted, Who},
     users::Entry,
 };
@@ -17,7 +17,7 @@ impl State {
     /// Returns everybody whom `pimesh send` can write to, and this node itself.
     pub(super) fn report_who(&self, now: Now) -> Vec<Who> {
         let nodes = self.report_peers(now).into_iter().map(|peer| {
-            let meant = Meant::Member(peer.peer_id);
+            let meant = Endpoint::Node(peer.peer_id);
             let user = peer
                 .name
                 .parse()
@@ -66,31 +66,27 @@ impl State {
 
     fn report_user(&self, entry: &Entry) -> Option<Who> {
         let record = &entry.record;
-        let meant = Meant::User(record.id.clone(), record.node);
-        let server = self.server_name(&record.node).map(ToString::to_string);
-        if server.is_none() && !self.is_gateway_here(&record.node) {
-            return None;
-        }
-        let is_own = record.node == self.own.peer;
-        let here = if server.is_some() {
-            self.own.peer
-        } else {
-            record.node
+        let endpoint = Endpoint::User(record.id.clone(), record.place);
+        let (server, here) = match record.place {
+            Place::Server(server) => (Some(self.server_name(server)?.to_string()), self.own.peer),
+            Place::Node(node) if self.is_gateway_here(&node) => (None, node),
+            Place::Node(_) => return None,
         };
+        let is_own = record.place == self.own.peer;
         let node_of_name = self.members_named(record.id.as_str()).first().copied();
         let short_name_means = match (&server, self.meant(&record.id)) {
             (Some(_), _) => None,
-            (None, Some(other)) if other != meant => Some(self.full_name_of(&other)),
+            (None, Some(other)) if other != endpoint => Some(self.full_name_of(&other)),
             // `pimesh send` asks which of the two is meant.
             (None, _) => node_of_name.map(|node| self.name_of_any(&node)),
         };
-        let known_as = self.known_as(&record.id, record.node);
+        let known_as = self.known_as(&record.id, record.place);
         let has_short_name =
             server.is_some() || (known_as == record.id && short_name_means.is_none());
         Some(Who {
             name: match &server {
                 Some(server) => format!("{}@{server}", record.id),
-                None if node_of_name.is_some() => self.full_name(&record.id, record.node),
+                None if node_of_name.is_some() => self.full_name(&record.id, record.place),
                 None => known_as.to_string(),
             },
             node: self.name_of_any(&here),
@@ -111,15 +107,15 @@ impl State {
     /// Accepts the key that was offered for a member or a user in the place of the pinned one.
     pub(super) fn trust_key(&mut self, request: RequestId, text: &str) {
         match self.recipient(text) {
-            Ok(Meant::Member(peer)) => self.trust_member(request, peer),
-            Ok(Meant::User(user, node)) => self.trust_user(request, &user, node),
+            Ok(Endpoint::Node(peer)) => self.trust_member(request, peer),
+            Ok(Endpoint::User(user, node)) => self.trust_user(request, &user, node),
             Err(failure) => self.effects.fail(request, failure),
         }
     }
 
-    fn trust_user(&mut self, request: RequestId, user: &UserId, node: PeerId) {
-        let Some(entry) = self.users.get(user, node) else {
-            let text = format!("no key is known for `{}`", self.full_name(user, node));
+    fn trust_user(&mut self, request: RequestId, user: &UserId, place: Place) {
+        let Some(entry) = self.users.get(user, place) else {
+            let text = format!("no key is known for `{}`", self.full_name(user, place));
             return self.effects.fail(request, Failure::not_found(text));
         };
         let before = entry.record.clone();
@@ -128,8 +124,8 @@ impl State {
             after.key = key;
         }
         let reply = Reply::Trusted(Trusted {
-            name: self.known_as(user, node).to_string(),
-            peer_id: node,
+            name: self.known_as(user, place).to_string(),
+            peer_id: place.into(),
             fingerprint: Some(after.key.to_base64()),
         });
         self.change_user(Some((request, reply)), before, after);
@@ -141,7 +137,7 @@ impl State {
             Ok((user, node)) => {
                 let changed = self.users.named(&user).filter_map(|entry| {
                     let mut after = entry.record.clone();
-                    after.holds_name = entry.record.node == node;
+                    after.holds_name = entry.record.place == node;
                     (after != entry.record).then(|| (entry.record.clone(), after))
                 });
                 let changed: Vec<_> = changed.collect();
@@ -151,9 +147,9 @@ impl State {
                     .collect();
                 let trusted = Reply::Trusted(Trusted {
                     name: self.full_name(&user, node),
-                    peer_id: node,
+                    peer_id: Party::Member(node),
                     fingerprint: self
-                        .key_of(&Meant::User(user, node))
+                        .key_of(&Endpoint::user(user, node))
                         .map(|key| key.to_base64()),
                 });
                 self.change(Some((request, trusted)), records, Change::Name(changed));
@@ -165,8 +161,8 @@ impl State {
     /// Takes a name from all others who got it while the owner's word was on its way to the disk.
     pub(super) fn only_holder(&mut self, name: &UserId, node: PeerId) {
         let others = self.users.named(name).map(|entry| &entry.record);
-        let others = others.filter(|other| other.holds_name && other.node != node);
-        let others: Vec<PeerId> = others.map(|other| other.node).collect();
+        let others = others.filter(|other| other.holds_name && other.place != node);
+        let others: Vec<Place> = others.map(|other| other.place).collect();
         for other in others {
             if let Some(entry) = self.users.get_mut(name, other) {
                 entry.record.holds_name = false;
@@ -184,7 +180,7 @@ impl State {
         }
         let name = text.parse::<UserId>().ok();
         let meant = name.as_ref().and_then(|name| self.meant(name));
-        let Some(Meant::User(user, node)) = meant else {
+        let Some(Endpoint::User(user, Place::Node(node))) = meant else {
             let hint = "`pimesh who` lists everybody; name a user as USER@NODE";
             return Err(Failure::not_found(format!("there is no user `{text}`")).with_hint(hint));
         };

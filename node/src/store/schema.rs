@@ -17,7 +17,9 @@ use crate::{
     },
     state::{
         date_of_history,
-        io::{ClientName, Encoding, ForClient, Invite, Loaded, Outgoing, OutgoingKind, Party},
+        io::{
+            ClientName, Encoding, ForClient, Invite, Loaded, Outgoing, OutgoingKind, Party, Place,
+        },
         post::{LetterRecord, UserRecord},
     },
 };
@@ -250,7 +252,7 @@ fn read_invite(row: &Row<'_>) -> Result<Invite, Flaw> {
 fn read_outgoing(row: &Row<'_>) -> Result<Outgoing, Flaw> {
     Ok(Outgoing {
         id: MessageId(bytes(row, 0)?),
-        recipient: peer(row, 1)?,
+        recipient: place(row, 1)?,
         epoch: number(row, 2)?,
         sequence: number(row, 3)?,
         created_ms: number(row, 4)?,
@@ -289,19 +291,25 @@ pub(super) const fn encoding(is_hex: bool) -> Encoding {
     }
 }
 
+fn place(row: &Row<'_>, column: usize) -> Result<Place, Flaw> {
+    let place = Place::from_bytes(&row.get::<_, Vec<u8>>(column)?);
+    place.ok_or_else(|| Flaw::Illegal("neither a peer id nor a server".to_owned()))
+}
+
 /// Reads the other side of a message.
 pub(super) fn party(row: &Row<'_>, column: usize) -> Result<Party, Flaw> {
     let bytes: Vec<u8> = row.get(column)?;
-    match PeerId::from_bytes(&bytes) {
-        Ok(peer) => Ok(Party::Member(peer)),
-        Err(_) => client(bytes).map(Party::Client),
+    match Place::from_bytes(&bytes) {
+        Some(place) => Ok(place.into()),
+        None => client(bytes).map(Party::Client),
     }
 }
 
 /// Returns how the other side of a message is stored.
 pub(super) fn party_bytes(party: &Party) -> Vec<u8> {
     match party {
-        Party::Member(peer) => peer.to_bytes(),
+        Party::Member(peer) => Place::Node(*peer).to_bytes(),
+        Party::Server(server) => Place::Server(*server).to_bytes(),
         Party::Client(name) => name.as_str().as_bytes().to_vec(),
     }
 }
@@ -317,7 +325,7 @@ fn read_user(row: &Row<'_>) -> Result<UserRecord, Flaw> {
     let texts: String = row.get(6)?;
     Ok(UserRecord {
         id: user_id(&row.get::<_, String>(0)?)?,
-        node: peer(row, 1)?,
+        place: place(row, 1)?,
         title: row.get(2)?,
         key: public_key(&bytes(row, 3)?)?,
         shown: if shown.is_empty() {

@@ -103,7 +103,7 @@ fn peer() -> PeerId {
 fn outgoing(number: u8) -> Outgoing {
     Outgoing {
         id: MessageId([number; 16]),
-        recipient: peer(),
+        recipient: peer().into(),
         epoch: u64::MAX,
         sequence: u64::from(number),
         created_ms: 1_000,

@@ -15,8 +15,8 @@ use crate::{
     state::{
         FINGERPRINTS_MAX, NAMES_PER_MEMBER_MAX,
         io::{
-            Disk, Encoding, ForClient, Incoming, Invite, Outgoing, OutgoingKind, Record, Ticket,
-            Via,
+            Disk, Encoding, ForClient, Incoming, Invite, Outgoing, OutgoingKind, Place, Record,
+            Ticket, Via,
         },
         post::{LetterRecord, UserRecord},
     },
@@ -336,7 +336,7 @@ fn write(to: &Savepoint<'_>, record: &Record) -> rusqlite::Result<()> {
         }
         Record::ForgetPin { user, server } => {
             to.prepare_cached("DELETE FROM users WHERE id = ?1 AND door = ?2")?
-                .execute(params![user.as_str(), server.to_bytes()])?;
+                .execute(params![user.as_str(), Place::from(*server).to_bytes()])?;
         }
         Record::ForgetUsersOf { node } => {
             to.prepare_cached("DELETE FROM users WHERE door = ?1")?
@@ -560,7 +560,7 @@ fn write_user(to: &Savepoint<'_>, user: &UserRecord) -> rusqlite::Result<()> {
     )?
     .execute(params![
         user.id.as_str(),
-        user.node.to_bytes(),
+        user.place.to_bytes(),
         user.title,
         user.key.as_bytes(),
         user.shown

@@ -55,7 +55,7 @@ async fn history_is_asked_with_every_field_and_rows_of_strangers_keep_their_peer
     for (number, text) in [(1, "door & window"), (2, "door & window"), (3, "window")] {
         fixture.write(vec![Record::Outgoing(Outgoing {
             id: MessageId([number; 16]),
-            recipient: peer(),
+            recipient: peer().into(),
             epoch: 1,
             sequence: number.into(),
             created_ms: number.into(),

@@ -3,7 +3,7 @@
 use libp2p_identity::PeerId;
 use serde::{Deserialize, Serialize};
 
-use super::{ClientName, Encoding, Party, Via};
+use super::{ClientName, Encoding, Party, Place, ServerId, Via};
 use crate::{
     proto::{
         iid::Index,
@@ -135,7 +135,7 @@ pub enum Record {
         /// The user there.
         user: UserId,
         /// The server.
-        server: PeerId,
+        server: ServerId,
     },
     /// The users of another gateway are gone, for this node is in another mesh.
     ForgetUsersOf {
@@ -285,8 +285,8 @@ impl Invite {
 pub struct Outgoing {
     /// Its name in the whole mesh.
     pub id: MessageId,
-    /// To whom.
-    pub recipient: PeerId,
+    /// Where it goes.
+    pub recipient: Place,
     /// The numbering that `sequence` belongs to: one for each start of this node.
     pub epoch: u64,
     /// Its place in that numbering; grows.

@@ -13,8 +13,10 @@ use crate::{
     state::{
         After, State,
         capacity::NoRoom,
-        io::{Failure, Incoming, Now, Outgoing, OutgoingKind, Record, Reply, RequestId},
-        names::Meant,
+        io::{
+            Endpoint, Failure, Incoming, Now, Outgoing, OutgoingKind, Place, Record, Reply,
+            RequestId,
+        },
         post::{LetterRecord, Posted, Told},
     },
 };
@@ -64,7 +66,7 @@ impl State {
             let text = format!("You are {user} and cannot write as {}.", letter.from);
             return Err(("from", Failure::bad_request(text)));
         }
-        let is_meant = self.meant(&letter.from) == Some(Meant::User(user.clone(), here));
+        let is_meant = self.meant(&letter.from) == Some(Endpoint::user(user.clone(), here));
         if !is_meant {
             let text = "Your name belongs to another node of the mesh: log in as user@node.";
             return Err(("name_taken", Failure::conflict(text)));
@@ -100,7 +102,7 @@ impl State {
                     let text = format!("There is no user {name}.");
                     return Err(("unknown_recipient", Failure::not_found(text)));
                 }
-                Some(Meant::Member(peer)) if peer == here => {
+                Some(Endpoint::Node(peer)) if peer == here => {
                     let opened = self.open_letter(&letter, id, here, user, now);
                     let opened = opened.map_err(|why| {
                         let text = format!("{name} cannot open the message.");
@@ -110,12 +112,17 @@ impl State {
                     taken.map_err(no_room)?;
                     posting.read = Some(opened);
                 }
-                Some(Meant::User(to, node)) if node == here => {
+                Some(Endpoint::User(to, node)) if node == here => {
                     let kept = self.kept(&letter, id, here, Some(&to), Some(user), now)?;
                     posting.here = Some(kept);
                 }
-                Some(Meant::Member(node) | Meant::User(_, node)) => {
+                Some(Endpoint::Node(node) | Endpoint::User(_, Place::Node(node))) => {
                     posting.carried.push(self.carried(node, frame, now)?);
+                }
+                // A letter is sealed for a key of the mesh, and no server would take it.
+                Some(Endpoint::User(_, Place::Server(_))) => {
+                    let text = format!("{name} is a user of another server.");
+                    return Err(("unknown_recipient", Failure::bad_request(text)));
                 }
             },
         }
@@ -181,7 +188,7 @@ impl State {
         self.check_room(1, frame.len())
             .map_err(|failure| ("outbox_full", failure))?;
         let expiry = self.settings.expiry;
-        Ok(self.outgoing(node, OutgoingKind::Letter, frame, expiry, now))
+        Ok(self.outgoing(Place::Node(node), OutgoingKind::Letter, frame, expiry, now))
     }
 
     /// Makes a letter from this node itself to a user of this very gateway.
@@ -194,7 +201,7 @@ impl State {
         let here = self.own.peer;
         let no_user = || Failure::not_found(format!("there is no user `{user}`"));
         let key = self
-            .key_of(&Meant::User(user.clone(), here))
+            .key_of(&Endpoint::user(user.clone(), here))
             .ok_or_else(no_user)?;
         let to = self.known_as(user, here);
         let from = self.membership.own_terms().name.as_str();

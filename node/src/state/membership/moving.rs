@@ -12,8 +12,7 @@ use super::{Certificate, Goodbyes, Membership};
 use crate::state::{
     State,
     floods::Floods,
-    io::{Loaded, Now, Outcome, Record},
-    servers,
+    io::{Loaded, Now, Outcome, Place, Record},
 };
 
 /// Why messages end that wait for members of a mesh that was left.
@@ -34,11 +33,11 @@ impl State {
         records.extend(goodbyes.records());
         // A node that enters its mesh again finds its members again, and their users.
         if is_another {
-            let gateways = self.users.gateways();
-            let former = gateways.filter(|gateway| self.is_other_node(gateway));
+            let places = self.users.places();
+            let former = places.filter_map(|place| self.other_node(&place));
             records.extend(former.map(|node| Record::ForgetUsersOf { node }));
             let messages = self.messages.waiting();
-            let former = messages.filter(|message| self.is_other_node(&message.recipient));
+            let former = messages.filter(|message| self.other_node(&message.recipient).is_some());
             records.extend(former.map(|message| Record::Outcome {
                 id: message.id,
                 outcome: Outcome::Refused(LEFT.to_owned()),
@@ -54,7 +53,7 @@ impl State {
         let is_another = next.mesh != self.membership.mesh;
         if is_another {
             let waiting = self.messages.recipients();
-            let former = waiting.filter(|peer| self.is_other_node(peer));
+            let former = waiting.filter_map(|place| self.other_node(&place));
             for peer in former.collect::<Vec<_>>() {
                 self.give_up_messages_to(peer, LEFT, now);
             }
@@ -100,8 +99,8 @@ impl State {
         links.end_all();
         sync.forget_all();
         copies.forget_all();
-        users.leave_mesh(own_peer, |node| {
-            !is_another || node == own_peer || servers::is_server(&node)
+        users.leave_mesh(own_peer, |place| {
+            !is_another || place == own_peer || place.is_server()
         });
         integers.leave_mesh();
         *floods = Floods::default();
@@ -111,15 +110,17 @@ impl State {
     }
 
     /// Gives up messages that were on their way to the disk when this node went into another mesh.
-    pub(in crate::state) fn give_up_if_moved(&mut self, peer: PeerId, now: Now) {
-        if self.is_other_node(&peer) && !self.membership.members.contains_key(&peer) {
+    pub(in crate::state) fn give_up_if_moved(&mut self, place: &Place, now: Now) {
+        if let Some(peer) = self.other_node(place)
+            && !self.membership.members.contains_key(&peer)
+        {
             self.give_up_messages_to(peer, LEFT, now);
         }
     }
 
-    /// Says whether a peer is another node, and neither this one nor a foreign server.
-    fn is_other_node(&self, peer: &PeerId) -> bool {
-        *peer != self.own.peer && !servers::is_server(peer)
+    /// Returns the peer id of a place that is another node, and neither this one nor a foreign server.
+    fn other_node(&self, place: &Place) -> Option<PeerId> {
+        place.node().filter(|peer| *peer != self.own.peer)
     }
 }
 
@@ -131,11 +132,9 @@ impl Membership {
         let is_here = |peer: &PeerId| *peer == own || self.members.contains_key(peer);
         let mut gone = BTreeSet::new();
         loaded.users.retain(|user| {
-            let stays = is_here(&user.node) || servers::is_server(&user.node);
-            if !stays {
-                gone.insert(user.node);
-            }
-            stays
+            let former = user.place.node().filter(|node| !is_here(node));
+            gone.extend(former);
+            former.is_none()
         });
         let of_users = gone.into_iter().map(|node| Record::ForgetUsersOf { node });
         let mut records: Vec<Record> = of_users.collect();

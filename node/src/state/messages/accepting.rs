@@ -1,16 +1,13 @@
 //! From `send` to "accepted": who is meant, whether there is room, and what goes to the disk.
 
-use libp2p_identity::PeerId;
-
 use crate::{
     proto::mesh::{MessageId, direct::TEXT_BYTES_MAX},
     state::{
         After, Expiry, State, clients,
         io::{
-            Event, Failure, Now, Outcome, Outgoing, OutgoingKind, Party, Recipients, Record, Reply,
-            RequestId, SendVia, Via,
+            Endpoint, Event, Failure, Now, Outcome, Outgoing, OutgoingKind, Party, Place,
+            Recipients, Record, Reply, RequestId, SendVia, Via,
         },
-        names::Meant,
         post::{LetterRecord, UserRecord},
         report,
     },
@@ -59,7 +56,7 @@ impl State {
             Err(failure) => return self.effects.fail(request, failure),
         };
         if via == SendVia::P2sn {
-            let Meant::Member(peer) = recipients[0] else {
+            let Endpoint::Node(peer) = recipients[0] else {
                 let text = "P2SN goes to members only, not to users of a gateway";
                 return self.effects.fail(request, Failure::bad_request(text));
             };
@@ -68,16 +65,16 @@ impl State {
         let expiry = expiry.unwrap_or(self.settings.expiry);
         let (mut messages, mut here) = (Vec::with_capacity(recipients.len()), Vec::new());
         for recipient in recipients {
-            let (peer, kind) = match recipient {
-                Meant::Member(peer) => (peer, OutgoingKind::Member),
-                Meant::User(user, gateway) => {
-                    let name = self.full_name(&user, gateway);
-                    (gateway, OutgoingKind::User { user, name })
+            let (place, kind) = match recipient {
+                Endpoint::Node(peer) => (Place::Node(peer), OutgoingKind::Member),
+                Endpoint::User(user, place) => {
+                    let name = self.full_name(&user, place);
+                    (place, OutgoingKind::User { user, name })
                 }
             };
-            let message = self.outgoing(peer, kind, text.clone(), expiry, now);
+            let message = self.outgoing(place, kind, text.clone(), expiry, now);
             match &message.kind {
-                OutgoingKind::User { user, .. } if peer == self.own.peer => {
+                OutgoingKind::User { user, .. } if place == self.own.peer => {
                     let user = user.clone();
                     match self.own_letter(&message, &user, now) {
                         Ok(letter) => here.push((message, letter)),
@@ -91,7 +88,7 @@ impl State {
         let mut records: Vec<Record> = messages.iter().cloned().map(Record::Outgoing).collect();
         let written_to = |message: &Outgoing| {
             let after = self.written_to(&message.recipient, &message.kind, now)?;
-            let user = self.users.get(&after.id, after.node)?;
+            let user = self.users.get(&after.id, after.place)?;
             Some((user.record.clone(), after))
         };
         let written_to: Vec<_> = messages.iter().filter_map(written_to).collect();
@@ -117,7 +114,12 @@ impl State {
             .store(records, Some(After::Accepted(accepting)));
     }
 
-    fn check_send(&self, to: &Recipients, text: &str, via: SendVia) -> Result<Vec<Meant>, Failure> {
+    fn check_send(
+        &self,
+        to: &Recipients,
+        text: &str,
+        via: SendVia,
+    ) -> Result<Vec<Endpoint>, Failure> {
         if self.membership.is_revoked() {
             return Err(Failure::conflict("this node was removed from its mesh")
                 .with_hint("`pimesh join TICKET` enters a mesh again"));
@@ -133,7 +135,7 @@ impl State {
         let recipients = match to {
             Recipients::All => {
                 let members = self.membership.members();
-                members.map(|(peer, _)| Meant::Member(peer)).collect()
+                members.map(|(peer, _)| Endpoint::Node(peer)).collect()
             }
             Recipients::Named(names) => {
                 check_count(names.len())?;
@@ -150,7 +152,7 @@ impl State {
                 peers
             }
         };
-        let to_user = recipients.iter().any(|to| matches!(to, Meant::User(..)));
+        let to_user = recipients.iter().any(|to| matches!(to, Endpoint::User(..)));
         if to_user && text.len() > USER_TEXT_BYTES_MAX {
             let got = text.len();
             return Err(Failure::bad_request(format!(
@@ -181,7 +183,7 @@ impl State {
     /// Numbers a new message.
     pub(in crate::state) fn outgoing(
         &mut self,
-        recipient: PeerId,
+        recipient: Place,
         kind: OutgoingKind,
         text: String,
         expiry: Expiry,
@@ -237,7 +239,7 @@ impl State {
             self.effects.event(Event::Sent(report::Sent {
                 id: message.id,
                 to: self.addressee(&message),
-                peer_id: Party::Member(message.recipient),
+                peer_id: Party::from(message.recipient),
                 outcome: Outcome::Delivered,
                 at_ms: now.unix_ms(),
                 attempted: true,
@@ -250,11 +252,13 @@ impl State {
         report::Accepted {
             id: message.id,
             to: self.addressee(message),
-            peer_id: Party::Member(message.recipient),
+            peer_id: Party::from(message.recipient),
             expires_ms: message.expires_ms,
             via: Via::Direct,
-            warning: self
-                .copy_warning(&message.recipient)
+            warning: message
+                .recipient
+                .node()
+                .and_then(|peer| self.copy_warning(&peer))
                 .or_else(|| self.key_warning(message)),
         }
     }

@@ -16,11 +16,10 @@ use crate::{
     state::{
         Asked, State,
         io::{
-            Event, NetOutput, Now, OutboundId, Outcome, Outgoing, OutgoingKind, Party, Protocol,
-            Record,
+            Endpoint, Event, NetOutput, Now, OutboundId, Outcome, Outgoing, OutgoingKind, Party,
+            Place, Protocol, Record,
         },
         letters::seal_to_user,
-        names::Meant,
         report,
     },
 };
@@ -42,17 +41,21 @@ const HELD_UP_MAX: Duration = Duration::from_secs(60 * 60);
 impl State {
     /// Queues messages that are on disk, and sends what can be sent.
     pub(in crate::state) fn queue_all(&mut self, messages: Vec<Outgoing>, now: Now) {
-        let recipients: Vec<PeerId> = messages.iter().map(|m| m.recipient).collect();
+        let recipients: Vec<Place> = messages.iter().map(|m| m.recipient).collect();
         // The clock may have leapt ahead while they were written.
         let believed = self.believed(now);
         for message in messages {
             self.messages.push(message, believed);
         }
-        for peer in recipients {
-            self.give_up_if_removed(peer, now);
-            self.give_up_if_moved(peer, now);
-            self.transmit(peer, now);
-            self.wake_server(&peer);
+        for place in recipients {
+            self.give_up_if_moved(&place, now);
+            match place {
+                Place::Node(peer) => {
+                    self.give_up_if_removed(peer, now);
+                    self.transmit(peer, now);
+                }
+                Place::Server(server) => self.wake_server(server),
+            }
         }
     }
 
@@ -61,7 +64,7 @@ impl State {
         if !self.links.is_open(&peer) {
             return;
         }
-        let is_ready = self.messages.queues.get(&peer).is_some_and(|queue| {
+        let is_ready = self.messages.of_node(&peer).is_some_and(|queue| {
             let held_back = queue.resend_at.is_some_and(|at| at > now.mono);
             queue.under_way.is_none() && !queue.waiting.is_empty() && !held_back
         });
@@ -72,7 +75,7 @@ impl State {
             return self.messages.hold_back(&peer, until);
         }
         let users = self.users_waited_for(peer);
-        let Some(queue) = self.messages.queues.get_mut(&peer) else {
+        let Some(queue) = self.messages.of_node_mut(&peer) else {
             return;
         };
         let Some(terms) = self.membership.terms(&peer) else {
@@ -147,11 +150,11 @@ impl State {
 
     /// Returns the users of a gateway for whom texts of this node wait, with how each is addressed.
     fn users_waited_for(&self, gateway: PeerId) -> BTreeMap<UserId, (UserId, syft::PublicKey)> {
-        let queue = self.messages.queues.get(&gateway);
+        let queue = self.messages.of_node(&gateway);
         let waiting = queue.iter().flat_map(|queue| queue.waiting.iter());
         let user = |waiting: &Waiting| match &waiting.message.kind {
             OutgoingKind::User { user, .. } => {
-                let key = self.key_of(&Meant::User(user.clone(), gateway))?;
+                let key = self.key_of(&Endpoint::user(user.clone(), gateway))?;
                 Some((user.clone(), (self.known_as(user, gateway), key)))
             }
             OutgoingKind::Member | OutgoingKind::Letter => None,
@@ -166,7 +169,7 @@ impl State {
         result: Result<Vec<u8>, String>,
         now: Now,
     ) {
-        let Some(queue) = self.messages.queues.get_mut(&peer) else {
+        let Some(queue) = self.messages.of_node_mut(&peer) else {
             return;
         };
         // An answer that comes after its request was given up says nothing about the next one.
@@ -209,7 +212,7 @@ impl State {
         }
         let outcomes = under_way.ids.iter().zip(statuses).take(settled);
         self.settle(
-            peer,
+            Place::Node(peer),
             outcomes
                 .map(|(id, status)| (*id, outcome_of(status)))
                 .collect(),
@@ -219,11 +222,12 @@ impl State {
     }
 
     pub(in crate::state) fn messages_due(&mut self, now: Now) {
-        let peers: Vec<PeerId> = self.messages.queues.keys().copied().collect();
-        for peer in peers {
+        let places: Vec<Place> = self.messages.recipients().collect();
+        for place in places {
+            self.expire(place, now);
+            let Place::Node(peer) = place else { continue };
             self.give_up_if_removed(peer, now);
-            self.expire(peer, now);
-            let Some(queue) = self.messages.queues.get_mut(&peer) else {
+            let Some(queue) = self.messages.of_node_mut(&peer) else {
                 continue;
             };
             if queue
@@ -243,8 +247,8 @@ impl State {
     }
 
     /// Gives up messages whose time is over, but not while an answer may still come.
-    fn expire(&mut self, peer: PeerId, now: Now) {
-        let Some(queue) = self.messages.queues.get_mut(&peer) else {
+    fn expire(&mut self, place: Place, now: Now) {
+        let Some(queue) = self.messages.queues.get_mut(&place) else {
             return;
         };
         let under_way = queue
@@ -261,7 +265,7 @@ impl State {
                 outcomes.push((id, Outcome::Expired));
             }
         }
-        self.settle(peer, outcomes, now);
+        self.settle(place, outcomes, now);
     }
 
     /// A message may come into the outbox after its recipient was removed: its record was on the way
@@ -273,13 +277,13 @@ impl State {
     }
 
     pub(in crate::state) fn give_up_messages_to(&mut self, peer: PeerId, why: &str, now: Now) {
-        let Some(queue) = self.messages.queues.get_mut(&peer) else {
+        let Some(queue) = self.messages.of_node_mut(&peer) else {
             return;
         };
         queue.under_way = None;
         let refused = |w: &Waiting| (w.message.id, Outcome::Refused(why.to_owned()));
         let outcomes = queue.waiting.iter().map(refused).collect();
-        self.settle(peer, outcomes, now);
+        self.settle(Place::Node(peer), outcomes, now);
     }
 
     /// A user of this gateway is gone. Nothing takes the user's messages any more, and they would
@@ -292,24 +296,26 @@ impl State {
                 && letter.is_ok_and(|letter| self.local(&letter.from).as_ref() == Some(user))
         };
         let mut all = Vec::new();
-        for (peer, queue) in &self.messages.queues {
+        for (place, queue) in &self.messages.queues {
             let his = queue.waiting.iter().filter(is_his);
             let ended = his.map(|w| (w.message.id, Outcome::Refused("user_gone".to_owned())));
-            all.push((*peer, ended.collect::<Vec<_>>()));
+            all.push((*place, ended.collect::<Vec<_>>()));
         }
-        for (peer, ended) in all.into_iter().filter(|(_, ended)| !ended.is_empty()) {
-            if let Some(queue) = self.messages.queues.get_mut(&peer) {
+        for (place, ended) in all.into_iter().filter(|(_, ended)| !ended.is_empty()) {
+            if let Some(queue) = self.messages.queues.get_mut(&place) {
                 queue.under_way = None;
             }
-            self.settle(peer, ended, now);
-            self.transmit(peer, now);
+            self.settle(place, ended, now);
+            if let Place::Node(peer) = place {
+                self.transmit(peer, now);
+            }
         }
     }
 
     /// Takes messages out of the outbox, with what became of each.
     pub(in crate::state) fn settle(
         &mut self,
-        peer: PeerId,
+        place: Place,
         outcomes: Vec<(MessageId, Outcome)>,
         now: Now,
     ) {
@@ -319,7 +325,7 @@ impl State {
         let at_ms = now.unix_ms();
         let mut records = Vec::with_capacity(outcomes.len());
         for (id, outcome) in outcomes {
-            let Some(queue) = self.messages.queues.get_mut(&peer) else {
+            let Some(queue) = self.messages.queues.get_mut(&place) else {
                 return;
             };
             let Some(waiting) = queue.waiting.remove(id) else {
@@ -335,26 +341,28 @@ impl State {
             });
             let message = &waiting.message;
             if message.kind == OutgoingKind::Letter {
-                self.letter_settled(id, &message.text, peer, &outcome);
+                if let Place::Node(peer) = place {
+                    self.letter_settled(id, &message.text, peer, &outcome);
+                }
                 continue;
             }
             self.effects.event(Event::Sent(report::Sent {
                 id,
                 to: self.addressee(message),
-                peer_id: Party::Member(peer),
+                peer_id: Party::from(place),
                 outcome,
                 at_ms,
                 attempted,
-                warning: self.copy_warning(&peer),
+                warning: place.node().and_then(|peer| self.copy_warning(&peer)),
             }));
         }
         if self
             .messages
             .queues
-            .get(&peer)
+            .get(&place)
             .is_some_and(|q| q.waiting.is_empty())
         {
-            self.messages.queues.remove(&peer);
+            self.messages.queues.remove(&place);
         }
         self.effects.store(records, None);
     }

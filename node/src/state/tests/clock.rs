@@ -38,7 +38,7 @@ fn restarted(now: Now) -> State {
     };
     let waiting = Outgoing {
         id: MessageId([1; 16]),
-        recipient: peer_of_seed(2),
+        recipient: peer_of_seed(2).into(),
         epoch: 1,
         sequence: 1,
         created_ms: NOW.unix_ms(),

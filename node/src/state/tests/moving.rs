@@ -14,7 +14,7 @@ use crate::{
         p2sn::Fingerprint,
     },
     state::{
-        io::SessionId,
+        io::{Place, ServerId, SessionId},
         post::{Ask, Told, UserRecord},
     },
 };
@@ -57,7 +57,7 @@ fn live_in_mesh(state: &mut State) -> MessageId {
     }
     let (_, ticket) = send(state, "hello");
     feed(state, Input::Stored(ticket.expect("records")));
-    let waits = state.messages.waiting_for(&peer_of_seed(2)).next();
+    let waits = state.messages.waiting_for(peer_of_seed(2)).next();
     waits.expect("it waits").id
 }
 
@@ -239,9 +239,9 @@ fn nobody_enters_a_mesh_that_is_being_left() {
 
 #[test]
 fn what_was_told_at_the_last_moment_in_a_mesh_that_was_left_goes_at_the_next_start() {
-    let user = |name: &str, node: PeerId| UserRecord {
+    let user = |name: &str, place: Place| UserRecord {
         id: id(name),
-        node,
+        place,
         title: String::new(),
         key: *messaging_key(1).public(),
         shown: None,
@@ -252,16 +252,16 @@ fn what_was_told_at_the_last_moment_in_a_mesh_that_was_left_goes_at_the_next_sta
         stays: true,
         holds_name: true,
     };
-    let server = crate::state::servers::peer_of(&"work".parse().expect("a name"));
+    let server = ServerId::of(&"work".parse().expect("a name"));
     let address = || vec![Address::new("somewhere").expect("legal")];
     let loaded = Loaded {
         certificate: Some(certificate(1).encode()),
         members: vec![certificate(2).encode()],
         users: vec![
-            user("own", peer_of_seed(1)),
-            user("bob", peer_of_seed(2)),
-            user("late", peer_of_seed(3)),
-            user("carol", server),
+            user("own", peer_of_seed(1).into()),
+            user("bob", peer_of_seed(2).into()),
+            user("late", peer_of_seed(3).into()),
+            user("carol", server.into()),
         ],
         addresses: vec![(peer_of_seed(2), address()), (peer_of_seed(3), address())],
         ..Loaded::default()
@@ -286,12 +286,12 @@ fn what_was_told_at_the_last_moment_in_a_mesh_that_was_left_goes_at_the_next_sta
     ];
     assert!(forgotten.iter().all(|r| written.contains(r)), "{written:?}");
     let known = [
-        ("own", peer_of_seed(1)),
-        ("bob", peer_of_seed(2)),
-        ("carol", server),
+        ("own", peer_of_seed(1).into()),
+        ("bob", peer_of_seed(2).into()),
+        ("carol", Place::Server(server)),
     ];
-    for (name, node) in known {
-        assert!(state.users.get(&id(name), node).is_some(), "{name}");
+    for (name, place) in known {
+        assert!(state.users.get(&id(name), place).is_some(), "{name}");
     }
     assert!(state.users.get(&id("late"), peer_of_seed(3)).is_none());
 }

@@ -13,8 +13,7 @@ use crate::{
         users::{Request as UsersRequest, ToldUser},
     },
     state::{
-        io::FailureKind,
-        names::Meant,
+        io::{Endpoint, FailureKind, Party},
         post::{Ask, Posted, Told},
     },
 };
@@ -198,7 +197,7 @@ fn a_user_of_a_configured_server_is_nobody_else() {
     });
     claim(&mut state, 2, "carol@work", 0);
 
-    let Ok(Meant::User(user, server)) = state.recipient("carol@work") else {
+    let Ok(Endpoint::User(user, server)) = state.recipient("carol@work") else {
         panic!("the owner of this node named the server")
     };
     assert_eq!(user, id("carol"));
@@ -218,9 +217,9 @@ fn a_node_that_is_called_like_a_user_takes_no_messages_of_his() {
     assert_eq!(refused.kind, FailureKind::Conflict);
     assert_eq!(
         state.recipient("pi-3@pi-3"),
-        Ok(Meant::Member(peer_of_seed(3)))
+        Ok(Endpoint::Node(peer_of_seed(3)))
     );
-    let user = Meant::User(id("pi-3"), peer_of_seed(2));
+    let user = Endpoint::user(id("pi-3"), peer_of_seed(2));
     assert_eq!(state.recipient("pi-3@pi-2"), Ok(user.clone()));
     // Who asks for a user goes on to find the one that he has written to all the time.
     assert_eq!(state.meant(&id("pi-3")), Some(user));
@@ -404,9 +403,12 @@ fn trust_means_whom_send_means() {
     };
 
     assert_eq!(trust("pi-3"), Err(FailureKind::Conflict));
-    assert_eq!(trust("pi-3@pi-3"), Ok(peer_of_seed(3)));
-    assert_eq!(trust("pi-3@pi-2"), Ok(peer_of_seed(2)));
-    assert_eq!(trust(&peer_of_seed(3).to_string()), Ok(peer_of_seed(3)));
+    assert_eq!(trust("pi-3@pi-3"), Ok(Party::Member(peer_of_seed(3))));
+    assert_eq!(trust("pi-3@pi-2"), Ok(Party::Member(peer_of_seed(2))));
+    assert_eq!(
+        trust(&peer_of_seed(3).to_string()),
+        Ok(Party::Member(peer_of_seed(3)))
+    );
     assert_eq!(trust("nobody"), Err(FailureKind::NotFound));
 }
 
@@ -465,7 +467,7 @@ fn what_a_node_writes_to_a_user_arrives_also_where_a_user_is_called_like_the_nod
         // Registered before this node heard of the other one.
         let user = crate::state::post::UserRecord {
             id: id(name),
-            node: peer_of_seed(1),
+            place: peer_of_seed(1).into(),
             title: String::new(),
             key: *user_key(name).public(),
             shown: None,
@@ -500,7 +502,7 @@ fn a_user_whose_full_name_somebody_else_has_is_named_with_the_peer_id() {
     let name = known_as(&mut state, "dora", "pi-3");
 
     assert_eq!(name, format!("dora@{}", peer_of_seed(3)));
-    let dora = Meant::User(id("dora"), peer_of_seed(3));
+    let dora = Endpoint::user(id("dora"), peer_of_seed(3));
     assert_eq!(state.recipient(&name), Ok(dora));
     let refused = register(&mut state, &format!("x@{}", peer_of_seed(9)));
     assert_eq!(refused.map_err(|f| f.kind), Err(FailureKind::Conflict));

@@ -72,7 +72,7 @@ fn commands_and_answers_print_how_long_a_text_is_and_not_the_text() {
 fn records_print_how_long_a_text_is_and_not_the_text() {
     let outgoing = Outgoing {
         id: ID,
-        recipient: peer_of_seed(2),
+        recipient: peer_of_seed(2).into(),
         epoch: 1,
         sequence: 2,
         created_ms: 3,

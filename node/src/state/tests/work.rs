@@ -26,7 +26,7 @@ fn with_waiting_until(count: u64, ends_ms: impl Fn(u64) -> u64) -> State {
         id[..8].copy_from_slice(&number.to_le_bytes());
         Outgoing {
             id: MessageId(id),
-            recipient: peer_of_seed(2),
+            recipient: peer_of_seed(2).into(),
             epoch: 1,
             sequence: number,
             created_ms: NOW.unix_ms(),

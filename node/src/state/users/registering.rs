@@ -11,9 +11,8 @@ use crate::{
     state::{
         After, State,
         changes::Change,
-        io::{Event, Failure, Now, Record, Reply, RequestId},
+        io::{Endpoint, Event, Failure, Now, Place, Record, Reply, RequestId},
         letters::Mailbox,
-        names::Meant,
         post::{Told, UserRecord},
     },
 };
@@ -70,7 +69,7 @@ impl State {
         }
         let record = UserRecord {
             id: user.id.clone(),
-            node: here,
+            place: Place::Node(here),
             title: user.title,
             key: user.key,
             shown: None,
@@ -87,7 +86,9 @@ impl State {
             ..Entry::new(record.clone())
         };
         // The name is taken from here on, and free again if the disk fails.
-        self.users.entries.insert((user.id.clone(), here), entry);
+        self.users
+            .entries
+            .insert((user.id.clone(), Place::Node(here)), entry);
         records.push(Record::User(Box::new(record)));
         let registering = Registering {
             request,
@@ -116,21 +117,21 @@ impl State {
             let text = format!("`{name}` would be a user of the node `{node}`");
             return Err(Failure::conflict(text));
         }
-        if let Some(Meant::User(_, server)) = self.meant_at_server(name.as_str()) {
+        if let Some(Endpoint::User(_, server)) = self.meant_at_server(name.as_str()) {
             let text = format!(
                 "`{name}` would be a user of the server `{}`",
-                self.gateway_name(&server)
+                self.place_name(&server)
             );
             return Err(Failure::conflict(text));
         }
         match self.meant(name) {
             None => Ok(()),
-            Some(Meant::Member(_)) => Err(Failure::conflict(format!(
+            Some(Endpoint::Node(_)) => Err(Failure::conflict(format!(
                 "`{name}` is a node of this mesh"
             ))),
-            Some(Meant::User(_, node)) => Err(Failure::conflict(format!(
+            Some(Endpoint::User(_, node)) => Err(Failure::conflict(format!(
                 "`{name}` is registered at the node `{}`",
-                self.gateway_name(&node)
+                self.place_name(&node)
             ))),
         }
     }
@@ -153,7 +154,7 @@ impl State {
         if let Some((entry, mailbox)) = registering.made_room {
             let id = entry.record.id.clone();
             self.letters.put_back(&id, mailbox);
-            self.users.entries.insert((id, here), entry);
+            self.users.entries.insert((id, Place::Node(here)), entry);
         }
         self.effects.fail(registering.request, failure);
     }
@@ -212,7 +213,7 @@ impl State {
 
     /// Takes out the one who has not logged in for the longest time since he registered.
     fn make_room(&mut self) -> Option<(Entry, Mailbox)> {
-        let of_gateway = self.users.of_gateway(self.own.peer);
+        let of_gateway = self.users.of_place(self.own.peer);
         let waiting = of_gateway.filter(|entry| !entry.record.stays);
         let oldest = waiting.min_by_key(|entry| entry.since);
         let id = oldest?.record.id.clone();
@@ -226,7 +227,7 @@ impl State {
             let waits = now.mono.saturating_sub(entry.since);
             !entry.record.stays && waits >= LOGIN_TIME
         };
-        let of_gateway = self.users.of_gateway(self.own.peer);
+        let of_gateway = self.users.of_place(self.own.peer);
         let over = of_gateway
             .filter(is_over)
             .map(|entry| entry.record.id.clone());

@@ -11,7 +11,7 @@ use std::{
 
 use libp2p_identity::PeerId;
 
-use super::Entry;
+use super::{Entry, entries::Key};
 use crate::{
     proto::{
         mesh::{
@@ -24,7 +24,7 @@ use crate::{
     },
     state::{
         After, Asked, State,
-        io::{Event, InboundId, NetOutput, Now, OutboundId, Protocol, Record},
+        io::{Event, InboundId, NetOutput, Now, OutboundId, Place, Protocol, Record},
         post::UserRecord,
     },
 };
@@ -68,7 +68,7 @@ impl State {
         let here = self.own.peer;
         let users: BTreeSet<UserId> = self
             .users
-            .of_gateway(here)
+            .of_place(here)
             .filter(|entry| entry.record.stays)
             .map(|entry| entry.record.id.clone())
             .collect();
@@ -90,7 +90,7 @@ impl State {
         }
         let mut gone = Vec::new();
         for entry in self.users.entries.values_mut() {
-            if entry.record.node == peer && entry.clients > 0 {
+            if entry.record.place == peer && entry.clients > 0 {
                 entry.clients = 0;
                 entry.since_ms = Some(now.unix_ms());
                 gone.push(entry.record.id.clone());
@@ -151,7 +151,7 @@ impl State {
             && let Some(id) = telling.users.pop_first()
         {
             // A user that was forgotten meanwhile is not told.
-            if let Some(entry) = self.users.entries.get(&(id.clone(), here)) {
+            if let Some(entry) = self.users.entries.get(&(id.clone(), Place::Node(here))) {
                 let told = told(entry);
                 bytes += told.size();
                 request.users.push(told);
@@ -278,7 +278,7 @@ impl State {
 
     /// Takes what a gateway says of a user; returns what is new enough for the disk.
     fn hear_of_user(&mut self, node: PeerId, told: ToldUser, now: Now) -> Option<Record> {
-        let key = (told.id.clone(), node);
+        let key = (told.id.clone(), Place::Node(node));
         if !self.users.entries.contains_key(&key) {
             if self.users.count_of(node) >= USERS_PER_GATEWAY_MAX {
                 self.effects.refused(Some(node), "user", "too_many");
@@ -289,7 +289,7 @@ impl State {
                 return None;
             }
             let holds_name = self.is_name_free(&told.id);
-            if !holds_name && told.id.at(&self.gateway_name(&node)).is_err() {
+            if !holds_name && told.id.at(&self.name_of_any(&node)).is_err() {
                 // Nobody could write to him.
                 self.effects.refused(Some(node), "user", "name_too_long");
                 return None;
@@ -297,7 +297,7 @@ impl State {
             let record = UserRecord {
                 stays: true,
                 id: told.id.clone(),
-                node,
+                place: Place::Node(node),
                 title: told.title.clone(),
                 key: told.key,
                 shown: None,
@@ -321,7 +321,7 @@ impl State {
         self.update_user(&key, told, now)
     }
 
-    fn update_user(&mut self, key: &(UserId, PeerId), told: ToldUser, now: Now) -> Option<Record> {
+    fn update_user(&mut self, key: &Key, told: ToldUser, now: Now) -> Option<Record> {
         let name = self.known_as(&key.0, key.1).to_string();
         let entry = self.users.entries.get_mut(key)?;
         let before = entry.record.clone();
@@ -333,7 +333,7 @@ impl State {
             let record =
                 (is_news || is_unsaved).then(|| Record::User(Box::new(entry.record.clone())));
             if is_news {
-                self.effects.refused(Some(key.1), "user", "other_key");
+                self.effects.refused(key.1.node(), "user", "other_key");
                 self.effects.event(Event::UserKeyChanged {
                     name,
                     pinned: Box::new(before.key),

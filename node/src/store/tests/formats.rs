@@ -42,7 +42,7 @@ fn refused(home: &tempfile::TempDir) -> StoreError {
 fn expected(format: usize) -> Loaded {
     let outgoing = |number: u8, sequence, at, kind, text: &str| Outgoing {
         id: MessageId([number; 16]),
-        recipient: peer_of_seed(2),
+        recipient: peer_of_seed(2).into(),
         epoch: 7,
         sequence,
         created_ms: at,
