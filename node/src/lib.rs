@@ -97,6 +97,8 @@ pub mod proto;
 #[cfg(feature = "disk")]
 pub mod rng;
 #[cfg(feature = "net")]
+mod routes;
+#[cfg(feature = "net")]
 mod rsa;
 #[cfg(test)]
 mod sim;

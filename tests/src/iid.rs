@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use anyhow::{Context, bail, ensure};
 use futures::{SinkExt, StreamExt};
 use pimesh_node::{
+    control::client,
+    gateway::iid::upstream::ServerReport,
     proto::iid::{
         Form, IID_BYTES, Iid,
         address::EthereumKey,
@@ -20,6 +22,14 @@ use tokio_tungstenite::{
 };
 
 use crate::{PATIENCE, Pi};
+
+/// Returns the servers that a node is a client of.
+///
+/// # Errors
+/// Fails if the node does not answer.
+pub async fn servers(node: &client::Client) -> Result<Vec<ServerReport>, client::ClientError> {
+    node.gateway(Gateway::Iid).get(&["servers"]).await
+}
 
 /// A key for tests; each number has its own.
 #[must_use]

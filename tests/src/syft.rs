@@ -3,10 +3,30 @@
 use std::{collections::VecDeque, path::Path};
 
 use anyhow::{Context, ensure};
-use pimesh_node::state::io::Gateway;
+use pimesh_node::{
+    control::client::{Client, ClientError},
+    gateway::syft::server::ServerReport,
+    state::io::Gateway,
+};
 use serde_json::{Value, json};
 
 use crate::{PATIENCE, Pi, World, foreign::Foreign, lan::Machine};
+
+/// Returns the servers that a node is a client of.
+///
+/// # Errors
+/// Fails if the node does not answer.
+pub async fn servers(node: &Client) -> Result<Vec<ServerReport>, ClientError> {
+    node.gateway(Gateway::Syft).get(&["servers"]).await
+}
+
+/// Takes a user of a node's gateway out.
+///
+/// # Errors
+/// Fails if there is none of that name.
+pub async fn forget_user(node: &Client, user: &str) -> Result<(), ClientError> {
+    node.gateway(Gateway::Syft).delete(&["users", user]).await
+}
 
 /// Agents in one process.
 #[derive(Debug)]

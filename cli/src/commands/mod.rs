@@ -15,7 +15,6 @@ mod join;
 mod keys;
 mod leave;
 mod outbox;
-mod p2sn;
 mod peers;
 mod rename;
 mod run;
@@ -170,7 +169,7 @@ enum Command {
     Int(int::Int),
     Status(status::Status),
     Gateway(gateway::Gateway),
-    P2sn(p2sn::P2sn),
+    P2sn(gateway::P2sn),
     Id(id::Id),
     Doctor(doctor::Doctor),
     Config(config::Config),

@@ -28,17 +28,12 @@
 //! | `GET /v1/integers/stream` | | one [`report::Integer`] or [`Lost`] a line, without end |
 //! | `POST /v1/integers/stream` | integers between white space, [`StreamQuery`] as the query | [`Streamed`] |
 //! | `GET /v1/gateways` | | list of [`GatewayReport`] |
-//! | `GET /v1/gateways/iid/servers` | | list of [`ServerReport`](crate::gateway::iid::upstream::ServerReport) |
+//! | `…  /v1/gateways/NAME/…` | | what a gateway serves itself: `routes.rs` in its folder |
+//! | `GET /v1/servers` | | list of [`ServerStatus`](crate::gateway::ServerStatus): foreign servers that the node is a client of |
 //! | `GET /v1/clients` | | list of [`ClientReport`](crate::gateway::visit::ClientReport) |
 //! | `DELETE /v1/clients/{client}` | | the same, of those who were sent away: a number, or a name |
 //! | `GET /v1/users` | | list of [`User`](crate::state::post::User): everybody who can be written to |
-//! | `POST /v1/users` | [`Registration`](crate::proto::syft::http::Registration) | [`UserBody`](crate::proto::syft::http::UserBody): who is a user of this node's gateway |
-//! | `DELETE /v1/users/{user}` | | `null`, once a user of this node's gateway is gone |
 //! | `POST /v1/reload` | | `null`, once `pimesh.toml` was read again |
-//! | `POST /v1/p2sn/send` | [`NewP2snMessage`] | [`P2snReplied`] |
-//! | `GET /v1/p2sn/keys` | | list of [`report::P2snKey`] |
-//! | `POST /v1/p2sn/trust` | [`P2snAddress`] | list of [`report::P2snKey`], what is pinned |
-//! | `POST /v1/p2sn/forget` | [`P2snAddress`] | list of [`report::P2snKey`], what was pinned |
 //! | `GET /v1/events` | [`EventQuery`] as the query | server-sent events, each an [`EventBody`] |
 //! | `GET /metrics` | | counters as Prometheus reads them |
 //!
@@ -54,7 +49,6 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use self::events::{EventBody, EventQuery, KINDS, kind, singles};
-pub use crate::gateway::{NewP2snMessage, P2snReplied};
 pub use crate::handle::{Counted, Deleted, Deletion, HISTORY_DEFAULT, HistoryQuery, HistoryRow};
 pub use crate::state::io::Way;
 use crate::{
@@ -70,10 +64,6 @@ use crate::{
         report,
     },
 };
-
-/// Longest body of a request, in bytes: a message of 1 MiB of which JSON writes each byte with six
-/// (`\u0001`), and room for the rest. Streams of integers have no limit, for they are not collected.
-pub const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// The answer to `GET /v1/status`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -279,14 +269,6 @@ pub struct NewTrust {
     /// Whether the bare name is to mean this user, instead of whether a changed key is accepted.
     #[serde(default)]
     pub name: bool,
-}
-
-/// The body of `POST /v1/p2sn/trust` and `POST /v1/p2sn/forget`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct P2snAddress {
-    /// A client's IP address, or a server's `HOST` or `HOST:PORT`.
-    pub address: String,
 }
 
 /// The answer to `POST /v1/integers/stream`.

@@ -8,7 +8,7 @@
 //! | `requests` | calls about the node itself, messages and integers |
 //! | `history` | calls about the history of messages |
 //! | `members` | calls about members |
-//! | `gateways` | calls about gateways, their clients, servers and users |
+//! | `gateways` | calls about gateways and who is behind them, and those that a gateway itself answers |
 
 mod error;
 mod gateways;
@@ -23,7 +23,7 @@ use std::{
     time::Duration,
 };
 
-pub use self::error::ClientError;
+pub use self::{error::ClientError, gateways::GatewayClient};
 
 /// How long the node may be silent before it counts as not answering. It says something each 15 s on
 /// a stream (`KEEP_ALIVE` in `server`), and answers a command in far less than this.

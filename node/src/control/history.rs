@@ -11,12 +11,10 @@ use axum::{
 };
 use futures::{Stream, StreamExt, stream};
 
-use super::{
-    api::{Counted, Deleted, Deletion, HistoryQuery, HistoryRow},
-    server::{Answer, Asked, Refused},
-};
+use super::api::{Counted, Deleted, Deletion, HistoryQuery, HistoryRow};
 use crate::{
     handle::{NodeHandle, Pages},
+    routes::{Answer, Asked, Refused},
     state::io::Failure,
 };
 

@@ -9,9 +9,12 @@ use axum::{
 use super::{
     Control,
     api::{Leave, NewName, ShareMeshKey},
-    server::{Answer, Posted},
 };
-use crate::{NodeHandle, state::report};
+use crate::{
+    NodeHandle,
+    routes::{Answer, Posted},
+    state::report,
+};
 
 /// Returns the routes; `invite` makes a ticket.
 pub(super) fn routes() -> Router<Control> {

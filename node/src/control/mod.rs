@@ -1,5 +1,8 @@
 //! The gateway for the command line, dashboards and scripts: HTTP/1.1 with JSON on a unix socket.
 //!
+//! What is asked of one of the gateways is served in that gateway's own folder (`routes.rs`), under
+//! `/v1/gateways/NAME`.
+//!
 //! | file | what |
 //! | --- | --- |
 //! | `api` | bodies of requests and answers |
@@ -10,8 +13,6 @@
 //! | `serving` | how long the client of a connection may take |
 //! | `words` | integers out of a stream of text |
 //! | `members` | what is asked about membership: open tickets, names |
-//! | `p2sn` | what is asked about old P2SN clients and servers |
-//! | `syft` | what is asked about the users of Syft, and about Syft servers |
 //! | `client` | what the command line uses |
 
 pub mod api;
@@ -19,11 +20,9 @@ pub mod client;
 mod history;
 mod limit;
 mod members;
-mod p2sn;
 pub mod server;
 mod serving;
 pub(crate) mod share;
-mod syft;
 #[cfg(test)]
 mod tests;
 pub mod words;

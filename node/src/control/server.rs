@@ -16,10 +16,8 @@ use std::{
 
 use axum::{
     Extension, Json, Router,
-    body::{Body, Bytes, HttpBody},
-    extract::{
-        DefaultBodyLimit, FromRequest, FromRequestParts, Path as UrlPath, Query, Request, State,
-    },
+    body::Body,
+    extract::{DefaultBodyLimit, Path as UrlPath, Request, State},
     http::{StatusCode, header},
     middleware::Next,
     response::{
@@ -40,8 +38,8 @@ use zeroize::Zeroizing;
 use super::{
     Control,
     api::{
-        BODY_BYTES_MAX, EventBody, EventQuery, GiveIndices, Join, Lost, NewIntegers, NewInvite,
-        NewMessage, NewTrust, StreamQuery, Streamed, Vouch, kind, singles,
+        EventBody, EventQuery, GiveIndices, Join, Lost, NewIntegers, NewInvite, NewMessage,
+        NewTrust, StreamQuery, Streamed, Vouch, kind, singles,
     },
     history,
     limit::{Limited, Streams},
@@ -53,20 +51,19 @@ use crate::{
     accept::Accepting,
     cross_site::{Bodies, Hosts, Policy},
     files,
-    gateway::{GatewayReport, Gateways, iid::upstream::ServerReport, visit::ClientReport},
+    gateway::{GatewayReport, Gateways, ServerStatus, visit::ClientReport},
     proto::iid::Value,
+    routes::{Answer, Asked, BODY_BYTES_MAX, Posted, Refused},
     state::{
         VALUES_MAX,
-        io::{Event, Failure, FailureKind},
+        io::{Event, Failure},
+        post::User,
         report,
     },
 };
 
 /// How often a quiet stream of events says that it is there.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-
-/// How long the body of a request may take that is no stream: a local client has it at hand.
-pub(super) const BODY_TIME: Duration = Duration::from_secs(30);
 
 /// Longest path of a unix socket, in bytes (unix(7), `sun_path` with its final zero).
 const SOCKET_PATH_MAX: usize = 107;
@@ -164,6 +161,7 @@ fn serve_listener(
 }
 
 fn router(control: Control) -> Router {
+    let of_gateways = control.gateways.routes().with_state(());
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/peers", get(peers))
@@ -187,99 +185,22 @@ fn router(control: Control) -> Router {
             get(integer_stream).post(publish_stream),
         )
         .merge(super::members::routes())
-        .merge(super::p2sn::routes())
-        .merge(super::syft::routes())
+        .merge(of_gateways)
         .route("/v1/events", get(events))
         .route("/v1/reload", post(reload))
         .route("/v1/gateways", get(gateways))
-        .route("/v1/gateways/iid/servers", get(iid_servers))
+        .route("/v1/servers", get(servers))
+        .route("/v1/users", get(users))
         .route("/v1/clients", get(clients))
         .route("/v1/clients/{client}", delete(kick))
         .route("/metrics", get(metrics))
-        .fallback(|| async { Refused(Failure::not_found("there is nothing at this path")) })
+        .fallback(|| async { Refused::from(Failure::not_found("there is nothing at this path")) })
         .method_not_allowed_fallback(|| async {
-            Refused(Failure::bad_request("this path does not take that method"))
+            Refused::from(Failure::bad_request("this path does not take that method"))
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(Extension(Streams::default()))
         .with_state(control)
-}
-
-/// A failure as an answer.
-pub(super) struct Refused(Failure);
-
-impl From<Failure> for Refused {
-    fn from(failure: Failure) -> Self {
-        Self(failure)
-    }
-}
-
-impl IntoResponse for Refused {
-    fn into_response(self) -> Response {
-        let status = match self.0.kind {
-            FailureKind::BadRequest => StatusCode::BAD_REQUEST,
-            FailureKind::NotFound => StatusCode::NOT_FOUND,
-            FailureKind::Conflict => StatusCode::CONFLICT,
-            FailureKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-            FailureKind::Fault => StatusCode::INTERNAL_SERVER_ERROR,
-            FailureKind::TimedOut => StatusCode::GATEWAY_TIMEOUT,
-            FailureKind::Refused => StatusCode::FORBIDDEN,
-            FailureKind::OverBudget => StatusCode::TOO_MANY_REQUESTS,
-        };
-        (status, Json(self.0)).into_response()
-    }
-}
-
-pub(super) type Answer<T> = Result<Json<T>, Refused>;
-
-/// A JSON body, or an error that a person understands.
-pub(super) struct Posted<T>(pub(super) T);
-
-impl<T: serde::de::DeserializeOwned, S: Send + Sync> FromRequest<S> for Posted<T> {
-    type Rejection = Refused;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, Refused> {
-        let too_long =
-            || Failure::bad_request(format!("a body has at most {BODY_BYTES_MAX} bytes"));
-        // Told by its length, a body that is too long is not waited for.
-        if request.body().size_hint().lower() > BODY_BYTES_MAX as u64 {
-            return Err(Refused(too_long()));
-        }
-        let body = tokio::time::timeout(BODY_TIME, Bytes::from_request(request, state)).await;
-        let too_late = |_| {
-            let time = BODY_TIME.as_secs();
-            Failure::timed_out(format!(
-                "the body of the request did not come within {time} s"
-            ))
-        };
-        let bytes = body.map_err(too_late)?.map_err(|error| {
-            if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
-                too_long()
-            } else {
-                Failure::bad_request(error.body_text())
-            }
-        })?;
-        let body = serde_json::from_slice(&bytes).map_err(|error| {
-            Failure::bad_request(format!("the body is not what is expected here: {error}"))
-        })?;
-        Ok(Self(body))
-    }
-}
-
-/// What stands behind the `?`, or an error that a person understands.
-pub(super) struct Asked<T>(pub(super) T);
-
-impl<T: serde::de::DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
-    type Rejection = Refused;
-
-    async fn from_request_parts(
-        parts: &mut axum::http::request::Parts,
-        state: &S,
-    ) -> Result<Self, Refused> {
-        let query = Query::from_request_parts(parts, state).await;
-        let Query(query) = query.map_err(|error| Failure::bad_request(error.body_text()))?;
-        Ok(Self(query))
-    }
 }
 
 async fn status(State(control): State<Control>) -> Answer<super::api::Status> {
@@ -295,8 +216,12 @@ async fn gateways(State(gateways): State<Arc<Gateways>>) -> Json<Vec<GatewayRepo
     Json(gateways.list())
 }
 
-async fn iid_servers(State(gateways): State<Arc<Gateways>>) -> Json<Vec<ServerReport>> {
-    Json(gateways.iid_servers_report())
+async fn servers(State(gateways): State<Arc<Gateways>>) -> Json<Vec<ServerStatus>> {
+    Json(gateways.servers())
+}
+
+async fn users(State(node): State<NodeHandle>) -> Answer<Vec<User>> {
+    Ok(Json(node.users().await?))
 }
 
 async fn clients(State(gateways): State<Arc<Gateways>>) -> Json<Vec<ClientReport>> {
@@ -404,7 +329,7 @@ async fn publish_stream(
             let sent = crate::text::count(count, "integer");
             failure.message = format!("{} (after {sent})", failure.message);
             tokio::spawn(tokio::time::timeout(DRAIN, body.for_each(async |_| {})));
-            Err(Refused(failure))
+            Err(failure.into())
         }
     }
 }

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 
 use super::{
     Control,
-    api::{BODY_BYTES_MAX, NewIntegers, NewInvite},
+    api::{NewIntegers, NewInvite},
     client::{Client, ClientError},
     server,
 };
@@ -32,9 +32,11 @@ use crate::{
         iid::{Date, Iid, Index, Value},
         mesh::MessageId,
     },
+    routes::BODY_BYTES_MAX,
     state::{
         Wanted,
-        io::{At, Command, Encoding, Event, Failure, FailureKind, Reply},
+        clients::{Answer, Question},
+        io::{At, Command, Encoding, Event, Failure, FailureKind, Gateway, Reply},
         report,
     },
     store::{Completion, Store},
@@ -333,4 +335,38 @@ async fn a_message_cannot_be_asked_to_go_as_only_gateways_let_it_go() {
 
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
     assert!(answer.contains("syft"), "{answer}");
+}
+
+#[tokio::test]
+async fn each_gateway_serves_its_own_paths_and_errors_are_as_everywhere() {
+    let fixture = Fixture::serving(|command| match command {
+        Command::P2sn(Question::Keys) => Ok(Reply::P2sn(Answer::Keys(Vec::new()))),
+        _ => Err(Failure::not_found("`a/b` is nobody")),
+    });
+    let asked = |gateway| fixture.client.gateway(gateway);
+
+    let none: Vec<report::P2snKey> = asked(Gateway::P2sn).get(&["keys"]).await.expect("keys");
+    assert!(none.is_empty());
+    for gateway in [Gateway::Iid, Gateway::Syft] {
+        let none: Vec<serde_json::Value> = asked(gateway).get(&["servers"]).await.expect("servers");
+        assert!(none.is_empty());
+    }
+    let refused = [
+        // A word with a slash is one part of the path.
+        asked(Gateway::Syft).delete(&["users", "a/b"]).await,
+        asked(Gateway::Iid).get(&["nothing"]).await,
+        asked(Gateway::P2sn).delete(&["keys"]).await,
+    ];
+    let failures = refused.map(|refused: Result<(), _>| match refused {
+        Err(ClientError::Failure(failure)) => failure.message,
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(
+        failures,
+        [
+            "`a/b` is nobody",
+            "there is nothing at this path",
+            "this path does not take that method"
+        ]
+    );
 }

@@ -16,16 +16,21 @@
 //! | `context` | what a gateway may ask of the node |
 //! | `visit` | one connection of a client, as people see it: listed, counted, kicked |
 //! | `supervisor` | one gateway: started, tried again, stopped |
+//! | `outbound` | this node as a client of foreign servers: what gateways have in common there |
 //! | `refresh` | having a gateway read its files again |
 //! | `tls` | certificates for gateways that strangers may reach |
 //! | `p2sn` | P2SN: clients over TCP, and this node as a client |
-//! | `iid` | IID and APIntIO: WebSocket sign-in, UDP |
-//! | `syft` | Syft agents: HTTP and WebSocket |
+//! | `iid` | IID and APIntIO: WebSocket sign-in, UDP, and this node as a client |
+//! | `syft` | Syft agents: HTTP and WebSocket, and this node as a client |
+//!
+//! In the folder of a gateway, `mod.rs` implements the trait, and `routes.rs` serves what its words on
+//! the command line ask for, under `/v1/gateways/NAME`. Nothing else here knows a gateway by name.
 
 mod backoff;
 pub(crate) mod context;
 pub mod iid;
-mod p2sn;
+mod outbound;
+pub mod p2sn;
 mod paced;
 mod pinned;
 mod refresh;
@@ -47,22 +52,20 @@ use std::{
     time::{Duration, Instant},
 };
 
+use axum::Router;
 use serde::{Deserialize, Serialize};
-use tokio::{sync::oneshot, task::AbortHandle};
 
-pub use self::p2sn::{NewP2snMessage, P2snReplied};
+pub use self::outbound::ServerStatus;
 pub(crate) use self::supervisor::{Opened, Signals};
 use self::{
     context::Context,
-    iid::upstream::{ServerReport, Upstream},
-    registry::{Needs, REGISTRY, Registered},
-    standing::Standing,
+    registry::{Attached, Needs, REGISTRY, Registered},
     supervisor::Supervised,
     visit::Visitors,
 };
 use crate::{
     NodeHandle,
-    config::gateway::{Gateways as Config, IidServer, P2sn as P2snConfig, SyftServer},
+    config::gateway::Gateways as Config,
     events::Events,
     state::io::{Failure, Gateway},
 };
@@ -70,38 +73,22 @@ use crate::{
 /// How long a stop waits for clients to hear of it.
 const GOODBYE_TIME: Duration = Duration::from_secs(2);
 
-/// How long a change of settings waits for the keys for foreign servers. An RSA key is made in some
-/// seconds, on the smallest Pi in more; then its server is listed without an address for a while.
-const KEY_TIME: Duration = Duration::from_secs(10);
-
-/// Connections to Syft servers, and how each stands.
-type SyftServers = BTreeMap<SyftServer, (AbortHandle, Arc<Standing<syft::server::ServerReport>>)>;
-
 /// All gateways, and who is behind them.
 pub struct Gateways {
     visitors: Arc<Visitors>,
     context: Context,
     gateways: Mutex<BTreeMap<Gateway, Supervised>>,
-    iid_servers: Mutex<BTreeMap<IidServer, Upstreamed>>,
-    syft_servers: Mutex<SyftServers>,
+    attached: Vec<Attached>,
     /// What was applied last. Held while gateways are opened and closed, so that two calls do not mix.
     applied: tokio::sync::Mutex<Option<Config>>,
     /// Gateways that go on with earlier settings, and why.
     refused: Mutex<BTreeMap<Gateway, String>>,
-    /// How messages to plain P2SN servers are sent, once it is known.
-    p2sn: Mutex<Option<P2snConfig>>,
     /// Whether the node stops: nothing is opened any more.
     closed: AtomicBool,
 }
 
 /// A gateway of the registry.
 type Kind = &'static dyn Registered;
-
-/// A server that the node is a client of.
-struct Upstreamed {
-    task: AbortHandle,
-    standing: Arc<Standing<ServerReport>>,
-}
 
 /// A gateway, as `pimesh gateway list` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,15 +127,14 @@ impl fmt::Debug for Gateways {
 impl Gateways {
     pub(crate) fn new(node: NodeHandle, events: Events) -> Self {
         let visitors = Arc::new(Visitors::new(events));
+        let context = Context::new(node, Arc::clone(&visitors));
         Self {
-            context: Context::new(node, Arc::clone(&visitors)),
+            attached: REGISTRY.map(|kind| kind.attach(&context)).into(),
+            context,
             visitors,
             gateways: Mutex::default(),
-            iid_servers: Mutex::default(),
-            syft_servers: Mutex::default(),
             applied: tokio::sync::Mutex::new(None),
             refused: Mutex::default(),
-            p2sn: Mutex::default(),
             closed: AtomicBool::new(false),
         }
     }
@@ -196,9 +182,8 @@ impl Gateways {
         if let Some(earlier) = applied.as_ref() {
             self.go_back(&were_open, earlier, &mut config).await;
         }
-        self.connect_iid(&config.iid_servers).await;
-        self.connect_syft(&config.syft_servers);
-        *self.p2sn() = Some(config.p2sn.clone());
+        let applying = self.attached.iter().map(|of| of.outbound.apply(&config));
+        futures::future::join_all(applying).await;
         *applied = Some(config);
     }
 
@@ -271,10 +256,6 @@ impl Gateways {
             .collect()
     }
 
-    fn p2sn(&self) -> MutexGuard<'_, Option<P2snConfig>> {
-        self.p2sn.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Waits until each gateway has opened or is known not to open.
     async fn settle(&self) {
         let (refreshed, settled): (Vec<_>, Vec<_>) = {
@@ -297,73 +278,6 @@ impl Gateways {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Becomes a client of these Syft servers, and of no others. Where the next attempt is waited
-    /// for, it is made at once.
-    fn connect_syft(&self, servers: &[SyftServer]) {
-        let mut running = self.syft_servers();
-        running.retain(|server, (task, _)| {
-            let stays = servers.contains(server);
-            if !stays {
-                task.abort();
-            }
-            stays
-        });
-        for server in servers {
-            if let Some((_, standing)) = running.get(server) {
-                standing.retry_now();
-                continue;
-            }
-            let client = syft::server::Server::new(server.clone(), self.context.clone());
-            let standing = client.standing();
-            let task = tokio::spawn(client.run()).abort_handle();
-            running.insert(server.clone(), (task, standing));
-        }
-    }
-
-    /// Returns how it stands with the Syft servers.
-    #[must_use]
-    pub fn syft_servers_report(&self) -> Vec<syft::server::ServerReport> {
-        let running = self.syft_servers();
-        let standings = running.values().map(|(_, standing)| standing);
-        standings
-            .map(|standing| syft::server::report(standing))
-            .collect()
-    }
-
-    fn syft_servers(&self) -> MutexGuard<'_, SyftServers> {
-        let servers = self.syft_servers.lock();
-        servers.unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Becomes a client of these servers, and of no others. Where the next attempt is waited for,
-    /// it is made at once.
-    async fn connect_iid(&self, servers: &[IidServer]) {
-        self.iid_servers().retain(|server, running| {
-            let stays = servers.contains(server);
-            if !stays {
-                running.task.abort();
-            }
-            stays
-        });
-        let mut looking = Vec::new();
-        for server in servers {
-            let mut running = self.iid_servers();
-            if let Some(running) = running.get(server) {
-                running.standing.retry_now();
-                continue;
-            }
-            let (looked, looks) = oneshot::channel();
-            let upstream = Upstream::new(server.clone(), self.context.clone());
-            let standing = upstream.standing();
-            let task = tokio::spawn(upstream.run(looked)).abort_handle();
-            running.insert(server.clone(), Upstreamed { task, standing });
-            looking.push(looks);
-        }
-        // The answer to `connect` shows the address of the key, so the key is waited for.
-        let keys = futures::future::join_all(looking);
-        drop(tokio::time::timeout(KEY_TIME, keys).await);
-    }
-
     /// Closes a gateway. When this returns its ports are free.
     async fn shut(&self, gateway: Gateway) {
         let supervised = self.gateways().remove(&gateway);
@@ -377,11 +291,8 @@ impl Gateways {
 
     /// Closes all gateways.
     pub(crate) fn close(&self) {
-        for (task, _) in std::mem::take(&mut *self.syft_servers()).into_values() {
-            task.abort();
-        }
-        for (_, running) in std::mem::take(&mut *self.iid_servers()) {
-            running.task.abort();
+        for of in &self.attached {
+            of.outbound.close();
         }
         let gateways = {
             let mut gateways = self.gateways();
@@ -400,24 +311,20 @@ impl Gateways {
         drop(tokio::time::timeout(GOODBYE_TIME, self.visitors.emptied()).await);
     }
 
-    /// Returns how it stands with the APIntIO servers that this node is a client of.
-    #[must_use]
-    pub fn iid_servers_report(&self) -> Vec<ServerReport> {
-        let running = self.iid_servers();
-        let standings = running.values().map(|running| &running.standing);
-        standings
-            .map(|standing| iid::upstream::report(standing))
-            .collect()
+    /// Returns what the control socket serves for them, each under its name.
+    pub(crate) fn routes(&self) -> Router {
+        let nest = |router: Router, of: &Attached| {
+            let path = format!("/v1/gateways/{}", of.gateway.name());
+            router.nest(&path, of.routes.clone())
+        };
+        self.attached.iter().fold(Router::new(), nest)
     }
 
-    /// Sends a message to a plain P2SN server, and returns its reply.
-    ///
-    /// # Errors
-    /// Returns why there is none.
-    pub(crate) async fn p2sn_send(&self, message: NewP2snMessage) -> Result<P2snReplied, Failure> {
-        let config = self.p2sn().clone();
-        let starting = || Failure::unavailable("the node is starting");
-        p2sn::send(&self.context, &config.ok_or_else(starting)?, message).await
+    /// Returns how it stands with the foreign servers that this node is a client of.
+    #[must_use]
+    pub fn servers(&self) -> Vec<ServerStatus> {
+        let each = self.attached.iter().map(|of| of.outbound.servers());
+        each.flatten().collect()
     }
 
     /// Returns how the gateways are.
@@ -467,14 +374,15 @@ impl Gateways {
         Ok(kicked)
     }
 
-    fn iid_servers(&self) -> MutexGuard<'_, BTreeMap<IidServer, Upstreamed>> {
-        let servers = self.iid_servers.lock();
-        servers.unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn gateways(&self) -> MutexGuard<'_, BTreeMap<Gateway, Supervised>> {
         self.gateways.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Returns which gateways there are, in the order in which they are listed.
+#[must_use]
+pub fn all() -> Vec<Gateway> {
+    REGISTRY.map(Registered::gateway).to_vec()
 }
 
 /// Returns an error and what caused it, in one line.

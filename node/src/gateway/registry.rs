@@ -6,13 +6,17 @@ use std::{
     marker::PhantomData,
     net::{SocketAddr, TcpListener, UdpSocket},
     path::Path,
+    sync::Arc,
 };
 
+use axum::Router;
 use futures::FutureExt;
 
 use super::{
     context::Context,
-    iid, p2sn,
+    iid,
+    outbound::Outbound,
+    p2sn,
     supervisor::{Open, Opened, Signals},
     syft, tls, with_causes,
 };
@@ -28,7 +32,7 @@ pub(super) static REGISTRY: [&dyn Registered; 3] = [
     &Of::<syft::SyftKind>::NEW,
 ];
 
-/// A gateway: its section of the configuration, and how it is opened.
+/// A gateway: its section of the configuration, how it is opened, and what is asked of it.
 pub(super) trait Kind {
     /// Its name: on the command line, in the configuration, in metrics.
     const GATEWAY: Gateway;
@@ -55,6 +59,15 @@ pub(super) trait Kind {
         context: Context,
         signals: Signals,
     ) -> impl Future<Output = Result<Opened, Self::Error>> + Send + 'static;
+
+    /// What it does as a client of servers of its kind; `()` if it is none.
+    type Outbound: Outbound;
+
+    /// Returns it, before anything is configured.
+    fn outbound(context: Context) -> Self::Outbound;
+
+    /// Returns what the control socket serves for it under `/v1/gateways/NAME`.
+    fn routes(context: Context, outbound: Arc<Self::Outbound>) -> Router;
 }
 
 /// A [`Kind`] whose settings and errors nobody else has to know.
@@ -72,6 +85,17 @@ pub(super) trait Registered: Sync {
 
     /// Returns what opens it, if it is to be open.
     fn opener(&self, config: &Config, context: &Context) -> Option<Open>;
+
+    /// Returns what there is of it for as long as the node runs, open or not.
+    fn attach(&self, context: &Context) -> Attached;
+}
+
+/// What there is of a gateway for as long as the node runs.
+pub(super) struct Attached {
+    pub(super) gateway: Gateway,
+    pub(super) outbound: Arc<dyn Outbound>,
+    /// Served under its name.
+    pub(super) routes: Router,
 }
 
 struct Of<K>(PhantomData<fn() -> K>);
@@ -111,6 +135,15 @@ impl<K: Kind> Registered for Of<K> {
             };
             Box::new(open) as Open
         })
+    }
+
+    fn attach(&self, context: &Context) -> Attached {
+        let outbound = Arc::new(K::outbound(context.clone()));
+        Attached {
+            gateway: K::GATEWAY,
+            routes: K::routes(context.clone(), Arc::clone(&outbound)),
+            outbound,
+        }
     }
 }
 

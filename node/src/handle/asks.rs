@@ -10,9 +10,8 @@ use crate::{
     },
     state::{
         Wanted,
-        clients::{Answer, Question},
         io::{At, Command, Failure, Recipients, Reply, SendVia},
-        post::{Ask, Told},
+        post::{Ask, Told, User},
         report,
     },
 };
@@ -206,13 +205,10 @@ impl NodeHandle {
         }
     }
 
-    /// Asks about the keys of old P2SN clients and servers.
-    pub(crate) async fn p2sn_keys(
-        &self,
-        question: Question,
-    ) -> Result<Vec<report::P2snKey>, Failure> {
-        match ask!(self, Command::P2sn(question), P2sn) {
-            Answer::Keys(keys) => Ok(keys),
+    /// Returns everybody who can be written to: users of all gateways, and the members themselves.
+    pub(crate) async fn users(&self) -> Result<Vec<User>, Failure> {
+        match self.ask_gateway(Ask::Everybody).await? {
+            Told::Everybody(users) => Ok(users),
             _ => Err(does_not_fit()),
         }
     }

@@ -30,7 +30,7 @@ async fn connect(server: &Pi, pis: &[&Pi]) -> anyhow::Result<SocketAddr> {
     }
     for pi in pis {
         eventually("a node that is signed in at a server", async || {
-            let servers = pi.client.iid_servers().await?;
+            let servers = iid::servers(&pi.client).await?;
             let state = servers.first().map(|server| &server.state);
             let is_in = state == Some(&ServerState::SignedIn { index: Index(7) });
             ensure!(is_in, "{state:?}");
@@ -171,7 +171,7 @@ async fn a_node_that_only_receives_sends_nothing_to_the_server() -> anyhow::Resu
 
     assert_eq!(own.integer().await?, fence);
     assert_eq!(at_hub.integer().await?, fence, "nothing came before it");
-    let servers = pi.client.iid_servers().await?;
+    let servers = iid::servers(&pi.client).await?;
     assert_eq!((servers[0].received, servers[0].sent), (1, 0));
     Ok(())
 }
@@ -196,7 +196,7 @@ async fn a_server_whose_key_cannot_be_loaded_is_shown_and_tried_again() -> anyho
     std::fs::rename(&key_file, &kept)?;
     eventually("a key that is loaded", async || {
         pi.client.reload().await?;
-        let servers = pi.client.iid_servers().await?;
+        let servers = iid::servers(&pi.client).await?;
         ensure!(servers[0].address.is_some(), "{servers:?}");
         Ok(())
     })

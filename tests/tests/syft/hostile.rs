@@ -265,7 +265,7 @@ async fn a_stolen_token_speaks_for_its_user_only_and_ends_with_him() -> anyhow::
         "{told}"
     );
 
-    pi.client.forget_user("alice").await?;
+    syft::forget_user(&pi.client, "alice").await?;
 
     for client in ["alice", "thief"] {
         assert_eq!(agents.closed(client).await?, 1008);

@@ -327,7 +327,7 @@ async fn a_changed_key_is_refused_and_shown_until_it_is_trusted() -> anyhow::Res
     agents.enter("bob", &second).await?;
     wait_for_user(&one, "bob", true).await?;
     let mut events = one.client.events().await?;
-    two.client.forget_user("bob").await?;
+    syft::forget_user(&two.client, "bob").await?;
     agents
         .make_with("new", "bob", &second, &"cc".repeat(32))
         .await?;

@@ -143,7 +143,7 @@ async fn a_login_page_of_the_network_ends_nothing() -> anyhow::Result<()> {
     ] {
         *portal.lock().expect("no panic holds it") = Some(answer);
         eventually("an attempt that says what was answered", async || {
-            let servers = pi.client.syft_servers().await?;
+            let servers = syft::servers(&pi.client).await?;
             let server = servers.first().context("a server")?;
             let reason = server.reason.as_deref().unwrap_or_default();
             if server.state == "waiting" && !reason.contains(says) {

@@ -15,7 +15,7 @@ use tokio::{
 /// Waits until the node's connection to its server is in this state.
 pub(super) async fn wait_for_state(pi: &Pi, wanted: &str) -> anyhow::Result<String> {
     eventually("a server's state", async || {
-        let servers = pi.client.syft_servers().await?;
+        let servers = syft::servers(&pi.client).await?;
         let server = servers.iter().find(|server| server.state == wanted);
         let server = server.with_context(|| format!("{servers:?}"))?;
         Ok(server.reason.clone().unwrap_or_default())
@@ -104,7 +104,7 @@ async fn a_node_writes_and_reads_as_a_user_of_a_foreign_server() -> anyhow::Resu
 
     let (code, _, err) = pimesh(&pi.home, &["gateway", "syft", "disconnect", "hub"]).await?;
     assert_eq!(code, 0, "{err}");
-    assert!(pi.client.syft_servers().await?.is_empty());
+    assert!(syft::servers(&pi.client).await?.is_empty());
     Ok(())
 }
 
@@ -119,7 +119,7 @@ async fn a_name_that_has_another_key_at_the_server_is_refused_and_tried_again_af
     connect(&pi, &url, "alice").await?;
     let reason = wait_for_state(&pi, "refused").await?;
     assert!(reason.contains("Authentication failed"), "{reason}");
-    let servers = pi.client.syft_servers().await?;
+    let servers = syft::servers(&pi.client).await?;
     let next_ms = servers.first().and_then(|server| server.next_ms);
     let minutes = 60_000..=600_000;
     ensure!(

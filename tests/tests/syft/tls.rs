@@ -64,7 +64,7 @@ async fn a_server_with_a_certificate_of_its_own_is_refused_until_a_person_names_
     let other = "ab".repeat(32);
     connect(&pi, &url, &["--fingerprint", &other]).await?;
     eventually("word of the other certificate", async || {
-        let servers = pi.client.syft_servers().await?;
+        let servers = syft::servers(&pi.client).await?;
         let reason = servers[0].reason.clone().unwrap_or_default();
         anyhow::ensure!(reason.contains("is not the one with the given"), "{reason}");
         Ok(())

@@ -107,9 +107,7 @@ fn configured_names(config: &Config) -> BTreeSet<String> {
         parts.next().filter(|_| is_name)
     });
     let time = config.ntp.iter().map(String::as_str);
-    let syft = config.gateways.syft_servers.iter().map(|s| s.url.host());
-    let iid = config.gateways.iid_servers.iter().map(|s| s.url.host());
-    let servers = syft.chain(iid);
+    let servers = config.gateways.server_hosts();
     let hosts = peers.chain(time.filter_map(host_of)).chain(servers);
     let is_name = |host: &&str| host.parse::<std::net::IpAddr>().is_err();
     hosts.filter(is_name).map(str::to_owned).collect()

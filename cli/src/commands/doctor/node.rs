@@ -11,7 +11,7 @@ use pimesh_node::{
         api::Status,
         client::{Client, ClientError},
     },
-    gateway::{GatewayReport, iid::upstream::ServerState},
+    gateway::{GatewayReport, ServerStatus},
     state::{
         CLOCK_SET_MS,
         report::{COPIED_HINT, Peer, PeerState, Who},
@@ -253,36 +253,15 @@ fn gateway(gateway: &GatewayReport) -> Option<Check> {
 
 /// Are the foreign servers reached that this node is a client of?
 async fn servers(client: &Client) -> anyhow::Result<Vec<Check>> {
-    let mut checks = Vec::new();
-    for server in client.iid_servers().await? {
-        checks.push(match server.state {
-            ServerState::SignedIn { index } => {
-                Check::ok("server", format!("{}: signed in as {index}", server.url))
-            }
-            ServerState::Connecting => Check::warn(
-                "server",
-                format!("{}: connecting", server.url),
-                "look again in a moment",
-            ),
-            ServerState::Waiting { reason, .. } => Check::warn(
-                "server",
-                format!("{}: {reason}", server.url),
-                match server.address {
-                    Some(address) => format!("is it up, and does it allow {address}?"),
-                    None => "mend the key file; it is tried again by itself".to_owned(),
-                },
-            ),
-        });
-    }
-    for server in client.syft_servers().await? {
-        checks.push(match server.reason {
-            None => Check::ok("server", format!("{}: {}", server.url, server.state)),
-            Some(reason) => Check::warn(
-                "server",
-                format!("{}: {} ({reason})", server.url, server.state),
-                format!("is it up, and does it know the user {}?", server.user),
-            ),
-        });
-    }
-    Ok(checks)
+    let check = |server: ServerStatus| {
+        let ServerStatus {
+            url, state, hint, ..
+        } = server;
+        let found = format!("{url}: {state}");
+        match hint {
+            None => Check::ok("server", found),
+            Some(hint) => Check::warn("server", found, hint),
+        }
+    };
+    Ok(client.servers().await?.into_iter().map(check).collect())
 }

@@ -1,12 +1,13 @@
 //! `pimesh gateway iid`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 use pimesh_node::{
     Config,
-    config::gateway::{IidServer, KeyKind},
+    config::gateway::iid::{IidServer, KeyKind},
+    control::client::{Client, ClientError},
     files,
     gateway::iid::{
         LIST_BYTES_MAX, claims_file, revoked_file,
@@ -19,9 +20,13 @@ use pimesh_node::{
         },
         server::{KeyOf, ServerUrl},
     },
-    state::report::{Peer, PeerState},
+    state::{
+        io::Gateway,
+        report::{Peer, PeerState},
+    },
 };
 use serde::Serialize;
+use toml_edit::InlineTable;
 
 use super::{reload, said, settings};
 use crate::{commands::Global, output};
@@ -187,21 +192,57 @@ impl Iid {
                          gateway syft connect`",
                     ));
                 }
-                settings::connect(&global.home()?, &server)?;
+                connect(&global.home()?, &server)?;
                 let client = global.client()?;
                 if reload(&client).await? {
-                    return show(global, &client.iid_servers().await?);
+                    return show(global, &servers(&client).await?);
                 }
                 Ok(())
             }
             Action::Disconnect { url } => {
-                settings::disconnect(&global.home()?, &url)?;
+                disconnect(&global.home()?, &url)?;
                 reload(&global.client()?).await?;
                 said(global, "this node is a client of that server no more")
             }
-            Action::Servers => show(global, &global.client()?.iid_servers().await?),
+            Action::Servers => show(global, &servers(&global.client()?).await?),
         }
     }
+}
+
+/// Returns the servers that the node is a client of.
+async fn servers(client: &Client) -> Result<Vec<ServerReport>, ClientError> {
+    client.gateway(Gateway::Iid).get(&["servers"]).await
+}
+
+/// Adds a server to the configuration of a home folder, or changes how it is used.
+fn connect(home: &Path, server: &IidServer) -> anyhow::Result<()> {
+    settings::change_servers(home, "iid", |servers| {
+        settings::remove_url(servers, &server.url);
+        let mut entry = InlineTable::new();
+        entry.insert("url", server.url.to_string().into());
+        let key = match server.key {
+            KeyKind::Ethereum => "ethereum",
+            KeyKind::Rsa => "rsa",
+        };
+        entry.insert("key", key.into());
+        if let Some(key_of) = &server.key_of {
+            entry.insert("key_of", key_of.to_string().into());
+        }
+        if server.receive_only {
+            entry.insert("receive_only", true.into());
+        }
+        servers.push(entry);
+        Ok(())
+    })
+}
+
+/// Takes a server out of the configuration of a home folder.
+fn disconnect(home: &Path, url: &ServerUrl) -> anyhow::Result<()> {
+    settings::change_servers(home, "iid", |servers| {
+        let removed = settings::remove_url(servers, url);
+        anyhow::ensure!(removed, "this node is no client of `{url}`");
+        Ok(())
+    })
 }
 
 /// Says what others lose, or share, when an address is let in for an index.
@@ -375,5 +416,35 @@ mod tests {
         assert!(shared[1].starts_with(ALICE), "{shared:?}");
         assert!(taken(&claims, Index(7), ALICE).is_empty());
         assert!(taken(&Claims::default(), Index(7), ALICE).is_empty());
+    }
+
+    #[test]
+    fn servers_are_added_once_and_removed() {
+        let home = tempfile::tempdir().expect("a folder");
+        let server = |url: &str, key| IidServer {
+            url: url.parse().expect("a URL"),
+            key,
+            key_of: None,
+            receive_only: url == "ws://a",
+        };
+        for (url, key) in [
+            ("ws://a", KeyKind::Ethereum),
+            ("ws://b", KeyKind::Ethereum),
+            ("ws://a", KeyKind::Rsa),
+        ] {
+            connect(home.path(), &server(url, key)).expect("legal");
+        }
+        let config = Config::load(home.path()).expect("legal");
+        assert_eq!(
+            config.gateways.iid_servers,
+            [
+                server("ws://b", KeyKind::Ethereum),
+                server("ws://a", KeyKind::Rsa)
+            ]
+        );
+        let b = server("ws://B:80/", KeyKind::Ethereum).url;
+        disconnect(home.path(), &b).expect("it is there");
+        assert!(disconnect(home.path(), &b).is_err());
+        assert!(connect(home.path(), &server("http://c", KeyKind::Rsa)).is_err());
     }
 }

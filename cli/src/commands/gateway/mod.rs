@@ -1,19 +1,25 @@
 //! `pimesh gateway`
 
 mod iid;
+mod p2sn;
 mod settings;
 mod syft;
 
 use std::net::SocketAddr;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{
+    Args, Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use pimesh_node::{
     Config,
     config::unencrypted::Unencrypted,
     control::client::{Client, ClientError},
-    gateway::{GatewayReport, visit::ClientReport},
+    gateway::{self, GatewayReport, visit::ClientReport},
+    state::io::Gateway as Name,
 };
 
+pub(super) use self::p2sn::P2sn;
 use super::Global;
 use crate::output;
 
@@ -50,6 +56,7 @@ enum Action {
     /// `pimesh.toml` stays as it was.
     Enable {
         /// Which
+        #[arg(value_parser = names())]
         name: Name,
         /// Where it listens [default: as configured, or on loopback at the old system's port]
         #[arg(long, value_name = "ADDRESS:PORT")]
@@ -60,29 +67,24 @@ enum Action {
         #[command(subcommand)]
         action: syft::Syft,
     },
+    P2sn(P2sn),
     /// Close a gateway; its clients are sent away
     Disable {
         /// Which
+        #[arg(value_parser = names())]
         name: Name,
     },
     Iid(iid::Iid),
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Name {
-    Iid,
-    P2sn,
-    Syft,
-}
-
-impl Name {
-    const fn section(self) -> &'static str {
-        match self {
-            Self::Iid => "iid",
-            Self::P2sn => "p2sn",
-            Self::Syft => "syft",
-        }
-    }
+/// Reads the name of a gateway.
+fn names() -> impl TypedValueParser<Value = Name> {
+    let names = gateway::all().into_iter().map(Name::name);
+    PossibleValuesParser::new(names).try_map(|given| {
+        let mut all = gateway::all().into_iter();
+        let named = all.find(|gateway| gateway.name() == given);
+        named.ok_or("there is no such gateway")
+    })
 }
 
 impl Gateway {
@@ -103,7 +105,7 @@ impl Gateway {
             Action::Enable { name, listen } => {
                 let home = global.home()?;
                 let before = settings::text(&home)?;
-                settings::set(&home, name.section(), true, listen)?;
+                settings::set(&home, name.name(), true, listen)?;
                 warn_of_unencrypted(&Config::load(&home)?, name);
                 let written = settings::text(&home)?;
                 in_force(global, name, true, || {
@@ -113,10 +115,11 @@ impl Gateway {
             }
             Action::Syft { action } => action.run(global).await,
             Action::Disable { name } => {
-                settings::set(&global.home()?, name.section(), false, None)?;
+                settings::set(&global.home()?, name.name(), false, None)?;
                 in_force(global, name, false, || Ok(false)).await
             }
             Action::Iid(command) => command.run(global).await,
+            Action::P2sn(command) => command.run(global).await,
         }
     }
 }
@@ -124,7 +127,7 @@ impl Gateway {
 /// Warns of listeners of a gateway that other machines reach and that do not encrypt.
 fn warn_of_unencrypted(config: &Config, name: Name) {
     let all = config.gateways.unencrypted();
-    for found in all.iter().filter(|found| found.gateway == name.section()) {
+    for found in all.iter().filter(|found| found.gateway == name.name()) {
         output::note(format!(
             "warning: {}; {}",
             found.problem(),
@@ -166,10 +169,10 @@ async fn in_force(
         return Ok(());
     }
     let gateways = client.gateways().await?;
-    let is_it = |gateway: &&GatewayReport| gateway.gateway.name() == name.section();
+    let is_it = |gateway: &&GatewayReport| gateway.gateway == name;
     let gateways: Vec<GatewayReport> = gateways.iter().filter(is_it).cloned().collect();
     show_gateways(global, &gateways)?;
-    let section = name.section();
+    let section = name.name();
     if let Some(why) = gateways
         .first()
         .and_then(|gateway| gateway.refused.as_ref())

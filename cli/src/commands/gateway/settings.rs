@@ -4,15 +4,11 @@ use std::{net::SocketAddr, os::unix::fs::PermissionsExt, path::Path};
 
 use anyhow::Context;
 use pimesh_node::{
-    config::{
-        Config, FILE_NAME,
-        gateway::{IidServer, KeyKind, SyftServer},
-        read_file,
-    },
+    config::{Config, FILE_NAME, read_file},
     files,
     proto::server::ServerUrl,
 };
-use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, TableLike, Value};
+use toml_edit::{Array, DocumentMut, Item, Table, TableLike, Value};
 
 /// Opens or closes a gateway in the configuration of a home folder.
 pub(super) fn set(
@@ -64,68 +60,13 @@ pub(super) fn put_back(
     Ok(true)
 }
 
-/// Adds an APIntIO server to the configuration of a home folder, or changes how it is used.
-pub(super) fn connect(home: &Path, server: &IidServer) -> anyhow::Result<()> {
-    change(home, |document| {
-        let servers = servers(document, "iid")?;
-        remove_url(servers, &server.url);
-        let mut entry = InlineTable::new();
-        entry.insert("url", server.url.to_string().into());
-        let key = match server.key {
-            KeyKind::Ethereum => "ethereum",
-            KeyKind::Rsa => "rsa",
-        };
-        entry.insert("key", key.into());
-        if let Some(key_of) = &server.key_of {
-            entry.insert("key_of", key_of.to_string().into());
-        }
-        if server.receive_only {
-            entry.insert("receive_only", true.into());
-        }
-        servers.push(entry);
-        Ok(())
-    })
-}
-
-/// Takes an APIntIO server out of the configuration of a home folder.
-pub(super) fn disconnect(home: &Path, url: &ServerUrl) -> anyhow::Result<()> {
-    change(home, |document| {
-        let removed = remove_url(servers(document, "iid")?, url);
-        anyhow::ensure!(removed, "this node is no client of `{url}`");
-        Ok(())
-    })
-}
-
-/// Puts a Syft server into the configuration of a home folder; one of the same name is replaced.
-pub(super) fn connect_syft(home: &Path, server: &SyftServer) -> anyhow::Result<()> {
-    change(home, |document| {
-        let servers = servers(document, "syft")?;
-        remove(servers, "name", server.name.as_str());
-        let mut entry = InlineTable::new();
-        entry.insert("url", server.url.to_string().into());
-        entry.insert("user", server.user.as_str().into());
-        entry.insert("name", server.name.as_str().into());
-        if let Some(sha256) = &server.fingerprint {
-            entry.insert("fingerprint", sha256.to_string().into());
-        }
-        if let Some(key_of) = &server.key_of {
-            entry.insert("key_of", key_of.to_string().into());
-        }
-        if server.broadcasts {
-            entry.insert("broadcasts", true.into());
-        }
-        servers.push(entry);
-        Ok(())
-    })
-}
-
-/// Takes a Syft server out of the configuration of a home folder.
-pub(super) fn disconnect_syft(home: &Path, name: &str) -> anyhow::Result<()> {
-    change(home, |document| {
-        let removed = remove(servers(document, "syft")?, "name", name);
-        anyhow::ensure!(removed, "this node is no client of a server named `{name}`");
-        Ok(())
-    })
+/// Changes the list of servers that a gateway is a client of, in the configuration of a home folder.
+pub(super) fn change_servers(
+    home: &Path,
+    section: &str,
+    what: impl FnOnce(&mut Array) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    change(home, |document| what(servers(document, section)?))
 }
 
 /// Returns the servers that a gateway is a client of.
@@ -138,12 +79,12 @@ fn servers<'a>(document: &'a mut DocumentMut, section: &str) -> anyhow::Result<&
 }
 
 /// Takes the servers out in which a key has this value; says whether there was one.
-fn remove(servers: &mut Array, key: &str, value: &str) -> bool {
+pub(super) fn remove(servers: &mut Array, key: &str, value: &str) -> bool {
     remove_if(servers, key, |found| found == value)
 }
 
 /// Takes a server out, however the file spells its URL; says whether there was one.
-fn remove_url(servers: &mut Array, url: &ServerUrl) -> bool {
+pub(super) fn remove_url(servers: &mut Array, url: &ServerUrl) -> bool {
     remove_if(servers, "url", |found| found.parse().as_ref() == Ok(url))
 }
 
@@ -235,35 +176,5 @@ mod tests {
             with("", |d| enable(d, "iid", true, None)),
             "[gateway.iid]\nenabled = true\n"
         );
-    }
-
-    #[test]
-    fn servers_are_added_once_and_removed() {
-        let home = tempfile::tempdir().expect("a folder");
-        let server = |url: &str, key| IidServer {
-            url: url.parse().expect("a URL"),
-            key,
-            key_of: None,
-            receive_only: url == "ws://a",
-        };
-        for (url, key) in [
-            ("ws://a", KeyKind::Ethereum),
-            ("ws://b", KeyKind::Ethereum),
-            ("ws://a", KeyKind::Rsa),
-        ] {
-            connect(home.path(), &server(url, key)).expect("legal");
-        }
-        let config = Config::load(home.path()).expect("legal");
-        assert_eq!(
-            config.gateways.iid_servers,
-            [
-                server("ws://b", KeyKind::Ethereum),
-                server("ws://a", KeyKind::Rsa)
-            ]
-        );
-        let b = server("ws://B:80/", KeyKind::Ethereum).url;
-        disconnect(home.path(), &b).expect("it is there");
-        assert!(disconnect(home.path(), &b).is_err());
-        assert!(connect(home.path(), &server("http://c", KeyKind::Rsa)).is_err());
     }
 }

@@ -1,11 +1,15 @@
 //! `pimesh gateway syft`
 
-use std::{path::PathBuf, str::FromStr};
+use std::{
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use anyhow::Context;
 use clap::Subcommand;
 use pimesh_node::{
-    config::{certificate::CertificateSha256, gateway::SyftServer},
+    config::{certificate::CertificateSha256, gateway::syft::SyftServer},
+    control::client::GatewayClient,
     files,
     gateway::{syft::server::ServerReport, tls},
     proto::{
@@ -16,8 +20,9 @@ use pimesh_node::{
             http::{Registration, UserBody},
         },
     },
-    state::post::User,
+    state::{io::Gateway, post::User},
 };
+use toml_edit::InlineTable;
 
 use super::{reload, said, settings};
 use crate::{commands::Global, output};
@@ -113,7 +118,7 @@ impl Syft {
                     user_id: user.to_string(),
                     public_key: key.read()?.to_base64(),
                 };
-                let added = global.client()?.add_user(&registration).await?;
+                let added: UserBody = asking(global)?.post(&["users"], &registration).await?;
                 if global.json {
                     return output::json(&added);
                 }
@@ -127,7 +132,7 @@ impl Syft {
                 ))
             }
             Self::Forget { user } => {
-                global.client()?.forget_user(&user).await?;
+                let () = asking(global)?.delete(&["users", &user]).await?;
                 said(global, format!("{user} is forgotten"))
             }
             Self::Connect {
@@ -167,7 +172,7 @@ impl Syft {
                     key_of,
                     broadcasts,
                 };
-                settings::connect_syft(&global.home()?, &server)?;
+                connect(&global.home()?, &server)?;
                 reload(&global.client()?).await?;
                 said(
                     global,
@@ -177,9 +182,12 @@ impl Syft {
                     ),
                 )
             }
-            Self::List => show_servers(global, &global.client()?.syft_servers().await?),
+            Self::List => {
+                let servers: Vec<_> = asking(global)?.get(&["servers"]).await?;
+                show_servers(global, &servers)
+            }
             Self::Disconnect { name } => {
-                settings::disconnect_syft(&global.home()?, &name)?;
+                disconnect(&global.home()?, &name)?;
                 reload(&global.client()?).await?;
                 said(global, format!("no client of {name} any more"))
             }
@@ -194,6 +202,41 @@ impl Syft {
             }
         }
     }
+}
+
+fn asking(global: &Global) -> anyhow::Result<GatewayClient> {
+    Ok(global.client()?.gateway(Gateway::Syft))
+}
+
+/// Puts a server into the configuration of a home folder; one of the same name is replaced.
+fn connect(home: &Path, server: &SyftServer) -> anyhow::Result<()> {
+    settings::change_servers(home, "syft", |servers| {
+        settings::remove(servers, "name", server.name.as_str());
+        let mut entry = InlineTable::new();
+        entry.insert("url", server.url.to_string().into());
+        entry.insert("user", server.user.as_str().into());
+        entry.insert("name", server.name.as_str().into());
+        if let Some(sha256) = &server.fingerprint {
+            entry.insert("fingerprint", sha256.to_string().into());
+        }
+        if let Some(key_of) = &server.key_of {
+            entry.insert("key_of", key_of.to_string().into());
+        }
+        if server.broadcasts {
+            entry.insert("broadcasts", true.into());
+        }
+        servers.push(entry);
+        Ok(())
+    })
+}
+
+/// Takes a server out of the configuration of a home folder.
+fn disconnect(home: &Path, name: &str) -> anyhow::Result<()> {
+    settings::change_servers(home, "syft", |servers| {
+        let removed = settings::remove(servers, "name", name);
+        anyhow::ensure!(removed, "this node is no client of a server named `{name}`");
+        Ok(())
+    })
 }
 
 /// A public key, or where it is.

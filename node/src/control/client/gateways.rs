@@ -1,18 +1,14 @@
-//! Calls about gateways, their clients, servers and users.
+//! Calls about gateways, who is behind them, and what each of them serves itself.
 
 use std::time::Duration;
 
 use hyper::Method;
+use serde::{Serialize, de::DeserializeOwned};
 
 use super::{Client, ClientError, OTHERS_TIME, transport::escape};
 use crate::{
-    control::api::{NewP2snMessage, P2snAddress, P2snReplied},
-    gateway::{
-        GatewayReport, iid::upstream::ServerReport, syft::server::ServerReport as SyftServerReport,
-        visit::ClientReport,
-    },
-    proto::syft::http::{Registration, UserBody},
-    state::{post::User, report},
+    gateway::{GatewayReport, ServerStatus, visit::ClientReport},
+    state::{io::Gateway, post::User},
 };
 
 impl Client {
@@ -41,20 +37,12 @@ impl Client {
         self.call(Method::DELETE, &path, None::<()>).await
     }
 
-    /// Returns the APIntIO servers that the node is a client of.
+    /// Returns the foreign servers that the node is a client of.
     ///
     /// # Errors
     /// See [`Self::status`].
-    pub async fn iid_servers(&self) -> Result<Vec<ServerReport>, ClientError> {
-        self.get("/v1/gateways/iid/servers").await
-    }
-
-    /// Returns the Syft servers that the node is a client of.
-    ///
-    /// # Errors
-    /// See [`Self::status`].
-    pub async fn syft_servers(&self) -> Result<Vec<SyftServerReport>, ClientError> {
-        self.get("/v1/gateways/syft/servers").await
+    pub async fn servers(&self) -> Result<Vec<ServerStatus>, ClientError> {
+        self.get("/v1/servers").await
     }
 
     /// Returns everybody who can be written to: users of all gateways, and the members themselves.
@@ -65,64 +53,70 @@ impl Client {
         self.get("/v1/users").await
     }
 
-    /// Adds a user to this node's gateway, by the rules for users who register themselves.
-    ///
-    /// # Errors
-    /// See [`Self::status`].
-    pub async fn add_user(&self, user: &Registration) -> Result<UserBody, ClientError> {
-        self.call(Method::POST, "/v1/users", Some(user)).await
+    /// Returns a way to ask one gateway for what it serves itself.
+    #[must_use]
+    pub fn gateway(&self, gateway: Gateway) -> GatewayClient {
+        GatewayClient {
+            client: self.clone(),
+            gateway,
+        }
+    }
+}
+
+/// A way to what one gateway serves itself: `routes.rs` in its folder says what that is.
+///
+/// A path is given in parts, which stand behind `/v1/gateways/NAME/`.
+#[derive(Clone, Debug)]
+pub struct GatewayClient {
+    client: Client,
+    gateway: Gateway,
+}
+
+impl GatewayClient {
+    /// Lets the gateway itself wait for this long, or for as long as another machine may take.
+    #[must_use]
+    pub fn waiting(&self, time: Option<Duration>) -> Self {
+        let silence = self.client.silence;
+        let silence = silence.saturating_add(time.unwrap_or(OTHERS_TIME));
+        Self {
+            client: self.client.patient(silence),
+            gateway: self.gateway,
+        }
     }
 
-    /// Removes a user of this node's gateway, and the messages that wait for that user.
+    /// Asks for something.
     ///
     /// # Errors
-    /// See [`Self::status`].
-    pub async fn forget_user(&self, user: &str) -> Result<(), ClientError> {
-        let path = format!("/v1/users/{}", escape(user));
-        self.call(Method::DELETE, &path, None::<()>).await
+    /// See [`Client::status`].
+    pub async fn get<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, ClientError> {
+        self.client.get(&self.path(path)).await
     }
 
-    /// Sends a message to a plain P2SN server, and returns its reply.
+    /// Has something done.
     ///
     /// # Errors
-    /// See [`Self::status`].
-    pub async fn p2sn_send(&self, message: &NewP2snMessage) -> Result<P2snReplied, ClientError> {
-        let own = message.timeout_s.map(Duration::from_secs);
-        let patient = self.patient(self.silence.saturating_add(own.unwrap_or(OTHERS_TIME)));
-        patient
-            .call(Method::POST, "/v1/p2sn/send", Some(message))
-            .await
-    }
-
-    /// Returns the keys of old P2SN clients and servers.
-    ///
-    /// # Errors
-    /// See [`Self::status`].
-    pub async fn p2sn_keys(&self) -> Result<Vec<report::P2snKey>, ClientError> {
-        self.get("/v1/p2sn/keys").await
-    }
-
-    /// Accepts the key that was refused at this address.
-    ///
-    /// # Errors
-    /// See [`Self::status`].
-    pub async fn p2sn_trust(
+    /// See [`Client::status`].
+    pub async fn post<T: DeserializeOwned>(
         &self,
-        address: &P2snAddress,
-    ) -> Result<Vec<report::P2snKey>, ClientError> {
-        self.call(Method::POST, "/v1/p2sn/trust", Some(address))
-            .await
+        path: &[&str],
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        let path = self.path(path);
+        self.client.call(Method::POST, &path, Some(body)).await
     }
 
-    /// Takes away the keys that are pinned to this address.
+    /// Has something taken away.
     ///
     /// # Errors
-    /// See [`Self::status`].
-    pub async fn p2sn_forget(
-        &self,
-        address: &P2snAddress,
-    ) -> Result<Vec<report::P2snKey>, ClientError> {
-        self.call(Method::POST, "/v1/p2sn/forget", Some(address))
-            .await
+    /// See [`Client::status`].
+    pub async fn delete<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, ClientError> {
+        let path = self.path(path);
+        self.client.call(Method::DELETE, &path, None::<()>).await
+    }
+
+    fn path(&self, parts: &[&str]) -> String {
+        let base = format!("/v1/gateways/{}", self.gateway.name());
+        let add = |path: String, part: &&str| format!("{path}/{}", escape(part));
+        parts.iter().fold(base, add)
     }
 }

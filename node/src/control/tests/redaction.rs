@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::{
-    control::api::{EventBody, HistoryRow, Join, NewMessage, NewP2snMessage, P2snReplied},
+    control::api::{EventBody, HistoryRow, Join, NewMessage},
+    gateway::p2sn::{NewP2snMessage, P2snReplied},
     state::io::{Party, Recipients, SendVia, Via},
 };
 

@@ -8,10 +8,12 @@ use std::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
-use crate::control::{
-    limit::{CONNECTIONS_MAX, STREAMS_MAX},
-    server::BODY_TIME,
-    serving::HEAD_TIME,
+use crate::{
+    control::{
+        limit::{CONNECTIONS_MAX, STREAMS_MAX},
+        serving::HEAD_TIME,
+    },
+    routes::BODY_TIME,
 };
 
 /// Turns of the runtime after which something that needs no time has happened.

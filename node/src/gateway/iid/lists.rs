@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    config::gateway::Iid as Config,
+    config::gateway::iid::Iid as Config,
     files,
     gateway::refresh::{Refresh, Waiting},
     proto::iid::lists::{Claims, Letters, Lists, Passwords, Skipped},

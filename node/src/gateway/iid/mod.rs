@@ -14,6 +14,7 @@ mod echo;
 mod hub;
 mod lists;
 mod queue;
+mod routes;
 mod udp;
 pub mod upstream;
 
@@ -25,10 +26,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use axum::Router;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-use self::{hub::Hub, lists::CurrentLists};
+use self::{hub::Hub, lists::CurrentLists, upstream::Upstreams};
 use super::{
     Opened, Signals,
     registry::{self, Needs},
@@ -37,7 +39,7 @@ use super::{
 };
 use crate::{
     accept::accept_next,
-    config::gateway::{Gateways, Iid as Config},
+    config::gateway::{Gateways, iid::Iid as Config},
     cross_site::{Bodies, Hosts, Policy},
     gateway::context::Context,
     limits::{ConnectionLimit, LogLimit, Permit, Source},
@@ -157,6 +159,16 @@ impl registry::Kind for IidKind {
         signals: Signals,
     ) -> impl Future<Output = Result<Opened, OpenError>> + Send {
         open(settings, context, signals)
+    }
+
+    type Outbound = Upstreams;
+
+    fn outbound(context: Context) -> Upstreams {
+        Upstreams::new(context)
+    }
+
+    fn routes(_: Context, outbound: Arc<Upstreams>) -> Router {
+        routes::routes(outbound)
     }
 }
 

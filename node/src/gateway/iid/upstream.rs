@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{FutureExt, SinkExt, StreamExt};
+use futures::{FutureExt, SinkExt, StreamExt, future::BoxFuture};
 use libp2p_identity::PeerId;
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -28,10 +28,14 @@ use tokio_tungstenite::{
 
 use super::echo::{Mirrors, PROOF, Passed, is_dated};
 use crate::{
-    config::gateway::{IidServer, KeyKind},
-    gateway::context::Context,
+    config::gateway::{
+        Gateways,
+        iid::{IidServer, KeyKind},
+    },
     gateway::{
         backoff::Backoff,
+        context::Context,
+        outbound::{Outbound, Running, ServerStatus, Servers},
         paced::{PacedSocket, web_socket},
         standing::{Standing, millis},
         tls, with_causes,
@@ -44,7 +48,7 @@ use crate::{
     rng::random,
     state::{
         VALUES_MAX,
-        io::{ClientId, Command, Event},
+        io::{ClientId, Command, Event, Gateway},
         report::Integers,
     },
     text,
@@ -75,6 +79,10 @@ const READ_RATE: Rate = Rate {
     per_second: 64 * 1024,
     burst: 256 * 1024,
 };
+
+/// How long a change of settings waits for the keys for foreign servers. An RSA key is made in some
+/// seconds, on the smallest Pi in more; then its server is listed without an address for a while.
+const KEY_TIME: Duration = Duration::from_secs(10);
 
 /// How far apart the same integer may come from the server and from a node that is its client, too.
 const FELLOW_TIME: Duration = Duration::from_secs(60);
@@ -119,8 +127,84 @@ pub enum ServerState {
     },
 }
 
+/// The APIntIO servers that the node is a client of.
+pub(crate) struct Upstreams {
+    node: Context,
+    servers: Servers<IidServer, ServerReport>,
+}
+
+impl Upstreams {
+    pub(super) const fn new(node: Context) -> Self {
+        Self {
+            node,
+            servers: Servers::new(),
+        }
+    }
+
+    /// Returns how it stands with each.
+    pub(super) fn reports(&self) -> Vec<ServerReport> {
+        self.servers.each(report)
+    }
+}
+
+impl Outbound for Upstreams {
+    fn apply(&self, config: &Gateways) -> BoxFuture<'static, ()> {
+        let mut looking = Vec::new();
+        self.servers.set(&config.iid_servers, |server| {
+            let (looked, looks) = oneshot::channel();
+            let upstream = Upstream::new(server, self.node.clone());
+            let standing = Arc::clone(&upstream.standing);
+            looking.push(looks);
+            Running {
+                task: tokio::spawn(upstream.run(looked)).abort_handle(),
+                standing,
+            }
+        });
+        // The answer to `connect` shows the address of the key, so the key is waited for.
+        async move {
+            let keys = futures::future::join_all(looking);
+            drop(timeout(KEY_TIME, keys).await);
+        }
+        .boxed()
+    }
+
+    fn servers(&self) -> Vec<ServerStatus> {
+        let reports = self.reports();
+        reports.into_iter().map(ServerStatus::from).collect()
+    }
+
+    fn close(&self) {
+        self.servers.close();
+    }
+}
+
+impl From<ServerReport> for ServerStatus {
+    fn from(report: ServerReport) -> Self {
+        let (state, hint) = match report.state {
+            ServerState::SignedIn { index } => (format!("signed in as {index}"), None),
+            ServerState::Connecting => ("connecting".to_owned(), Some(AGAIN.to_owned())),
+            ServerState::Waiting { reason, .. } => {
+                let hint = match report.address {
+                    Some(address) => format!("is it up, and does it allow {address}?"),
+                    None => "mend the key file; it is tried again by itself".to_owned(),
+                };
+                (reason, Some(hint))
+            }
+        };
+        Self {
+            gateway: Gateway::Iid,
+            url: report.url,
+            state,
+            hint,
+        }
+    }
+}
+
+/// What to do about a connection that is being made.
+const AGAIN: &str = "look again in a moment";
+
 /// A server that the node is a client of.
-pub(crate) struct Upstream {
+struct Upstream {
     server: IidServer,
     node: Context,
     client: ClientId,
@@ -130,7 +214,7 @@ pub(crate) struct Upstream {
 }
 
 /// Returns the report with the time until the next attempt.
-pub(crate) fn report(standing: &Standing<ServerReport>) -> ServerReport {
+fn report(standing: &Standing<ServerReport>) -> ServerReport {
     let (mut report, wait) = standing.report();
     if let ServerState::Waiting { next_ms, .. } = &mut report.state {
         *next_ms = wait.map_or(0, millis);
@@ -139,7 +223,7 @@ pub(crate) fn report(standing: &Standing<ServerReport>) -> ServerReport {
 }
 
 impl Upstream {
-    pub(crate) fn new(server: IidServer, node: Context) -> Self {
+    fn new(server: IidServer, node: Context) -> Self {
         let report = ServerReport {
             url: server.url.to_string(),
             address: None,
@@ -158,13 +242,9 @@ impl Upstream {
         }
     }
 
-    pub(crate) fn standing(&self) -> Arc<Standing<ServerReport>> {
-        Arc::clone(&self.standing)
-    }
-
     /// Stays connected, or tries to, until the task ends. `looked` is dropped when the key is loaded
     /// or cannot be.
-    pub(crate) async fn run(self, looked: oneshot::Sender<()>) {
+    async fn run(self, looked: oneshot::Sender<()>) {
         let mut backoff = Backoff::default();
         let (mut key, mut looked) = (None, Some(looked));
         loop {

@@ -15,29 +15,34 @@
 //! | `budgets` | how many failures and messages a key or an address has |
 //! | `client` | one connection of a client |
 //! | `send` | this node as the client |
+//! | `routes` | what the command line asks for |
 
 mod budgets;
 mod client;
+mod routes;
 mod send;
 
 use std::{net::SocketAddr, sync::Arc};
 
+use axum::Router;
 use futures::FutureExt;
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
 };
 
-pub(crate) use self::send::send;
-pub use self::send::{NewP2snMessage, P2snReplied};
-use self::{budgets::Budgets, client::Client};
+use self::{budgets::Budgets, client::Client, send::Sender};
+pub use self::{
+    routes::P2snAddress,
+    send::{NewP2snMessage, P2snReplied},
+};
 use super::{
     Opened, Signals,
     registry::{Kind, Needs},
 };
 use crate::{
     accept::accept_next,
-    config::gateway::{Gateways, P2sn as Config},
+    config::gateway::{Gateways, p2sn::P2sn as Config},
     gateway::context::Context,
     limits::{ConnectionLimit, Permit},
     p2sn_session::{Steps, Terms},
@@ -96,6 +101,16 @@ impl Kind for P2snKind {
         _signals: Signals,
     ) -> impl Future<Output = Result<Opened, OpenError>> + Send {
         open(settings, context)
+    }
+
+    type Outbound = Sender;
+
+    fn outbound(context: Context) -> Sender {
+        Sender::new(context)
+    }
+
+    fn routes(context: Context, outbound: Arc<Sender>) -> Router {
+        routes::routes(context, outbound)
     }
 }
 

@@ -2,15 +2,22 @@
 //!
 //! Nothing is kept and nothing is sent again: the asker waits, and hears what became of it.
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
+use futures::{FutureExt, future::BoxFuture};
 use serde::{Deserialize, Serialize};
 use tokio::{net::TcpStream, sync::Semaphore, time::timeout};
 use tokio_util::compat::TokioAsyncReadCompatExt;
 
 use crate::{
-    config::gateway::P2sn as Config,
-    gateway::context::Context,
+    config::gateway::{Gateways, p2sn::P2sn as Config},
+    gateway::{
+        context::Context,
+        outbound::{Outbound, ServerStatus},
+    },
     p2sn_session::{Ended, Owner, Steps, Terms, run_client},
     proto::p2sn::{KeyError, KeyPolicy, Limits, PinAddress, PublicKey, Reason},
     state::{
@@ -31,7 +38,7 @@ const STEPS_AT_ONCE: usize = 1;
 /// Messages that are under way at once.
 static UNDER_WAY: Semaphore = Semaphore::const_new(8);
 
-/// The body of `POST /v1/p2sn/send`.
+/// The body of `POST /v1/gateways/p2sn/send`.
 #[derive(Clone, derive_more::Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewP2snMessage {
@@ -45,7 +52,7 @@ pub struct NewP2snMessage {
     pub timeout_s: Option<u64>,
 }
 
-/// The answer to `POST /v1/p2sn/send`.
+/// The answer to `POST /v1/gateways/p2sn/send`.
 #[derive(Clone, derive_more::Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct P2snReplied {
     /// The server, with its port.
@@ -63,11 +70,52 @@ pub struct P2snReplied {
     pub reply_hex: Option<String>,
 }
 
+/// What sends messages to plain P2SN servers.
+pub(crate) struct Sender {
+    node: Context,
+    /// How, once it is known.
+    config: Mutex<Option<Config>>,
+}
+
+impl Sender {
+    pub(super) const fn new(node: Context) -> Self {
+        Self {
+            node,
+            config: Mutex::new(None),
+        }
+    }
+
+    /// Sends a message and returns the reply.
+    pub(super) async fn send(&self, message: NewP2snMessage) -> Result<P2snReplied, Failure> {
+        let config = self.config().clone();
+        let starting = || Failure::unavailable("the node is starting");
+        send(&self.node, &config.ok_or_else(starting)?, message).await
+    }
+
+    fn config(&self) -> MutexGuard<'_, Option<Config>> {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A message goes to whatever server it names: none is configured.
+impl Outbound for Sender {
+    fn apply(&self, config: &Gateways) -> BoxFuture<'static, ()> {
+        *self.config() = Some(config.p2sn.clone());
+        std::future::ready(()).boxed()
+    }
+
+    fn servers(&self) -> Vec<ServerStatus> {
+        Vec::new()
+    }
+
+    fn close(&self) {}
+}
+
 /// Sends a message and returns the reply.
 ///
 /// # Errors
 /// Returns why there is none, and whether the server may have the message all the same.
-pub(crate) async fn send(
+async fn send(
     node: &Context,
     config: &Config,
     message: NewP2snMessage,

@@ -22,6 +22,7 @@ mod forward;
 mod http;
 mod hub;
 mod rate;
+mod routes;
 pub mod server;
 mod session;
 mod tokens;
@@ -35,6 +36,7 @@ use std::{
     time::Duration,
 };
 
+use axum::Router;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -44,7 +46,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use self::{forward::Forwards, hub::Hub, tokens::Tokens};
+use self::{forward::Forwards, hub::Hub, server::Outgoing, tokens::Tokens};
 use super::{
     Opened, Signals,
     registry::{Kind, Needs},
@@ -52,7 +54,10 @@ use super::{
 };
 use crate::{
     accept::accept_next,
-    config::gateway::{Gateways, Syft, Tls},
+    config::gateway::{
+        Gateways,
+        syft::{Syft, Tls},
+    },
     cross_site::{Bodies, Hosts, Policy},
     gateway::context::Context,
     limits::{Buckets, ConnectionLimit, Permit, Source},
@@ -159,6 +164,16 @@ impl Kind for SyftKind {
         signals: Signals,
     ) -> impl Future<Output = Result<Opened, SyftError>> + Send {
         open(settings, context, signals)
+    }
+
+    type Outbound = Outgoing;
+
+    fn outbound(context: Context) -> Outgoing {
+        Outgoing::new(context)
+    }
+
+    fn routes(context: Context, outbound: Arc<Outgoing>) -> Router {
+        routes::routes(context, outbound)
     }
 }
 

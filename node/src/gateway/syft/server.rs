@@ -22,6 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::{FutureExt, future::BoxFuture};
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -32,10 +33,11 @@ use self::{
     site::{Answered, Ended, Site, Socket, parsed, said},
 };
 use crate::{
-    config::gateway::SyftServer,
-    gateway::context::Context,
+    config::gateway::{Gateways, syft::SyftServer},
     gateway::{
         backoff::Backoff,
+        context::Context,
+        outbound::{Outbound, Running, ServerStatus, Servers},
         standing::{Standing, millis},
         with_causes,
     },
@@ -47,6 +49,7 @@ use crate::{
         },
     },
     rng::random,
+    state::io::Gateway,
     text,
 };
 
@@ -76,15 +79,76 @@ pub struct ServerReport {
     pub next_ms: Option<u64>,
 }
 
+/// The servers that this node is a client of.
+pub(crate) struct Outgoing {
+    node: Context,
+    servers: Servers<SyftServer, ServerReport>,
+}
+
+impl Outgoing {
+    pub(super) const fn new(node: Context) -> Self {
+        Self {
+            node,
+            servers: Servers::new(),
+        }
+    }
+
+    /// Returns how it stands with each.
+    pub(super) fn reports(&self) -> Vec<ServerReport> {
+        self.servers.each(report)
+    }
+}
+
+impl Outbound for Outgoing {
+    fn apply(&self, config: &Gateways) -> BoxFuture<'static, ()> {
+        self.servers.set(&config.syft_servers, |server| {
+            let client = Server::new(server, self.node.clone());
+            let standing = Arc::clone(&client.standing);
+            Running {
+                task: tokio::spawn(client.run()).abort_handle(),
+                standing,
+            }
+        });
+        std::future::ready(()).boxed()
+    }
+
+    fn servers(&self) -> Vec<ServerStatus> {
+        let reports = self.reports();
+        reports.into_iter().map(ServerStatus::from).collect()
+    }
+
+    fn close(&self) {
+        self.servers.close();
+    }
+}
+
+impl From<ServerReport> for ServerStatus {
+    fn from(report: ServerReport) -> Self {
+        let (state, hint) = match report.reason {
+            None => (report.state, None),
+            Some(reason) => {
+                let hint = format!("is it up, and does it know the user {}?", report.user);
+                (format!("{} ({reason})", report.state), Some(hint))
+            }
+        };
+        Self {
+            gateway: Gateway::Syft,
+            url: report.url,
+            state,
+            hint,
+        }
+    }
+}
+
 /// A server that this node is a client of.
-pub(crate) struct Server {
+struct Server {
     config: SyftServer,
     node: Context,
     standing: Arc<Standing<ServerReport>>,
 }
 
 /// Returns the report with the time until the next attempt.
-pub(crate) fn report(standing: &Standing<ServerReport>) -> ServerReport {
+fn report(standing: &Standing<ServerReport>) -> ServerReport {
     let (report, wait) = standing.report();
     ServerReport {
         next_ms: wait.map(millis),
@@ -93,7 +157,7 @@ pub(crate) fn report(standing: &Standing<ServerReport>) -> ServerReport {
 }
 
 impl Server {
-    pub(crate) fn new(config: SyftServer, node: Context) -> Self {
+    fn new(config: SyftServer, node: Context) -> Self {
         let report = ServerReport {
             name: config.name.to_string(),
             url: config.url.to_string(),
@@ -109,12 +173,8 @@ impl Server {
         }
     }
 
-    pub(crate) fn standing(&self) -> Arc<Standing<ServerReport>> {
-        Arc::clone(&self.standing)
-    }
-
     /// Stays connected, or tries to, until the task ends.
-    pub(crate) async fn run(self) {
+    async fn run(self) {
         let mut backoff = Backoff::default();
         let mut share = Share::new();
         let mut key = None;

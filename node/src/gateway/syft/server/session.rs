@@ -26,7 +26,7 @@ use super::{
     site::{Ended, Site, Socket, encoded},
 };
 use crate::{
-    config::gateway::SyftServer,
+    config::gateway::syft::SyftServer,
     gateway::context::Context,
     proto::syft::{
         self, PublicKey, SigningKey, Trust, UserId,

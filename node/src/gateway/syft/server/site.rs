@@ -18,7 +18,7 @@ use tokio_tungstenite::{
 };
 
 use crate::{
-    config::gateway::SyftServer,
+    config::gateway::syft::SyftServer,
     gateway::{
         paced::{self, PacedSocket},
         tls,

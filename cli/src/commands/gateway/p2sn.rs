@@ -1,15 +1,18 @@
-//! `pimesh p2sn`
+//! `pimesh gateway p2sn`, for which `pimesh p2sn` stands
 
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use pimesh_node::{
-    control::api::{NewP2snMessage, P2snAddress},
-    state::report::P2snKey,
+    control::client::GatewayClient,
+    gateway::p2sn::{NewP2snMessage, P2snAddress, P2snReplied},
+    state::{io::Gateway, report::P2snKey},
 };
 
-use super::{Global, duration, send::read_message, texts, whole_seconds};
-use crate::output;
+use crate::{
+    commands::{Global, duration, send::read_message, texts, whole_seconds},
+    output,
+};
 
 /// Old P2SN programs: send to their servers, see and accept their keys
 ///
@@ -20,7 +23,7 @@ use crate::output;
     after_help = "Example:\n  pimesh p2sn send 192.168.1.7:5050 \"door open\"\n  \
                         pimesh p2sn keys\n  pimesh p2sn trust 192.168.1.7:5050"
 )]
-pub(super) struct P2sn {
+pub(in crate::commands) struct P2sn {
     #[command(subcommand)]
     action: Action,
 }
@@ -57,26 +60,26 @@ enum Action {
 }
 
 impl P2sn {
-    pub(super) async fn run(self, global: &Global) -> anyhow::Result<()> {
+    pub(in crate::commands) async fn run(self, global: &Global) -> anyhow::Result<()> {
         match self.action {
             Action::Send { to, text, timeout } => send(global, to, text, timeout).await,
-            Action::Keys => show(global, &global.client()?.p2sn_keys().await?),
+            Action::Keys => show(global, &asking(global)?.get::<Vec<_>>(&["keys"]).await?),
             Action::Trust { address } => {
-                let keys = global
-                    .client()?
-                    .p2sn_trust(&P2snAddress { address })
-                    .await?;
+                let asked = asking(global)?;
+                let keys: Vec<_> = asked.post(&["trust"], &P2snAddress { address }).await?;
                 tell(global, "pinned", &keys)
             }
             Action::Forget { address } => {
-                let keys = global
-                    .client()?
-                    .p2sn_forget(&P2snAddress { address })
-                    .await?;
+                let asked = asking(global)?;
+                let keys: Vec<_> = asked.post(&["forget"], &P2snAddress { address }).await?;
                 tell(global, "forgot", &keys)
             }
         }
     }
+}
+
+fn asking(global: &Global) -> anyhow::Result<GatewayClient> {
+    Ok(global.client()?.gateway(Gateway::P2sn))
 }
 
 async fn send(
@@ -94,7 +97,8 @@ async fn send(
         text,
         timeout_s: timeout.map(whole_seconds),
     };
-    let replied = global.client()?.p2sn_send(&message).await?;
+    let asked = asking(global)?.waiting(timeout);
+    let replied: P2snReplied = asked.post(&["send"], &message).await?;
     if global.json {
         return output::json(&replied);
     }
