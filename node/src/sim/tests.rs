@@ -9,7 +9,7 @@ const SEEDS: u64 = 300;
 const AT_LEAST: [(&str, usize); 50] = [
     ("clock_leaps", 100),
     ("starts_refused", 100),
-    ("live_cables_cut", 300),
+    ("live_cables_cut", 250),
     ("power_cuts", 300),
     ("records_lost_in_a_power_cut", 20),
     ("records_kept_in_a_power_cut", 20),

@@ -21,6 +21,7 @@ use super::{
     CLOCK_SET_MS, State,
     io::{Event, Now, Record},
     millis,
+    timers::Timer,
 };
 
 /// How far ahead of a known date the clock is believed. The known date is written once an hour, and
@@ -184,7 +185,7 @@ impl State {
     pub(super) fn look_at_clock(&mut self, now: Now) {
         if self.calendar.becomes_set(now) {
             // What came before gets its date.
-            self.prune_at = now.mono;
+            self.effects.timers().set(Timer::Prune, now.mono);
         }
         let changed = self.calendar.look(now);
         self.tell_of_clock(changed, now);
@@ -209,7 +210,7 @@ impl State {
         if is_allowed(most.map(|date_ms| date_ms <= limit_ms)) {
             self.calendar.know(now.unix_ms(), now);
             // The next start knows it, too.
-            self.prune_at = now.mono;
+            self.effects.timers().set(Timer::Prune, now.mono);
         }
     }
 
@@ -295,7 +296,7 @@ impl State {
                 let now = self.believed(now);
                 self.messages.count_time_anew(now);
                 self.clients.count_time_anew(now);
-                self.prune_at = now.mono;
+                self.effects.timers().set(Timer::Prune, now.mono);
             }
             None => {}
         }

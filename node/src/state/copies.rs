@@ -21,6 +21,7 @@ use super::{
     Effects, State,
     io::{Event, Now},
     millis, report,
+    timers::Timer,
 };
 use crate::proto::mesh::sync::{BOOTS_PER_PEER_MAX, BootId, Copied, Request, Sighting};
 
@@ -267,8 +268,27 @@ impl Copies {
         copied.collect()
     }
 
-    pub(super) fn next_deadline(&self) -> Option<Duration> {
-        self.peers.values().filter_map(|k| k.copied_until).min()
+    /// Forgets the starts of a member that is none any more.
+    pub(super) fn forget(&mut self, peer: &PeerId) {
+        self.peers.remove(peer);
+    }
+
+    /// Takes in that there are two, until a time; says whether that is news, and whether it is the
+    /// first.
+    fn proven(&mut self, peer: PeerId, until: Duration) -> (bool, bool) {
+        let known = self.peers.entry(peer).or_default();
+        let stands_as_long = |known: Duration| until <= known + PROOF_STEP;
+        if known.copied_until.is_some_and(stands_as_long) {
+            return (false, false);
+        }
+        (true, known.copied_until.replace(until).is_none())
+    }
+
+    /// Lets a warning go whose time is over; says whether it was there.
+    fn end_warning(&mut self, peer: &PeerId, now: Now) -> bool {
+        let known = self.peers.get_mut(peer);
+        let is_over = |until: &mut Duration| *until <= now.mono;
+        known.is_some_and(|known| known.copied_until.take_if(is_over).is_some())
     }
 }
 
@@ -299,7 +319,9 @@ impl State {
         answered: Option<u64>,
         now: Now,
     ) {
-        let Some(boot) = boot.filter(|_| self.links.is_open(&peer)) else {
+        // The connection of one that was removed is about to end.
+        let is_here = self.links.is_open(&peer) && self.membership.is_known(&peer);
+        let Some(boot) = boot.filter(|_| is_here) else {
             return;
         };
         let next = self.effects.next_number();
@@ -350,15 +372,13 @@ impl State {
 
     /// There are two, and the warning stands for so long; a member that told so is named.
     fn copy_proven(&mut self, peer: PeerId, left: Duration, teller: Option<PeerId>, now: Now) {
-        let known = self.copies.peers.entry(peer).or_default();
         let until = now.mono + left;
-        if known
-            .copied_until
-            .is_some_and(|known| until <= known + PROOF_STEP)
-        {
+        let (is_news, is_first) = self.copies.proven(peer, until);
+        if !is_news {
             return;
         }
-        if known.copied_until.replace(until).is_none() {
+        self.effects.timers().set(Timer::Copied(peer), until);
+        if is_first {
             self.effects.event(Event::Copied {
                 peer,
                 name: self.copied_name(&peer),
@@ -376,22 +396,12 @@ impl State {
         self.tell_all(&request, now);
     }
 
-    /// Lets warnings go whose time is over.
-    pub(super) fn copies_due(&mut self, now: Now) {
-        let peers = self.copies.peers.iter_mut();
-        let over = peers.filter_map(|(peer, known)| {
-            known.copied_until.take_if(|until| *until <= now.mono)?;
-            Some(*peer)
-        });
-        for peer in over.collect::<Vec<_>>() {
+    /// Lets a warning go whose time is over.
+    pub(super) fn copy_gone(&mut self, peer: PeerId, now: Now) {
+        if self.copies.end_warning(&peer, now) {
             let name = self.copied_name(&peer);
             self.effects.event(Event::CopyGone { peer, name });
         }
-        let membership = &self.membership;
-        let own = self.own.peer;
-        self.copies
-            .peers
-            .retain(|peer, _| *peer == own || membership.is_known(peer));
     }
 
     /// Returns what the sender of a message has to know, if two machines have the recipient's

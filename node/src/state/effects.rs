@@ -15,10 +15,13 @@ use super::{
         Connection, Event, Failure, KeyFile, NetOutput, OutboundId, Output, Record, Reply,
         RequestId, Ticket,
     },
-    keys, letters, membership, messages, servers, users,
+    keys, letters, membership, messages, servers,
+    timers::Timers,
+    users,
 };
 
-/// The outputs that are not taken yet, and what the answers will be matched to.
+/// The outputs that are not taken yet, what the answers will be matched to, and what waits for its
+/// time.
 pub(super) struct Effects {
     outputs: VecDeque<Output>,
     pub(super) rng: ChaCha20Rng,
@@ -26,6 +29,7 @@ pub(super) struct Effects {
     next_outbound: u64,
     waiting: BTreeMap<Ticket, After>,
     asked: BTreeMap<OutboundId, Asked>,
+    timers: Timers,
 }
 
 /// What a completed ticket sets free.
@@ -83,7 +87,17 @@ impl Effects {
             next_outbound: 0,
             waiting: BTreeMap::new(),
             asked: BTreeMap::new(),
+            timers: Timers::default(),
         }
+    }
+
+    pub(super) const fn timers(&mut self) -> &mut Timers {
+        &mut self.timers
+    }
+
+    /// Returns when something is to be done next.
+    pub(super) fn next_time(&self) -> Option<Duration> {
+        self.timers.next()
     }
 
     /// Returns the next output, until there is none.

@@ -16,6 +16,7 @@ use super::{
         SessionId, Via,
     },
     report,
+    timers::Timer,
 };
 use crate::proto::{
     mesh::MessageId,
@@ -49,8 +50,6 @@ pub(super) struct Keys {
     exchanged: BTreeMap<PeerId, ()>,
     sessions: BTreeMap<SessionId, Ours>,
     next_session: u64,
-    /// When to try an exchange again that did not work.
-    retry_at: BTreeMap<PeerId, Duration>,
 }
 
 /// A P2SN message on its way to the disk.
@@ -77,7 +76,6 @@ impl Keys {
             exchanged: BTreeMap::new(),
             sessions: BTreeMap::new(),
             next_session: 0,
-            retry_at: BTreeMap::new(),
         }
     }
 
@@ -93,17 +91,12 @@ impl Keys {
         self.changed.get(peer).map(|pin| pin.fingerprint)
     }
 
-    pub(super) fn next_retry(&self) -> Option<Duration> {
-        self.retry_at.values().min().copied()
-    }
-
     /// Forgets what goes on with members of a mesh that was left. Pinned keys stay: a peer is the same
     /// in any mesh.
     pub(super) fn leave_mesh(&mut self) {
         let Self {
             changed,
             exchanged,
-            retry_at,
             own: _,
             pins: _,
             // They end with their connections, and whoever waits for one is answered then.
@@ -112,7 +105,6 @@ impl Keys {
         } = self;
         changed.clear();
         exchanged.clear();
-        retry_at.clear();
     }
 
     fn open(&mut self, ours: Ours) -> SessionId {
@@ -141,21 +133,10 @@ impl State {
         }
     }
 
-    /// Tries exchanges again that did not work, for example because the peer's key is being made.
-    pub(super) fn exchanges_due(&mut self, now: Now) {
-        let due = |at: &Duration| *at <= now.mono;
-        let peers: Vec<PeerId> = self
-            .keys
-            .retry_at
-            .iter()
-            .filter(|(_, at)| due(at))
-            .map(|(peer, _)| *peer)
-            .collect();
-        for peer in peers {
-            self.keys.retry_at.remove(&peer);
-            if self.links.is_open(&peer) {
-                self.begin_exchange(peer);
-            }
+    /// Tries an exchange again that did not work, for example because the peer's key is being made.
+    pub(super) fn exchange_due(&mut self, peer: PeerId) {
+        if self.links.is_open(&peer) {
+            self.begin_exchange(peer);
         }
     }
 
@@ -340,7 +321,8 @@ impl State {
             let done = self.keys.exchanged.contains_key(&peer);
             if !done && !self.keys.changed.contains_key(&peer) && self.links.is_open(&peer) {
                 let wait = RETRY + self.effects.jitter(RETRY);
-                self.keys.retry_at.insert(peer, now.mono + wait);
+                let timers = self.effects.timers();
+                timers.set(Timer::Exchange(peer), now.mono + wait);
             }
             return;
         };

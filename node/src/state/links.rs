@@ -196,12 +196,6 @@ impl Links {
         }
     }
 
-    /// Connections have no deadline of their own: `net` closes those that do not get open.
-    #[expect(clippy::unused_self, reason = "the same shape as the other parts")]
-    pub(super) const fn next_deadline(&self) -> Option<Duration> {
-        None
-    }
-
     fn advance(&mut self, connection: Connection, phase: Phase) {
         if let Some(link) = self.links.get_mut(&connection) {
             link.phase = phase;
@@ -281,7 +275,7 @@ impl State {
             let up_for = now.mono.saturating_sub(link.opened_at.unwrap_or(now.mono));
             self.peers
                 .went_down(&peer, up_for, reason.clone(), &mut self.effects, now);
-            self.farewell_heard(&peer, now);
+            self.farewell_heard(&peer);
             self.messages.link_lost(&peer);
             self.copies.link_changed(&peer);
             self.users_link_lost(peer, now);
@@ -560,7 +554,7 @@ impl State {
         // What was under way on an older connection is sent again on this one.
         self.messages.link_lost(&peer);
         self.copies.link_changed(&peer);
-        let away = self.peers.came_up(&peer, now);
+        let away = self.peers.came_up(&peer, &mut self.effects, now);
         if !was_open {
             let name = self.name_of(&peer);
             self.effects.event(Event::PeerUp {

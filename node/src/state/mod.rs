@@ -18,6 +18,7 @@
 //! | `setup` | nothing: what a node is given when it starts |
 //! | `expiry` | nothing: how long a message may be kept trying |
 //! | `effects` | nothing: the outputs, and what waits for answers |
+//! | `timers` | nothing: what waits for its time |
 //! | `changes` | what commands change: on the disk first, then here |
 //! | `calendar` | which date counts when something is deleted for its age |
 //! | `names` | whom a name means |
@@ -69,6 +70,7 @@ mod setup;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod timers;
 mod users;
 mod who;
 mod work;
@@ -93,6 +95,7 @@ use self::{
         Command, Event, Failure, Input, Loaded, NetInput, Now, OutboundId, Output, OwnReach,
         Protocol, Record, Reply, RequestId, Ticket,
     },
+    timers::Timer,
 };
 use crate::proto::{
     mesh::{Address, NodeName},
@@ -133,7 +136,6 @@ pub struct State {
     changes: changes::Changes,
     calendar: calendar::Calendar,
     started: Now,
-    prune_at: Duration,
 }
 
 /// What this node is.
@@ -195,7 +197,6 @@ impl State {
             key_exported: setup.mesh_key_exported,
             settings: setup.settings,
             started: now,
-            prune_at: now.mono,
             own,
             membership,
             names,
@@ -207,6 +208,10 @@ impl State {
         state.tell_of_doubt(now);
         state.add_configured_addresses();
         state.dial_due(now);
+        // What came into the outbox for one that was removed.
+        state.messages_due(now);
+        state.effects.timers().set(Timer::Prune, now.mono);
+        state.take_over_times();
         Ok(state)
     }
 
@@ -221,6 +226,7 @@ impl State {
             Input::ClockConfirmed => self.clock_confirmed(now),
             Input::Disk(disk) => self.disk_measured(disk, now),
         }
+        self.take_over_times();
     }
 
     /// Returns the other members of the mesh.
@@ -240,39 +246,39 @@ impl State {
     /// Returns when [`Self::handle_timeout`] wants to be called, as a time since start.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
-        [
-            self.peers.next_dial(),
-            self.links.next_deadline(),
-            self.messages.next_deadline(),
-            self.next_telling(),
-            self.sync.next_round(),
-            self.copies.next_deadline(),
-            self.keys.next_retry(),
-            self.clients.next_deadline(),
-            self.join_deadline(),
-            self.farewell.as_ref().map(membership::Farewell::deadline),
-            Some(self.prune_at),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        self.effects.next_time()
+    }
+
+    /// Sets the timers of parts that keep their times themselves.
+    fn take_over_times(&mut self) {
+        let times = [
+            (Timer::Messages, self.messages.next_deadline()),
+            (Timer::Clients, self.clients.next_deadline()),
+            (Timer::Telling, self.next_telling()),
+        ];
+        for (timer, at) in times {
+            self.effects.timers().put(timer, at);
+        }
     }
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Now) {
         self.look_at_clock(now);
-        self.give_up_joining(now);
-        self.farewell_due(now);
-        self.dial_due(now);
-        self.messages_due(now);
-        self.clients_due(now);
-        self.telling_due(now);
-        self.sync_due(now);
-        self.copies_due(now);
-        self.exchanges_due(now);
-        if self.prune_at <= now.mono {
-            self.prune(now);
+        for timer in self.effects.timers().take_due(now.mono, |_| true) {
+            match timer {
+                Timer::Join => self.join_due(now),
+                Timer::Farewell => self.end_farewell(),
+                Timer::Dial(peer) => self.dial(&peer, now),
+                Timer::Messages => self.messages_due(now),
+                Timer::Clients => self.clients_due(now),
+                Timer::Telling => self.telling_due(now),
+                Timer::Clocks => self.sync_due(now),
+                Timer::Copied(peer) => self.copy_gone(peer, now),
+                Timer::Exchange(peer) => self.exchange_due(peer),
+                Timer::Prune => self.prune(now),
+            }
         }
+        self.take_over_times();
     }
 
     fn handle_net(&mut self, input: NetInput, now: Now) {
@@ -308,7 +314,9 @@ impl State {
             } => self.dial_failed(peer, reason, tried, now),
             NetInput::DialNotBegun { peer } => self.dial_not_begun(&peer, now),
             NetInput::Discovered { peer, address } => self.discovered(peer, address, now),
-            NetInput::Vanished { peer, address } => self.peers.vanished(&peer, &address),
+            NetInput::Vanished { peer, address } => {
+                self.peers.vanished(&peer, &address, &mut self.effects);
+            }
             NetInput::InterfacesChanged => self.interfaces_changed(now),
             NetInput::RoundTrip { connection, time } => self.links.round_trip(connection, time),
             NetInput::MemberRequest {
@@ -595,7 +603,8 @@ impl State {
     }
 
     fn prune(&mut self, now: Now) {
-        self.prune_at = now.mono + PRUNE_INTERVAL;
+        let timers = self.effects.timers();
+        timers.set(Timer::Prune, now.mono + PRUNE_INTERVAL);
         let believed = self.believed(now);
         self.prune_letters(believed);
         self.prune_tokens(believed);

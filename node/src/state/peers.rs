@@ -15,6 +15,8 @@ use super::{
     addresses::Addresses,
     io::{NetOutput, Now, Record, Tried},
     micros, millis, report,
+    timers::{Timer, Timers},
+    work::look,
 };
 use crate::proto::mesh::Address;
 
@@ -76,6 +78,29 @@ impl Peer {
     fn wait(&mut self, effects: &mut Effects, now: Now) {
         self.reach = Reach::Due(now.mono + effects.jitter(ceiling(self.attempts)));
     }
+
+    /// Something says that it is there: it is dialled at once, or when hints count again.
+    fn hint(&mut self, now: Now) {
+        let earliest = self.last_dial.map_or(now.mono, |last| last + HINT_INTERVAL);
+        if let Reach::Due(at) = &mut self.reach {
+            *at = (*at).min(earliest.max(now.mono));
+        }
+    }
+
+    /// Returns when to dial it, or when a dial counts as lost. Without an address there is nothing to
+    /// wait for.
+    fn due(&self) -> Option<Duration> {
+        let due = match self.reach {
+            Reach::Due(at) => at,
+            Reach::Trying(since) => since + DIAL_TIME_MAX,
+            Reach::Up => return None,
+        };
+        (!self.addresses.is_empty()).then_some(due)
+    }
+
+    fn set_timer(&self, peer: PeerId, timers: &mut Timers) {
+        timers.put(Timer::Dial(peer), self.due());
+    }
 }
 
 /// Returns the longest wait before the attempt after `failed` failed ones.
@@ -104,15 +129,32 @@ impl Peers {
         }
     }
 
-    pub(super) fn add(&mut self, peer: PeerId, now: Now) {
+    pub(super) fn add(&mut self, peer: PeerId, effects: &mut Effects, now: Now) {
         if !self.peers.contains_key(&peer) {
             let addresses = self.addresses.remove(&peer).unwrap_or_default();
-            self.peers.insert(peer, Peer::new(addresses, now.mono));
+            let entry = Peer::new(addresses, now.mono);
+            entry.set_timer(peer, effects.timers());
+            self.peers.insert(peer, entry);
         }
     }
 
-    pub(super) fn forget(&mut self, peer: &PeerId) {
+    pub(super) fn forget(&mut self, peer: &PeerId, effects: &mut Effects) {
         self.peers.remove(peer);
+        effects.timers().cancel(Timer::Dial(*peer));
+    }
+
+    /// Changes what is known of a peer, and sets when it is dialled after that.
+    fn change<T>(
+        &mut self,
+        peer: &PeerId,
+        effects: &mut Effects,
+        change: impl FnOnce(&mut Peer, &mut Effects) -> T,
+    ) -> Option<T> {
+        look();
+        let entry = self.peers.get_mut(peer)?;
+        let result = change(entry, effects);
+        entry.set_timer(*peer, effects.timers());
+        Some(result)
     }
 
     /// Forgets the members of a mesh that was left, and where they are.
@@ -134,27 +176,51 @@ impl Peers {
     }
 
     /// Takes the addresses in a ticket, which its inviter made.
-    pub(super) fn add_inviter(&mut self, peer: &PeerId, addresses: Vec<Address>) {
-        if let Some(entry) = self.peers.get_mut(peer) {
+    pub(super) fn add_inviter(
+        &mut self,
+        peer: &PeerId,
+        addresses: Vec<Address>,
+        effects: &mut Effects,
+    ) {
+        self.change(peer, effects, |entry, _| {
             entry.addresses.told_by_itself(addresses, None);
-        }
+        });
     }
 
-    /// Takes what a member says of where another one is.
-    pub(super) fn hinted(&mut self, teller: PeerId, of: &PeerId, addresses: &[Address]) {
-        if let Some(entry) = self.peers.get_mut(of) {
+    /// Takes what a member says of where another one is. Whoever was known nowhere may be about to
+    /// dial this node, and is not dialled for a moment.
+    pub(super) fn hinted(
+        &mut self,
+        teller: PeerId,
+        of: &PeerId,
+        addresses: &[Address],
+        effects: &mut Effects,
+        now: Now,
+    ) {
+        self.change(of, effects, |entry, _| {
+            if entry.addresses.is_empty()
+                && let Reach::Due(at) = &mut entry.reach
+            {
+                *at = (*at).max(now.mono + ceiling(1));
+            }
             entry.addresses.hinted(teller, addresses);
-        }
+        });
     }
 
-    pub(super) fn vanished(&mut self, peer: &PeerId, address: &Address) {
-        if let Some(entry) = self.peers.get_mut(peer) {
-            entry.addresses.vanished(address);
-        }
+    /// Notes that the LAN says that a peer is here.
+    fn seen(&mut self, peer: &PeerId, address: Address, effects: &mut Effects, now: Now) {
+        self.change(peer, effects, |entry, _| {
+            entry.addresses.seen(address);
+            entry.hint(now);
+        });
+    }
+
+    pub(super) fn vanished(&mut self, peer: &PeerId, address: &Address, effects: &mut Effects) {
+        self.change(peer, effects, |entry, _| entry.addresses.vanished(address));
     }
 
     /// Takes the configured addresses in the place of the earlier ones.
-    fn configure(&mut self, configured: Vec<(PeerId, Address)>) {
+    fn configure(&mut self, configured: Vec<(PeerId, Address)>, effects: &mut Effects) {
         let members = self.peers.values_mut().map(|entry| &mut entry.addresses);
         for addresses in members.chain(self.addresses.values_mut()) {
             addresses.forget_configured();
@@ -166,19 +232,29 @@ impl Peers {
             };
             addresses.configured(address);
         }
+        for (peer, entry) in &self.peers {
+            entry.set_timer(*peer, effects.timers());
+        }
     }
 
-    pub(super) fn next_dial(&self) -> Option<Duration> {
-        let due = self
-            .peers
-            .values()
-            .filter(|p| !p.addresses.is_empty())
-            .filter_map(|p| match p.reach {
-                Reach::Due(at) => Some(at),
-                Reach::Trying(since) => Some(since + DIAL_TIME_MAX),
-                Reach::Up => None,
+    /// Dials a peer that is due; if it must not be dialled at this moment, it is looked at again.
+    fn dial(&mut self, peer: &PeerId, may_dial: bool, effects: &mut Effects, now: Now) {
+        self.change(peer, effects, |entry, effects| {
+            if entry.due().is_none_or(|due| due > now.mono) {
+                return;
+            }
+            if !may_dial {
+                entry.reach = Reach::Due(now.mono + ceiling(entry.attempts.max(1)));
+                return;
+            }
+            entry.reach = Reach::Trying(now.mono);
+            entry.last_dial = Some(now.mono);
+            effects.net(NetOutput::Dial {
+                peer: *peer,
+                addresses: entry.addresses.to_dial(),
+                fresh: false,
             });
-        due.min()
+        });
     }
 
     pub(super) fn dialled(&mut self, peer: &PeerId) {
@@ -188,16 +264,22 @@ impl Peers {
     }
 
     /// Notes that the peer is connected; returns how long it had been away.
-    pub(super) fn came_up(&mut self, peer: &PeerId, now: Now) -> Option<Duration> {
-        let entry = self.peers.get_mut(peer)?;
-        if entry.reach != Reach::Up {
-            entry.changed_ms = Some(now.unix_ms());
-        }
-        entry.reach = Reach::Up;
-        entry.last_error = None;
-        entry
-            .down_since
-            .take()
+    pub(super) fn came_up(
+        &mut self,
+        peer: &PeerId,
+        effects: &mut Effects,
+        now: Now,
+    ) -> Option<Duration> {
+        let down_since = self.change(peer, effects, |entry, _| {
+            if entry.reach != Reach::Up {
+                entry.changed_ms = Some(now.unix_ms());
+            }
+            entry.reach = Reach::Up;
+            entry.last_error = None;
+            entry.down_since.take()
+        });
+        down_since
+            .flatten()
             .map(|since| now.mono.saturating_sub(since))
     }
 
@@ -209,15 +291,14 @@ impl Peers {
         effects: &mut Effects,
         now: Now,
     ) {
-        let Some(entry) = self.peers.get_mut(peer) else {
-            return;
-        };
-        if up_for >= STABLE {
-            entry.attempts = 0;
-        }
-        entry.down_since = Some(now.mono);
-        entry.changed_ms = Some(now.unix_ms());
-        entry.back_off(reason, effects, now);
+        self.change(peer, effects, |entry, effects| {
+            if up_for >= STABLE {
+                entry.attempts = 0;
+            }
+            entry.down_since = Some(now.mono);
+            entry.changed_ms = Some(now.unix_ms());
+            entry.back_off(reason, effects, now);
+        });
     }
 
     pub(super) fn handshake_failed(
@@ -227,32 +308,66 @@ impl Peers {
         effects: &mut Effects,
         now: Now,
     ) {
-        let Some(entry) = self.peers.get_mut(peer) else {
-            return;
-        };
-        if entry.reach != Reach::Up {
-            entry.back_off(reason, effects, now);
-        }
+        self.change(peer, effects, |entry, effects| {
+            if entry.reach != Reach::Up {
+                entry.back_off(reason, effects, now);
+            }
+        });
+    }
+
+    /// A dial led nowhere. A fresh one beside an open connection changes nothing then.
+    fn dial_failed(
+        &mut self,
+        peer: &PeerId,
+        reason: String,
+        tried: Vec<Tried>,
+        effects: &mut Effects,
+        now: Now,
+    ) {
+        self.change(peer, effects, |entry, effects| {
+            let failed = tried.into_iter().map(|tried| tried.address);
+            entry.addresses.failed(failed.collect());
+            if matches!(entry.reach, Reach::Trying(_)) {
+                entry.back_off(reason, effects, now);
+            }
+        });
+    }
+
+    /// A dial met another of this node's own: nothing is known that was not, and it is tried again.
+    fn dial_not_begun(&mut self, peer: &PeerId, effects: &mut Effects, now: Now) {
+        self.change(peer, effects, |entry, effects| {
+            if matches!(entry.reach, Reach::Trying(_)) {
+                entry.attempts = entry.attempts.saturating_add(1);
+                entry.wait(effects, now);
+            }
+        });
+    }
+
+    /// Changes what is known of where a peer is; returns the record of what is to be kept of that, if
+    /// it is another.
+    fn change_addresses(
+        &mut self,
+        peer: PeerId,
+        change: impl FnOnce(&mut Addresses),
+        effects: &mut Effects,
+    ) -> Option<Record> {
+        let kept = self.change(&peer, effects, |entry, _| {
+            let before = entry.addresses.to_keep();
+            change(&mut entry.addresses);
+            let addresses = entry.addresses.to_keep();
+            (addresses != before).then_some(addresses)
+        });
+        let addresses = kept.flatten()?;
+        Some(Record::Addresses { peer, addresses })
     }
 
     /// Makes the dial of every peer that is down due, spread over a moment.
     pub(super) fn dial_all_now(&mut self, effects: &mut Effects, now: Now) {
-        for peer in self.peers.values_mut() {
-            if let Reach::Due(at) = &mut peer.reach {
+        for (peer, entry) in &mut self.peers {
+            if let Reach::Due(at) = &mut entry.reach {
                 *at = (*at).min(now.mono + effects.jitter(Duration::from_millis(200)));
             }
-        }
-    }
-
-    fn hint(&mut self, peer: &PeerId, now: Now) {
-        let Some(entry) = self.peers.get_mut(peer) else {
-            return;
-        };
-        let earliest = entry
-            .last_dial
-            .map_or(now.mono, |last| last + HINT_INTERVAL);
-        if let Reach::Due(at) = &mut entry.reach {
-            *at = (*at).min(earliest.max(now.mono));
+            entry.set_timer(*peer, effects.timers());
         }
     }
 }
@@ -261,34 +376,28 @@ impl State {
     pub(super) fn add_configured_addresses(&mut self) {
         let members: Vec<PeerId> = self.membership.members().map(|(peer, _)| peer).collect();
         for peer in members {
-            self.peers.add(peer, self.started);
+            self.peers.add(peer, &mut self.effects, self.started);
         }
-        self.peers.configure(self.settings.peers.clone());
+        self.peers
+            .configure(self.settings.peers.clone(), &mut self.effects);
     }
 
+    /// Dials the members that are due.
     pub(super) fn dial_due(&mut self, now: Now) {
-        if self.membership.is_revoked() {
-            return;
-        }
-        for (peer, entry) in &mut self.peers.peers {
-            let due = match entry.reach {
-                Reach::Due(at) => at <= now.mono,
-                Reach::Trying(since) => since + DIAL_TIME_MAX <= now.mono,
-                Reach::Up => false,
-            };
-            if due && !entry.addresses.is_empty() && !self.links.any_with(peer) {
-                entry.reach = Reach::Trying(now.mono);
-                entry.last_dial = Some(now.mono);
-                let addresses = entry.addresses.to_dial();
-                self.effects.net(NetOutput::Dial {
-                    peer: *peer,
-                    addresses,
-                    fresh: false,
-                });
-            } else if due {
-                // Nowhere to dial, or a connection of the peer's own is being verified: look again.
-                entry.reach = Reach::Due(now.mono + ceiling(entry.attempts.max(1)));
+        let is_dial = |timer: &Timer| matches!(timer, Timer::Dial(_));
+        for timer in self.effects.timers().take_due(now.mono, is_dial) {
+            if let Timer::Dial(peer) = timer {
+                self.dial(&peer, now);
             }
+        }
+    }
+
+    /// Dials a member that is due. A node that was removed dials nobody any more.
+    pub(super) fn dial(&mut self, peer: &PeerId, now: Now) {
+        if !self.membership.is_revoked() {
+            // A connection of the peer's own may be in the middle of its handshake.
+            let may_dial = !self.links.any_with(peer);
+            self.peers.dial(peer, may_dial, &mut self.effects, now);
         }
     }
 
@@ -299,42 +408,23 @@ impl State {
         tried: Vec<Tried>,
         now: Now,
     ) {
-        if self.join_dial_failed(&peer, &reason, &tried) {
-            return;
-        }
-        let Some(entry) = self.peers.peers.get_mut(&peer) else {
-            return;
-        };
-        let failed = tried.into_iter().map(|tried| tried.address);
-        entry.addresses.failed(failed.collect());
-        // A fresh dial beside an open connection changes nothing when it fails.
-        if matches!(entry.reach, Reach::Trying(_)) {
-            entry.back_off(reason, &mut self.effects, now);
+        if !self.join_dial_failed(&peer, &reason, &tried) {
+            self.peers
+                .dial_failed(&peer, reason, tried, &mut self.effects, now);
         }
     }
 
-    /// A dial met another of this node's own: nothing is known that was not, and it is tried again.
     pub(super) fn dial_not_begun(&mut self, peer: &PeerId, now: Now) {
-        if self.is_joining(peer) {
-            return;
-        }
-        if let Some(entry) = self.peers.peers.get_mut(peer)
-            && matches!(entry.reach, Reach::Trying(_))
-        {
-            entry.attempts = entry.attempts.saturating_add(1);
-            entry.wait(&mut self.effects, now);
+        if !self.is_joining(peer) {
+            self.peers.dial_not_begun(peer, &mut self.effects, now);
         }
     }
 
     pub(super) fn discovered(&mut self, peer: PeerId, address: Address, now: Now) {
-        if !self.membership.is_known(&peer) {
-            return;
+        if self.membership.is_known(&peer) {
+            self.peers.seen(&peer, address, &mut self.effects, now);
+            self.dial_due(now);
         }
-        if let Some(entry) = self.peers.peers.get_mut(&peer) {
-            entry.addresses.seen(address);
-        }
-        self.peers.hint(&peer, now);
-        self.dial_due(now);
     }
 
     /// Keeps the address that worked.
@@ -354,17 +444,10 @@ impl State {
         self.change_addresses(peer, |known| known.told_by_itself(told, working.as_ref()));
     }
 
-    /// Changes what is known of where a peer is, and keeps that if it is to be kept.
     fn change_addresses(&mut self, peer: PeerId, change: impl FnOnce(&mut Addresses)) {
-        let Some(entry) = self.peers.peers.get_mut(&peer) else {
-            return;
-        };
-        let before = entry.addresses.to_keep();
-        change(&mut entry.addresses);
-        let addresses = entry.addresses.to_keep();
-        if addresses != before {
-            self.effects
-                .store(vec![Record::Addresses { peer, addresses }], None);
+        let record = self.peers.change_addresses(peer, change, &mut self.effects);
+        if let Some(record) = record {
+            self.effects.store(vec![record], None);
         }
     }
 

@@ -16,6 +16,7 @@ use libp2p_identity::PeerId;
 use super::{
     Asked, State,
     io::{InboundId, NetOutput, Now, OutboundId, OwnReach, Protocol},
+    timers::Timer,
 };
 use crate::proto::mesh::{
     Address,
@@ -75,7 +76,6 @@ impl Reading {
 #[derive(Default)]
 pub(super) struct Sync {
     readings: BTreeMap<PeerId, Reading>,
-    next_round: Option<Duration>,
     /// When a hint last made us compare clocks.
     hinted: BTreeMap<PeerId, Duration>,
     /// Members that were told something and did not answer: it may not have reached them.
@@ -102,10 +102,6 @@ impl Sync {
     /// Forgets the clocks of the members of a mesh that was left.
     pub(super) fn forget_all(&mut self) {
         *self = Self::default();
-    }
-
-    pub(super) const fn next_round(&self) -> Option<Duration> {
-        self.next_round
     }
 }
 
@@ -144,11 +140,8 @@ impl State {
         };
         self.sync.untold.remove(&peer);
         self.tell(peer, &request, now);
-        self.next_round_by(now.mono + CLOCK_FIRST);
-    }
-
-    fn next_round_by(&mut self, next: Duration) {
-        self.sync.next_round = Some(self.sync.next_round.map_or(next, |round| round.min(next)));
+        let timers = self.effects.timers();
+        timers.set_by(Timer::Clocks, now.mono + CLOCK_FIRST);
     }
 
     /// Compares clocks with a member whose integers seem to be of another time: one of the two was
@@ -248,7 +241,8 @@ impl State {
             if of == peer {
                 self.replace_addresses(of, addresses);
             } else if of != self.own.peer && self.membership.is_known(&of) {
-                self.peers.hinted(peer, &of, &addresses);
+                self.peers
+                    .hinted(peer, &of, &addresses, &mut self.effects, now);
             }
         }
         self.copies_told(peer, &request.sightings, &request.copied, now);
@@ -265,11 +259,12 @@ impl State {
         now: Now,
     ) {
         if result.is_ok() {
-            self.farewell_answered(&peer, id, now);
+            self.farewell_answered(&peer, id);
         }
         if news && result.is_err() && self.links.is_open(&peer) {
             self.sync.untold.insert(peer);
-            self.next_round_by(now.mono + REPEAT);
+            let timers = self.effects.timers();
+            timers.set_by(Timer::Clocks, now.mono + REPEAT);
         }
         let Ok(response) = result
             .map_err(drop)
@@ -296,12 +291,11 @@ impl State {
         }
     }
 
+    /// Compares clocks with all connected members, and again after a while.
     pub(super) fn sync_due(&mut self, now: Now) {
-        if self.sync.next_round.is_none_or(|round| round > now.mono) {
-            return;
-        }
         let peers: Vec<PeerId> = self.links.open_peers().collect();
-        self.sync.next_round = (!peers.is_empty()).then(|| now.mono + CLOCK_INTERVAL);
+        let again = (!peers.is_empty()).then(|| now.mono + CLOCK_INTERVAL);
+        self.effects.timers().put(Timer::Clocks, again);
         let round = self.round_of_sync(now);
         for peer in peers {
             if self.sync.untold.contains(&peer) {

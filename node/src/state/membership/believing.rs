@@ -105,7 +105,7 @@ impl State {
                 }
             }
             Learned::Added { name, index } => {
-                self.peers.add(peer, now);
+                self.peers.add(peer, &mut self.effects, now);
                 self.effects.event(Event::MemberAdded { peer, name, index });
                 self.dial_due(now);
             }
@@ -165,7 +165,8 @@ impl State {
         }
         if was_member && !self.membership.is_known(&peer) {
             self.close_peer(&peer, "removed from the mesh");
-            self.peers.forget(&peer);
+            self.peers.forget(&peer, &mut self.effects);
+            self.copies.forget(&peer);
             self.give_up_messages_to(peer, "removed", now);
             self.effects.event(Event::MemberRemoved { peer, name });
         }

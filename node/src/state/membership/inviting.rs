@@ -381,7 +381,7 @@ impl State {
         let peer = certificate.terms().peer;
         self.note_name(peer, certificate.terms().name.to_string());
         if let Learned::Added { name, index } = self.membership.learn(certificate) {
-            self.peers.add(peer, now);
+            self.peers.add(peer, &mut self.effects, now);
             self.effects.event(Event::MemberAdded { peer, name, index });
         }
         let bytes = Response::Welcome(Welcome {

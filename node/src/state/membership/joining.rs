@@ -18,6 +18,7 @@ use crate::{
         After, State,
         io::{Connection, Event, Failure, NetOutput, Now, Record, Reply, RequestId, Tried},
         millis, report,
+        timers::Timer,
     },
 };
 
@@ -39,6 +40,7 @@ pub(in crate::state) struct Joining {
 }
 
 impl Joining {
+    /// Returns when to look after it.
     fn deadline(&self) -> Duration {
         if self.is_hopeless() {
             return Duration::ZERO;
@@ -104,14 +106,16 @@ impl State {
             Err(failure) => return self.effects.fail(request, failure),
         };
         let (peer, addresses) = (ticket.inviter, ticket.addresses.clone());
-        self.joining = Some(Joining {
+        let joining = Joining {
             request,
             ticket,
             deadline: now.mono + JOIN_TIME,
             redial: now.mono + JOIN_REDIAL,
             last_error: None,
             tried: BTreeMap::new(),
-        });
+        };
+        self.effects.timers().set(Timer::Join, joining.deadline());
+        self.joining = Some(joining);
         self.effects.event(Event::JoinTries {
             addresses: addresses.clone(),
             for_ms: millis(JOIN_TIME),
@@ -219,10 +223,14 @@ impl State {
                 });
             }
         }
+        self.effects
+            .timers()
+            .set_by(Timer::Join, joining.deadline());
         true
     }
 
-    pub(in crate::state) fn give_up_joining(&mut self, now: Now) {
+    /// Dials the inviter again, or gives the join up.
+    pub(in crate::state) fn join_due(&mut self, now: Now) {
         // Once the new membership is on its way to the disk, that decides.
         let Some(joining) = self.joining.as_mut().filter(|_| !self.leaving) else {
             return;
@@ -233,6 +241,7 @@ impl State {
         }
         if joining.redial <= now.mono {
             joining.redial = now.mono + JOIN_REDIAL;
+            self.effects.timers().set(Timer::Join, joining.deadline());
             let (peer, addresses) = (joining.ticket.inviter, joining.ticket.addresses.clone());
             if !self.links.any_with(&peer) {
                 self.effects.net(NetOutput::Dial {
@@ -242,12 +251,6 @@ impl State {
                 });
             }
         }
-    }
-
-    /// Returns when to look after the join again.
-    pub(in crate::state) fn join_deadline(&self) -> Option<Duration> {
-        let joining = self.joining.as_ref().filter(|_| !self.leaving);
-        joining.map(Joining::deadline)
     }
 
     fn end_joining(&mut self, failure: Failure) {
@@ -358,13 +361,14 @@ impl State {
             ..Membership::alone(mesh, None, own)
         };
         self.move_to(next, now);
-        self.peers.add(inviter_terms.peer, now);
-        self.peers.add_inviter(&inviter_terms.peer, addresses);
+        let peer = inviter_terms.peer;
+        self.peers.add(peer, &mut self.effects, now);
+        self.peers.add_inviter(&peer, addresses, &mut self.effects);
         self.effects.event(Event::Joined {
             mesh: self.membership.mesh.to_string(),
             name: terms.name.to_string(),
         });
-        let (peer, index) = (inviter_terms.peer, inviter_terms.index);
+        let index = inviter_terms.index;
         let name = inviter_terms.name.to_string();
         self.effects.event(Event::MemberAdded {
             peer,

@@ -20,6 +20,7 @@ use crate::{
         After, State,
         io::{Event, Failure, KeyFile, Now, OutboundId, Reply, RequestId},
         report,
+        timers::Timer,
     },
 };
 
@@ -41,16 +42,9 @@ pub(in crate::state) struct Leaving {
 /// A goodbye that is under way.
 pub(in crate::state) struct Farewell {
     request: RequestId,
-    deadline: Duration,
     /// Members that have not heard it yet, and what each was asked with it.
     waiting: BTreeMap<PeerId, OutboundId>,
     report: report::Left,
-}
-
-impl Farewell {
-    pub(in crate::state) const fn deadline(&self) -> Duration {
-        self.deadline
-    }
 }
 
 impl State {
@@ -162,7 +156,6 @@ impl State {
         let not_told = members.into_iter().map(|(_, name)| name).collect();
         self.farewell = Some(Farewell {
             request,
-            deadline: now.mono + FAREWELL_TIME,
             waiting,
             report: report::Left {
                 mesh,
@@ -172,7 +165,9 @@ impl State {
                 dropped_messages,
             },
         });
-        self.farewell_due(now);
+        let timers = self.effects.timers();
+        timers.set(Timer::Farewell, now.mono + FAREWELL_TIME);
+        self.end_farewell_if_heard();
     }
 
     pub(in crate::state) fn not_left(&mut self, leaving: &Leaving, reason: &str) {
@@ -182,15 +177,15 @@ impl State {
     }
 
     /// A member has answered: the goodbye, or what it was asked before that.
-    pub(in crate::state) fn farewell_answered(&mut self, peer: &PeerId, id: OutboundId, now: Now) {
+    pub(in crate::state) fn farewell_answered(&mut self, peer: &PeerId, id: OutboundId) {
         let waiting = self.farewell.as_ref().map(|farewell| &farewell.waiting);
         if waiting.and_then(|waiting| waiting.get(peer)) == Some(&id) {
-            self.farewell_heard(peer, now);
+            self.farewell_heard(peer);
         }
     }
 
     /// A member has answered the goodbye, or hung up because of it.
-    pub(in crate::state) fn farewell_heard(&mut self, peer: &PeerId, now: Now) {
+    pub(in crate::state) fn farewell_heard(&mut self, peer: &PeerId) {
         let Some(farewell) = &mut self.farewell else {
             return;
         };
@@ -201,7 +196,7 @@ impl State {
         farewell.report.not_told.retain(|known| *known != name);
         farewell.report.told.push(name);
         self.close_peer(peer, "this node left the mesh");
-        self.farewell_due(now);
+        self.end_farewell_if_heard();
     }
 
     /// A member that this node dialled says that it has left, and when it did.
@@ -212,13 +207,17 @@ impl State {
         }
     }
 
-    /// Ends the goodbye when all have heard it, or its time is over.
-    pub(in crate::state) fn farewell_due(&mut self, now: Now) {
-        let is_over = self
-            .farewell
-            .as_ref()
-            .is_some_and(|f| f.waiting.is_empty() || f.deadline <= now.mono);
-        if is_over && let Some(farewell) = self.farewell.take() {
+    fn end_farewell_if_heard(&mut self) {
+        let farewell = self.farewell.as_ref();
+        if farewell.is_some_and(|farewell| farewell.waiting.is_empty()) {
+            self.end_farewell();
+        }
+    }
+
+    /// Ends the goodbye: all have heard it, or its time is over.
+    pub(in crate::state) fn end_farewell(&mut self) {
+        if let Some(farewell) = self.farewell.take() {
+            self.effects.timers().cancel(Timer::Farewell);
             let reply = Reply::Left(farewell.report);
             self.effects.reply(farewell.request, reply);
             self.close_all("this node left the mesh");

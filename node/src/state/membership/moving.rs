@@ -61,7 +61,7 @@ impl State {
         let own_peer = self.own.peer;
         // Every field is named, so that one that is added has to be decided about.
         let Self {
-            // What belongs to the mesh.
+            // What belongs to the mesh, or has some of it.
             membership,
             peers,
             links,
@@ -73,6 +73,7 @@ impl State {
             keys,
             leaving,
             key_exported,
+            effects,
             // History, names, and what waits for others than members.
             names: _,
             messages: _,
@@ -84,17 +85,16 @@ impl State {
             farewell: _,
             key_coming: _,
             changes: _,
-            effects: _,
             // The node itself, and its clock.
             own: _,
             settings: _,
             calendar: _,
             started: _,
-            prune_at: _,
         } = self;
         *membership = next;
         *leaving = false;
         *key_exported = false;
+        effects.timers().leave_mesh();
         peers.forget_all();
         links.end_all();
         sync.forget_all();

@@ -350,3 +350,32 @@ fn a_member_that_floods_loses_its_connection_for_a_while() {
     let later = later(Duration::from_secs(61));
     assert!(!closes(&feed_at(&mut state, Input::Net(up(3)), later)));
 }
+
+#[test]
+fn a_node_that_was_removed_waits_for_nothing_that_it_will_not_do() {
+    let mut state = state(Settings::default());
+    open(&mut state);
+    let revocation = mesh_key().revoke(peer_of_seed(1), NOW.unix_ms());
+    let request = SyncRequest {
+        revocations: vec![revocation.encode()],
+        ..SyncRequest::default()
+    };
+    sync(&mut state, &request, NOW);
+    let gone = NetInput::Disconnected {
+        peer: peer_of_seed(2),
+        connection: Connection(1),
+        reason: "removed".to_owned(),
+    };
+    feed(&mut state, Input::Net(gone));
+    assert!(state.membership.is_revoked());
+
+    for seconds in [2, 4, 100] {
+        let now = later(Duration::from_secs(seconds));
+        state.handle_timeout(now);
+
+        let dials = |o: &Output| matches!(o, Output::Net(NetOutput::Dial { .. }));
+        assert!(!outputs(&mut state).iter().any(dials), "it dials");
+        let due = state.poll_timeout();
+        assert!(due.is_none_or(|due| due > now.mono), "it is due for ever");
+    }
+}

@@ -124,6 +124,58 @@ fn integers_cost_the_same_beside_two_hundred_connections_as_beside_none() {
     assert_eq!(cost(200), cost(0));
 }
 
+/// A node with so many members that nobody reaches.
+fn with_members(count: u16) -> State {
+    let peer = |number: u16| {
+        let mut seed = [3; 32];
+        seed[..2].copy_from_slice(&number.to_le_bytes());
+        let key = libp2p_identity::Keypair::ed25519_from_bytes(seed).expect("32 bytes");
+        key.public().to_peer_id()
+    };
+    let member = |number: u16| {
+        let terms = Terms {
+            peer: peer(number),
+            name: format!("guest-{number}").parse().expect("a name"),
+            index: Index(1_000 + i32::from(number)),
+            ..certificate(3).terms().clone()
+        };
+        mesh_key().issue(terms).encode()
+    };
+    let address = |number: u16| Address::new(format!("at/{number}")).expect("legal");
+    let loaded = Loaded {
+        certificate: Some(certificate(1).encode()),
+        members: (0..count).map(member).collect(),
+        addresses: (0..count).map(|n| (peer(n), vec![address(n)])).collect(),
+        ..Loaded::default()
+    };
+    let mut state = State::new(setup(1), loaded, NOW).expect("a state");
+    outputs(&mut state);
+    state.handle_timeout(NOW);
+    outputs(&mut state);
+    state
+}
+
+#[test]
+fn a_turn_costs_the_same_with_two_hundred_members_that_are_being_dialled_as_with_two() {
+    let few = idle_turns(&mut with_members(2));
+    let many = idle_turns(&mut with_members(200));
+
+    assert_eq!(few, many);
+}
+
+#[test]
+fn dials_that_are_due_cost_a_look_or_two_each() {
+    let mut state = with_members(200);
+    looks();
+
+    state.handle_timeout(later(Duration::from_secs(30)));
+
+    let dials = |o: &&Output| matches!(o, Output::Net(NetOutput::Dial { .. }));
+    assert_eq!(outputs(&mut state).iter().filter(dials).count(), 200);
+    let cost = looks();
+    assert!((200..=1000).contains(&cost), "{cost} looks");
+}
+
 #[test]
 fn a_member_s_user_costs_the_same_beside_two_thousand_users_as_beside_ten() {
     let hear = |state: &mut State, numbers: std::ops::Range<u32>| {
