@@ -161,7 +161,8 @@ impl Calendar {
     }
 }
 
-const fn is_set(now: Now) -> bool {
+/// Says whether the calendar clock is set.
+pub(super) const fn is_set(now: Now) -> bool {
     now.unix_ms() >= CLOCK_SET_MS
 }
 

@@ -405,6 +405,12 @@ impl State {
         }
     }
 
+    /// A connected member sent more in one piece than can be integers.
+    pub(super) fn live_too_long(&mut self, source: PeerId, now: Now) {
+        self.effects.refused(Some(source), "integer", "too_long");
+        self.useless(source, now);
+    }
+
     pub(super) fn gossip(
         &mut self,
         source: PeerId,

@@ -24,9 +24,10 @@ use libp2p_identity::PeerId;
 
 use self::goodbyes::Goodbyes;
 use super::{
-    CLOCK_SET_MS, Effects, Own, StartError, State,
+    CLOCK_SET_MS, Effects, StartError, State,
     io::{Failure, InboundId, Invite, Loaded, NetOutput, Now, Record},
     millis,
+    own::Own,
 };
 use crate::proto::{
     iid::Index,
@@ -44,10 +45,7 @@ use crate::proto::{
 pub(super) use self::goodbyes::GOODBYES_MAX;
 pub use self::inviting::Wanted;
 pub(super) use self::{
-    inviting::Welcoming,
-    joining::{Entering, Joining},
-    leaving::{Farewell, Leaving},
-    sharing::KeyComing,
+    inviting::Welcoming, joining::Entering, leaving::Leaving, moving::UnderWay, sharing::KeyComing,
     tickets::Cancelling,
 };
 
@@ -65,6 +63,8 @@ const INVITES_MAX: usize = 64;
 pub(super) struct Membership {
     mesh: MeshId,
     key: Option<MeshKey>,
+    /// Whether that key was ever exported to a file.
+    key_exported: bool,
     own: Certificate,
     members: BTreeMap<PeerId, Certificate>,
     revocations: BTreeMap<PeerId, Revocation>,
@@ -107,13 +107,28 @@ impl Membership {
     pub(super) fn load(
         own: &Own,
         key: Option<MeshKey>,
+        key_exported: bool,
         loaded: &Loaded,
         effects: &mut Effects,
         now: Now,
     ) -> Result<Self, StartError> {
-        let Some(bytes) = &loaded.certificate else {
-            return Self::begin(own, key, effects, now);
+        let membership = match &loaded.certificate {
+            Some(bytes) => Self::stored(own, key, bytes, loaded)?,
+            None => Self::begin(own, key, effects, now)?,
         };
+        Ok(Self {
+            key_exported,
+            ..membership
+        })
+    }
+
+    /// Takes the mesh that is on disk.
+    fn stored(
+        own: &Own,
+        key: Option<MeshKey>,
+        bytes: &[u8],
+        loaded: &Loaded,
+    ) -> Result<Self, StartError> {
         let damaged = |what: String| StartError::Membership(what);
         let mesh = Certificate::mesh_of(bytes).map_err(|e| damaged(e.to_string()))?;
         let certificate = Certificate::decode(bytes, &mesh).map_err(|e| damaged(e.to_string()))?;
@@ -178,7 +193,7 @@ impl Membership {
         let certificate = key.issue(Terms {
             peer: own.peer,
             messaging_key: *own.key.public(),
-            name: own.name.clone(),
+            name: own.wish().clone(),
             index: Index(1),
             vouched: Vouched::ALL,
             issued_ms: now.unix_ms(),
@@ -198,6 +213,7 @@ impl Membership {
         Self {
             mesh,
             key,
+            key_exported: false,
             own,
             members: BTreeMap::new(),
             revocations: BTreeMap::new(),
@@ -599,7 +615,7 @@ impl State {
     }
 
     fn require_mesh_key(&self, what: &str) -> Result<&MeshKey, Failure> {
-        if self.leaving {
+        if self.under_way.leaving {
             return Err(Failure::conflict("this node is leaving its mesh")
                 .with_hint("try again in a few seconds"));
         }

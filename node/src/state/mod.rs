@@ -15,12 +15,15 @@
 //! | --- | --- |
 //! | `io` | nothing: what goes in and what comes out |
 //! | `report` | nothing: what is told to people |
+//! | `status` | nothing: the node at a glance |
 //! | `setup` | nothing: what a node is given when it starts |
+//! | `own` | nothing: what this node is |
 //! | `expiry` | nothing: how long a message may be kept trying |
 //! | `effects` | nothing: the outputs, and what waits for answers |
 //! | `timers` | nothing: what waits for its time |
 //! | `changes` | what commands change: on the disk first, then here |
 //! | `calendar` | which date counts when something is deleted for its age |
+//! | `aging` | what goes because it is old |
 //! | `names` | whom a name means |
 //! | `name_history` | what members are and were called |
 //! | `membership` | who is a member: certificates, revocations, invites, joining |
@@ -45,6 +48,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod addresses;
+mod aging;
 mod calendar;
 mod capacity;
 mod changes;
@@ -62,11 +66,13 @@ mod membership;
 mod messages;
 mod name_history;
 mod names;
+mod own;
 mod peers;
 pub mod post;
 pub mod report;
 mod servers;
 mod setup;
+mod status;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -92,14 +98,11 @@ pub use self::{
 use self::{
     effects::{After, Asked, Effects},
     io::{
-        Command, Event, Failure, Input, Loaded, NetInput, Now, OutboundId, Output, OwnReach,
-        Protocol, Record, Reply, RequestId, Ticket,
+        Command, Event, Failure, Input, Loaded, NetInput, Now, OutboundId, Output, Protocol, Reply,
+        RequestId, Ticket,
     },
+    membership::Membership,
     timers::Timer,
-};
-use crate::proto::{
-    mesh::{Address, NodeName},
-    syft,
 };
 
 /// The moment before which a clock is certainly not set: pimesh did not exist. Unix ms of
@@ -108,9 +111,9 @@ pub const CLOCK_SET_MS: u64 = 1_735_689_600_000;
 
 /// What the node knows and decides.
 pub struct State {
-    own: Own,
+    own: own::Own,
     settings: Settings,
-    membership: membership::Membership,
+    membership: Membership,
     names: name_history::NameHistory,
     links: links::Links,
     peers: peers::Peers,
@@ -124,31 +127,12 @@ pub struct State {
     keys: keys::Keys,
     clients: clients::Clients,
     capacity: capacity::Capacity,
-    joining: Option<membership::Joining>,
-    /// Whether another mesh is on its way to the disk, in the place of the one that this node is in.
-    leaving: bool,
-    farewell: Option<membership::Farewell>,
-    /// Whether the mesh key is on its way to the disk.
-    key_coming: bool,
-    /// Whether this node's mesh key was ever exported.
-    key_exported: bool,
+    under_way: membership::UnderWay,
     effects: Effects,
     changes: changes::Changes,
     calendar: calendar::Calendar,
     started: Now,
 }
-
-/// What this node is.
-struct Own {
-    peer: PeerId,
-    key: syft::SigningKey,
-    name: NodeName,
-    addresses: Vec<Address>,
-    reach: OwnReach,
-}
-
-/// How often history is pruned.
-const PRUNE_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 impl State {
     /// Makes the state of a node that starts.
@@ -159,15 +143,10 @@ impl State {
     /// Returns why what was on disk does not make a node.
     pub fn new(setup: Setup, mut loaded: Loaded, now: Now) -> Result<Self, StartError> {
         let mut effects = Effects::new(setup.seed);
-        let own = Own {
-            peer: setup.peer,
-            key: setup.messaging_key,
-            name: setup.name,
-            addresses: Vec::new(),
-            reach: OwnReach::Nowhere,
-        };
-        let membership =
-            membership::Membership::load(&own, setup.mesh_key, &loaded, &mut effects, now)?;
+        let own = own::Own::new(setup.peer, setup.messaging_key, setup.name);
+        let key = setup.mesh_key;
+        let is_exported = setup.mesh_key_exported;
+        let membership = Membership::load(&own, key, is_exported, &loaded, &mut effects, now)?;
         let of_others = membership.sift(&mut loaded);
         if !of_others.is_empty() {
             effects.store(of_others, None);
@@ -190,11 +169,7 @@ impl State {
             links: links::Links::default(),
             sync: sync::Sync::default(),
             changes: changes::Changes::default(),
-            joining: None,
-            leaving: false,
-            farewell: None,
-            key_coming: false,
-            key_exported: setup.mesh_key_exported,
+            under_way: membership::UnderWay::default(),
             settings: setup.settings,
             started: now,
             own,
@@ -359,10 +334,7 @@ impl State {
                 self.users_request(peer, id, &bytes, now);
             }
             NetInput::Response { id, result } => self.response(id, result, now),
-            NetInput::LiveTooLong { source } => {
-                self.effects.refused(Some(source), "integer", "too_long");
-                self.useless(source, now);
-            }
+            NetInput::LiveTooLong { source } => self.live_too_long(source, now),
             NetInput::Live { source, bytes } => self.live(source, &bytes, now),
             NetInput::Gossip {
                 source,
@@ -556,76 +528,6 @@ impl State {
             None => {}
         }
         self.effects.event(Event::StoreFailed { reason });
-    }
-
-    fn status(&self, now: Now) -> report::Status {
-        let terms = self.membership.own_terms();
-        report::Status {
-            name: terms.name.to_string(),
-            peer_id: self.own.peer,
-            mesh: self.membership.mesh().to_string(),
-            index: terms.index,
-            further: self.further_of(&terms.peer),
-            mesh_key_holders: self.holder_names(),
-            mesh_key_exported: self.membership.is_exported(),
-            mesh_key_warning: self.mesh_key_warning(),
-            may_invite: self.membership.may_invite() && !self.membership.is_revoked(),
-            revoked: self.membership.is_revoked(),
-            messaging_key: self.own.key.public().to_base64(),
-            rsa_fingerprint: self.keys.own_fingerprint().map(|f| f.to_string()),
-            certificate_expires_ms: terms.expires_ms,
-            addresses: self.own.addresses.clone(),
-            members: self.membership.members().count() + 1,
-            connected: self.links.open_peers().count(),
-            invites: self.membership.open_invites(now),
-            outbox_count: self.messages.count() + self.clients.count(),
-            outbox_bytes: self.messages.bytes(),
-            received: self.messages.received(),
-            integers_received: self.integers.received(),
-            integers_sent: self.integers.sent(),
-            uptime_ms: millis(now.mono.saturating_sub(self.started.mono)),
-            clock_set: now.unix_ms() >= CLOCK_SET_MS,
-            clock_doubted: self.calendar.is_doubted(),
-            clock_spread_us: self.clock_spread_us(),
-            copied: self.copied_names(),
-            own_copied: self.copies.is_copied(&self.own.peer),
-        }
-    }
-
-    fn clock_spread_us(&self) -> u64 {
-        let peers = self.links.open_peers();
-        let offsets = peers.filter_map(|peer| self.sync.offset_us(&peer));
-        // This node's own clock is at 0.
-        let (first, last) = offsets.fold((0, 0), |(first, last): (i64, i64), offset| {
-            (first.min(offset), last.max(offset))
-        });
-        last.abs_diff(first)
-    }
-
-    fn prune(&mut self, now: Now) {
-        let timers = self.effects.timers();
-        timers.set(Timer::Prune, now.mono + PRUNE_INTERVAL);
-        let believed = self.believed(now);
-        self.prune_letters(believed);
-        self.prune_tokens(believed);
-        self.prune_users(believed);
-        // A clock that is not set says nothing about age.
-        let age_max_ms = millis(self.settings.history_age_max);
-        let before_ms = if now.unix_ms() < CLOCK_SET_MS {
-            0
-        } else {
-            believed.unix_ms().saturating_sub(age_max_ms)
-        };
-        let bytes_max = self.history_limit();
-        let mut records: Vec<Record> = self.restamp(believed).into_iter().collect();
-        records.push(Record::Prune {
-            before_ms,
-            bytes_max,
-        });
-        if now.unix_ms() >= CLOCK_SET_MS {
-            records.extend(self.date_record(now));
-        }
-        self.effects.store(records, None);
     }
 }
 

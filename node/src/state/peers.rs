@@ -476,7 +476,7 @@ impl State {
             next_dial_ms: None,
             attempts: 0,
             last_error: None,
-            addresses: self.own.addresses.clone(),
+            addresses: self.own.addresses(),
             outbox_count: 0,
             rsa_fingerprint: self.keys.own_fingerprint().map(|f| f.to_string()),
             rsa_changed: None,

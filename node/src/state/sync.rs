@@ -94,6 +94,16 @@ impl Sync {
         (reading.at >= since).then_some(reading.offset_us)
     }
 
+    /// Returns how far the clocks of these peers and of this node are apart.
+    pub(super) fn spread_us(&self, peers: impl Iterator<Item = PeerId>) -> u64 {
+        let offsets = peers.filter_map(|peer| self.offset_us(&peer));
+        // This node's own clock is at 0.
+        let (first, last) = offsets.fold((0, 0), |(first, last): (i64, i64), offset| {
+            (first.min(offset), last.max(offset))
+        });
+        last.abs_diff(first)
+    }
+
     /// Says whether a peer's clock was read since a moment.
     pub(super) fn compared_since(&self, peer: &PeerId, since: Duration) -> bool {
         self.offset_since(peer, since).is_some()
@@ -108,9 +118,8 @@ impl Sync {
 impl State {
     pub(super) fn own_addresses(&mut self, mut addresses: Vec<Address>, reach: OwnReach, now: Now) {
         addresses.truncate(ADDRESSES_PER_PEER_MAX);
-        self.own.reach = reach;
-        self.own.addresses = addresses;
-        let addresses = vec![(self.own.peer, self.own.addresses.clone())];
+        self.own.found(addresses, reach);
+        let addresses = vec![(self.own.peer, self.own.addresses())];
         let request = Request {
             addresses,
             ..Request::default()
@@ -126,7 +135,7 @@ impl State {
             .map(|member| (member, self.peers.addresses_to_tell(&member)))
             .filter(|(_, addresses)| !addresses.is_empty())
             .collect();
-        addresses.push((self.own.peer, self.own.addresses.clone()));
+        addresses.push((self.own.peer, self.own.addresses()));
         let (sightings, copied) = self.all_sightings(now);
         let request = Request {
             certificates: self.membership.certificates(),
@@ -216,7 +225,7 @@ impl State {
         let Some(request) = self.request_of(peer, id, "sync", read, now) else {
             return;
         };
-        if self.leaving {
+        if self.under_way.is_leaving() {
             // What it tells would be dropped. Without an answer it is told again, should this node stay.
             return;
         }

@@ -45,7 +45,7 @@ use crate::proto::{
         native::{Entry, Frame as IntegerFrame, Head, Sequence, Ttl},
     },
     mesh::{
-        MessageId,
+        Address, MessageId,
         certificate::{Certificate, MeshKey, Terms},
         direct::{Frame, Request as DirectRequest, Response as DirectResponse, Status},
         member::{Join, Refusal, Request, Response},
@@ -56,6 +56,7 @@ use crate::proto::{
         ticket::Secret,
         vouched::Vouched,
     },
+    syft,
 };
 
 pub(super) const NOW: Now = Now {

@@ -21,7 +21,7 @@ impl State {
     ) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
         // The new membership is on its way to the disk: what came behind it there would be taken for
         // a part of the new mesh.
-        if self.leaving {
+        if self.under_way.leaving {
             return (Vec::new(), Vec::new());
         }
         let mesh = *self.membership.mesh();

@@ -12,7 +12,7 @@ use crate::{
     proto::{
         iid::Index,
         mesh::{
-            Address, NodeName,
+            NodeName,
             certificate::{Certificate, MeshKey, Terms},
             member::{Join, Refusal, Response, Welcome},
             ranges::{IndexRange, Ranges},
@@ -91,7 +91,7 @@ impl State {
 
     /// Says what is wrong with where this node can be reached.
     fn ticket_warning(&self) -> Option<String> {
-        let why = match self.own.reach {
+        let why = match self.own.reach() {
             OwnReach::Network => return None,
             OwnReach::Machine => {
                 "only addresses of this machine itself, so it is of no use elsewhere"
@@ -187,7 +187,7 @@ impl State {
             cancelled: false,
         };
         let end = now.mono.saturating_add(lifetime);
-        let addresses: Vec<Address> = self.own.addresses.clone();
+        let addresses = self.own.addresses();
         let ticket = Ticket {
             mesh: *self.membership.mesh(),
             inviter: self.own.peer,
@@ -207,7 +207,7 @@ impl State {
         join: &Join,
         now: Now,
     ) {
-        if self.leaving {
+        if self.under_way.leaving {
             // The new membership is on its way to the disk: this one would be written behind it.
             let bytes = Response::Refused(Refusal::TryAgain).encode();
             return self.effects.net(NetOutput::MemberRespond {

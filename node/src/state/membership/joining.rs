@@ -115,7 +115,7 @@ impl State {
             tried: BTreeMap::new(),
         };
         self.effects.timers().set(Timer::Join, joining.deadline());
-        self.joining = Some(joining);
+        self.under_way.joining = Some(joining);
         self.effects.event(Event::JoinTries {
             addresses: addresses.clone(),
             for_ms: millis(JOIN_TIME),
@@ -134,10 +134,10 @@ impl State {
             Failure::bad_request(format!("could not read the ticket: {e}"))
                 .with_hint("`pimesh invite` on a member prints one; copy all of it")
         })?;
-        if self.joining.is_some() {
+        if self.under_way.joining.is_some() {
             return Err(Failure::conflict("this node is joining a mesh already"));
         }
-        if self.leaving || self.farewell.is_some() {
+        if self.under_way.leaving || self.under_way.farewell.is_some() {
             return Err(Failure::conflict("this node is leaving its mesh")
                 .with_hint("try again in a few seconds"));
         }
@@ -173,6 +173,7 @@ impl State {
     /// Returns the encoded request to send on a connection to the inviter, if we are joining.
     pub(in crate::state) fn join_request(&self, peer: &PeerId) -> Option<Vec<u8>> {
         let joining = self
+            .under_way
             .joining
             .as_ref()
             .filter(|j| j.ticket.inviter == *peer)?;
@@ -195,7 +196,7 @@ impl State {
 
     /// Says whether this node enters the mesh of this inviter.
     pub(in crate::state) fn is_joining(&self, peer: &PeerId) -> bool {
-        let joining = self.joining.as_ref();
+        let joining = self.under_way.joining.as_ref();
         joining.is_some_and(|joining| joining.ticket.inviter == *peer)
     }
 
@@ -206,7 +207,12 @@ impl State {
         reason: &str,
         tried: &[Tried],
     ) -> bool {
-        let Some(joining) = self.joining.as_mut().filter(|j| j.ticket.inviter == *peer) else {
+        let Some(joining) = self
+            .under_way
+            .joining
+            .as_mut()
+            .filter(|j| j.ticket.inviter == *peer)
+        else {
             return false;
         };
         joining.last_error = tried.is_empty().then(|| reason.to_owned());
@@ -232,7 +238,12 @@ impl State {
     /// Dials the inviter again, or gives the join up.
     pub(in crate::state) fn join_due(&mut self, now: Now) {
         // Once the new membership is on its way to the disk, that decides.
-        let Some(joining) = self.joining.as_mut().filter(|_| !self.leaving) else {
+        let Some(joining) = self
+            .under_way
+            .joining
+            .as_mut()
+            .filter(|_| !self.under_way.leaving)
+        else {
             return;
         };
         if joining.deadline <= now.mono || joining.is_hopeless() {
@@ -254,7 +265,7 @@ impl State {
     }
 
     fn end_joining(&mut self, failure: Failure) {
-        if let Some(joining) = self.joining.take() {
+        if let Some(joining) = self.under_way.joining.take() {
             self.effects.fail(joining.request, failure);
         }
     }
@@ -268,7 +279,12 @@ impl State {
         let Some(peer) = self.links.peer(connection) else {
             return;
         };
-        let Some(joining) = self.joining.as_mut().filter(|j| j.ticket.inviter == peer) else {
+        let Some(joining) = self
+            .under_way
+            .joining
+            .as_mut()
+            .filter(|j| j.ticket.inviter == peer)
+        else {
             return;
         };
         let bytes = match result {
@@ -292,7 +308,7 @@ impl State {
                     peer,
                     addresses: ticket.addresses,
                 });
-                self.leaving = true;
+                self.under_way.leaving = true;
                 let entering = Entering {
                     request,
                     connection,
@@ -347,6 +363,7 @@ impl State {
             inviter,
         } = entering;
         let addresses = self
+            .under_way
             .joining
             .take()
             .map(|joining| joining.ticket.addresses)
@@ -395,8 +412,8 @@ impl State {
         _now: Now,
     ) {
         self.close(entering.connection, "could not store the membership");
-        self.leaving = false;
-        self.joining = None;
+        self.under_way.leaving = false;
+        self.under_way.joining = None;
         self.effects
             .fail(entering.request, Failure::not_stored(reason));
     }

@@ -68,7 +68,7 @@ impl State {
         if !self.membership.is_revoked() {
             goodbyes.add(*self.membership.mesh(), left.clone());
         }
-        self.leaving = true;
+        self.under_way.leaving = true;
         let leaving = Leaving {
             request,
             key: key.clone(),
@@ -81,10 +81,10 @@ impl State {
     }
 
     fn check_leave(&self, sure: bool) -> Result<(), Failure> {
-        if self.leaving || self.farewell.is_some() {
+        if self.under_way.leaving || self.under_way.farewell.is_some() {
             return Err(Failure::conflict("this node is leaving its mesh already"));
         }
-        if self.joining.is_some() {
+        if self.under_way.joining.is_some() {
             return Err(Failure::conflict("this node is joining a mesh"));
         }
         self.check_key_is_kept()?;
@@ -154,7 +154,7 @@ impl State {
         self.announce_holding(now);
         self.effects.event(Event::Left { mesh: mesh.clone() });
         let not_told = members.into_iter().map(|(_, name)| name).collect();
-        self.farewell = Some(Farewell {
+        self.under_way.farewell = Some(Farewell {
             request,
             waiting,
             report: report::Left {
@@ -171,14 +171,18 @@ impl State {
     }
 
     pub(in crate::state) fn not_left(&mut self, leaving: &Leaving, reason: &str) {
-        self.leaving = false;
+        self.under_way.leaving = false;
         self.effects
             .fail(leaving.request, Failure::not_stored(reason));
     }
 
     /// A member has answered: the goodbye, or what it was asked before that.
     pub(in crate::state) fn farewell_answered(&mut self, peer: &PeerId, id: OutboundId) {
-        let waiting = self.farewell.as_ref().map(|farewell| &farewell.waiting);
+        let waiting = self
+            .under_way
+            .farewell
+            .as_ref()
+            .map(|farewell| &farewell.waiting);
         if waiting.and_then(|waiting| waiting.get(peer)) == Some(&id) {
             self.farewell_heard(peer);
         }
@@ -186,7 +190,7 @@ impl State {
 
     /// A member has answered the goodbye, or hung up because of it.
     pub(in crate::state) fn farewell_heard(&mut self, peer: &PeerId) {
-        let Some(farewell) = &mut self.farewell else {
+        let Some(farewell) = &mut self.under_way.farewell else {
             return;
         };
         if farewell.waiting.remove(peer).is_none() {
@@ -208,7 +212,7 @@ impl State {
     }
 
     fn end_farewell_if_heard(&mut self) {
-        let farewell = self.farewell.as_ref();
+        let farewell = self.under_way.farewell.as_ref();
         if farewell.is_some_and(|farewell| farewell.waiting.is_empty()) {
             self.end_farewell();
         }
@@ -216,7 +220,7 @@ impl State {
 
     /// Ends the goodbye: all have heard it, or its time is over.
     pub(in crate::state) fn end_farewell(&mut self) {
-        if let Some(farewell) = self.farewell.take() {
+        if let Some(farewell) = self.under_way.farewell.take() {
             self.effects.timers().cancel(Timer::Farewell);
             let reply = Reply::Left(farewell.report);
             self.effects.reply(farewell.request, reply);

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use libp2p_identity::PeerId;
 
-use super::{Certificate, Goodbyes, Membership};
+use super::{Certificate, Goodbyes, Membership, joining::Joining, leaving::Farewell};
 use crate::state::{
     State,
     floods::Floods,
@@ -17,6 +17,25 @@ use crate::state::{
 
 /// Why messages end that wait for members of a mesh that was left.
 const LEFT: &str = "left the mesh";
+
+/// What this node is doing about its own place in a mesh.
+#[derive(Default)]
+pub(in crate::state) struct UnderWay {
+    pub(super) joining: Option<Joining>,
+    /// Whether another mesh is on its way to the disk, in the place of the one that this node is in.
+    pub(super) leaving: bool,
+    pub(super) farewell: Option<Farewell>,
+    /// Whether the mesh key is on its way to the disk.
+    pub(super) key_coming: bool,
+}
+
+impl UnderWay {
+    /// Says whether another mesh is on its way to the disk, in the place of the one that this node
+    /// is in.
+    pub(in crate::state) const fn is_leaving(&self) -> bool {
+        self.leaving
+    }
+}
 
 impl State {
     /// Returns what is written when this node goes into another mesh: the new membership, and the
@@ -71,8 +90,7 @@ impl State {
             integers,
             floods,
             keys,
-            leaving,
-            key_exported,
+            under_way,
             effects,
             // History, names, and what waits for others than members.
             names: _,
@@ -81,9 +99,6 @@ impl State {
             clients: _,
             capacity: _,
             // What goes on whichever mesh it is: whoever asked is answered.
-            joining: _,
-            farewell: _,
-            key_coming: _,
             changes: _,
             // The node itself, and its clock.
             own: _,
@@ -92,8 +107,7 @@ impl State {
             started: _,
         } = self;
         *membership = next;
-        *leaving = false;
-        *key_exported = false;
+        under_way.leaving = false;
         effects.timers().leave_mesh();
         peers.forget_all();
         links.end_all();

@@ -114,10 +114,10 @@ impl State {
         if self.membership.key.is_some() {
             return self.answer_key(id, Answer::Stored);
         }
-        if self.key_coming || self.leaving {
+        if self.under_way.key_coming || self.under_way.leaving {
             return self.answer_key(id, Answer::TryAgain);
         }
-        self.key_coming = true;
+        self.under_way.key_coming = true;
         let coming = KeyComing {
             peer,
             inbound: id,
@@ -129,7 +129,7 @@ impl State {
 
     pub(in crate::state) fn mesh_key_kept(&mut self, coming: KeyComing, now: Now) {
         let KeyComing { peer, inbound, key } = coming;
-        self.key_coming = false;
+        self.under_way.key_coming = false;
         if key.mesh() == *self.membership.mesh() {
             let name = self.name_of(&peer);
             self.membership.key = Some(key);
@@ -140,13 +140,13 @@ impl State {
     }
 
     pub(in crate::state) fn mesh_key_not_kept(&mut self, coming: &KeyComing) {
-        self.key_coming = false;
+        self.under_way.key_coming = false;
         self.answer_key(coming.inbound, Answer::TryAgain);
     }
 
     /// The file of a mesh key that was shared would come behind that of another mesh.
     pub(super) fn check_key_is_kept(&self) -> Result<(), Failure> {
-        if self.key_coming {
+        if self.under_way.key_coming {
             let text = "the mesh key that another member shared is being written";
             return Err(Failure::conflict(text).with_hint("try again in a few seconds"));
         }
@@ -167,7 +167,7 @@ impl State {
     ) {
         if let Some(key) = key.filter(|key| key.mesh() == *self.membership.mesh()) {
             self.membership.key = Some(key);
-            self.key_exported = exported;
+            self.membership.key_exported = exported;
         }
         self.announce_holding(now);
     }
@@ -178,10 +178,10 @@ impl State {
             return;
         };
         // Of a mesh that is being left, nothing is stated any more.
-        if self.membership.is_revoked() || self.leaving {
+        if self.membership.is_revoked() || self.under_way.leaving {
             return;
         }
-        let exported = self.key_exported;
+        let exported = self.membership.key_exported;
         let stated = self.membership.said(Kind::Holder, &self.own.peer);
         if stated.is_some_and(|stated| *stated.says() == Says::Holder { exported }) {
             return;

@@ -144,7 +144,7 @@ impl State {
         now: Now,
     ) -> Vec<Vec<u8>> {
         // As for certificates: nothing may come behind the new membership.
-        if self.leaving {
+        if self.under_way.leaving {
             return Vec::new();
         }
         let mesh = *self.membership.mesh();
@@ -198,7 +198,7 @@ impl State {
         let Ok(statement) = Statement::decode(left, self.membership.mesh()) else {
             return;
         };
-        if self.leaving || statement.peer() != peer || *statement.says() != Says::Left {
+        if self.under_way.leaving || statement.peer() != peer || *statement.says() != Says::Left {
             return;
         }
         let told = statement.encode();

@@ -40,7 +40,7 @@ impl State {
         which: Option<String>,
         now: Now,
     ) {
-        if self.leaving {
+        if self.under_way.leaving {
             let failure = Failure::conflict("this node is leaving its mesh");
             return self.effects.fail(request, failure);
         }

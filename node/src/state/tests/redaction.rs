@@ -2,7 +2,10 @@
 
 use super::*;
 use crate::{
-    proto::syft::{Message, UserId, letter::Fingerprint},
+    proto::{
+        mesh::NodeName,
+        syft::{Message, UserId, letter::Fingerprint},
+    },
     state::{
         clients::{Answer, Question},
         io::{
