@@ -5,6 +5,8 @@
 //! two nodes one open connection is enough: the dialler of a needless one closes it, and of two
 //! handshakes at once the one that the smaller peer id dialled goes on.
 
+mod handshake;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -14,14 +16,10 @@ use libp2p_identity::PeerId;
 
 use super::{
     Asked, State,
-    io::{Connection, Direction, Event, InboundId, NetOutput, Now, Opening, Transport},
-    membership::NotAMember,
+    io::{Connection, Direction, Event, NetOutput, Now, Transport},
     work::look,
 };
-use crate::proto::mesh::{
-    Address,
-    member::{Refusal, Request, Response},
-};
+use crate::proto::mesh::{Address, member::Request};
 
 /// How long two dials count as simultaneous.
 const SIMULTANEOUS: Duration = Duration::from_millis(500);
@@ -154,11 +152,36 @@ impl Links {
         self.open.contains_key(peer)
     }
 
+    /// Says whether a connection to a peer is open that nothing speaks against.
+    fn is_healthy(&self, peer: &PeerId) -> bool {
+        self.open_link(peer).is_some_and(|link| !link.suspect)
+    }
+
     /// Says whether a peer dialled this connection and has not been answered on it.
     fn is_new(&self, connection: Connection) -> bool {
         self.links.get(&connection).is_some_and(|link| {
             link.direction == Direction::Accepted && link.phase == Phase::Waiting
         })
+    }
+
+    /// Says whether this node said `Hello` on a connection that the peer dialled.
+    fn is_answered(&self, connection: Connection) -> bool {
+        let link = self.links.get(&connection);
+        link.is_some_and(|link| link.phase == Phase::Answered)
+    }
+
+    /// Says whether a handshake with a peer that this node began goes before one that the peer began,
+    /// or went a moment ago: then the peer did not know of it when it dialled.
+    fn has_own_dial(&self, peer: &PeerId, now: Now) -> bool {
+        let ours = |link: &Link| {
+            let fresh = link
+                .opened_at
+                .is_some_and(|at| now.mono < at + SIMULTANEOUS);
+            link.direction == Direction::Dialled
+                && !link.suspect
+                && (link.phase == Phase::Asked || fresh)
+        };
+        self.of(peer).any(|(_, link)| ours(link))
     }
 
     pub(super) fn any_with(&self, peer: &PeerId) -> bool {
@@ -178,12 +201,28 @@ impl Links {
         }
     }
 
+    /// This node said `Hello`, or let a node in, on a connection that the peer dialled.
     pub(super) fn answered(&mut self, connection: Connection) {
         self.advance(connection, Phase::Answered);
     }
 
-    pub(super) fn asked(&mut self, connection: Connection) {
-        self.advance(connection, Phase::Asked);
+    /// Both sides have verified each other on a connection; returns it.
+    fn open(&mut self, connection: Connection, now: Now) -> Option<&Link> {
+        let link = self.links.get_mut(&connection)?;
+        if link.phase != Phase::Open {
+            *self.open.entry(link.peer).or_default() += 1;
+        }
+        link.phase = Phase::Open;
+        link.opened_at = Some(now.mono);
+        link.opened_ms = now.unix_ms();
+        Some(link)
+    }
+
+    /// The cable may have been out: a fresh connection goes before any of these.
+    fn suspect_all(&mut self) {
+        for link in self.links.values_mut() {
+            link.suspect = true;
+        }
     }
 
     /// This node goes into another mesh: nobody is a member any more.
@@ -213,6 +252,12 @@ impl Links {
     fn connections_of(&self, peer: &PeerId) -> Vec<Connection> {
         self.of(peer).map(|(connection, _)| connection).collect()
     }
+
+    fn ended(&self) -> Vec<Connection> {
+        let ended = self.links.iter();
+        let ended = ended.filter(|(_, link)| link.phase == Phase::Ended);
+        ended.map(|(connection, _)| *connection).collect()
+    }
 }
 
 impl State {
@@ -233,26 +278,12 @@ impl State {
         if !self.membership.is_known(&peer) || self.membership.is_revoked() {
             return self.close(connection, "not a member");
         }
-        let healthy = self
-            .links
-            .open_link(&peer)
-            .is_some_and(|link| !link.suspect);
-        if healthy {
+        if self.links.is_healthy(&peer) {
             return self.close(connection, "another connection is open");
         }
         let hello = Request::Hello(self.membership.own_certificate()).encode();
         self.ask_member(connection, Asked::Hello(connection), hello);
         self.dial_due(now);
-    }
-
-    fn ask_member(&mut self, connection: Connection, asked: Asked, bytes: Vec<u8>) {
-        self.links.asked(connection);
-        let id = self.effects.ask(asked);
-        self.effects.net(NetOutput::MemberRequest {
-            connection,
-            id,
-            bytes,
-        });
     }
 
     pub(super) fn disconnected(
@@ -287,267 +318,19 @@ impl State {
         self.dial_due(now);
     }
 
-    /// Answers a peer on `/pimesh/member/1`.
-    pub(super) fn member_request(
-        &mut self,
-        connection: Connection,
-        id: InboundId,
-        bytes: &[u8],
-        now: Now,
-    ) {
-        let Some(peer) = self.links.peer(connection) else {
-            return;
-        };
-        match Request::decode(bytes) {
-            // The dialler speaks first, and once.
-            Ok(Request::Hello(_) | Request::Join(_)) if !self.links.is_new(connection) => {
-                self.effects
-                    .refused(Some(peer), "member_request", "out_of_turn");
-                self.close(connection, "a handshake out of turn");
-            }
-            Ok(Request::Hello(certificate)) => {
-                self.hello_requested(connection, id, peer, &certificate, now);
-            }
-            Ok(Request::Ready) => self.ready_requested(connection, id, now),
-            Ok(Request::Join(join)) => self.join_requested(connection, id, peer, &join, now),
-            Err(_) => {
-                self.effects
-                    .refused(Some(peer), "member_request", "malformed");
-                self.close(connection, "malformed request");
-            }
-        }
-    }
-
-    fn hello_requested(
-        &mut self,
-        connection: Connection,
-        id: InboundId,
-        peer: PeerId,
-        certificate: &[u8],
-        now: Now,
-    ) {
-        if let Some(left) = self.membership.goodbye_to(&peer, certificate) {
-            let bytes = Response::Left(left).encode();
-            return self.effects.net(NetOutput::MemberRespond {
-                connection,
-                id,
-                bytes,
-            });
-        }
-        if self.membership.is_revoked() {
-            return self.close(connection, "this node was removed from the mesh");
-        }
-        let believed = self.believed(now);
-        let certificate = match self.membership.judge(certificate, &peer, believed) {
-            Ok(certificate) => certificate,
-            Err(reason) => {
-                self.effects
-                    .refused(Some(peer), "certificate", reason.name());
-                let bytes = self.why_not(&peer, &reason).encode();
-                return self.effects.net(NetOutput::MemberRespond {
-                    connection,
-                    id,
-                    bytes,
-                });
-            }
-        };
-        if self.prefers_own_dial(&peer, now) {
-            return self.refuse(connection, id, Refusal::OtherConnection);
-        }
-        self.learn_from_hello(certificate, now);
-        self.links.answered(connection);
-        self.effects.net(NetOutput::Open {
-            connection,
-            opening: Opening::Inbound,
-        });
-        let bytes = Response::Hello(self.membership.own_certificate()).encode();
-        self.effects.net(NetOutput::MemberRespond {
-            connection,
-            id,
-            bytes,
-        });
-    }
-
-    /// Tells a removed member that it was removed, and anybody else nothing.
-    fn why_not(&self, peer: &PeerId, reason: &NotAMember) -> Response {
-        match self.membership.revocation_of(peer) {
-            Some(revocation) if *reason == NotAMember::Revoked => Response::Revoked(revocation),
-            _ => Response::Refused(Refusal::NotAMember),
-        }
-    }
-
-    fn refuse(&mut self, connection: Connection, id: InboundId, refusal: Refusal) {
-        let bytes = Response::Refused(refusal).encode();
-        self.effects.net(NetOutput::MemberRespond {
-            connection,
-            id,
-            bytes,
-        });
-    }
-
-    /// Says whether a handshake that we began goes before one that the peer began, or went a moment
-    /// ago: then the peer did not know of it when it dialled.
-    fn prefers_own_dial(&self, peer: &PeerId, now: Now) -> bool {
-        let ours = |link: &Link| {
-            let fresh = link
-                .opened_at
-                .is_some_and(|at| now.mono < at + SIMULTANEOUS);
-            link.direction == Direction::Dialled
-                && !link.suspect
-                && (link.phase == Phase::Asked || fresh)
-        };
-        self.own.peer < *peer && self.links.of(peer).any(|(_, link)| ours(link))
-    }
-
-    fn learn_from_hello(
-        &mut self,
-        certificate: crate::proto::mesh::certificate::Certificate,
-        now: Now,
-    ) {
-        let encoded = certificate.encode();
-        if self.keep_certificate(certificate, now) {
-            self.tell_everybody(vec![encoded], vec![], now);
-        }
-    }
-
-    fn ready_requested(&mut self, connection: Connection, id: InboundId, now: Now) {
-        let answered = self
-            .links
-            .links
-            .get(&connection)
-            .is_some_and(|link| link.phase == Phase::Answered);
-        if !answered {
-            return self.close(connection, "ready without hello");
-        }
-        self.effects.net(NetOutput::Open {
-            connection,
-            opening: Opening::Both,
-        });
-        let bytes = Response::Ok.encode();
-        self.effects.net(NetOutput::MemberRespond {
-            connection,
-            id,
-            bytes,
-        });
-        self.opened(connection, now);
-    }
-
-    pub(super) fn hello_answered(
-        &mut self,
-        connection: Connection,
-        result: Result<Vec<u8>, String>,
-        now: Now,
-    ) {
-        let Some(peer) = self.links.peer(connection) else {
-            return;
-        };
-        let Ok(bytes) = result else {
-            return self.close(connection, "no answer to hello");
-        };
-        match Response::decode(&bytes) {
-            Ok(Response::Hello(_))
-                if self
-                    .links
-                    .open_link(&peer)
-                    .is_some_and(|link| !link.suspect) =>
-            {
-                self.close(connection, "another connection is open");
-            }
-            Ok(Response::Hello(certificate)) => {
-                let believed = self.believed(now);
-                match self.membership.judge(&certificate, &peer, believed) {
-                    Ok(certificate) => {
-                        self.learn_from_hello(certificate, now);
-                        self.open_as_dialler(connection);
-                    }
-                    Err(reason) => {
-                        self.effects
-                            .refused(Some(peer), "certificate", reason.name());
-                        self.close(connection, "its certificate is not good");
-                    }
-                }
-            }
-            Ok(Response::Refused(Refusal::OtherConnection)) => {
-                self.close(connection, "the peer prefers its own connection");
-            }
-            Ok(Response::Revoked(revocation)) => {
-                self.learn_statements(vec![], vec![revocation], now);
-                self.close(connection, "the peer says that this node was removed");
-            }
-            Ok(Response::Left(left)) => {
-                self.told_left(left, now);
-                self.close(connection, "the peer has left the mesh");
-            }
-            Ok(Response::Refused(_)) => {
-                self.close(connection, "the peer does not take this node for a member");
-            }
-            Ok(Response::Ok | Response::Welcome(_)) | Err(_) => {
-                self.effects
-                    .refused(Some(peer), "member_answer", "malformed");
-                self.close(connection, "malformed answer");
-            }
-        }
-    }
-
-    pub(super) fn ready_answered(
-        &mut self,
-        connection: Connection,
-        result: Result<Vec<u8>, String>,
-        now: Now,
-    ) {
-        let ok = result.is_ok_and(|bytes| Response::decode(&bytes) == Ok(Response::Ok));
-        if ok {
-            self.opened(connection, now);
-        } else {
-            self.close(connection, "no answer to ready");
-        }
-    }
-
-    /// Sends `Ready` on a connection that is open on our side.
-    pub(super) fn open_as_dialler(&mut self, connection: Connection) {
-        self.links.asked(connection);
-        self.effects.net(NetOutput::Open {
-            connection,
-            opening: Opening::Both,
-        });
-        let id = self.effects.ask(Asked::Ready(connection));
-        let bytes = Request::Ready.encode();
-        self.effects.net(NetOutput::MemberRequest {
-            connection,
-            id,
-            bytes,
-        });
-    }
-
     /// Both sides have verified each other on this connection.
     fn opened(&mut self, connection: Connection, now: Now) {
-        let Some(link) = self.links.links.get_mut(&connection) else {
+        let Some(peer) = self.links.peer(connection) else {
             return;
         };
-        if link.phase != Phase::Open {
-            *self.links.open.entry(link.peer).or_default() += 1;
-        }
-        link.phase = Phase::Open;
-        link.opened_at = Some(now.mono);
-        link.opened_ms = now.unix_ms();
-        let (peer, direction) = (link.peer, link.direction);
+        let was_open = self.links.is_open(&peer);
+        let Some(link) = self.links.open(connection, now) else {
+            return;
+        };
+        let direction = link.direction;
         let (address, transport) = (link.address.clone(), link.transport);
-        let others: Vec<Connection> = self
-            .links
-            .connections_of(&peer)
-            .into_iter()
-            .filter(|&c| c != connection)
-            .collect();
-        let was_open = others.iter().any(|c| {
-            self.links
-                .links
-                .get(c)
-                .is_some_and(|link| link.phase == Phase::Open)
-        });
         // The dialler has no healthy connection, or it would not have gone on with this one.
-        for other in others {
-            self.close(other, "replaced by a fresh connection");
-        }
+        self.close_peer_but(&peer, Some(connection), "replaced by a fresh connection");
         if direction == Direction::Dialled {
             self.remember_address(peer, address.clone());
         }
@@ -603,10 +386,7 @@ impl State {
 
     /// Closes the connections of a mesh that was left.
     pub(super) fn close_ended(&mut self, reason: &'static str) {
-        let links = self.links.links.iter();
-        let ended = links.filter(|(_, link)| link.phase == Phase::Ended);
-        let ended: Vec<Connection> = ended.map(|(connection, _)| *connection).collect();
-        for connection in ended {
+        for connection in self.links.ended() {
             self.close(connection, reason);
         }
     }
@@ -614,9 +394,7 @@ impl State {
     /// A network interface changed: what is down is dialled at once, what is up is dialled anew
     /// beside the old connection, which may be dead without knowing it.
     pub(super) fn interfaces_changed(&mut self, now: Now) {
-        for link in self.links.links.values_mut() {
-            link.suspect = true;
-        }
+        self.links.suspect_all();
         let open: Vec<PeerId> = self.links.open_peers().collect();
         for peer in open {
             // One side is enough, and both know which.
