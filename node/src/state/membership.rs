@@ -6,10 +6,12 @@
 mod believing;
 mod giving;
 mod goodbyes;
+mod indices;
 mod inviting;
 mod issuing;
 mod joining;
 mod leaving;
+mod loading;
 mod moving;
 mod removing;
 mod renaming;
@@ -18,26 +20,23 @@ mod stating;
 mod tickets;
 mod vouching;
 
-use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use libp2p_identity::PeerId;
 
 use self::goodbyes::Goodbyes;
 use super::{
-    CLOCK_SET_MS, Effects, StartError, State,
-    io::{Failure, InboundId, Invite, Loaded, NetOutput, Now, Record},
+    CLOCK_SET_MS, State,
+    io::{Failure, InboundId, Invite, NetOutput, Now},
     millis,
-    own::Own,
 };
 use crate::proto::{
     iid::Index,
     mesh::{
         NodeName,
         certificate::{Certificate, CertificateError, MeshId, MeshKey, Revocation, Terms},
-        ranges::{IndexRange, Ranges},
         statement::{Kind, Statement},
         sync::{MEMBERS_MAX, REVOCATIONS_MAX},
-        vouched::Vouched,
     },
 };
 
@@ -104,126 +103,6 @@ pub(super) enum Learned {
 }
 
 impl Membership {
-    pub(super) fn load(
-        own: &Own,
-        key: Option<MeshKey>,
-        key_exported: bool,
-        loaded: &Loaded,
-        effects: &mut Effects,
-        now: Now,
-    ) -> Result<Self, StartError> {
-        let membership = match &loaded.certificate {
-            Some(bytes) => Self::stored(own, key, bytes, loaded)?,
-            None => Self::begin(own, key, effects, now)?,
-        };
-        Ok(Self {
-            key_exported,
-            ..membership
-        })
-    }
-
-    /// Takes the mesh that is on disk.
-    fn stored(
-        own: &Own,
-        key: Option<MeshKey>,
-        bytes: &[u8],
-        loaded: &Loaded,
-    ) -> Result<Self, StartError> {
-        let damaged = |what: String| StartError::Membership(what);
-        let mesh = Certificate::mesh_of(bytes).map_err(|e| damaged(e.to_string()))?;
-        let certificate = Certificate::decode(bytes, &mesh).map_err(|e| damaged(e.to_string()))?;
-        if certificate.terms().peer != own.peer {
-            return Err(StartError::OtherNode(certificate.terms().peer));
-        }
-        if certificate.terms().messaging_key != *own.key.public() {
-            return Err(StartError::OtherMessagingKey);
-        }
-        let mut membership = Self {
-            mesh,
-            invites: loaded
-                .invites
-                .iter()
-                .map(|i| (i.secret_hash, i.clone()))
-                .collect(),
-            ticket_ends: BTreeMap::new(),
-            ..Self::alone(mesh, key.filter(|key| key.mesh() == mesh), certificate)
-        };
-        // What a mesh that was left told at the last moment may still have been written.
-        let is_foreign = |error: &CertificateError| *error == CertificateError::ForeignMesh;
-        for bytes in &loaded.revocations {
-            match Revocation::decode(bytes, &mesh) {
-                Ok(revocation) => {
-                    membership.revocations.insert(revocation.peer(), revocation);
-                }
-                Err(error) if is_foreign(&error) => {}
-                Err(error) => return Err(damaged(error.to_string())),
-            }
-        }
-        for bytes in &loaded.members {
-            match Certificate::decode(bytes, &mesh) {
-                Ok(member) => {
-                    membership.members.insert(member.terms().peer, member);
-                }
-                Err(error) if is_foreign(&error) => {}
-                Err(error) => return Err(damaged(error.to_string())),
-            }
-        }
-        for bytes in &loaded.statements {
-            match Statement::decode(bytes, &mesh) {
-                Ok(statement) => {
-                    membership.learn_statement(statement);
-                }
-                Err(error) if is_foreign(&error) => {
-                    membership.goodbyes.add_stored(bytes, &own.peer);
-                }
-                Err(error) => return Err(damaged(error.to_string())),
-            }
-        }
-        Ok(membership)
-    }
-
-    /// Begins a mesh of one.
-    fn begin(
-        own: &Own,
-        key: Option<MeshKey>,
-        effects: &mut Effects,
-        now: Now,
-    ) -> Result<Self, StartError> {
-        let key = key.ok_or(StartError::NoMeshKey)?;
-        let certificate = key.issue(Terms {
-            peer: own.peer,
-            messaging_key: *own.key.public(),
-            name: own.wish().clone(),
-            index: Index(1),
-            vouched: Vouched::ALL,
-            issued_ms: now.unix_ms(),
-            expires_ms: certificate_end(now),
-        });
-        effects.store(
-            vec![Record::JoinedMesh {
-                certificate: certificate.encode(),
-            }],
-            None,
-        );
-        Ok(Self::alone(key.mesh(), Some(key), certificate))
-    }
-
-    /// Knows nobody but this node.
-    const fn alone(mesh: MeshId, key: Option<MeshKey>, own: Certificate) -> Self {
-        Self {
-            mesh,
-            key,
-            key_exported: false,
-            own,
-            members: BTreeMap::new(),
-            revocations: BTreeMap::new(),
-            statements: BTreeMap::new(),
-            invites: BTreeMap::new(),
-            ticket_ends: BTreeMap::new(),
-            goodbyes: Goodbyes::none(),
-        }
-    }
-
     /// Returns what to tell a peer that shows a certificate of a mesh that this node has left.
     pub(super) fn goodbye_to(&self, peer: &PeerId, certificate: &[u8]) -> Option<Vec<u8>> {
         let left = self.goodbyes.to_member(peer, certificate);
@@ -248,32 +127,6 @@ impl Membership {
 
     pub(super) fn is_revoked(&self) -> bool {
         self.ended(self.own.terms())
-    }
-
-    pub(super) fn open_invites(&self, now: Now) -> usize {
-        let open = |invite: &&Invite| self.is_open(invite, now);
-        self.invites.values().filter(open).count()
-    }
-
-    /// Says whether a ticket may still be used by anybody.
-    fn is_open(&self, invite: &Invite, now: Now) -> bool {
-        invite.is_open(self.ticket_ms(invite, now))
-    }
-
-    /// Returns the date by which a ticket is judged. As long as the node runs that made it, time is
-    /// counted that really passed, whatever becomes of the calendar clock; after a restart the
-    /// calendar is all there is.
-    fn ticket_ms(&self, invite: &Invite, now: Now) -> u64 {
-        let end = self.ticket_ends.get(&invite.secret_hash);
-        end.map_or(now.unix_ms(), |end| {
-            let left = end.saturating_sub(now.mono);
-            invite.expires_ms.saturating_sub(millis(left))
-        })
-    }
-
-    #[cfg(test)]
-    pub(super) fn remembered_invites(&self) -> usize {
-        self.invites.len()
     }
 
     /// Returns the members that are not revoked, without this node.
@@ -424,129 +277,12 @@ impl Membership {
         removed.max(left.map(Statement::at_ms))
     }
 
-    /// Says whether a node may speak for an index: natively for the one it owns, and as a gateway
-    /// for those it vouches for that no other member owns.
-    pub(super) fn may_speak(&self, peer: &PeerId, index: Index, bridged: bool) -> bool {
-        if !bridged {
-            return self.owner(index).is_some_and(|terms| terms.peer == *peer);
-        }
-        let own = self.own.terms();
-        let terms = if *peer == own.peer {
-            Some(own)
-        } else {
-            self.terms(peer)
-        };
-        terms.is_some_and(|terms| terms.vouched.contains(index))
-            && self.owner(index).is_none_or(|terms| terms.peer == *peer)
-    }
-
-    /// Returns the member that owns an index: of those it was given to, the one that it was given to
-    /// first.
-    pub(super) fn owner(&self, index: Index) -> Option<&Terms> {
-        let others = self.members.values().map(Certificate::terms);
-        // This node counts as a member of its own mesh even if it was removed from it.
-        others
-            .filter(|terms| !self.ended(terms))
-            .chain([self.own.terms()])
-            .filter_map(|terms| Some((self.owned_since(terms, index)?, terms)))
-            .min_by_key(|(since, terms)| (*since, terms.peer))
-            .map(|(_, terms)| terms)
-    }
-
-    /// Returns when a member was given an index, if it was.
-    fn owned_since(&self, terms: &Terms, index: Index) -> Option<u64> {
-        if terms.index == index {
-            return Some(terms.issued_ms);
-        }
-        let (ranges, since) = self.further_since(&terms.peer)?;
-        ranges.contains(index).then_some(since)
-    }
-
     fn is_name_taken(&self, name: &NodeName) -> bool {
         let mut members = self.members().map(|(_, terms)| terms);
         // A name that looks like a peer id would be taken for that peer.
         name.as_str().parse::<PeerId>().is_ok()
             || *name == self.own.terms().name
             || members.any(|terms| terms.name == *name)
-    }
-
-    /// Returns the indices that are not free, and whose they are: a member's, those of an open
-    /// ticket, or a range that a gateway was given. A gateway that may speak for everything takes
-    /// no index. One member's may be left out.
-    fn claims(&self, but: Option<&PeerId>, now: Now) -> Vec<(RangeInclusive<i32>, String)> {
-        let mut claims = Vec::new();
-        let members = self.members().map(|(_, terms)| terms);
-        let members = members.chain([self.own.terms()]);
-        for terms in members.filter(|terms| but != Some(&terms.peer)) {
-            let whose = format!("it is that of `{}`", terms.name);
-            let further = self.further(&terms.peer);
-            let own = std::iter::once(terms.index.0..=terms.index.0);
-            let further = further.into_iter().flat_map(|ranges| ranges.iter());
-            let owned = own.chain(further.map(IndexRange::bounds));
-            claims.extend(owned.map(|range| (range, whose.clone())));
-            let kept = terms.vouched.kept();
-            let whose = format!("it is in the range of the gateway `{}`", terms.name);
-            claims.extend(kept.map(|range| (range, whose)));
-        }
-        let open = self.invites.values();
-        for invite in open.filter(|invite| self.is_open(invite, now)) {
-            let whose = format!("an open ticket gives it ({})", invite.short_id());
-            let own = std::iter::once(invite.index.0..=invite.index.0);
-            let given = own.chain(invite.further.iter().map(IndexRange::bounds));
-            claims.extend(given.map(|range| (range, whose.clone())));
-        }
-        claims
-    }
-
-    /// Says why these indices cannot be given to a new member, if they cannot.
-    fn conflict(&self, ranges: &[RangeInclusive<i32>], now: Now) -> Option<String> {
-        self.conflict_but(None, ranges, now)
-    }
-
-    /// Says why these indices cannot be given to a member that is there, if they cannot.
-    fn conflict_but(
-        &self,
-        but: Option<&PeerId>,
-        ranges: &[RangeInclusive<i32>],
-        now: Now,
-    ) -> Option<String> {
-        let claims = self.claims(but, now);
-        ranges.iter().find_map(|wanted| {
-            let overlaps = |(taken, _): &&(RangeInclusive<i32>, String)| {
-                taken.start() <= wanted.end() && wanted.start() <= taken.end()
-            };
-            let (taken, whose) = claims.iter().find(overlaps)?;
-            let index = wanted.start().max(taken.start());
-            Some(format!("index {index} is taken: {whose}"))
-        })
-    }
-
-    /// Returns the lowest free index from 1 on that is not among these, and not in use otherwise.
-    fn free_index(
-        &self,
-        beside: &Ranges,
-        is_used: impl Fn(Index) -> bool,
-        now: Now,
-    ) -> Option<Index> {
-        let claims = self.claims(None, now).into_iter().map(|(range, _)| range);
-        let mut taken: Vec<_> = claims
-            .chain(beside.iter().map(IndexRange::bounds))
-            .collect();
-        taken.sort_unstable_by_key(|range| *range.start());
-        let mut taken = taken.into_iter().peekable();
-        let mut index = 1_i32;
-        loop {
-            // Ranges that begin further on may be reached later.
-            if let Some(range) = taken.next_if(|range| *range.start() <= index) {
-                if range.contains(&index) {
-                    index = range.end().checked_add(1)?;
-                }
-            } else if is_used(Index(index)) {
-                index = index.checked_add(1)?;
-            } else {
-                return Some(Index(index));
-            }
-        }
     }
 
     /// Returns the wished name, with a number behind it if a member has it or it is in use otherwise.
@@ -571,20 +307,6 @@ impl Membership {
             self.is_open(invite, now) && invite.name.as_deref() == Some(name.as_str())
         };
         self.is_name_taken(name) || self.invites.values().any(gives)
-    }
-
-    /// Returns the tickets whose time is over. A used one stays until then, so that the peer which
-    /// missed the answer can ask again.
-    fn old_invites(&self, now: Now) -> Vec<[u8; 32]> {
-        let invites = self.invites.values();
-        let over = invites.filter(|i| i.expires_ms <= self.ticket_ms(i, now));
-        over.map(|invite| invite.secret_hash).collect()
-    }
-
-    /// Forgets a ticket; returns what it was, and when it would have ended.
-    fn forget_invite(&mut self, secret_hash: &[u8; 32]) -> Option<(Invite, Option<Duration>)> {
-        let end = self.ticket_ends.remove(secret_hash);
-        Some((self.invites.remove(secret_hash)?, end))
     }
 }
 

@@ -6,7 +6,7 @@ use super::{INVITES_MAX, Invite, Membership};
 use crate::state::{
     After, State,
     io::{Failure, Now, Record, Reply, RequestId},
-    report,
+    millis, report,
 };
 
 /// Tickets that are cancelled as soon as that is on disk.
@@ -107,6 +107,49 @@ impl State {
 }
 
 impl Membership {
+    pub(in crate::state) fn open_invites(&self, now: Now) -> usize {
+        let open = |invite: &&Invite| self.is_open(invite, now);
+        self.invites.values().filter(open).count()
+    }
+
+    /// Says whether a ticket may still be used by anybody.
+    pub(super) fn is_open(&self, invite: &Invite, now: Now) -> bool {
+        invite.is_open(self.ticket_ms(invite, now))
+    }
+
+    /// Returns the date by which a ticket is judged. As long as the node runs that made it, time is
+    /// counted that really passed, whatever becomes of the calendar clock; after a restart the
+    /// calendar is all there is.
+    pub(super) fn ticket_ms(&self, invite: &Invite, now: Now) -> u64 {
+        let end = self.ticket_ends.get(&invite.secret_hash);
+        end.map_or(now.unix_ms(), |end| {
+            let left = end.saturating_sub(now.mono);
+            invite.expires_ms.saturating_sub(millis(left))
+        })
+    }
+
+    #[cfg(test)]
+    pub(in crate::state) fn remembered_invites(&self) -> usize {
+        self.invites.len()
+    }
+
+    /// Returns the tickets whose time is over. A used one stays until then, so that the peer which
+    /// missed the answer can ask again.
+    pub(super) fn old_invites(&self, now: Now) -> Vec<[u8; 32]> {
+        let invites = self.invites.values();
+        let over = invites.filter(|i| i.expires_ms <= self.ticket_ms(i, now));
+        over.map(|invite| invite.secret_hash).collect()
+    }
+
+    /// Forgets a ticket; returns what it was, and when it would have ended.
+    pub(super) fn forget_invite(
+        &mut self,
+        secret_hash: &[u8; 32],
+    ) -> Option<(Invite, Option<Duration>)> {
+        let end = self.ticket_ends.remove(secret_hash);
+        Some((self.invites.remove(secret_hash)?, end))
+    }
+
     /// Returns the open ticket that is called so, or all of them.
     fn open_named(&self, which: Option<&str>, now: Now) -> Result<Vec<Invite>, Failure> {
         let open = self.invites.values();
