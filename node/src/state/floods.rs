@@ -35,29 +35,40 @@ impl Floods {
             .get(peer)
             .is_some_and(|until| now.mono < *until)
     }
+
+    /// Counts something of no use; says whether it is too much.
+    fn is_too_much(&mut self, from: PeerId, now: Now) -> bool {
+        let bucket = self.buckets.entry(from);
+        let bucket = bucket.or_insert_with(|| Bucket::new(USELESS));
+        !bucket.take(now.mono)
+    }
+
+    /// Keeps a member out for a while; says whether it was not kept out already.
+    fn keep_out(&mut self, from: PeerId, now: Now) -> bool {
+        if self.rests(&from, now) {
+            return false;
+        }
+        self.resting.retain(|_, until| now.mono < *until);
+        self.resting.insert(from, now.mono + REST);
+        self.buckets.remove(&from);
+        true
+    }
 }
 
 impl State {
     /// Takes in that a connected member sent something that is of no use.
     pub(super) fn useless(&mut self, from: PeerId, now: Now) {
-        let bucket = self.floods.buckets.entry(from);
-        let bucket = bucket.or_insert_with(|| Bucket::new(USELESS));
-        if !bucket.take(now.mono) {
+        if self.floods.is_too_much(from, now) {
             self.flooded(from, now);
         }
     }
 
-    /// Takes in that a member floods this node: its connection ends for a while.
+    /// Takes in that a member floods this node: its connection ends for a while. What comes on a
+    /// connection that is being closed changes nothing.
     pub(super) fn flooded(&mut self, from: PeerId, now: Now) {
-        // What comes on a connection that is being closed changes nothing.
-        if self.floods.rests(&from, now) {
-            return;
+        if self.floods.keep_out(from, now) {
+            self.effects.refused(Some(from), "member", "flood");
+            self.close_peer(&from, "it floods this node with what is of no use");
         }
-        let Floods { buckets, resting } = &mut self.floods;
-        resting.retain(|_, until| now.mono < *until);
-        resting.insert(from, now.mono + REST);
-        buckets.remove(&from);
-        self.effects.refused(Some(from), "member", "flood");
-        self.close_peer(&from, "it floods this node with what is of no use");
     }
 }

@@ -33,6 +33,15 @@ pub(super) struct Pin {
     bits: usize,
 }
 
+/// How a key that a member shows compares with the pinned one.
+enum Shown {
+    /// None was pinned before.
+    First,
+    Same,
+    /// It is refused; this one is pinned.
+    Other(Fingerprint),
+}
+
 /// A session that we opened.
 #[derive(Debug)]
 struct Ours {
@@ -107,6 +116,21 @@ impl Keys {
         exchanged.clear();
     }
 
+    /// Judges a key that a member shows. The first one is pinned.
+    fn shown(&mut self, peer: PeerId, shown: Pin) -> Shown {
+        match self.pins.get(&peer) {
+            None => {
+                self.pins.insert(peer, shown);
+                Shown::First
+            }
+            Some(pinned) if pinned.fingerprint == shown.fingerprint => Shown::Same,
+            Some(pinned) => {
+                self.changed.insert(peer, shown);
+                Shown::Other(pinned.fingerprint)
+            }
+        }
+    }
+
     fn open(&mut self, ours: Ours) -> SessionId {
         let session = SessionId::Ours(self.next_session);
         self.next_session += 1;
@@ -169,11 +193,11 @@ impl State {
         bits: usize,
     ) {
         let shown = Pin { fingerprint, bits };
-        let accept = match self.keys.pins.get(&peer) {
-            _ if !self.membership.is_known(&peer) => false,
-            Some(pinned) if pinned.fingerprint != fingerprint => {
-                let pinned = pinned.fingerprint;
-                self.keys.changed.insert(peer, shown);
+        let is_known = self.membership.is_known(&peer);
+        let judged = is_known.then(|| self.keys.shown(peer, shown));
+        let accept = match judged {
+            None => false,
+            Some(Shown::Other(pinned)) => {
                 self.effects.refused(Some(peer), "rsa_key", "changed");
                 let name = self.name_of(&peer);
                 self.effects.event(Event::KeyChanged {
@@ -184,9 +208,8 @@ impl State {
                 });
                 false
             }
-            Some(_) => true,
-            None => {
-                self.keys.pins.insert(peer, shown);
+            Some(Shown::Same) => true,
+            Some(Shown::First) => {
                 self.effects.store(vec![pin_record(peer, shown)], None);
                 true
             }

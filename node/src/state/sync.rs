@@ -3,8 +3,8 @@
 //! When a connection opens, each side tells everything: certificates, revocations, addresses, last
 //! integers. What is new afterwards is told to everybody at once and passed on by whoever did not
 //! know it, so it spreads and stops. News that got lost are made up for by telling everything again.
-//! Once a minute a request compares clocks and says whose start is new (`copies`), and at once when integers of a member seem to be
-//! of another time.
+//! Once a minute a request compares clocks and says whose start is new (`copies`), and at once when
+//! integers of a member seem to be of another time.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -109,6 +109,36 @@ impl Sync {
         self.offset_since(peer, since).is_some()
     }
 
+    /// Says whether the clock of a peer is compared on a hint: not again at once.
+    fn take_hint(&mut self, peer: PeerId, now: Now) -> bool {
+        let last = self.hinted.get(&peer);
+        let is_due = last.is_none_or(|&at| now.mono >= at + HINT_INTERVAL);
+        if is_due {
+            self.hinted.insert(peer, now.mono);
+        }
+        is_due
+    }
+
+    /// Takes in when a peer's clock said that it had a request that was sent at this time of ours, and
+    /// when it answered; says whether that is worth something.
+    fn read(&mut self, peer: PeerId, sent_us: u64, response: &Response, now: Now) -> bool {
+        let signed = |us: u64| i64::try_from(us).unwrap_or(i64::MAX);
+        let (t0, t3) = (signed(sent_us), signed(now.unix_us));
+        let (t1, t2) = (signed(response.received_us), signed(response.sent_us));
+        let round_trip = t3.saturating_sub(t0).saturating_sub(t2.saturating_sub(t1));
+        if !(0..=ROUND_TRIP_MAX_US).contains(&round_trip) {
+            return false;
+        }
+        let reading = Reading {
+            offset_us: t1.saturating_sub(t0).saturating_add(t2.saturating_sub(t3)) / 2,
+            round_trip_us: round_trip,
+            at: now.mono,
+        };
+        let known = self.readings.entry(peer).or_insert(reading);
+        *known = known.better(reading, now.mono);
+        true
+    }
+
     /// Forgets the clocks of the members of a mesh that was left.
     pub(super) fn forget_all(&mut self) {
         *self = Self::default();
@@ -156,10 +186,7 @@ impl State {
     /// Compares clocks with a member whose integers seem to be of another time: one of the two was
     /// set since, as that of a Pi is when it finds the network.
     pub(super) fn compare_clocks(&mut self, peer: PeerId, now: Now) {
-        let hinted = self.sync.hinted.get(&peer);
-        let is_soon = hinted.is_some_and(|&at| now.mono < at + HINT_INTERVAL);
-        if !is_soon && self.links.is_open(&peer) {
-            self.sync.hinted.insert(peer, now.mono);
+        if self.links.is_open(&peer) && self.sync.take_hint(peer, now) {
             self.tell(peer, &Request::default(), now);
         }
     }
@@ -193,10 +220,7 @@ impl State {
             statements,
             ..Request::default()
         };
-        let peers: Vec<PeerId> = self.links.open_peers().collect();
-        for peer in peers {
-            self.tell(peer, &request, now);
-        }
+        self.tell_all(&request, now);
     }
 
     /// Tells a peer this; returns what its answer will be known by.
@@ -282,20 +306,9 @@ impl State {
             return;
         };
         self.boot_heard(peer, response.boot, Some(id.0), now);
-        let signed = |us: u64| i64::try_from(us).unwrap_or(i64::MAX);
-        let (t0, t3) = (signed(sent_us), signed(now.unix_us));
-        let (t1, t2) = (signed(response.received_us), signed(response.sent_us));
-        let round_trip = t3.saturating_sub(t0).saturating_sub(t2.saturating_sub(t1));
         // An answer may come after this node has left the mesh of whoever gives it.
         let is_member = self.membership.is_known(&peer);
-        if is_member && (0..=ROUND_TRIP_MAX_US).contains(&round_trip) {
-            let reading = Reading {
-                offset_us: t1.saturating_sub(t0).saturating_add(t2.saturating_sub(t3)) / 2,
-                round_trip_us: round_trip,
-                at: now.mono,
-            };
-            let readings = self.sync.readings.entry(peer).or_insert(reading);
-            *readings = readings.better(reading, now.mono);
+        if is_member && self.sync.read(peer, sent_us, &response, now) {
             self.clock_compared(peer, now);
         }
     }
