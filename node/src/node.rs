@@ -241,9 +241,6 @@ impl Loop {
             socket,
             servers: Servers::default(),
         };
-        for peer in node.state.members().collect::<Vec<_>>() {
-            node.net.set_member(peer, true);
-        }
         node.drain();
         node.wait_for_listeners(config.network.listen.len()).await;
         node.serve(&config)?;
@@ -368,15 +365,6 @@ impl Loop {
     }
 
     fn tell(&mut self, event: Event) {
-        match &event {
-            Event::MemberAdded { peer, .. } => self.net.set_member(*peer, true),
-            Event::MemberRemoved { peer, .. } | Event::MemberLeft { peer, .. } => {
-                self.net.set_member(*peer, false);
-            }
-            // The members of the new mesh are told after this.
-            Event::Left { .. } | Event::Joined { .. } => self.net.forget_members(),
-            _ => {}
-        }
         if matches!(event, Event::Joined { .. })
             && let Err(error) = identity::remove_mesh_key(&self.home)
         {

@@ -42,11 +42,6 @@ impl MemoryLimit {
             self.members.remove(&peer);
         }
     }
-
-    /// Forgets all members: the node is in another mesh.
-    pub(super) fn forget_members(&mut self) {
-        self.members.clear();
-    }
 }
 
 impl NetworkBehaviour for MemoryLimit {

@@ -237,17 +237,6 @@ impl Net {
         })
     }
 
-    /// Says that a peer is a member from here on, or none any more.
-    pub fn set_member(&mut self, peer: PeerId, is_member: bool) {
-        let behaviour = self.swarm.behaviour_mut();
-        behaviour.memory.set_member(peer, is_member);
-    }
-
-    /// Says that nobody is a member any more.
-    pub fn forget_members(&mut self) {
-        self.swarm.behaviour_mut().memory.forget_members();
-    }
-
     /// Gives the RSA key; P2SN sessions are possible from here on.
     pub fn set_rsa(&mut self, key: PrivateKey) {
         self.queue
@@ -305,6 +294,11 @@ impl Net {
     /// Does what the state says. Publishing waits for [`Self::flush`].
     pub fn act(&mut self, output: NetOutput) {
         let news = match output {
+            NetOutput::Member { peer, is_member } => {
+                let behaviour = self.swarm.behaviour_mut();
+                behaviour.memory.set_member(peer, is_member);
+                None
+            }
             NetOutput::Dial {
                 peer,
                 addresses,

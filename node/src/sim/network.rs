@@ -161,6 +161,8 @@ impl World {
 
     pub(super) fn act(&mut self, at: usize, output: NetOutput) {
         match output {
+            // No machine of the simulation is short of memory.
+            NetOutput::Member { .. } => {}
             NetOutput::Dial {
                 peer,
                 mut addresses,

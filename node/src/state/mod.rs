@@ -83,8 +83,6 @@ mod work;
 
 use std::{fmt, time::Duration};
 
-use libp2p_identity::PeerId;
-
 pub use self::{
     calendar::date_of_history,
     capacity::{ROW_BYTES, disk_reserve},
@@ -202,11 +200,6 @@ impl State {
             Input::Disk(disk) => self.disk_measured(disk, now),
         }
         self.take_over_times();
-    }
-
-    /// Returns the other members of the mesh.
-    pub fn members(&self) -> impl Iterator<Item = PeerId> {
-        self.membership.members().map(|(peer, _)| peer)
     }
 
     /// Returns the next thing to do, until there is none.

@@ -135,12 +135,17 @@ impl Peers {
             let entry = Peer::new(addresses, now.mono);
             entry.set_timer(peer, effects.timers());
             self.peers.insert(peer, entry);
+            let is_member = true;
+            effects.net(NetOutput::Member { peer, is_member });
         }
     }
 
-    pub(super) fn forget(&mut self, peer: &PeerId, effects: &mut Effects) {
-        self.peers.remove(peer);
-        effects.timers().cancel(Timer::Dial(*peer));
+    pub(super) fn forget(&mut self, peer: PeerId, effects: &mut Effects) {
+        if self.peers.remove(&peer).is_some() {
+            effects.timers().cancel(Timer::Dial(peer));
+            let is_member = false;
+            effects.net(NetOutput::Member { peer, is_member });
+        }
     }
 
     /// Changes what is known of a peer, and sets when it is dialled after that.
@@ -158,8 +163,10 @@ impl Peers {
     }
 
     /// Forgets the members of a mesh that was left, and where they are.
-    pub(super) fn forget_all(&mut self) {
-        self.peers.clear();
+    pub(super) fn forget_all(&mut self, effects: &mut Effects) {
+        for peer in self.peers.keys().copied().collect::<Vec<_>>() {
+            self.forget(peer, effects);
+        }
         self.addresses.clear();
     }
 

@@ -202,6 +202,13 @@ pub enum NetInput {
 /// What the network is asked to do.
 #[derive(derive_more::Debug)]
 pub enum NetOutput {
+    /// This peer is a member from here on, or is none any more.
+    Member {
+        /// The peer.
+        peer: PeerId,
+        /// Whether it is one.
+        is_member: bool,
+    },
     /// Dial this peer at these addresses; ends in `Connected`, `DialFailed` or `DialNotBegun`.
     Dial {
         /// The peer.

@@ -165,7 +165,7 @@ impl State {
         }
         if was_member && !self.membership.is_known(&peer) {
             self.close_peer(&peer, "removed from the mesh");
-            self.peers.forget(&peer, &mut self.effects);
+            self.peers.forget(peer, &mut self.effects);
             self.copies.forget(&peer);
             self.give_up_messages_to(peer, "removed", now);
             self.effects.event(Event::MemberRemoved { peer, name });

@@ -109,7 +109,7 @@ impl State {
         *membership = next;
         under_way.leaving = false;
         effects.timers().leave_mesh();
-        peers.forget_all();
+        peers.forget_all(effects);
         links.end_all();
         sync.forget_all();
         copies.forget_all();

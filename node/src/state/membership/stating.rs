@@ -236,7 +236,7 @@ impl State {
         }
         if kind == Kind::Left && was_member && !self.membership.is_known(&peer) {
             self.close_peer_but(&peer, connection, "left the mesh");
-            self.peers.forget(&peer, &mut self.effects);
+            self.peers.forget(peer, &mut self.effects);
             self.copies.forget(&peer);
             self.give_up_messages_to(peer, "left the mesh", now);
             self.effects.event(Event::MemberLeft { peer, name });

@@ -89,6 +89,26 @@ fn a_removed_member_is_told_and_not_let_in() {
 }
 
 #[test]
+fn net_is_told_who_is_a_member_and_who_is_none_any_more() {
+    let told = |outputs: Vec<Output>| -> Vec<(PeerId, bool)> {
+        let told = outputs.iter().filter_map(|output| match output {
+            Output::Net(NetOutput::Member { peer, is_member }) => Some((*peer, *is_member)),
+            _ => None,
+        });
+        told.collect()
+    };
+    let mut state = state(Settings::default());
+
+    state.learn_statements(vec![certificate(3).encode()], vec![], NOW);
+    let added = told(outputs(&mut state));
+    let peer = "pi-3".to_owned();
+    let removed = told(carried_out(&mut state, Command::Remove { peer }));
+
+    assert_eq!(added, [(peer_of_seed(3), true)]);
+    assert_eq!(removed, [(peer_of_seed(3), false)]);
+}
+
+#[test]
 fn removed_members_leave_their_places_to_others() {
     let mut state = state(Settings::default());
     for number in 0..300_u32 {
