@@ -243,7 +243,7 @@ impl State {
             return Ok(Entry::Bridged);
         }
         let own = self.membership.own_terms();
-        let further = self.further_of(&own.peer);
+        let further = self.membership.further_of(&own.peer);
         let owned = if further.is_empty() {
             format!("index {}", own.index)
         } else {

@@ -458,11 +458,6 @@ impl State {
         }
     }
 
-    /// Returns the further indices of a member, or of this node.
-    pub(super) fn further_of(&self, peer: &PeerId) -> crate::proto::mesh::ranges::Ranges {
-        self.membership.further(peer).cloned().unwrap_or_default()
-    }
-
     pub(super) fn report_peers(&self, now: Now) -> Vec<report::Peer> {
         let own = self.membership.own_terms();
         let holders = self.membership.holders();
@@ -470,7 +465,7 @@ impl State {
             name: own.name.to_string(),
             peer_id: self.own.peer,
             index: own.index,
-            further: self.further_of(&own.peer),
+            further: self.membership.further_of(&own.peer),
             vouched: own.vouched,
             holds_mesh_key: holders.contains(&own.peer),
             state: report::PeerState::Own,
@@ -503,7 +498,7 @@ impl State {
                 name: terms.name.to_string(),
                 peer_id: peer,
                 index: terms.index,
-                further: self.further_of(&peer),
+                further: self.membership.further_of(&peer),
                 vouched: terms.vouched,
                 holds_mesh_key: holders.contains(&peer),
                 state,

@@ -10,7 +10,7 @@ impl State {
             peer_id: self.own.peer,
             mesh: self.membership.mesh().to_string(),
             index: terms.index,
-            further: self.further_of(&terms.peer),
+            further: self.membership.further_of(&terms.peer),
             mesh_key_holders: self.holder_names(),
             mesh_key_exported: self.membership.is_exported(),
             mesh_key_warning: self.mesh_key_warning(),

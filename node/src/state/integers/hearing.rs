@@ -2,11 +2,11 @@
 
 use libp2p_identity::PeerId;
 
-use super::{Heard, Last};
+use super::{Heard, Integers, Last};
 use crate::{
     proto::{
         iid::{
-            Iid,
+            Iid, Index,
             native::{Entry, Message},
             refusal::{Ignored, Refusal, Rejected},
         },
@@ -32,8 +32,83 @@ enum NotTaken {
     Again,
     /// They came the other way, or what is far ahead of them did. The sender did no wrong.
     Overtaken(Option<&'static str>),
+    /// They are not of this moment, by the clocks as they are known.
+    OtherTime(&'static str),
     /// They are not good, for this reason.
     Refused(Verdict, &'static str),
+}
+
+impl From<Refusal> for NotTaken {
+    fn from(refusal: Refusal) -> Self {
+        let why = refusal.name();
+        match refusal {
+            Refusal::Ignore(Ignored::Future { .. } | Ignored::Expired { .. }) => {
+                Self::OtherTime(why)
+            }
+            // Who owns an index may be news that is on its way; whoever passed it on did no wrong.
+            Refusal::Ignore(_) | Refusal::Reject(Rejected::Index(_)) => {
+                Self::Refused(Verdict::Ignore, why)
+            }
+            Refusal::Reject(_) => Self::Refused(Verdict::Reject, why),
+        }
+    }
+}
+
+impl Integers {
+    /// Judges a message by the clock of its source: whether it is good, and news.
+    fn judge(
+        &mut self,
+        source: &PeerId,
+        message: &Message,
+        way: Way,
+        may_send: impl Fn(Index, Entry) -> bool,
+        source_now_ms: u64,
+    ) -> Result<(), NotTaken> {
+        let checked = self
+            .receiver
+            .check(source, message, may_send, source_now_ms);
+        let was_known = matches!(
+            checked,
+            Err(Refusal::Ignore(Ignored::Duplicate(_) | Ignored::TooOld(_)))
+        );
+        if checked.is_ok() || was_known {
+            // On a line nothing is lost or overtaken, so there nothing comes twice.
+            let is_again = way == Way::Line
+                && (self.lines)
+                    .receive(source, message, |_, _| true, source_now_ms)
+                    .is_err();
+            match checked {
+                Err(Refusal::Ignore(Ignored::Duplicate(_))) if is_again => {
+                    return Err(NotTaken::Again);
+                }
+                Err(Refusal::Ignore(Ignored::Duplicate(_))) => {
+                    return Err(NotTaken::Overtaken(None));
+                }
+                Err(refusal) if was_known && !is_again => {
+                    return Err(NotTaken::Overtaken(Some(refusal.name())));
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(checked?)
+    }
+
+    /// Takes a good message in: what comes of it again is known.
+    fn take(
+        &mut self,
+        source: PeerId,
+        message: &Message,
+        source_now_ms: u64,
+    ) -> Result<(), NotTaken> {
+        self.receiver
+            .receive(&source, message, |_, _| true, source_now_ms)?;
+        for frame in message.frames() {
+            self.received += frame.iids().len() as u64;
+            let iids: Vec<Iid> = frame.iids().collect();
+            self.remember(source, &frame.head(), &iids);
+        }
+        Ok(())
+    }
 }
 
 impl State {
@@ -45,7 +120,7 @@ impl State {
                 self.effects.refused(Some(source), "integer", why);
             }
             Err(NotTaken::Again) => self.useless(source, now),
-            Err(NotTaken::Refused(_, why)) => {
+            Err(NotTaken::OtherTime(why) | NotTaken::Refused(_, why)) => {
                 self.effects.refused(Some(source), "integer", why);
                 self.useless(source, now);
             }
@@ -74,6 +149,11 @@ impl State {
                 self.effects.refused(Some(source), "integer", why);
                 Verdict::Ignore
             }
+            Err(NotTaken::OtherTime(why)) => {
+                self.effects.refused(Some(source), "integer", why);
+                self.useless(from, now);
+                Verdict::Ignore
+            }
             Err(NotTaken::Refused(verdict, why)) => {
                 self.effects.refused(Some(source), "integer", why);
                 self.useless(from, now);
@@ -94,70 +174,30 @@ impl State {
             // Its certificate may be on its way to us; others judge for themselves.
             return Err(NotTaken::Refused(Verdict::Ignore, "not_a_member"));
         }
-        let refused = |refusal: Refusal| match refusal {
-            // Who owns an index may be news that is on its way; whoever passed it on did no wrong.
-            Refusal::Ignore(_) | Refusal::Reject(Rejected::Index(_)) => {
-                NotTaken::Refused(Verdict::Ignore, refusal.name())
-            }
-            Refusal::Reject(_) => NotTaken::Refused(Verdict::Reject, refusal.name()),
-        };
-        let message = Message::decode(bytes).map_err(refused)?;
+        let message = Message::decode(bytes)?;
         let may_send = |index, entry| {
             self.membership
                 .may_speak(&source, index, entry == Entry::Bridged)
         };
         // Judged by the sender's clock, as far as it was measured: Pis disagree about the time.
         let offset_ms = self.sync.offset_us(&source).unwrap_or(0) / 1000;
-        let sender_now_ms = now.unix_ms().saturating_add_signed(offset_ms);
-        let checked = self
+        let source_now_ms = now.unix_ms().saturating_add_signed(offset_ms);
+        let judged = self
             .integers
-            .receiver
-            .check(&source, &message, may_send, sender_now_ms);
-        if let Err(Refusal::Ignore(Ignored::Future { .. } | Ignored::Expired { .. })) = checked {
+            .judge(&source, &message, way, may_send, source_now_ms);
+        if let Err(NotTaken::OtherTime(_)) = judged {
             self.compare_clocks(source, now);
         }
-        let was_known = matches!(
-            checked,
-            Err(Refusal::Ignore(Ignored::Duplicate(_) | Ignored::TooOld(_)))
-        );
-        if checked.is_ok() || was_known {
-            // On a line nothing is lost or overtaken, so there nothing comes twice.
-            let is_again = way == Way::Line
-                && (self.integers.lines)
-                    .receive(&source, &message, |_, _| true, sender_now_ms)
-                    .is_err();
-            match checked {
-                Err(Refusal::Ignore(Ignored::Duplicate(_))) if is_again => {
-                    return Err(NotTaken::Again);
-                }
-                Err(Refusal::Ignore(Ignored::Duplicate(_))) => {
-                    return Err(NotTaken::Overtaken(None));
-                }
-                Err(refusal) if was_known && !is_again => {
-                    return Err(NotTaken::Overtaken(Some(refusal.name())));
-                }
-                Ok(()) | Err(_) => {}
-            }
-        }
-        checked.map_err(refused)?;
-        let count = message
-            .frames()
-            .iter()
-            .map(|frame| frame.iids().len())
-            .sum::<usize>();
+        judged?;
+        let frames = message.frames();
+        let count = frames.iter().map(|frame| frame.iids().len()).sum::<usize>();
         let budgets = &mut self.integers.budgets;
         if !budgets.spend(source, count, &self.settings, now.mono) {
             return Err(NotTaken::Refused(Verdict::Ignore, "over_budget"));
         }
-        self.integers
-            .receiver
-            .receive(&source, &message, |_, _| true, sender_now_ms)
-            .map_err(refused)?;
-        self.integers.received += count as u64;
+        self.integers.take(source, &message, source_now_ms)?;
         for frame in message.frames() {
             let head = frame.head();
-            let iids: Vec<Iid> = frame.iids().collect();
-            self.integers.remember(source, &head, &iids);
             let heard = Heard {
                 source,
                 sent_ms: head.sent_ms,
@@ -165,7 +205,7 @@ impl State {
                 bridged: head.entry == Entry::Bridged,
                 client: None,
                 last_known: false,
-                iids,
+                iids: frame.iids().collect(),
             };
             self.deliver(heard, now);
         }

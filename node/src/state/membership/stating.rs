@@ -103,6 +103,11 @@ impl Membership {
         self.further_since(peer).map(|(ranges, _)| ranges)
     }
 
+    /// Returns the same; none if it was never given any.
+    pub(in crate::state) fn further_of(&self, peer: &PeerId) -> Ranges {
+        self.further(peer).cloned().unwrap_or_default()
+    }
+
     /// Returns who is known to hold the mesh key, this node included.
     pub(in crate::state) fn holders(&self) -> Vec<PeerId> {
         let members = self.members().map(|(peer, _)| peer);
