@@ -35,7 +35,7 @@ impl Who {
 }
 
 fn row(who: &report::Who, now: Duration) -> Vec<String> {
-    let gateway = who.gateway.map_or("-", |gateway| gateway.name());
+    let gateway = who.gateway.as_deref().unwrap_or("-");
     let via = match &who.server {
         Some(server) => format!("{gateway} {server}"),
         None => gateway.to_owned(),
@@ -87,7 +87,7 @@ mod tests {
         report::Who {
             name: "alice@pi-2".to_owned(),
             node: "pi-2".to_owned(),
-            gateway: Some(pimesh_node::state::io::Gateway::Syft),
+            gateway: Some("syft".to_owned()),
             server: None,
             present: Some(false),
             since_ms: Some(1_000),

@@ -313,6 +313,12 @@ fn selection(names: &[report::Names], query: &HistoryQuery) -> Result<Selection,
     })
 }
 
+/// Returns true for `user@node`: neither a peer id nor the name of a client has an `@`.
+fn is_full_name(text: &str) -> bool {
+    text.rsplit_once('@')
+        .is_some_and(|(user, node)| !user.is_empty() && !node.is_empty())
+}
+
 /// Finds whom a name means: a member, a former one, a client, or a user. A present
 /// name comes first; a former name counts if only one member had it.
 fn resolve(
@@ -334,9 +340,9 @@ fn resolve(
         [one] => Ok((Some(Party::Member(one.peer_id)), None)),
         // Messages of a peer whose name is not known are there under its peer id, and those of
         // clients under their names.
+        [] if is_full_name(&wanted) => Ok((None, Some(wanted))),
         [] => match wanted.parse::<Party>() {
             Ok(party) => Ok((Some(party), None)),
-            Err(_) if wanted.contains('@') => Ok((None, Some(wanted))),
             Err(_) => Err(Failure::not_found(format!("no member is named `{wanted}`"))
                 .with_hint("`pimesh peers` lists the members")),
         },

@@ -186,9 +186,13 @@ impl State {
             Change::Disk => {}
             Change::Mesh(change) => self.mesh_changed(*change, now),
             Change::MemberKey(peer, pin) => self.member_key_changed(peer, pin),
-            Change::ClientKey(pinning) => self.clients.pinned(pinning),
+            Change::ClientKey(pinning) => {
+                self.clients.pinned(pinning.clone());
+                self.tell_of_pinning(&pinning, now);
+            }
             Change::ForgetClientKeys(address, keys) => {
                 self.clients.forget_keys(&address, &keys);
+                self.tell_of_keys(&address, &keys, now);
             }
             Change::User(change) => self.user_changed(change.0, change.1, now),
             Change::Name(users) => {

@@ -16,7 +16,7 @@ use std::{
 };
 
 pub(super) use self::{
-    messages::{Bringing, Reserving},
+    messages::{Bringing, NotForClient, encoding_of},
     pins::Pinning,
 };
 use super::{
@@ -217,19 +217,52 @@ impl Clients {
         });
     }
 
+    /// Takes room for messages, before they go to the disk.
+    pub(super) const fn reserve(&mut self, count: usize) {
+        self.count += count;
+    }
+
+    pub(super) const fn release(&mut self, count: usize) {
+        self.count -= count;
+    }
+
+    /// Returns the names of all clients.
+    pub(super) fn names(&self) -> impl Iterator<Item = ClientName> {
+        let pins = self.pins.iter();
+        pins.flat_map(|(address, pins)| {
+            let name = |pin: &Pin| ClientName::new(address.client_name(&pin.fingerprint)?);
+            pins.iter().filter_map(name)
+        })
+    }
+
+    pub(super) fn has(&self, name: &ClientName) -> bool {
+        self.named(name.as_str()).is_some()
+    }
+
+    /// Finds a client by its whole name.
+    fn named(&self, text: &str) -> Option<(ClientName, Pin)> {
+        let (address, _) = text.strip_prefix("p2sn:")?.rsplit_once('/')?;
+        let address = PinAddress::client(address.parse().ok()?);
+        let mut pins = self.pins.get(&address)?.iter();
+        pins.find_map(|pin| {
+            let name = address.client_name(&pin.fingerprint)?;
+            (name == text).then_some((ClientName::new(name)?, *pin))
+        })
+    }
+
+    /// Finds the name of a client by its name, or by its address if only one is there.
+    pub(super) fn find_name(&self, text: &str) -> Option<ClientName> {
+        self.find(text).map(|(name, _)| name)
+    }
+
     /// Finds a client by its name, or by its address if only one is there.
     fn find(&self, text: &str) -> Option<(ClientName, Pin)> {
-        let named = self.pins.iter().flat_map(|(address, pins)| {
-            let name = |pin: &Pin| address.client_name(&pin.fingerprint);
-            pins.iter()
-                .filter_map(move |pin| Some((name(pin)?, address, *pin)))
-        });
-        let fits = |(name, address, _): &(String, &PinAddress, Pin)| {
-            name == text || text.strip_prefix("p2sn:") == Some(&address.to_string())
-        };
-        let mut found = named.filter(fits);
-        match (found.next(), found.next()) {
-            (Some((name, _, pin)), None) => Some((ClientName::new(name)?, pin)),
+        if let Some(found) = self.named(text) {
+            return Some(found);
+        }
+        let address = PinAddress::client(text.strip_prefix("p2sn:")?.parse().ok()?);
+        match self.pins.get(&address)?.as_slice() {
+            [pin] => self.named(&address.client_name(&pin.fingerprint)?),
             _ => None,
         }
     }
@@ -288,9 +321,4 @@ impl State {
             Question::Forget { address } => self.forget_client(request, &address),
         }
     }
-}
-
-/// Says whether a recipient's name is that of a client.
-pub(super) fn is_client(name: &str) -> bool {
-    name.starts_with("p2sn:")
 }

@@ -45,7 +45,6 @@ pub(super) enum After {
     Joined(Box<membership::Entering>),
     P2snReceived(keys::P2snReceiving),
     Brought(clients::Bringing),
-    Reserved(clients::Reserving),
     Posted(Box<letters::Posting>),
     ServerReceived(Box<servers::ServerReceived>),
     Registered(Box<users::Registering>),

@@ -32,6 +32,11 @@ impl Expiry {
         }
     }
 
+    /// Takes the nearest time that is within the bounds.
+    pub(super) fn capped(time: Duration) -> Self {
+        Self(time.clamp(Self::MIN, Self::MAX))
+    }
+
     /// Returns how long it is.
     #[must_use]
     pub const fn time(self) -> Duration {

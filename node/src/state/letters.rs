@@ -22,7 +22,9 @@ pub(super) use self::posting::{Posting, seal_to_user};
 use super::{
     CLOCK_SET_MS, State,
     capacity::weight,
-    io::{Encoding, Endpoint, Event, Failure, Incoming, Now, Outcome, Party, Record, Via},
+    io::{
+        Encoding, Endpoint, Event, Failure, ForClient, Incoming, Now, Outcome, Party, Record, Via,
+    },
     millis,
     post::{LetterNews, LetterRecord, Stage, UserRecord},
 };
@@ -96,6 +98,8 @@ pub(super) enum Arrived {
     Kept(LetterRecord),
     /// It was for this node itself.
     Opened(Incoming),
+    /// It waits for a client of this node that has no key; this member brought it.
+    ForClient(ForClient, PeerId),
     /// It was here before.
     Repeated,
 }
@@ -106,6 +110,7 @@ impl Arrived {
         match self {
             Self::Kept(letter) => Some((Party::Member(letter.node), letter.frame.len())),
             Self::Opened(message) => Some((message.sender.clone(), message.text.len())),
+            Self::ForClient(message, node) => Some((Party::Member(*node), message.text.len())),
             Self::Repeated => None,
         }
     }

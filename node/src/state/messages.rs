@@ -271,7 +271,7 @@ impl State {
     /// Returns whom a message is for, as people write it.
     fn addressee(&self, message: &Outgoing) -> String {
         match &message.kind {
-            OutgoingKind::User { name, .. } => name.clone(),
+            OutgoingKind::User { name, .. } | OutgoingKind::Client { name, .. } => name.clone(),
             OutgoingKind::Member | OutgoingKind::Letter => self.place_name(&message.recipient),
         }
     }

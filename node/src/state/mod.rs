@@ -474,13 +474,14 @@ impl State {
             Some(After::Joined(joined)) => self.join_stored(*joined, now),
             Some(After::P2snReceived(received)) => self.p2sn_stored(received),
             Some(After::Brought(brought)) => self.brought(brought),
-            Some(After::Reserved(reserved)) => self.reserved(reserved, now),
             Some(After::Posted(posting)) => self.posted(*posting, now),
             Some(After::ServerReceived(received)) => self.server_message_stored(*received),
             Some(After::Registered(registering)) => self.registered(*registering, now),
             Some(After::Heard(hearing)) => self.users_heard(&hearing),
             Some(After::UserPinned(pinning)) => self.server_user_pinned(*pinning),
-            Some(After::ClientPinned(request, _)) => self.client_pinned(request),
+            Some(After::ClientPinned(request, pinning)) => {
+                self.client_pinned(request, &pinning, now);
+            }
             Some(After::Pruned) => self.pruned(),
             None => {}
         }
@@ -502,7 +503,6 @@ impl State {
             Some(After::Joined(joined)) => self.join_not_stored(*joined, &reason, now),
             Some(After::P2snReceived(received)) => self.p2sn_not_stored(&received),
             Some(After::Brought(brought)) => self.not_brought(&brought, &reason),
-            Some(After::Reserved(reserved)) => self.not_reserved(&reserved, &reason),
             Some(After::Posted(posting)) => self.not_posted(&posting, &reason),
             Some(After::ServerReceived(received)) => {
                 self.server_message_not_stored(&received, Failure::not_stored(&reason));

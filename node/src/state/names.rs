@@ -13,7 +13,7 @@ use super::{
     users::Entry,
 };
 use crate::proto::{
-    mesh::{NodeName, certificate::Terms, parse_peer},
+    mesh::{ClientName, NodeName, certificate::Terms, parse_peer},
     syft::{PublicKey, UserId},
 };
 
@@ -87,8 +87,11 @@ impl State {
     /// Finds a member by name or peer id, a user, or a user of a foreign server.
     pub(super) fn recipient(&self, text: &str) -> Result<Endpoint, Failure> {
         // The owner of this node named the server, and nobody else can.
-        if let Some(meant) = self.meant_at_server(text) {
-            return Ok(meant);
+        if let Some(endpoint) = self
+            .meant_at_server(text)
+            .or_else(|| self.client_called(text))
+        {
+            return Ok(endpoint);
         }
         let name = text.parse::<UserId>().ok();
         let meant = name.as_ref().and_then(|name| self.meant(name));
@@ -106,6 +109,22 @@ impl State {
             (Err(_), Some(meant)) => Ok(meant),
             (Err(failure), None) => Err(name.map_or(failure, |name| self.not_meant(&name))),
         }
+    }
+
+    /// Finds a client that has no key: of this node by its name or, if there is one alone, its address;
+    /// of any node as `client@node`.
+    fn client_called(&self, text: &str) -> Option<Endpoint> {
+        if let Some(client) = self.clients.find_name(text) {
+            return Some(Endpoint::Client(client, self.own.peer));
+        }
+        let (client, node) = text.rsplit_once('@')?;
+        let client = ClientName::new(client)?;
+        let has = |node: &PeerId| {
+            self.users.has_client(node, &client)
+                || (*node == self.own.peer && self.clients.has(&client))
+        };
+        let node = self.nodes_called(node).into_iter().find(has)?;
+        Some(Endpoint::Client(client, node))
     }
 
     /// Says why a name means nobody.
@@ -307,6 +326,7 @@ impl State {
         match endpoint {
             Endpoint::Node(peer) => self.name_of_any(peer),
             Endpoint::User(user, place) => self.full_name(user, *place),
+            Endpoint::Client(client, node) => format!("{client}@{}", self.name_of_any(node)),
         }
     }
 
@@ -366,6 +386,7 @@ impl State {
             Endpoint::User(user, place) => {
                 self.users.get(user, *place).map(|entry| entry.record.key)
             }
+            Endpoint::Client(..) => None,
         }
     }
 }

@@ -6,7 +6,7 @@
 use libp2p_identity::PeerId;
 use serde::{Deserialize, Serialize};
 
-use super::io::{ClientId, Direction, Encoding, Gateway, Outcome, Party, Transport, Via};
+use super::io::{ClientId, Direction, Encoding, Outcome, Party, Transport, Via};
 use crate::proto::{
     iid::{Date, Index, Value},
     mesh::{self, Address, MessageId},
@@ -306,7 +306,7 @@ pub struct Who {
     /// The node: itself, the one with the gateway, or this one, as a client of a server.
     pub node: String,
     /// The gateway; `None` for a node's owner.
-    pub gateway: Option<Gateway>,
+    pub gateway: Option<String>,
     /// The foreign server, if it is a user of one.
     pub server: Option<String>,
     /// Whether it is connected; `None` if that cannot be known.

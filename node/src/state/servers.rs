@@ -111,7 +111,7 @@ impl State {
                 text: message.text.clone(),
                 created_ms: message.created_ms,
             }),
-            OutgoingKind::Member | OutgoingKind::Letter => None,
+            OutgoingKind::Member | OutgoingKind::Client { .. } | OutgoingKind::Letter => None,
         });
         fetched.collect()
     }

@@ -331,6 +331,16 @@ pub(super) fn message_saying(
     key: u8,
     sequence: u64,
 ) -> DirectRequest {
+    signed_by(frame_saying(text, sender, recipient, key, sequence), key)
+}
+
+pub(super) fn signed_by(frame: Frame, key: u8) -> DirectRequest {
+    DirectRequest {
+        messages: vec![frame.sign(&messaging_key(key))],
+    }
+}
+
+pub(super) fn frame_saying(text: &str, sender: u8, recipient: u8, key: u8, sequence: u64) -> Frame {
     let content = syft::seal(
         text,
         messaging_key(recipient).public(),
@@ -338,7 +348,7 @@ pub(super) fn message_saying(
     );
     let (from, to) = (format!("pi-{sender}"), format!("pi-{recipient}"));
     let text = syft::Message::signed(&from, &to, content, NOW.unix_ms(), &messaging_key(key));
-    let frame = Frame {
+    Frame {
         id: MessageId([1; 16]),
         sender: peer_of_seed(sender),
         recipient: peer_of_seed(recipient),
@@ -348,9 +358,6 @@ pub(super) fn message_saying(
         expires_ms: NOW.unix_ms() + 1000,
         syft: text.encode(),
         kind: crate::proto::mesh::direct::Kind::Member,
-    };
-    DirectRequest {
-        messages: vec![frame.sign(&messaging_key(key))],
     }
 }
 

@@ -8,7 +8,10 @@ mod registering;
 mod telling;
 mod tokens;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use libp2p_identity::PeerId;
 
@@ -23,9 +26,12 @@ use super::{
     io::{Command, Endpoint, Event, Failure, Now, Place, Record, Reply, RequestId},
     post::{Admitted, Ask, Found, Told, User, UserRecord},
 };
-use crate::proto::syft::{
-    Descriptions, PublicKey, UserId,
-    http::{TokenId, key_name},
+use crate::proto::{
+    mesh::ClientName,
+    syft::{
+        Descriptions, PublicKey, UserId,
+        http::{TokenId, key_name},
+    },
 };
 
 /// A user.
@@ -49,6 +55,8 @@ pub(super) struct Users {
     entries: Entries,
     revoked: BTreeMap<TokenId, u64>,
     pub(super) telling: BTreeMap<PeerId, Telling>,
+    /// Clients of other nodes that have no keys, as those nodes told on their last connection.
+    clients: BTreeMap<PeerId, BTreeSet<ClientName>>,
 }
 
 impl Users {
@@ -61,6 +69,7 @@ impl Users {
             entries: users.into_iter().map(entry).collect(),
             revoked: revoked.into_iter().collect(),
             telling: BTreeMap::new(),
+            clients: BTreeMap::new(),
         }
     }
 
@@ -99,6 +108,18 @@ impl Users {
         Some(entry.record.clone())
     }
 
+    /// Returns the clients of other nodes that have no keys.
+    pub(super) fn clients(&self) -> impl Iterator<Item = (PeerId, &ClientName)> {
+        let nodes = self.clients.iter();
+        nodes.flat_map(|(node, clients)| clients.iter().map(|client| (*node, client)))
+    }
+
+    pub(super) fn has_client(&self, node: &PeerId, client: &ClientName) -> bool {
+        self.clients
+            .get(node)
+            .is_some_and(|clients| clients.contains(client))
+    }
+
     pub(super) fn all(&self) -> impl Iterator<Item = &Entry> {
         self.entries.values()
     }
@@ -116,10 +137,12 @@ impl Users {
         let Self {
             entries,
             telling,
+            clients,
             // Of this gateway's own users.
             revoked: _,
         } = self;
         telling.clear();
+        clients.clear();
         let gone: Vec<Place> = entries.places().filter(|place| !stays(*place)).collect();
         for place in gone {
             entries.forget_place(place);
@@ -229,6 +252,8 @@ impl State {
                 descriptions: Descriptions::default(),
                 here: None,
             },
+            // Who has no key is nobody to a Syft client.
+            Endpoint::Client(..) => return None,
             Endpoint::User(user, place) => {
                 let record = &self.users.get(user, *place)?.record;
                 Found {

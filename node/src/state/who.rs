@@ -49,7 +49,7 @@ impl State {
             Some(Who {
                 name: key.name?,
                 node: own.clone(),
-                gateway: Some(Gateway::P2sn),
+                gateway: Some(Gateway::P2sn.name().to_owned()),
                 server: None,
                 present: None,
                 since_ms: None,
@@ -61,7 +61,23 @@ impl State {
                 waiting: key.waiting,
             })
         });
-        nodes.chain(users).chain(clients).collect()
+        let elsewhere = self.users.clients();
+        let elsewhere = elsewhere.filter(|(node, _)| self.is_gateway_here(node));
+        let elsewhere = elsewhere.map(|(node, client)| Who {
+            name: self.full_name_of(&Endpoint::Client(client.clone(), node)),
+            node: self.name_of_any(&node),
+            gateway: Some(client.gateway().to_owned()),
+            server: None,
+            present: None,
+            since_ms: None,
+            sealed: false,
+            key: None,
+            offered_key: None,
+            has_short_name: false,
+            short_name_means: None,
+            waiting: 0,
+        });
+        nodes.chain(users).chain(clients).chain(elsewhere).collect()
     }
 
     fn report_user(&self, entry: &Entry) -> Option<Who> {
@@ -90,7 +106,7 @@ impl State {
                 None => known_as.to_string(),
             },
             node: self.name_of_any(&here),
-            gateway: Some(Gateway::Syft),
+            gateway: Some(Gateway::Syft.name().to_owned()),
             // A server does not say who is there.
             present: server.is_none().then_some(entry.clients > 0),
             since_ms: entry.since_ms,
@@ -109,6 +125,14 @@ impl State {
         match self.recipient(text) {
             Ok(Endpoint::Node(peer)) => self.trust_member(request, peer),
             Ok(Endpoint::User(user, node)) => self.trust_user(request, &user, node),
+            Ok(Endpoint::Client(client, _)) => {
+                let text =
+                    format!("`{client}` is a client of a gateway, and no key of it is kept here");
+                let hint =
+                    "`pimesh p2sn trust ADDRESS` accepts the key of a P2SN client of this node";
+                self.effects
+                    .fail(request, Failure::conflict(text).with_hint(hint));
+            }
             Err(failure) => self.effects.fail(request, failure),
         }
     }

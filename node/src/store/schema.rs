@@ -265,8 +265,17 @@ fn read_outgoing(row: &Row<'_>) -> Result<Outgoing, Flaw> {
             if user.is_empty() {
                 OutgoingKind::Member
             } else {
-                let (user, name) = (user_id(&user)?, row.get(8)?);
-                OutgoingKind::User { user, name }
+                let name = row.get(8)?;
+                match user.strip_prefix(CLIENT_MARK) {
+                    Some(client) => OutgoingKind::Client {
+                        client: self::client(client.as_bytes().to_vec())?,
+                        name,
+                    },
+                    None => OutgoingKind::User {
+                        user: user_id(&user)?,
+                        name,
+                    },
+                }
             }
         },
     })
@@ -282,6 +291,9 @@ fn read_for_client(row: &Row<'_>) -> Result<ForClient, Flaw> {
         encoding: encoding(row.get(5)?),
     })
 }
+
+/// What stands in front of a client's name in `outbox.user`; no user's id has it.
+pub(super) const CLIENT_MARK: char = '|';
 
 pub(super) const fn encoding(is_hex: bool) -> Encoding {
     if is_hex {

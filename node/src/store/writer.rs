@@ -8,7 +8,13 @@ use std::{
 
 use rusqlite::{Connection, Savepoint, params};
 
-use super::{Completion, error::Flaw, in_use, pruning, schema::party_bytes, space::Space};
+use super::{
+    Completion,
+    error::Flaw,
+    in_use, pruning,
+    schema::{CLIENT_MARK, party_bytes},
+    space::Space,
+};
 use crate::{
     limits::{Bucket, Rate},
     proto::syft::letter::Fingerprint,
@@ -432,9 +438,12 @@ fn write_name(to: &Savepoint<'_>, peer: &[u8], name: &str) -> rusqlite::Result<(
 
 fn write_outgoing(to: &Savepoint<'_>, message: &Outgoing) -> rusqlite::Result<()> {
     let (user, name, letter) = match &message.kind {
-        OutgoingKind::Member => ("", "", ""),
-        OutgoingKind::User { user, name } => (user.as_str(), name.as_str(), ""),
-        OutgoingKind::Letter => ("", "", message.text.as_str()),
+        OutgoingKind::Member => (String::new(), "", ""),
+        OutgoingKind::User { user, name } => (user.to_string(), name.as_str(), ""),
+        OutgoingKind::Client { client, name } => {
+            (format!("{CLIENT_MARK}{client}"), name.as_str(), "")
+        }
+        OutgoingKind::Letter => (String::new(), "", message.text.as_str()),
     };
     to.prepare_cached(
         "INSERT INTO outbox (id, recipient, epoch, sequence, created_ms, expires_ms, user, \

@@ -7,7 +7,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use anyhow::{Context, ensure};
 use pimesh_node::{
-    control::api::{EventBody, HistoryRow},
+    control::api::{EventBody, HistoryRow, P2snAddress},
     state::io::Gateway,
 };
 use pimesh_tests::{Pi, World, eventually, foreign::Foreign, opened, pimesh};
@@ -214,6 +214,46 @@ async fn messages_go_on_to_the_member_that_is_configured_and_its_answer_comes_ba
     b.send("pi-1", &format!("{mark}come in")).await?;
     a.wait_for_inbox(1).await?;
     assert_eq!(ask(&mut peer, "and?").await?, "come in");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_program_at_another_node_is_listed_and_written_to_from_here() -> anyhow::Result<()> {
+    let world = World::new()?;
+    let (a, at) = start(&world, "pi-1", "").await?;
+    let b = world.start("pi-2").await?;
+    b.join(&a).await?;
+    b.wait_for_peers(1).await?;
+    let mut peer = python(&world, "key", &[]).await?;
+    peer.order(connect(at)).await?;
+    let fingerprint = peer.event("connected").await?["fingerprint"].clone();
+    let digits = &fingerprint.as_str().expect("text")[..16];
+    let name = format!("p2sn:127.0.0.1/{digits}@pi-1");
+    assert_eq!(ask(&mut peer, "door open").await?, "P2SN:OK");
+
+    let listed = async || {
+        let who = b.client.who().await?;
+        anyhow::Ok(who.into_iter().find(|who| who.name == name))
+    };
+    let who = eventually("news of it", async || listed().await?.context("not yet")).await?;
+    assert_eq!((who.gateway.as_deref(), who.sealed), (Some("p2sn"), false));
+    assert_eq!(b.send(&name, "come in").await?.to, name);
+    eventually("its delivery", async || {
+        ensure!(b.client.outbox().await?.is_empty(), "it waits");
+        Ok(())
+    })
+    .await?;
+    assert_eq!(ask(&mut peer, "and?").await?, "come in");
+
+    let address = "127.0.0.1".to_owned();
+    a.client.p2sn_forget(&P2snAddress { address }).await?;
+    eventually("the end of it", async || {
+        ensure!(listed().await?.is_none(), "it is listed");
+        Ok(())
+    })
+    .await?;
+    let refused = b.send(&name, "still there?").await.expect_err("nobody");
+    assert!(format!("{refused:#}").contains("p2sn:"), "{refused:#}");
     Ok(())
 }
 

@@ -8,7 +8,7 @@
 use libp2p_identity::PeerId;
 
 use super::{
-    DecodeError, MessageId, array, decode, peer,
+    ClientName, DecodeError, MessageId, array, decode, peer,
     signed::{Label, Signed, WrongSignature},
 };
 use crate::proto::syft;
@@ -56,13 +56,16 @@ pub struct Frame {
 }
 
 /// What the Syft message in a frame is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Kind {
     /// From the sending member itself to the receiving one.
     #[default]
     Member,
     /// From or to a user of one of the two gateways, as the client wrote it.
     Letter,
+    /// From the sending member to a client of the receiving one that has no key: sealed for the
+    /// receiving member, which hands it to this client.
+    Client(ClientName),
 }
 
 impl Frame {
@@ -78,7 +81,15 @@ impl Frame {
             created_ms: self.created_ms,
             expires_ms: self.expires_ms,
             syft: self.syft,
-            kind: u32::from(self.kind == Kind::Letter),
+            kind: match &self.kind {
+                Kind::Member => 0,
+                Kind::Letter => 1,
+                Kind::Client(_) => 2,
+            },
+            client: match &self.kind {
+                Kind::Member | Kind::Letter => String::new(),
+                Kind::Client(client) => client.to_string(),
+            },
         });
         let signature = key.sign(&Label::DIRECT.before(&payload)).to_vec();
         Signed { payload, signature }
@@ -101,9 +112,10 @@ impl Frame {
             created_ms: wire.created_ms,
             expires_ms: wire.expires_ms,
             syft: wire.syft,
-            kind: match wire.kind {
-                0 => Kind::Member,
-                1 => Kind::Letter,
+            kind: match (wire.kind, ClientName::new(wire.client)) {
+                (0, _) => Kind::Member,
+                (1, _) => Kind::Letter,
+                (2, Some(client)) => Kind::Client(client),
                 _ => {
                     return Err(DecodeError::Field {
                         what: WHAT,
@@ -266,6 +278,8 @@ struct WireFrame {
     syft: Vec<u8>,
     #[prost(uint32, tag = "9")]
     kind: u32,
+    #[prost(string, tag = "10")]
+    client: String,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -527,6 +527,11 @@ fn what_a_gateway_tells_of_its_users_is_legal_or_refused() {
         users::Request {
             users: vec![told("alice"), told("bob@example.org")],
             read: vec![MessageId([1; 16])],
+            clients: vec![users::ToldClient {
+                name: ClientName::new("p2sn:10.0.0.7/5d41402abc4b2a76").expect("a name"),
+                is_gone: false,
+            }],
+            begins: true,
         },
     ];
     let corpus: Vec<_> = requests.iter().map(users::Request::encode).collect();

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `address` | places to dial |
 //! | `name` | names of nodes and messages |
+//! | `client_name` | names of clients that have no key |
 //! | `signed` | a payload and the signature over its exact bytes |
 //! | `certificate` | who is a member, and who no longer is |
 //! | `ranges` | further indices that a member owns |
@@ -22,6 +23,7 @@
 
 pub mod address;
 pub mod certificate;
+mod client_name;
 pub mod direct;
 pub mod key;
 pub mod member;
@@ -39,6 +41,7 @@ mod fuzz;
 
 pub use self::{
     address::Address,
+    client_name::ClientName,
     name::{MessageId, NodeName},
 };
 

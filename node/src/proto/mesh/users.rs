@@ -4,7 +4,7 @@
 //! who it is. Everything is told when a connection opens, and what changed afterwards; one request
 //! is under way at a time.
 
-use super::{DecodeError, MessageId, array, decode};
+use super::{ClientName, DecodeError, MessageId, array, decode};
 use crate::proto::syft::{Descriptions, PublicKey, TITLE_BYTES_MAX, UserId};
 
 /// Longest request, in bytes.
@@ -21,6 +21,13 @@ pub const GATHERED_BYTES_MAX: usize = 256 * 1024;
 
 /// Most read letters in one request.
 pub const READ_MAX: usize = 4096;
+
+/// Most clients in one request.
+pub const CLIENTS_MAX: usize = 512;
+
+/// Most clients of one node that another node hears of: they have no key, so anything that reaches the
+/// gateway may be one.
+pub const CLIENTS_PER_NODE_MAX: usize = 1024;
 
 /// Most users of one gateway.
 pub const USERS_PER_GATEWAY_MAX: usize = 4096;
@@ -53,6 +60,15 @@ impl ToldUser {
     }
 }
 
+/// A client of the node that tells it. It has no key, so it is told without a pin, and may go again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToldClient {
+    /// Its name at that node.
+    pub name: ClientName,
+    /// Whether it is there no more.
+    pub is_gone: bool,
+}
+
 /// What a gateway tells.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
@@ -60,6 +76,11 @@ pub struct Request {
     pub users: Vec<ToldUser>,
     /// Letters of the other side that users here have read.
     pub read: Vec<MessageId>,
+    /// Clients that are new or gone.
+    pub clients: Vec<ToldClient>,
+    /// Whether the clients that were told earlier count no more: this is the first request on a
+    /// connection, and all that are there follow.
+    pub begins: bool,
 }
 
 impl Request {
@@ -77,6 +98,8 @@ impl Request {
         prost::Message::encode_to_vec(&WireRequest {
             users: self.users.iter().map(user).collect(),
             read: self.read.iter().map(|id| id.0.to_vec()).collect(),
+            clients: self.clients.iter().map(client_to_wire).collect(),
+            begins: self.begins,
         })
     }
 
@@ -90,6 +113,7 @@ impl Request {
         let wire: WireRequest = decode(WHAT, bytes)?;
         super::at_most(WHAT, "users", wire.users.len(), USERS_MAX)?;
         super::at_most(WHAT, "read letters", wire.read.len(), READ_MAX)?;
+        super::at_most(WHAT, "clients", wire.clients.len(), CLIENTS_MAX)?;
         let read = wire
             .read
             .iter()
@@ -97,8 +121,24 @@ impl Request {
         Ok(Self {
             users: wire.users.into_iter().filter_map(user).collect(),
             read: read.collect::<Result<_, DecodeError>>()?,
+            clients: wire.clients.into_iter().filter_map(client).collect(),
+            begins: wire.begins,
         })
     }
+}
+
+fn client_to_wire(client: &ToldClient) -> WireClient {
+    WireClient {
+        name: client.name.to_string(),
+        is_gone: client.is_gone,
+    }
+}
+
+fn client(wire: WireClient) -> Option<ToldClient> {
+    Some(ToldClient {
+        name: ClientName::new(wire.name)?,
+        is_gone: wire.is_gone,
+    })
 }
 
 fn user(wire: WireUser) -> Option<ToldUser> {
@@ -120,6 +160,18 @@ struct WireRequest {
     users: Vec<WireUser>,
     #[prost(bytes = "vec", repeated, tag = "2")]
     read: Vec<Vec<u8>>,
+    #[prost(message, repeated, tag = "3")]
+    clients: Vec<WireClient>,
+    #[prost(bool, tag = "4")]
+    begins: bool,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct WireClient {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(bool, tag = "2")]
+    is_gone: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -159,19 +211,21 @@ mod tests {
         let request = Request {
             users: vec![told()],
             read: vec![MessageId([1; 16])],
+            clients: vec![ToldClient {
+                name: ClientName::new("p2sn:10.0.0.7/5d41402abc4b2a76").expect("a name"),
+                is_gone: true,
+            }],
+            begins: true,
         };
         assert_eq!(Request::decode(&request.encode()), Ok(request));
     }
 
     #[test]
     fn a_user_that_cannot_be_spoils_no_other() {
-        let mut wire = WireRequest {
-            users: vec![],
-            read: vec![],
-        };
+        let mut wire = WireRequest::default();
         let good = Request {
             users: vec![told()],
-            read: vec![],
+            ..Request::default()
         };
         let good = WireRequest::decode_good(&good.encode());
         for bad in [
@@ -209,8 +263,8 @@ mod tests {
     #[test]
     fn more_than_a_request_may_carry_is_refused() {
         let request = Request {
-            users: vec![],
             read: vec![MessageId([1; 16]); READ_MAX + 1],
+            ..Request::default()
         };
         let refused = Request::decode(&request.encode());
         assert!(matches!(refused, Err(DecodeError::TooLarge { .. })));

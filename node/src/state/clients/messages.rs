@@ -28,10 +28,39 @@ const LEASE: Duration = Duration::from_secs(15);
 /// Bytes that PKCS#1 v1.5 takes away from a block.
 const PADDING_BYTES: usize = 11;
 
-/// A message for a client on its way to the disk.
-pub(in crate::state) struct Reserving {
-    request: RequestId,
-    message: ForClient,
+/// Why a message is not taken for a client.
+#[derive(Debug)]
+pub(in crate::state) enum NotForClient {
+    /// There is no such client.
+    Unknown,
+    /// Its text is to be hexadecimal digits, and is not.
+    NoHex,
+    /// One block of its key takes no more.
+    TooLong { max: usize, got: usize },
+    /// So many wait already.
+    Full { waiting: usize },
+}
+
+impl NotForClient {
+    /// Returns what the sender is told.
+    pub(in crate::state) fn failure(&self, client: &str) -> Failure {
+        match self {
+            Self::Unknown => Failure::not_found(format!("no P2SN client is known as `{client}`"))
+                .with_hint("`pimesh p2sn keys` lists the clients"),
+            Self::NoHex => Failure::bad_request(format!(
+                "what is sent to `{client}{HEX_MARK}` is hexadecimal digits"
+            ))
+            .with_hint("two digits for each byte"),
+            Self::TooLong { max, got } => Failure::bad_request(format!(
+                "a message to `{client}` has at most {max} bytes, got {got}"
+            ))
+            .with_hint("send it in several"),
+            Self::Full { waiting } => {
+                Failure::unavailable(format!("{waiting} messages wait for `{client}` already"))
+                    .with_hint("it takes one with each message that it sends")
+            }
+        }
+    }
 }
 
 /// A message of a client on its way to the disk.
@@ -81,52 +110,24 @@ impl State {
             .fail(bringing.request, Failure::not_stored(reason));
     }
 
-    /// Keeps a message for a client: rule P2SN-ANSWER-WAITS.
-    pub(in crate::state) fn send_to_client(
+    /// Makes a message that waits for a client: rule P2SN-ANSWER-WAITS.
+    pub(in crate::state) fn for_client(
         &mut self,
-        request: RequestId,
         client: &str,
+        encoding: Encoding,
         text: String,
         expiry: Expiry,
         now: Now,
-    ) {
-        let message = match self.for_client(client, text, expiry, now) {
-            Ok(message) => message,
-            Err(failure) => return self.effects.fail(request, failure),
-        };
-        self.clients.count += 1;
-        let record = Record::ForClient(message.clone());
-        let after = After::Reserved(Reserving { request, message });
-        self.effects.store(vec![record], Some(after));
-    }
-
-    fn for_client(
-        &mut self,
-        client: &str,
-        text: String,
-        expiry: Expiry,
-        now: Now,
-    ) -> Result<ForClient, Failure> {
-        let (client, encoding) = encoding_of(client);
-        let Some((client, pin)) = self.clients.find(client) else {
-            let failure = Failure::not_found(format!("no P2SN client is known as `{client}`"));
-            return Err(failure.with_hint("`pimesh p2sn keys` lists the clients"));
-        };
-        let Some(bytes) = encoding.bytes(&text) else {
-            let text = format!("what is sent to `{client}{HEX_MARK}` is hexadecimal digits");
-            return Err(Failure::bad_request(text).with_hint("two digits for each byte"));
-        };
+    ) -> Result<ForClient, NotForClient> {
+        let (client, pin) = self.clients.find(client).ok_or(NotForClient::Unknown)?;
+        let got = encoding.bytes(&text).ok_or(NotForClient::NoHex)?.len();
         let max = pin.bits.div_ceil(8).saturating_sub(PADDING_BYTES);
-        if bytes.len() > max {
-            let got = bytes.len();
-            let text = format!("a message to `{client}` has at most {max} bytes, got {got}");
-            return Err(Failure::bad_request(text).with_hint("send it in several"));
+        if got > max {
+            return Err(NotForClient::TooLong { max, got });
         }
         let waiting = self.clients.waiting.get(&client).map_or(0, VecDeque::len);
         if waiting >= WAITING_PER_CLIENT_MAX || self.clients.count >= WAITING_MAX {
-            let text = format!("{waiting} messages wait for `{client}` already");
-            return Err(Failure::unavailable(text)
-                .with_hint("it takes one with each message that it sends"));
+            return Err(NotForClient::Full { waiting });
         }
         Ok(ForClient {
             id: MessageId(self.effects.random()),
@@ -138,57 +139,44 @@ impl State {
         })
     }
 
-    pub(in crate::state) fn reserved(
-        &mut self,
-        Reserving { request, message }: Reserving,
-        now: Now,
-    ) {
-        let accepted = report::Accepted {
+    pub(in crate::state) fn report_accepted_for_client(
+        &self,
+        message: &ForClient,
+    ) -> report::Accepted {
+        report::Accepted {
             id: message.id,
             to: message.client.to_string(),
             peer_id: Party::Client(message.client.clone()),
             expires_ms: message.expires_ms,
             via: Via::P2sn,
             warning: None,
-        };
-        self.clients.push(message, self.calendar.believed(now));
-        self.effects.reply(request, Reply::Accepted(vec![accepted]));
+        }
     }
 
-    pub(in crate::state) fn not_reserved(&mut self, reserving: &Reserving, reason: &str) {
-        self.clients.count -= 1;
-        self.effects
-            .fail(reserving.request, Failure::not_stored(reason));
+    /// A message for a client is on disk, and waits for it.
+    pub(in crate::state) fn waits_for_client(&mut self, message: ForClient, now: Now) {
+        let believed = self.believed(now);
+        self.clients.push(message, believed);
     }
 
     /// Finds what a member's message says to a client: rule P2SN-ANSWER-MARK.
     pub(in crate::state) fn answer_in(&mut self, text: &str, now: Now) -> Option<ForClient> {
         let (client, text) = text.strip_prefix('[')?.split_once("] ")?;
-        // What is in brackets may be anything, and most often it is no client.
-        self.clients.find(encoding_of(client).0)?;
+        let (client, encoding) = encoding_of(client);
         let expiry = self.settings.expiry;
-        match self.for_client(client, text.to_owned(), expiry, now) {
+        match self.for_client(client, encoding, text.to_owned(), expiry, now) {
             Ok(message) => {
-                self.clients.count += 1;
+                self.clients.reserve(1);
                 Some(message)
             }
+            // What is in brackets may be anything, and most often it is no client.
+            Err(NotForClient::Unknown) => None,
             Err(_) => {
                 self.effects
                     .refused(None, "p2sn_answer", "too_long_or_too_many");
                 None
             }
         }
-    }
-
-    pub(in crate::state) fn answers_stored(&mut self, answers: Vec<ForClient>, now: Now) {
-        let believed = self.believed(now);
-        for message in answers {
-            self.clients.push(message, believed);
-        }
-    }
-
-    pub(in crate::state) const fn answers_not_stored(&mut self, answers: &[ForClient]) {
-        self.clients.count -= answers.len();
     }
 
     pub(super) fn take(&mut self, client: &ClientName, now: Now) -> Option<(MessageId, Vec<u8>)> {
@@ -275,7 +263,7 @@ fn marked(client: &ClientName, bytes: Vec<u8>) -> String {
 }
 
 /// Takes the mark off a client's name.
-fn encoding_of(client: &str) -> (&str, Encoding) {
+pub(in crate::state) fn encoding_of(client: &str) -> (&str, Encoding) {
     match client.strip_suffix(HEX_MARK) {
         Some(client) => (client, Encoding::Hex),
         None => (client, Encoding::Utf8),

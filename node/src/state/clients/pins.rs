@@ -7,7 +7,7 @@ use crate::{
     state::{
         After, State,
         changes::Change,
-        io::{Event, Failure, Record, Reply, RequestId},
+        io::{ClientName, Event, Failure, Now, Record, Reply, RequestId},
         report,
     },
 };
@@ -80,8 +80,33 @@ impl State {
         }
     }
 
-    pub(in crate::state) fn client_pinned(&mut self, request: RequestId) {
+    pub(in crate::state) fn client_pinned(
+        &mut self,
+        request: RequestId,
+        pinning: &Pinning,
+        now: Now,
+    ) {
+        self.tell_of_pinning(pinning, now);
         self.judged(request, true);
+    }
+
+    /// The keys of a client are on disk, and others may hear who is there.
+    pub(in crate::state) fn tell_of_pinning(&mut self, pinning: &Pinning, now: Now) {
+        let displaced = pinning.displaced.iter();
+        let keys = displaced.chain([&pinning.pin]).map(|pin| pin.fingerprint);
+        self.tell_of_keys(&pinning.address, &keys.collect::<Vec<_>>(), now);
+    }
+
+    pub(in crate::state) fn tell_of_keys(
+        &mut self,
+        address: &PinAddress,
+        keys: &[Fingerprint],
+        now: Now,
+    ) {
+        let names = keys.iter().filter_map(|key| address.client_name(key));
+        for name in names.filter_map(ClientName::new) {
+            self.tell_of_client(&name, now);
+        }
     }
 
     pub(in crate::state) fn client_not_pinned(

@@ -1,5 +1,7 @@
 //! Keys are pinned, messages acknowledged on disk, and answers kept in order until they are taken.
 
+mod elsewhere;
+
 use super::*;
 use crate::state::{
     Expiry, Settings, State,

@@ -314,6 +314,13 @@ pub enum OutgoingKind {
         /// The name under which the mesh knew him when it was accepted.
         name: String,
     },
+    /// A text for a client of the member that has no key.
+    Client {
+        /// Its name there.
+        client: ClientName,
+        /// Its name in the mesh when it was accepted.
+        name: String,
+    },
     /// A letter of a user of this gateway, unopened.
     Letter,
 }

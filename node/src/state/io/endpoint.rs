@@ -6,7 +6,10 @@ use libp2p_identity::PeerId;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::proto::{mesh::NodeName, syft::UserId};
+use crate::proto::{
+    mesh::{ClientName, NodeName},
+    syft::UserId,
+};
 
 /// Where an endpoint is: at a node of the mesh, or at a foreign server that this node is a client of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,8 +31,10 @@ pub struct ServerId([u8; 32]);
 pub enum Endpoint {
     /// A node itself: its owner.
     Node(PeerId),
-    /// A user of a node's gateway, or of a foreign server.
+    /// Somebody with a key: a user of a node's gateway, or of a foreign server.
     User(UserId, Place),
+    /// A client of a node's gateway that has no key to seal messages for: a P2SN script.
+    Client(ClientName, PeerId),
 }
 
 impl From<PeerId> for Place {
@@ -201,42 +206,6 @@ impl TryFrom<String> for Party {
     "expected a peer id, `server:` with a hash, or the name of a client such as `p2sn:127.0.0.1/5d41402abc4b2a76`"
 )]
 pub struct NoParty;
-
-/// The name of a client, given by its gateway: the name of the gateway, a colon, and what the gateway knows
-/// it by.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ClientName(String);
-
-/// Longest name of a client, in bytes: an IPv6 address with a zone and a fingerprint fit.
-const CLIENT_NAME_BYTES_MAX: usize = 128;
-
-impl ClientName {
-    /// Takes a text that is one.
-    #[must_use]
-    pub fn new(text: impl Into<String>) -> Option<Self> {
-        let text = text.into();
-        let (node, rest) = text.split_once(':')?;
-        let is_gateway = !node.is_empty()
-            && node
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-        let is_word = !rest.is_empty() && rest.chars().all(|c| c.is_ascii_graphic());
-        let fits = text.len() <= CLIENT_NAME_BYTES_MAX;
-        (is_gateway && is_word && fits).then_some(Self(text))
-    }
-
-    /// Returns the text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for ClientName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
-    }
-}
 
 /// Through which protocol a message goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

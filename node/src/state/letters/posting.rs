@@ -119,9 +119,9 @@ impl State {
                 Some(Endpoint::Node(node) | Endpoint::User(_, Place::Node(node))) => {
                     posting.carried.push(self.carried(node, frame, now)?);
                 }
-                // A letter is sealed for a key of the mesh, and no server would take it.
-                Some(Endpoint::User(_, Place::Server(_))) => {
-                    let text = format!("{name} is a user of another server.");
+                // A letter is sealed for a key of the mesh, and neither of these has one.
+                Some(Endpoint::User(_, Place::Server(_)) | Endpoint::Client(..)) => {
+                    let text = format!("{name} takes no messages of users.");
                     return Err(("unknown_recipient", Failure::bad_request(text)));
                 }
             },

@@ -3,10 +3,11 @@
 use crate::{
     proto::mesh::{MessageId, direct::TEXT_BYTES_MAX},
     state::{
-        After, Expiry, State, clients,
+        After, Expiry, State,
+        clients::encoding_of,
         io::{
-            Endpoint, Event, Failure, Now, Outcome, Outgoing, OutgoingKind, Party, Place,
-            Recipients, Record, Reply, RequestId, SendVia, Via,
+            Encoding, Endpoint, Event, Failure, ForClient, Now, Outcome, Outgoing, OutgoingKind,
+            Party, Place, Recipients, Record, Reply, RequestId, SendVia, Via,
         },
         post::{LetterRecord, UserRecord},
         report,
@@ -26,6 +27,8 @@ pub(in crate::state) struct Accepting {
     messages: Vec<Outgoing>,
     /// Those for users of this very gateway are letters already.
     here: Vec<(Outgoing, LetterRecord)>,
+    /// Those for clients of this node.
+    for_clients: Vec<ForClient>,
     /// Users of foreign servers, as they were known and as they are from here on.
     written_to: Vec<(UserRecord, UserRecord)>,
 }
@@ -40,37 +43,40 @@ impl State {
         expiry: Option<Expiry>,
         now: Now,
     ) {
-        if let Recipients::Named(names) = to
-            && let Some(client) = names.iter().find(|name| clients::is_client(name))
-        {
-            if names.len() > 1 {
-                let failure = Failure::bad_request("a message to a client goes to it alone");
-                return self.effects.fail(request, failure);
-            }
-            let expiry = expiry.unwrap_or(self.settings.expiry);
-            return self.send_to_client(request, client, text, expiry, now);
-        }
         let checked = self.check_send(to, &text, via);
         let recipients = match checked {
             Ok(recipients) => recipients,
             Err(failure) => return self.effects.fail(request, failure),
         };
         if via == SendVia::P2sn {
-            let Endpoint::Node(peer) = recipients[0] else {
+            let (Endpoint::Node(peer), _) = recipients[0] else {
                 let text = "P2SN goes to members only, not to users of a gateway";
                 return self.effects.fail(request, Failure::bad_request(text));
             };
             return self.send_p2sn(request, peer, text);
         }
         let expiry = expiry.unwrap_or(self.settings.expiry);
-        let (mut messages, mut here) = (Vec::with_capacity(recipients.len()), Vec::new());
-        for recipient in recipients {
+        let mut messages = Vec::with_capacity(recipients.len());
+        let (mut here, mut for_clients) = (Vec::new(), Vec::new());
+        for (recipient, encoding) in recipients {
+            let name = self.full_name_of(&recipient);
             let (place, kind) = match recipient {
-                Endpoint::Node(peer) => (Place::Node(peer), OutgoingKind::Member),
-                Endpoint::User(user, place) => {
-                    let name = self.full_name(&user, place);
-                    (place, OutgoingKind::User { user, name })
+                Endpoint::Client(client, node) if node == self.own.peer => {
+                    let made =
+                        self.for_client(client.as_str(), encoding, text.clone(), expiry, now);
+                    match made {
+                        Ok(message) => for_clients.push(message),
+                        Err(why) => {
+                            return self.effects.fail(request, why.failure(client.as_str()));
+                        }
+                    }
+                    continue;
                 }
+                Endpoint::Client(client, node) => {
+                    (Place::Node(node), OutgoingKind::Client { client, name })
+                }
+                Endpoint::Node(peer) => (Place::Node(peer), OutgoingKind::Member),
+                Endpoint::User(user, place) => (place, OutgoingKind::User { user, name }),
             };
             let message = self.outgoing(place, kind, text.clone(), expiry, now);
             match &message.kind {
@@ -104,10 +110,13 @@ impl State {
                 at_ms: now.unix_ms(),
             });
         }
+        self.clients.reserve(for_clients.len());
+        records.extend(for_clients.iter().cloned().map(Record::ForClient));
         let accepting = Accepting {
             request,
             messages,
             here,
+            for_clients,
             written_to,
         };
         self.effects
@@ -119,7 +128,7 @@ impl State {
         to: &Recipients,
         text: &str,
         via: SendVia,
-    ) -> Result<Vec<Endpoint>, Failure> {
+    ) -> Result<Vec<(Endpoint, Encoding)>, Failure> {
         if self.membership.is_revoked() {
             return Err(Failure::conflict("this node was removed from its mesh")
                 .with_hint("`pimesh join TICKET` enters a mesh again"));
@@ -135,13 +144,14 @@ impl State {
         let recipients = match to {
             Recipients::All => {
                 let members = self.membership.members();
-                members.map(|(peer, _)| Endpoint::Node(peer)).collect()
+                let node = |peer| (Endpoint::Node(peer), Encoding::Utf8);
+                members.map(|(peer, _)| node(peer)).collect()
             }
             Recipients::Named(names) => {
                 check_count(names.len())?;
                 let mut peers = names
                     .iter()
-                    .map(|name| self.recipient(name))
+                    .map(|name| self.recipient_in_encoding(name))
                     .collect::<Result<Vec<_>, _>>()?;
                 let mut seen = Vec::new();
                 peers.retain(|meant| {
@@ -152,7 +162,9 @@ impl State {
                 peers
             }
         };
-        let to_user = recipients.iter().any(|to| matches!(to, Endpoint::User(..)));
+        let to_user = recipients
+            .iter()
+            .any(|(to, _)| matches!(to, Endpoint::User(..)));
         if to_user && text.len() > USER_TEXT_BYTES_MAX {
             let got = text.len();
             return Err(Failure::bad_request(format!(
@@ -178,6 +190,21 @@ impl State {
             )?;
         }
         Ok(recipients)
+    }
+
+    /// Finds a recipient; the text for a client of this node may be hexadecimal digits: rule P2SN-BYTES.
+    fn recipient_in_encoding(&self, name: &str) -> Result<(Endpoint, Encoding), Failure> {
+        let (bare, encoding) = encoding_of(name);
+        if encoding == Encoding::Hex
+            && let Ok(endpoint @ Endpoint::Client(..)) = self.recipient(bare)
+        {
+            if !matches!(&endpoint, Endpoint::Client(_, node) if *node == self.own.peer) {
+                let text = format!("`{bare}` is at another node, which takes text alone");
+                return Err(Failure::bad_request(text));
+            }
+            return Ok((endpoint, encoding));
+        }
+        Ok((self.recipient(name)?, Encoding::Utf8))
     }
 
     /// Numbers a new message.
@@ -223,6 +250,7 @@ impl State {
             request,
             messages,
             here,
+            for_clients,
             written_to,
         } = accepted;
         for (before, after) in written_to {
@@ -231,8 +259,14 @@ impl State {
         let all = messages
             .iter()
             .chain(here.iter().map(|(message, _)| message));
-        let reports = all.map(|message| self.report_accepted(message)).collect();
+        let reports = all.map(|message| self.report_accepted(message));
+        let of_clients = for_clients.iter();
+        let of_clients = of_clients.map(|message| self.report_accepted_for_client(message));
+        let reports = reports.chain(of_clients).collect();
         self.effects.reply(request, Reply::Accepted(reports));
+        for message in for_clients {
+            self.waits_for_client(message, now);
+        }
         self.queue_all(messages, now);
         for (message, letter) in here {
             self.letter_is_here(&letter);
@@ -278,6 +312,7 @@ impl State {
 
     pub(in crate::state) fn messages_not_accepted(&mut self, accepted: Accepting, reason: &str) {
         self.messages.release(&accepted.messages);
+        self.clients.release(accepted.for_clients.len());
         for (_, letter) in &accepted.here {
             self.release_letter(letter);
         }

@@ -105,7 +105,7 @@ impl State {
                     });
                     (Kind::Letter, sealed.unwrap_or_default())
                 }
-                OutgoingKind::Member => {
+                OutgoingKind::Member | OutgoingKind::Client { .. } => {
                     let sealer = sealer.get_or_insert_with(|| {
                         let chance = syft::SealChance::from_rng(rng);
                         syft::Sealer::new(&terms.messaging_key, &chance)
@@ -115,7 +115,11 @@ impl State {
                     let (created_ms, to) = (message.created_ms, terms.name.as_str());
                     let syft =
                         syft::Message::signed(own_name, to, content, created_ms, &self.own.key);
-                    (Kind::Member, syft.encode())
+                    let kind = match &message.kind {
+                        OutgoingKind::Client { client, .. } => Kind::Client(client.clone()),
+                        _ => Kind::Member,
+                    };
+                    (kind, syft.encode())
                 }
             };
             let frame = Frame {
@@ -157,7 +161,7 @@ impl State {
                 let key = self.key_of(&Endpoint::user(user.clone(), gateway))?;
                 Some((user.clone(), (self.known_as(user, gateway), key)))
             }
-            OutgoingKind::Member | OutgoingKind::Letter => None,
+            OutgoingKind::Member | OutgoingKind::Client { .. } | OutgoingKind::Letter => None,
         };
         waiting.take(MESSAGES_MAX).filter_map(user).collect()
     }
@@ -401,7 +405,11 @@ impl Queue {
             return false;
         };
         let since = *self.held_up_since.get_or_insert(now.mono);
-        let is_user = matches!(first.message.kind, OutgoingKind::User { .. });
+        let kind = &first.message.kind;
+        let is_user = matches!(
+            kind,
+            OutgoingKind::User { .. } | OutgoingKind::Client { .. }
+        );
         if is_user && status == Status::WrongRecipient {
             return now.mono >= since + UNKNOWN_USER_TIME;
         }

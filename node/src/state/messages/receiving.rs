@@ -1,18 +1,22 @@
 //! What members bring: judged, written to disk, and only then acknowledged.
 
+use std::time::Duration;
+
 use libp2p_identity::PeerId;
 
 use crate::{
     proto::{
         mesh::{
+            ClientName,
             direct::{Frame, Kind, Request, Response, Status, TEXT_BYTES_MAX},
             signed::Signed,
         },
         syft,
     },
     state::{
-        After, State,
+        After, Expiry, State,
         capacity::NoRoom,
+        clients::NotForClient,
         io::{Encoding, Event, ForClient, InboundId, Incoming, NetOutput, Now, Party, Record, Via},
         letters::Arrived,
         report,
@@ -44,6 +48,7 @@ impl Judged {
         match &self.arrived {
             Arrived::Opened(message) => vec![Record::Incoming(message.clone())],
             Arrived::Kept(letter) => vec![Record::Letter(Box::new(letter.clone())), mark],
+            Arrived::ForClient(message, _) => vec![Record::ForClient(message.clone()), mark],
             Arrived::Repeated => vec![mark],
         }
     }
@@ -90,8 +95,10 @@ impl State {
             let judged = self.judge_message(&peer, signed, &messages, &mut opener, now);
             let status = match judged.and_then(|message| self.within_share(message, now)) {
                 Ok(message) => {
-                    if let Arrived::Kept(letter) = &message.arrived {
-                        self.reserve_letter(letter);
+                    match &message.arrived {
+                        Arrived::Kept(letter) => self.reserve_letter(letter),
+                        Arrived::ForClient(..) => self.clients.reserve(1),
+                        Arrived::Opened(_) | Arrived::Repeated => {}
                     }
                     messages.push(message);
                     Status::Stored
@@ -190,6 +197,10 @@ impl State {
         if text.len() > TEXT_BYTES_MAX {
             return Err(Status::TooLarge);
         }
+        if let Kind::Client(client) = &frame.kind {
+            let arrived = self.arrived_for_client(*peer, client, &text, &frame, now)?;
+            return Ok(Judged { mark, arrived });
+        }
         let message = Incoming {
             id: frame.id,
             sender: Party::Member(*peer),
@@ -205,6 +216,33 @@ impl State {
             mark,
             arrived: Arrived::Opened(message),
         })
+    }
+
+    /// Takes a member's text for a client of this node.
+    fn arrived_for_client(
+        &mut self,
+        peer: PeerId,
+        client: &ClientName,
+        text: &str,
+        frame: &Frame,
+        now: Now,
+    ) -> Result<Arrived, Status> {
+        let lifetime_ms = frame.expires_ms.saturating_sub(frame.created_ms);
+        let expiry = Expiry::capped(Duration::from_millis(lifetime_ms));
+        let message = self
+            .for_client(
+                client.as_str(),
+                Encoding::Utf8,
+                text.to_owned(),
+                expiry,
+                now,
+            )
+            .map_err(|refused| match refused {
+                NotForClient::Unknown => Status::WrongRecipient,
+                NotForClient::NoHex | NotForClient::TooLong { .. } => Status::TooLarge,
+                NotForClient::Full { .. } => Status::MailboxFull,
+            })?;
+        Ok(Arrived::ForClient(message, peer))
     }
 
     /// Says whether a member, or this node, has this name, or had it: who wrote may not have heard
@@ -238,10 +276,13 @@ impl State {
             match arrived {
                 Arrived::Opened(message) => self.report_received(message),
                 Arrived::Kept(letter) => self.letter_is_here(&letter),
+                Arrived::ForClient(message, _) => self.waits_for_client(message, now),
                 Arrived::Repeated => self.effects.count("letter_duplicate", 1),
             }
         }
-        self.answers_stored(answers, now);
+        for message in answers {
+            self.waits_for_client(message, now);
+        }
     }
 
     pub(in crate::state) fn messages_not_received(&mut self, received: Receiving) {
@@ -256,11 +297,13 @@ impl State {
             if let Some((sender, bytes)) = message.arrived.share() {
                 self.give_back_share(&sender, bytes);
             }
-            if let Arrived::Kept(letter) = &message.arrived {
-                self.release_letter(letter);
+            match &message.arrived {
+                Arrived::Kept(letter) => self.release_letter(letter),
+                Arrived::ForClient(..) => self.clients.release(1),
+                Arrived::Opened(_) | Arrived::Repeated => {}
             }
         }
-        self.answers_not_stored(&answers);
+        self.clients.release(answers.len());
         self.messages.storing.remove(&sender);
         self.answer(inbound, vec![Status::TryAgain; statuses.len()]);
     }

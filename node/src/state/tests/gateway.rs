@@ -158,7 +158,7 @@ pub(super) fn told_user(name: &str, registered_ms: u64) -> ToldUser {
 pub(super) fn hear(state: &mut State, users: Vec<ToldUser>) -> Vec<Output> {
     let request = UsersRequest {
         users,
-        read: Vec::new(),
+        ..UsersRequest::default()
     };
     hear_request(state, &request)
 }

@@ -32,7 +32,7 @@ fn claim(state: &mut State, seed: u8, name: &str, registered_ms: u64) -> Vec<Out
     user.key = *syft::SigningKey::from_seed(&[seed; 32]).public();
     let request = UsersRequest {
         users: vec![user],
-        read: Vec::new(),
+        ..UsersRequest::default()
     };
     hear_from(state, seed, &request)
 }
@@ -366,7 +366,7 @@ fn what_a_node_tells_of_its_users_is_heard_once_it_is_on_disk() {
     let tell = |state: &mut State, user: &ToldUser| {
         let request = UsersRequest {
             users: vec![user.clone()],
-            read: Vec::new(),
+            ..UsersRequest::default()
         };
         let outputs = hear_from(state, 2, &request);
         ticket(&outputs)

@@ -125,7 +125,8 @@ impl State {
             return Err(Failure::conflict(text));
         }
         match self.meant(name) {
-            None => Ok(()),
+            // A user's id is never the name of a client.
+            None | Some(Endpoint::Client(..)) => Ok(()),
             Some(Endpoint::Node(_)) => Err(Failure::conflict(format!(
                 "`{name}` is a node of this mesh"
             ))),

@@ -15,9 +15,10 @@ use super::{Entry, entries::Key};
 use crate::{
     proto::{
         mesh::{
-            MessageId,
+            ClientName, MessageId,
             users::{
-                GATHERED_BYTES_MAX, READ_MAX, Request, ToldUser, USERS_MAX, USERS_PER_GATEWAY_MAX,
+                CLIENTS_MAX, CLIENTS_PER_NODE_MAX, GATHERED_BYTES_MAX, READ_MAX, Request,
+                ToldClient, ToldUser, USERS_MAX, USERS_PER_GATEWAY_MAX,
             },
         },
         syft::UserId,
@@ -42,6 +43,9 @@ const READ_WAITING_MAX: usize = 16_384;
 pub(in crate::state) struct Telling {
     users: BTreeSet<UserId>,
     read: VecDeque<MessageId>,
+    clients: BTreeSet<ClientName>,
+    /// Whether nothing was told on this connection.
+    begins: bool,
     under_way: Option<UnderWay>,
     again_at: Option<Duration>,
 }
@@ -60,6 +64,8 @@ struct UnderWay {
     id: OutboundId,
     users: Vec<UserId>,
     read: Vec<MessageId>,
+    clients: Vec<ClientName>,
+    begins: bool,
 }
 
 impl State {
@@ -72,8 +78,11 @@ impl State {
             .filter(|entry| entry.record.stays)
             .map(|entry| entry.record.id.clone())
             .collect();
+        let clients = self.clients.names().take(CLIENTS_PER_NODE_MAX).collect();
         let telling = self.users.telling.entry(peer).or_default();
         telling.users = users;
+        telling.clients = clients;
+        telling.begins = true;
         let lost = telling.under_way.take();
         telling.read.extend(lost.into_iter().flat_map(|u| u.read));
         telling.again_at = None;
@@ -86,6 +95,7 @@ impl State {
             let lost = telling.under_way.take();
             telling.read.extend(lost.into_iter().flat_map(|u| u.read));
             telling.users.clear();
+            telling.clients.clear();
             telling.again_at = None;
         }
         let mut gone = Vec::new();
@@ -120,6 +130,16 @@ impl State {
         }
     }
 
+    /// A client of this node is new, or gone.
+    pub(in crate::state) fn tell_of_client(&mut self, client: &ClientName, now: Now) {
+        let peers: Vec<PeerId> = self.links.open_peers().collect();
+        for peer in peers {
+            let telling = self.users.telling.entry(peer).or_default();
+            telling.clients.insert(client.clone());
+            self.tell_users(peer, now);
+        }
+    }
+
     /// A user here has a letter that a member brought.
     pub(in crate::state) fn tell_read(&mut self, peer: PeerId, id: MessageId, now: Now) {
         let telling = self.users.telling.entry(peer).or_default();
@@ -140,11 +160,15 @@ impl State {
             return;
         };
         let waits = telling.again_at.is_some_and(|at| at > now.mono);
-        let nothing = telling.users.is_empty() && telling.read.is_empty();
+        let nothing =
+            telling.users.is_empty() && telling.read.is_empty() && telling.clients.is_empty();
         if telling.under_way.is_some() || waits || nothing {
             return;
         }
-        let mut request = Request::default();
+        let mut request = Request {
+            begins: std::mem::take(&mut telling.begins),
+            ..Request::default()
+        };
         let (mut ids, mut bytes) = (Vec::new(), 0);
         while bytes < GATHERED_BYTES_MAX
             && request.users.len() < USERS_MAX
@@ -160,12 +184,20 @@ impl State {
         }
         let count = telling.read.len().min(READ_MAX);
         request.read = telling.read.drain(..count).collect();
+        while request.clients.len() < CLIENTS_MAX
+            && let Some(name) = telling.clients.pop_first()
+        {
+            let is_gone = !self.clients.has(&name);
+            request.clients.push(ToldClient { name, is_gone });
+        }
         let id = self.effects.ask(Asked::Users { peer });
         telling.again_at = None;
         telling.under_way = Some(UnderWay {
             id,
             users: ids,
             read: request.read.clone(),
+            clients: request.clients.iter().map(|c| c.name.clone()).collect(),
+            begins: request.begins,
         });
         self.effects.net(NetOutput::Request {
             peer,
@@ -190,6 +222,8 @@ impl State {
         };
         if !was_heard {
             telling.users.extend(under_way.users);
+            telling.clients.extend(under_way.clients);
+            telling.begins |= under_way.begins;
             for id in under_way.read.into_iter().rev() {
                 telling.read.push_front(id);
             }
@@ -233,6 +267,7 @@ impl State {
             new: Vec::new(),
             changed: Vec::new(),
         };
+        self.hear_of_clients(peer, request.begins, request.clients);
         let mut records = Vec::new();
         for user in request.users {
             let name = user.id.clone();
@@ -255,6 +290,31 @@ impl State {
         }
         for id in request.read {
             self.heard_read(peer, id, now);
+        }
+    }
+
+    /// Takes what a member says of its clients. They have no keys, so nothing is pinned, and nothing is
+    /// kept over a restart: all are told again when a connection opens.
+    fn hear_of_clients(&mut self, node: PeerId, begins: bool, told: Vec<ToldClient>) {
+        let clients = self.users.clients.entry(node).or_default();
+        if begins {
+            clients.clear();
+        }
+        let mut refused = 0;
+        for ToldClient { name, is_gone } in told {
+            if is_gone {
+                clients.remove(&name);
+            } else if clients.len() < CLIENTS_PER_NODE_MAX {
+                clients.insert(name);
+            } else {
+                refused += 1;
+            }
+        }
+        if clients.is_empty() {
+            self.users.clients.remove(&node);
+        }
+        if refused > 0 {
+            self.effects.refused(Some(node), "client", "too_many");
         }
     }
 
