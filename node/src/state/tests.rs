@@ -20,6 +20,7 @@ mod redaction;
 mod renaming;
 mod servers;
 mod sharing;
+mod table;
 mod tickets;
 mod vouching;
 mod waiting;

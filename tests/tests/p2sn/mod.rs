@@ -7,7 +7,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use anyhow::{Context, ensure};
 use pimesh_node::{
-    control::api::{EventBody, HistoryRow, P2snAddress},
+    control::api::{EventBody, HistoryRow},
     state::io::Gateway,
 };
 use pimesh_tests::{Pi, World, eventually, foreign::Foreign, opened, pimesh};
@@ -245,8 +245,8 @@ async fn a_program_at_another_node_is_listed_and_written_to_from_here() -> anyho
     .await?;
     assert_eq!(ask(&mut peer, "and?").await?, "come in");
 
-    let address = "127.0.0.1".to_owned();
-    a.client.p2sn_forget(&P2snAddress { address }).await?;
+    let (code, _, err) = pimesh(&a.home, &["p2sn", "forget", "127.0.0.1"]).await?;
+    ensure!(code == 0, "{err}");
     eventually("the end of it", async || {
         ensure!(listed().await?.is_none(), "it is listed");
         Ok(())
