@@ -119,7 +119,8 @@ impl Drop for Servers {
 }
 
 impl Loop {
-    /// Starts a node: keys, store, state, network, control socket. Then [`Self::run`] it.
+    /// Starts a node: keys, store, state, network, control socket. Then [`Self::run`] it, and open the
+    /// gateways: they ask the loop.
     async fn start(options: Options) -> Result<Self, StartError> {
         let Options {
             home,
@@ -246,7 +247,6 @@ impl Loop {
         node.serve(&config)?;
         node.servers.0.extend(node.clock.follow(config.ntp));
         node.servers.0.push(node.clock.watch());
-        node.gateways.apply(&config.gateways).await;
         Ok(node)
     }
 

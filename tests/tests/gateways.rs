@@ -46,8 +46,9 @@ fn write_settings(pi: &Pi, ports: [u16; 3], number: usize) -> anyhow::Result<()>
 }
 
 fn check_open(gateways: &[GatewayReport], ports: [u16; 3]) -> anyhow::Result<()> {
-    ensure!(gateways.len() == 3, "{gateways:?}");
-    for (gateway, port) in gateways.iter().zip(ports) {
+    for (name, port) in GATEWAYS.iter().zip(ports) {
+        let gateway = gateways.iter().find(|found| found.gateway.name() == *name);
+        let gateway = gateway.context("it is listed")?;
         let is_open = gateway.open && gateway.error.is_none();
         ensure!(
             is_open && gateway.addresses[0].port() == port,

@@ -12,7 +12,7 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `registry` | which gateways there are: one line for each, and the trait that it implements |
+//! | `kind` | what a gateway is to the node: the trait that it implements |
 //! | `context` | what a gateway may ask of the node |
 //! | `visit` | one connection of a client, as people see it: listed, counted, kicked |
 //! | `supervisor` | one gateway: started, tried again, stopped |
@@ -24,17 +24,18 @@
 //! | `syft` | Syft agents: HTTP and WebSocket, and this node as a client |
 //!
 //! In the folder of a gateway, `mod.rs` implements the trait, and `routes.rs` serves what its words on
-//! the command line ask for, under `/v1/gateways/NAME`. Nothing else here knows a gateway by name.
+//! the command line ask for, under `/v1/gateways/NAME`. But for the list of them (`REGISTRY`), nothing
+//! else here knows a gateway by name.
 
 mod backoff;
 pub(crate) mod context;
 pub mod iid;
+mod kind;
 mod outbound;
 pub mod p2sn;
 mod paced;
 mod pinned;
 mod refresh;
-mod registry;
 mod standing;
 mod supervisor;
 pub mod syft;
@@ -59,7 +60,7 @@ pub use self::outbound::ServerStatus;
 pub(crate) use self::supervisor::{Opened, Signals};
 use self::{
     context::Context,
-    registry::{Attached, Needs, REGISTRY, Registered},
+    kind::{Attached, Needs, Of, Registered},
     supervisor::Supervised,
     visit::Visitors,
 };
@@ -69,6 +70,13 @@ use crate::{
     events::Events,
     state::io::{Failure, Gateway},
 };
+
+/// The gateways, in the order in which they are listed. A new one is a line here, and its folder.
+static REGISTRY: [&dyn Registered; 3] = [
+    &Of::<iid::IidKind>::NEW,
+    &Of::<p2sn::P2snKind>::NEW,
+    &Of::<syft::SyftKind>::NEW,
+];
 
 /// How long a stop waits for clients to hear of it.
 const GOODBYE_TIME: Duration = Duration::from_secs(2);
@@ -158,19 +166,19 @@ impl Gateways {
         self.refused().clear();
         if let Some(earlier) = applied.as_ref() {
             let freed = self.ports_of(&changed, earlier);
-            changed.retain(|kind| {
-                let to = kind.needs(&config);
-                let home = self.context.home();
+            for kind in std::mem::take(&mut changed) {
                 let probed = if self.is_open(kind.gateway()) {
-                    to.probe(&kind.needs(earlier), &freed, home)
+                    self.probe(kind, earlier, &config, freed.clone()).await
                 } else {
                     Ok(())
                 };
-                let Err(why) = probed else { return true };
-                self.keep(*kind, earlier, &mut config, why);
-                log_kept(kind.gateway());
-                false
-            });
+                if let Err(why) = probed {
+                    self.keep(kind, earlier, &mut config, why);
+                    log_kept(kind.gateway());
+                } else {
+                    changed.push(kind);
+                }
+            }
         }
         let mut were_open = changed.clone();
         were_open.retain(|kind| self.is_open(kind.gateway()));
@@ -185,6 +193,21 @@ impl Gateways {
         let applying = self.attached.iter().map(|of| of.outbound.apply(&config));
         futures::future::join_all(applying).await;
         *applied = Some(config);
+    }
+
+    /// Tries what a running gateway would take with new settings; on a thread of its own, for it reads
+    /// files.
+    async fn probe(
+        &self,
+        kind: Kind,
+        earlier: &Config,
+        config: &Config,
+        freed: BTreeSet<u16>,
+    ) -> Result<(), String> {
+        let (to, earlier) = (kind.needs(config), kind.needs(earlier));
+        let home = self.context.home().to_owned();
+        let probed = tokio::task::spawn_blocking(move || to.probe(&earlier, &freed, &home));
+        probed.await.unwrap_or_else(|error| Err(error.to_string()))
     }
 
     /// Opens those of these gateways again with earlier settings that were open with them and are not
@@ -377,12 +400,6 @@ impl Gateways {
     fn gateways(&self) -> MutexGuard<'_, BTreeMap<Gateway, Supervised>> {
         self.gateways.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Returns which gateways there are, in the order in which they are listed.
-#[must_use]
-pub fn all() -> Vec<Gateway> {
-    REGISTRY.map(Registered::gateway).to_vec()
 }
 
 /// Returns an error and what caused it, in one line.

@@ -152,10 +152,14 @@ impl Keeper {
         let mut backoff = Backoff::default();
         loop {
             let begun = Instant::now();
-            let opening = (self.open)(self.signals.clone());
+            let mut opening = (self.open)(self.signals.clone());
             let opened = tokio::select! {
-                opened = opening => opened,
-                () = self.signals.stop.cancelled() => return,
+                opened = &mut opening => opened,
+                () = self.signals.stop.cancelled() => {
+                    // It may hold a socket until it hears of it.
+                    drop(timeout(OPENING_TIME, opening).await);
+                    return;
+                }
             };
             let error = match opened {
                 Ok(opened) => {

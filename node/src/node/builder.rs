@@ -4,6 +4,7 @@ use std::{
     fmt,
     ops::Deref,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use libp2p_identity::PeerId;
@@ -50,13 +51,15 @@ impl NodeBuilder {
 
     /// Starts the node, on a task of the runtime that this is called in. The first start in a home
     /// folder makes the keys and a mesh of one. The node serves its control socket, so `pimesh --home`
-    /// works with it as with one of `pimesh run`.
+    /// works with it as with one of `pimesh run`. Returns once each gateway is open, or failed (then it
+    /// is tried again), or took longer than some seconds.
     ///
     /// # Errors
     /// Returns why it cannot start.
     pub async fn start(self) -> Result<Node, StartError> {
         let mut config = self.config;
         config.name = self.name.or(config.name);
+        let of_gateways = config.gateways.clone();
         let started = Loop::start(Options {
             home: self.home,
             config,
@@ -64,15 +67,19 @@ impl NodeBuilder {
             passphrase: self.passphrase,
         });
         let started = started.await?;
+        let gateways = Arc::clone(&started.gateways);
         let (stop, stopped) = oneshot::channel();
-        Ok(Node {
+        let node = Node {
             handle: started.handle.clone(),
             control: started.control(),
             peer: started.peer,
             socket: started.socket.clone(),
             stop,
             running: tokio::spawn(started.run(async move { drop(stopped.await) })),
-        })
+        };
+        // The loop runs: a gateway that opens slowly holds up whoever waits for this, and no other.
+        gateways.apply(&of_gateways).await;
+        Ok(node)
     }
 }
 

@@ -28,13 +28,13 @@ pub use self::{
         Selection, Way,
     },
     encoding::Encoding,
-    endpoint::{Endpoint, Gateway, NoParty, Party, Place, SendVia, ServerId, Via},
+    endpoint::{Endpoint, NoParty, Party, Place, SendVia, ServerId, Via},
     event::Event,
     ids::{ClientId, Connection, GossipId, InboundId, OutboundId, RequestId, SessionId, Ticket},
     net::{Direction, NetInput, NetOutput, Opening, OwnReach, Protocol, Transport, Tried, Verdict},
 };
 
-pub use crate::proto::mesh::ClientName;
+pub use crate::proto::{Gateway, mesh::ClientName};
 use crate::proto::mesh::certificate::MeshKey;
 
 /// What happens to the state.

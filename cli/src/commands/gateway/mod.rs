@@ -15,7 +15,7 @@ use pimesh_node::{
     Config,
     config::unencrypted::Unencrypted,
     control::client::{Client, ClientError},
-    gateway::{self, GatewayReport, visit::ClientReport},
+    gateway::{GatewayReport, visit::ClientReport},
     state::io::Gateway as Name,
 };
 
@@ -79,12 +79,8 @@ enum Action {
 
 /// Reads the name of a gateway.
 fn names() -> impl TypedValueParser<Value = Name> {
-    let names = gateway::all().into_iter().map(Name::name);
-    PossibleValuesParser::new(names).try_map(|given| {
-        let mut all = gateway::all().into_iter();
-        let named = all.find(|gateway| gateway.name() == given);
-        named.ok_or("there is no such gateway")
-    })
+    let names = PossibleValuesParser::new(Name::ALL.map(Name::name));
+    names.try_map(|given| Name::named(&given).ok_or("there is no such gateway"))
 }
 
 impl Gateway {

@@ -33,7 +33,7 @@ use tokio_rustls::TlsAcceptor;
 use self::{hub::Hub, lists::CurrentLists, upstream::Upstreams};
 use super::{
     Opened, Signals,
-    registry::{self, Needs},
+    kind::{self, Needs},
     tls::{self, TlsError},
     visit::Visit,
 };
@@ -124,10 +124,10 @@ enum Kind {
     Listen,
 }
 
-/// The gateway, as the registry sees it.
+/// The gateway, as the list of gateways has it.
 pub(super) struct IidKind;
 
-impl registry::Kind for IidKind {
+impl kind::Kind for IidKind {
     const GATEWAY: Gateway = Gateway::Iid;
     type Settings = Config;
     type Error = OpenError;

@@ -38,7 +38,7 @@ pub use self::{
 };
 use super::{
     Opened, Signals,
-    registry::{Kind, Needs},
+    kind::{Kind, Needs},
 };
 use crate::{
     accept::accept_next,
@@ -68,7 +68,7 @@ pub(super) enum OpenError {
     },
 }
 
-/// The gateway, as the registry sees it.
+/// The gateway, as the list of gateways has it.
 pub(super) struct P2snKind;
 
 impl Kind for P2snKind {

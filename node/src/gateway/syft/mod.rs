@@ -49,7 +49,7 @@ use tokio_util::sync::CancellationToken;
 use self::{forward::Forwards, hub::Hub, server::Outgoing, tokens::Tokens};
 use super::{
     Opened, Signals,
-    registry::{Kind, Needs},
+    kind::{Kind, Needs},
     tls::{self, TlsError},
 };
 use crate::{
@@ -127,7 +127,7 @@ struct Caller {
     _permit: Permit,
 }
 
-/// The gateway, as the registry sees it.
+/// The gateway, as the list of gateways has it.
 pub(super) struct SyftKind;
 
 impl Kind for SyftKind {

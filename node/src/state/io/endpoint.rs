@@ -231,27 +231,3 @@ pub enum SendVia {
     /// One P2SN message on a stream, at once or not at all.
     P2sn,
 }
-
-/// A gateway for clients of an older system.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Gateway {
-    /// IID and APIntIO.
-    Iid,
-    /// P2SN.
-    P2sn,
-    /// Syft.
-    Syft,
-}
-
-impl Gateway {
-    /// Returns its name, as in `gateway enable NAME`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Iid => "iid",
-            Self::P2sn => "p2sn",
-            Self::Syft => "syft",
-        }
-    }
-}

@@ -1,4 +1,4 @@
-//! Which gateways there are, and what each is to the node. A new one is a line in [`REGISTRY`].
+//! What a gateway is to the node: the trait that each implements.
 
 use std::{
     collections::BTreeSet,
@@ -11,26 +11,18 @@ use std::{
 
 use axum::Router;
 use futures::FutureExt;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     context::Context,
-    iid,
     outbound::Outbound,
-    p2sn,
     supervisor::{Open, Opened, Signals},
-    syft, tls, with_causes,
+    tls, with_causes,
 };
 use crate::{
     config::gateway::{Gateways as Config, TlsFiles},
     state::io::Gateway,
 };
-
-/// The gateways, in the order in which they are listed.
-pub(super) static REGISTRY: [&dyn Registered; 3] = [
-    &Of::<iid::IidKind>::NEW,
-    &Of::<p2sn::P2snKind>::NEW,
-    &Of::<syft::SyftKind>::NEW,
-];
 
 /// A gateway: its section of the configuration, how it is opened, and what is asked of it.
 pub(super) trait Kind {
@@ -98,10 +90,11 @@ pub(super) struct Attached {
     pub(super) routes: Router,
 }
 
-struct Of<K>(PhantomData<fn() -> K>);
+/// A [`Kind`] in the list of gateways.
+pub(super) struct Of<K>(PhantomData<fn() -> K>);
 
 impl<K> Of<K> {
-    const NEW: Self = Self(PhantomData);
+    pub(super) const NEW: Self = Self(PhantomData);
 }
 
 impl<K: Kind> Registered for Of<K> {
@@ -129,9 +122,13 @@ impl<K: Kind> Registered for Of<K> {
     fn opener(&self, config: &Config, context: &Context) -> Option<Open> {
         let (settings, context) = (K::settings(config).clone(), context.clone());
         K::is_enabled(&settings).then(|| {
-            let open = move |signals| {
+            let open = move |signals: Signals| {
+                let stop = signals.stop.clone();
                 let opening = K::open(settings.clone(), context.clone(), signals);
-                async move { opening.await.map_err(|error| with_causes(&error)) }.boxed()
+                aside(stop, async move {
+                    opening.await.map_err(|error| with_causes(&error))
+                })
+                .boxed()
             };
             Box::new(open) as Open
         })
@@ -145,6 +142,25 @@ impl<K: Kind> Registered for Of<K> {
             outbound,
         }
     }
+}
+
+/// Opens a gateway on a thread of its own: it reads files, on whatever disk they are, and may make keys,
+/// and the node's loop waits for neither. A gateway that is to stop meanwhile is not waited for.
+async fn aside(
+    stop: CancellationToken,
+    opening: impl Future<Output = Result<Opened, String>> + Send + 'static,
+) -> Result<Opened, String> {
+    let runtime = tokio::runtime::Handle::current();
+    let opened = tokio::task::spawn_blocking(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                opened = opening => opened,
+                () = stop.cancelled() => Err("it is to stop".to_owned()),
+            }
+        })
+    });
+    let ended = |error: tokio::task::JoinError| Err(format!("opening it ended: {error}"));
+    opened.await.unwrap_or_else(ended)
 }
 
 /// What a gateway takes from the machine.
@@ -188,7 +204,27 @@ impl Needs {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::Duration;
+
+    use super::{super::REGISTRY, *};
+
+    #[tokio::test]
+    async fn a_gateway_whose_files_are_read_slowly_holds_up_nobody() {
+        let (release, released) = std::sync::mpsc::channel();
+        let opening = async move {
+            // A disk that does not answer. The limit ends a test that failed.
+            let answered = released.recv_timeout(Duration::from_secs(60));
+            answered.map_err(|_| "nothing else went on".to_owned())?;
+            Err("no such file".to_owned())
+        };
+        let slow = tokio::spawn(aside(CancellationToken::new(), opening));
+
+        let others = tokio::spawn(async move { release.send(()) });
+
+        others.await.expect("no panic").expect("it is waited for");
+        let failed = slow.await.expect("no panic").err();
+        assert_eq!(failed.as_deref(), Some("no such file"));
+    }
 
     fn needs(tcp: &[SocketAddr], udp: &[SocketAddr]) -> Needs {
         Needs {
@@ -201,8 +237,7 @@ mod tests {
     #[test]
     fn each_gateway_is_listed_once_and_is_off_unless_it_is_enabled() {
         let config = crate::Config::default().gateways;
-        let names: BTreeSet<&str> = REGISTRY.map(|kind| kind.gateway().name()).into();
-        assert_eq!(names.len(), REGISTRY.len());
+        assert_eq!(REGISTRY.map(Registered::gateway), Gateway::ALL);
         for kind in REGISTRY {
             let Needs { tcp, udp, tls } = kind.needs(&config);
             assert!(tcp.is_empty() && udp.is_empty() && tls.is_none());
@@ -212,10 +247,11 @@ mod tests {
 
     #[test]
     fn a_section_is_copied_whole_and_no_other_one() {
-        let mut changed = crate::Config::default().gateways;
-        changed.iid.enabled = true;
-        changed.p2sn.enabled = true;
-        changed.syft.enabled = true;
+        let enabled =
+            REGISTRY.map(|kind| format!("[gateway.{}]\nenabled = true\n", kind.gateway().name()));
+        let changed = crate::Config::parse(&enabled.concat())
+            .expect("legal")
+            .gateways;
         for kind in REGISTRY {
             let mut config = crate::Config::default().gateways;
             assert!(!kind.is_same(&config, &changed));
