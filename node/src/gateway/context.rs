@@ -2,7 +2,10 @@
 
 use std::{fmt, net::SocketAddr, ops::Deref, sync::Arc};
 
-use super::visit::{Visit, Visitors};
+use super::{
+    records::Records,
+    visit::{Visit, Visitors},
+};
 use crate::{
     NodeHandle,
     state::io::{ClientId, Gateway},
@@ -18,6 +21,11 @@ pub(crate) struct Context {
 impl Context {
     pub(super) const fn new(node: NodeHandle, visitors: Arc<Visitors>) -> Self {
         Self { node, visitors }
+    }
+
+    /// Returns what a gateway keeps for itself, over restarts.
+    pub(crate) fn records(&self, gateway: Gateway) -> Records {
+        Records::new(self.node.clone(), gateway)
     }
 
     /// Registers a connection of a client. It is listed until the visit is dropped.

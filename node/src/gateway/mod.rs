@@ -14,6 +14,7 @@
 //! | --- | --- |
 //! | `kind` | what a gateway is to the node: the trait that it implements |
 //! | `context` | what a gateway may ask of the node |
+//! | `records` | a small durable space of each gateway's own |
 //! | `visit` | one connection of a client, as people see it: listed, counted, kicked |
 //! | `supervisor` | one gateway: started, tried again, stopped |
 //! | `outbound` | this node as a client of foreign servers: what gateways have in common there |
@@ -25,7 +26,7 @@
 //!
 //! In the folder of a gateway, `mod.rs` implements the trait, and `routes.rs` serves what its words on
 //! the command line ask for, under `/v1/gateways/NAME`. But for the list of them (`REGISTRY`), nothing
-//! else here knows a gateway by name.
+//! else here knows a gateway by name. `README.md` says how to add one.
 
 mod backoff;
 pub(crate) mod context;
@@ -35,6 +36,7 @@ mod outbound;
 pub mod p2sn;
 mod paced;
 mod pinned;
+pub mod records;
 mod refresh;
 mod standing;
 mod supervisor;

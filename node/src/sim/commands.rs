@@ -18,15 +18,16 @@ use crate::{
         p2sn::Fingerprint,
         syft::{
             Descriptions, SigningKey, UserId,
-            http::{NewUser, TokenId, key_name},
+            http::{NewUser, key_name},
             letter,
         },
     },
     state::{
         Settings, Setup, State, Wanted, clients,
         io::{
-            ClientName, Command, Failure, Input, KeyFile, NetInput, Now, Output, Recipients, Reply,
-            RequestId, Selection, SendVia, SessionId, Ticket,
+            ClientName, Command, Failure, Gateway, GatewayRecord, Input, Keep, KeyFile, NetInput,
+            Now, Output, Recipients, RecordChange, RecordKey, RecordValue, Reply, RequestId,
+            Selection, SendVia, SessionId, Ticket,
         },
         post::{Ask, ToServer, UserRecord},
     },
@@ -71,8 +72,12 @@ fn server() -> NodeName {
     "hub".parse().expect("a name")
 }
 
-fn token(seed: u8) -> TokenId {
-    TokenId([seed; 16])
+fn record(name: &str, value: &str) -> GatewayRecord {
+    GatewayRecord {
+        key: RecordKey::new(name).expect("short"),
+        value: RecordValue::new(value).expect("short"),
+        ends_ms: None,
+    }
 }
 
 fn user(name: &str, node: PeerId, stays: bool) -> UserRecord {
@@ -153,7 +158,10 @@ impl Node {
                 ..user("dora", peer_of_seed(2), true)
             },
         ];
-        disk.loaded.revoked_tokens = vec![(token(1), u64::MAX / 2000)];
+        disk.loaded.records = vec![
+            (Gateway::Syft, record("old", "one")),
+            (Gateway::Iid, record("old", "two")),
+        ];
         let mut node = Self::start(disk, Some(mesh_key()));
         node.must(Command::Send {
             to: Recipients::Named(vec!["pi-2".to_owned()]),
@@ -285,14 +293,17 @@ impl Node {
             let found = self.look(Ask::Find { name: id(name) }.into());
             known.push(format!("{name}: {found:#?}"));
         }
+        for gateway in Gateway::ALL {
+            let all = Keep::List(RecordKey::new("").expect("short"));
+            let kept = self.look(Command::Keep(gateway, all));
+            known.push(format!("{gateway:?}: {kept:#?}"));
+        }
         // These are asked last: whoever is admitted stays.
-        for (name, token) in [("amy", token(1)), ("amy", token(2)), ("zoe", token(3))] {
+        for name in ["amy", "zoe"] {
             let key = key_name(signing_key(name.as_bytes()[0]).public());
             let name = id(name);
-            self.state.handle(
-                Input::Control(ASKED, Ask::Admit { name, key, token }.into()),
-                NOW,
-            );
+            self.state
+                .handle(Input::Control(ASKED, Ask::Admit { name, key }.into()), NOW);
             // Nothing is written, so that the disk stays as it is.
             let mut writes = Vec::new();
             while let Some(output) = self.state.poll_output() {
@@ -437,12 +448,14 @@ fn commands() -> Vec<(&'static str, Command)> {
             .into(),
         ),
         (
-            "revoke",
-            Ask::Revoke {
-                token: token(2),
-                until_ms: NOW.unix_ms() + 1_000_000,
-            }
-            .into(),
+            "keep records of a gateway",
+            Command::Keep(
+                Gateway::Syft,
+                Keep::Change(vec![
+                    RecordChange::Put(record("new", "three")),
+                    RecordChange::Delete(record("old", "").key),
+                ]),
+            ),
         ),
         ("pin", pin("dave", b'd')),
         (

@@ -8,7 +8,7 @@ use crate::{
     proto::mesh::MessageId,
     state::{
         CLOCK_SET_MS, ROW_BYTES, date_of_history,
-        io::{Invite, Loaded, Outgoing, Party, Record},
+        io::{GatewayRecord, Invite, Loaded, Outgoing, Party, Record, RecordChange},
         post::UserRecord,
     },
 };
@@ -168,13 +168,17 @@ impl Disk {
                 let undated = self.inbox.iter_mut().filter(|m| m.at_ms < CLOCK_SET_MS);
                 undated.for_each(|message| message.at_ms = unix_ms);
             }
-            Record::Revoked { token, until_ms } => {
-                on.revoked_tokens.retain(|(known, _)| *known != token);
-                on.revoked_tokens.push((token, until_ms));
-            }
-            Record::ForgetTokens { tokens } => {
-                on.revoked_tokens
-                    .retain(|(token, _)| !tokens.contains(token));
+            Record::OfGateway(gateway, change) => {
+                let key = match &change {
+                    RecordChange::Put(record) => &record.key,
+                    RecordChange::Delete(key) => key,
+                };
+                let is_it =
+                    |(of, record): &(_, GatewayRecord)| *of == gateway && record.key == *key;
+                on.records.retain(|kept| !is_it(kept));
+                if let RecordChange::Put(record) = change {
+                    on.records.push((gateway, record));
+                }
             }
             Record::ClientPin {
                 address,

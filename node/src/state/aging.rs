@@ -20,7 +20,7 @@ impl State {
         timers.set(Timer::Prune, now.mono + PRUNE_INTERVAL);
         let believed = self.believed(now);
         self.prune_letters(believed);
-        self.prune_tokens(believed);
+        self.prune_records(believed);
         self.prune_users(believed);
         // A clock that is not set says nothing about age.
         let age_max_ms = millis(self.settings.history_age_max);

@@ -15,7 +15,8 @@ use libp2p_identity::PeerId;
 use super::{
     After, State, clients,
     io::{
-        Command, Connection, Failure, InboundId, Invite, Now, Record, Reply, RequestId, ServerId,
+        Command, Connection, Failure, Gateway, InboundId, Invite, Now, Record, RecordChange, Reply,
+        RequestId, ServerId,
     },
     keys,
     post::UserRecord,
@@ -27,7 +28,7 @@ use crate::proto::{
         statement::Statement,
     },
     p2sn::{Fingerprint, PinAddress},
-    syft::{UserId, http::TokenId},
+    syft::UserId,
 };
 
 /// Most commands that wait for the one before them: as many as the control socket has places. As many
@@ -61,8 +62,8 @@ pub(super) enum Change {
     ForgetUser(Box<UserRecord>),
     /// The key of a foreign server's user is pinned no more.
     ForgetServersUser(UserId, ServerId),
-    /// A token is not good any longer.
-    RevokeToken(TokenId, u64),
+    /// What a gateway keeps.
+    Records(Gateway, Vec<RecordChange>),
 }
 
 /// A change of the mesh by its mesh key's holder.
@@ -209,7 +210,7 @@ impl State {
             Change::ForgetServersUser(user, server) => {
                 self.users.remove(&user, server);
             }
-            Change::RevokeToken(token, until_ms) => self.token_revoked(token, until_ms),
+            Change::Records(gateway, changes) => self.records.changed(gateway, &changes),
         }
         if let Some((request, reply)) = asked {
             self.effects.reply(request, reply);

@@ -10,6 +10,7 @@
 //! | `event` | what happened, for people, logs, counters and followers |
 //! | `ids` | names for what is under way |
 //! | `party` | who is at the other end of a message |
+//! | `records` | what a gateway keeps in the small durable space of its own |
 
 mod command;
 mod disk;
@@ -18,6 +19,7 @@ mod endpoint;
 mod event;
 mod ids;
 mod net;
+mod records;
 
 use std::time::Duration;
 
@@ -32,10 +34,14 @@ pub use self::{
     event::Event,
     ids::{ClientId, Connection, GossipId, InboundId, OutboundId, RequestId, SessionId, Ticket},
     net::{Direction, NetInput, NetOutput, Opening, OwnReach, Protocol, Transport, Tried, Verdict},
+    records::{
+        GatewayRecord, KEY_BYTES_MAX, Keep, RecordChange, RecordKey, RecordTooLong, RecordValue,
+        VALUE_BYTES_MAX,
+    },
 };
 
-pub use crate::proto::{Gateway, mesh::ClientName};
 use crate::proto::mesh::certificate::MeshKey;
+pub use crate::proto::{Gateway, mesh::ClientName};
 
 /// What happens to the state.
 #[derive(Debug)]

@@ -69,6 +69,7 @@ mod names;
 mod own;
 mod peers;
 pub mod post;
+mod records;
 pub mod report;
 mod servers;
 mod setup;
@@ -124,6 +125,7 @@ pub struct State {
     floods: floods::Floods,
     keys: keys::Keys,
     clients: clients::Clients,
+    records: records::Records,
     capacity: capacity::Capacity,
     under_way: membership::UnderWay,
     effects: Effects,
@@ -155,11 +157,12 @@ impl State {
         let letters = letters::Letters::load(&loaded.users, loaded.letters, loaded.seen, own.peer);
         let mut state = Self {
             letters,
-            users: users::Users::load(loaded.users, loaded.revoked_tokens),
+            users: users::Users::load(loaded.users),
             messages: messages::Messages::load(loaded.outbox, loaded.marks, &mut effects, believed),
             peers: peers::Peers::load(loaded.addresses),
             keys: keys::Keys::load(loaded.pins),
             clients: clients::Clients::load(loaded.client_pins, loaded.for_clients, believed),
+            records: records::Records::load(loaded.records),
             capacity: capacity::Capacity::new(setup.settings.history_bytes_max),
             integers: integers::Integers::new(now),
             floods: floods::Floods::default(),
@@ -435,6 +438,7 @@ impl State {
                 self.send(request, &to, text, via, expiry, now);
             }
             Command::P2sn(question) => self.answer_p2sn(request, question, now),
+            Command::Keep(gateway, asked) => self.asked_about_records(request, gateway, asked),
             Command::DeleteHistory(chosen) => self.delete_history(request, chosen),
             Command::Outbox => {
                 let outbox = Reply::Outbox(self.report_outbox());

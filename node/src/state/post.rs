@@ -11,7 +11,7 @@ use crate::proto::{
     mesh::{MessageId, NodeName},
     syft::{
         Descriptions, PublicKey, UserId,
-        http::{NewUser, TokenId},
+        http::NewUser,
         letter::{Fingerprint, Letter},
     },
 };
@@ -50,21 +50,12 @@ pub enum Ask {
         /// The texts.
         descriptions: Descriptions,
     },
-    /// May this token speak for this user of this gateway?
+    /// May a client that logged in like this speak for this user of this gateway?
     Admit {
         /// Under which name it logged in.
         name: UserId,
         /// The key that it logged in with, as tokens name it.
         key: String,
-        /// The token.
-        token: TokenId,
-    },
-    /// No more of this token.
-    Revoke {
-        /// The token.
-        token: TokenId,
-        /// When it would have ended in any case, Unix ms.
-        until_ms: u64,
     },
     /// A client of a user of this gateway came.
     Arrived(UserId),

@@ -6,7 +6,6 @@
 mod entries;
 mod registering;
 mod telling;
-mod tokens;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,10 +27,7 @@ use super::{
 };
 use crate::proto::{
     mesh::ClientName,
-    syft::{
-        Descriptions, PublicKey, UserId,
-        http::{TokenId, key_name},
-    },
+    syft::{Descriptions, PublicKey, UserId, http::key_name},
 };
 
 /// A user.
@@ -53,21 +49,19 @@ pub(super) struct Entry {
 /// All users that are known.
 pub(super) struct Users {
     entries: Entries,
-    revoked: BTreeMap<TokenId, u64>,
     pub(super) telling: BTreeMap<PeerId, Telling>,
     /// Clients of other nodes that have no keys, as those nodes told on their last connection.
     clients: BTreeMap<PeerId, BTreeSet<ClientName>>,
 }
 
 impl Users {
-    pub(super) fn load(users: Vec<UserRecord>, revoked: Vec<(TokenId, u64)>) -> Self {
+    pub(super) fn load(users: Vec<UserRecord>) -> Self {
         let entry = |record: UserRecord| {
             let key = (record.id.clone(), record.place);
             (key, Entry::new(record))
         };
         Self {
             entries: users.into_iter().map(entry).collect(),
-            revoked: revoked.into_iter().collect(),
             telling: BTreeMap::new(),
             clients: BTreeMap::new(),
         }
@@ -138,8 +132,6 @@ impl Users {
             entries,
             telling,
             clients,
-            // Of this gateway's own users.
-            revoked: _,
         } = self;
         telling.clear();
         clients.clear();
@@ -204,7 +196,6 @@ impl State {
             Ask::Describe { name, descriptions } => {
                 return self.describe(request, &name, descriptions);
             }
-            Ask::Revoke { token, until_ms } => return self.revoke_token(request, token, until_ms),
             Ask::Server(ask) => return self.asked_by_server(request, ask, now),
             Ask::Post { user, letter } => return self.post(request, &user, *letter, now),
             Ask::Find { name } => Ok(Told::Found(self.found(&name))),
@@ -213,8 +204,8 @@ impl State {
                 self.found_user(&meant)
             }))),
             Ask::Everybody => Ok(Told::Everybody(self.everybody())),
-            Ask::Admit { name, key, token } => {
-                let admitted = self.admit(&name, &key, token);
+            Ask::Admit { name, key } => {
+                let admitted = self.admit(&name, &key);
                 if let Ok(admitted) = &admitted {
                     self.keep(&admitted.user, None);
                 }
@@ -368,11 +359,11 @@ impl State {
         self.change_user(asked, before, after);
     }
 
-    fn admit(&self, name: &UserId, key: &str, token: TokenId) -> Result<Admitted, Failure> {
+    fn admit(&self, name: &UserId, key: &str) -> Result<Admitted, Failure> {
         let user = self.local(name).ok_or_else(|| no_such_user(name))?;
         let entry = self.users.get(&user, self.own.peer);
         let record = &entry.ok_or_else(|| no_such_user(name))?.record;
-        if key_name(&record.key) != key || self.users.revoked.contains_key(&token) {
+        if key_name(&record.key) != key {
             return Err(Failure::conflict("the token was revoked"));
         }
         // Under his full name he is himself everywhere.

@@ -31,7 +31,7 @@ pub(super) const APPLICATION_ID: i64 = 0x706d_7368;
 /// One step for each version of the format; the number of steps is the newest version. A step that
 /// was released never changes. SQLite keeps the text of `CREATE` statements with its white space, so
 /// that stays as well.
-pub(super) const MIGRATIONS: [&str; 7] = [
+pub(super) const MIGRATIONS: [&str; 8] = [
     include_str!("migrations/001_first.sql"),
     include_str!("migrations/002_vouched.sql"),
     include_str!("migrations/003_p2sn_clients.sql"),
@@ -39,6 +39,7 @@ pub(super) const MIGRATIONS: [&str; 7] = [
     include_str!("migrations/005_history_by_source.sql"),
     include_str!("migrations/006_names_and_statements.sql"),
     include_str!("migrations/007_who_holds_a_name.sql"),
+    include_str!("migrations/008_gateway_records.sql"),
 ];
 
 /// What a database file is.

@@ -13,12 +13,13 @@ use crate::{
     proto::{
         iid::Index,
         mesh::{Address, MessageId, ranges::RangesError, vouched::VouchedError},
-        syft::{PublicKey, UserId, http::TokenId, letter::Fingerprint},
+        syft::{PublicKey, UserId, letter::Fingerprint},
     },
     state::{
         date_of_history,
         io::{
-            ClientName, Encoding, ForClient, Invite, Loaded, Outgoing, OutgoingKind, Party, Place,
+            ClientName, Encoding, ForClient, Gateway, GatewayRecord, Invite, Loaded, Outgoing,
+            OutgoingKind, Party, Place, RecordKey, RecordValue,
         },
         post::{LetterRecord, UserRecord},
     },
@@ -169,12 +170,29 @@ pub(super) fn load(connection: &Connection) -> Result<Loaded, Flaw> {
             |row| Ok(Fingerprint(bytes(row, 0)?)),
         )?,
         date_ms: load_date(connection)?,
-        revoked_tokens: rows(
-            connection,
-            "SELECT token, until_ms FROM revoked_tokens",
-            |row| Ok((TokenId(bytes(row, 0)?), number(row, 1)?)),
-        )?,
+        records: load_records(connection)?,
     })
+}
+
+/// Reads what gateways keep for themselves. What is of a gateway that this program does not know stays
+/// on the disk.
+fn load_records(connection: &Connection) -> Result<Vec<(Gateway, GatewayRecord)>, Flaw> {
+    let sql = "SELECT gateway, key, value, ends_ms FROM gateway_records";
+    let read = |row: &Row<'_>| {
+        let name: String = row.get(0)?;
+        let (key, value): (Vec<u8>, Vec<u8>) = (row.get(1)?, row.get(2)?);
+        let ends_ms: Option<i64> = row.get(3)?;
+        let record = |gateway| {
+            let record = GatewayRecord {
+                key: RecordKey::new(key).ok()?,
+                value: RecordValue::new(value).ok()?,
+                ends_ms: ends_ms.map(i64::cast_unsigned),
+            };
+            Some((gateway, record))
+        };
+        Ok(Gateway::named(&name).and_then(record))
+    };
+    Ok(rows(connection, sql, read)?.into_iter().flatten().collect())
 }
 
 /// Returns the date that had come when the node last ran. An earlier version did not write it; then

@@ -16,12 +16,12 @@ use crate::{
     proto::{
         iid::Index,
         mesh::{Address, MessageId, peer_of_seed},
-        syft::{http::TokenId, letter::Fingerprint},
+        syft::letter::Fingerprint,
     },
     state::{
         io::{
-            ClientName, Encoding, ForClient, Incoming, Invite, Outcome, Outgoing, Party, Selection,
-            Via, Way,
+            ClientName, Encoding, ForClient, Gateway, GatewayRecord, Incoming, Invite, Outcome,
+            Outgoing, Party, RecordChange, RecordKey, RecordValue, Selection, Via, Way,
         },
         post::LetterRecord,
     },
@@ -337,27 +337,39 @@ fn entering_another_mesh_forgets_the_first_one() {
 }
 
 #[test]
-fn revoked_tokens_go_when_they_have_ended() {
+fn each_gateway_has_records_of_its_own() {
     let mut store = Fixture::new();
-    let [first, second] = [1, 2].map(|token| TokenId([token; 16]));
-    let revoked = |token| Record::Revoked {
-        token,
-        until_ms: 1_800_000_000_000,
+    let key = |name: &str| RecordKey::new(name).expect("short");
+    let record = |name: &str, value: &str, ends_ms| GatewayRecord {
+        key: key(name),
+        value: RecordValue::new(value).expect("short"),
+        ends_ms,
     };
-    store.write(vec![revoked(first), revoked(second)]);
+    let put = |gateway, record| Record::OfGateway(gateway, RecordChange::Put(record));
+    store.write(vec![
+        put(Gateway::Syft, record("a", "one", Some(u64::MAX))),
+        put(Gateway::Iid, record("a", "two", None)),
+        put(Gateway::Syft, record("b", "three", None)),
+    ]);
 
-    store.write(vec![Record::ForgetTokens {
-        tokens: vec![first],
-    }]);
+    store.write(vec![
+        put(Gateway::Syft, record("a", "", Some(7))),
+        Record::OfGateway(Gateway::Syft, RecordChange::Delete(key("b"))),
+    ]);
 
     let loaded = store.reopen().loaded;
-    assert_eq!(loaded.revoked_tokens, [(second, 1_800_000_000_000)]);
+    let expected = [
+        (Gateway::Iid, record("a", "two", None)),
+        (Gateway::Syft, record("a", "", Some(7))),
+    ];
+    assert_eq!(loaded.records, expected);
 }
 
 #[test]
 fn of_each_table_it_is_decided_whether_it_belongs_to_a_mesh() {
     let stay = [
         "client_pins",
+        "gateway_records",
         "history",
         "letters",
         "marks",
@@ -366,7 +378,6 @@ fn of_each_table_it_is_decided_whether_it_belongs_to_a_mesh() {
         // The state ends the messages to members with a record for each.
         "outbox",
         "pins",
-        "revoked_tokens",
         "seen",
         "totals",
         // The state forgets the users of other nodes with a record for each node.
@@ -625,9 +636,12 @@ fn a_copy_of_an_earlier_format_is_whole_without_a_log() {
     earlier
         .pragma_update(None, "user_version", format)
         .expect("set");
-    // What the last step adds.
+    // What the last step changes.
     earlier
-        .execute_batch("ALTER TABLE users DROP COLUMN named;")
+        .execute_batch(
+            "DROP TABLE gateway_records; CREATE TABLE revoked_tokens \
+             (token BLOB PRIMARY KEY, until_ms INTEGER NOT NULL) STRICT;",
+        )
         .expect("taken back");
     drop(earlier);
 

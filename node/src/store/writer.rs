@@ -22,7 +22,7 @@ use crate::{
         FINGERPRINTS_MAX, NAMES_PER_MEMBER_MAX,
         io::{
             Disk, Encoding, ForClient, Incoming, Invite, Outgoing, OutgoingKind, Place, Record,
-            Ticket, Via,
+            RecordChange, Ticket, Via,
         },
         post::{LetterRecord, UserRecord},
     },
@@ -196,7 +196,6 @@ fn are_lazy(records: &[Record]) -> bool {
                 | Record::Read { .. }
                 | Record::LettersTaken { .. }
                 | Record::LettersGone { .. }
-                | Record::ForgetTokens { .. }
         )
     };
     records.iter().all(is_lazy)
@@ -369,15 +368,19 @@ fn write(to: &Savepoint<'_>, record: &Record) -> rusqlite::Result<()> {
             )?
             .execute(params![id.0, recipient.to_bytes()])?;
         }
-        Record::Revoked { token, until_ms } => {
-            to.prepare_cached("INSERT OR REPLACE INTO revoked_tokens VALUES (?1, ?2)")?
-                .execute(params![token.0, until_ms.cast_signed()])?;
+        Record::OfGateway(gateway, RecordChange::Put(record)) => {
+            let sql = "INSERT OR REPLACE INTO gateway_records VALUES (?1, ?2, ?3, ?4)";
+            to.prepare_cached(sql)?.execute(params![
+                gateway.name(),
+                record.key.as_bytes(),
+                record.value.as_bytes(),
+                record.ends_ms.map(u64::cast_signed)
+            ])?;
         }
-        Record::ForgetTokens { tokens } => {
-            let mut delete = to.prepare_cached("DELETE FROM revoked_tokens WHERE token = ?1")?;
-            for token in tokens {
-                delete.execute([token.0])?;
-            }
+        Record::OfGateway(gateway, RecordChange::Delete(key)) => {
+            let sql = "DELETE FROM gateway_records WHERE gateway = ?1 AND key = ?2";
+            to.prepare_cached(sql)?
+                .execute(params![gateway.name(), key.as_bytes()])?;
         }
         Record::Date { unix_ms } => {
             to.prepare_cached("INSERT OR REPLACE INTO meta VALUES ('date', ?1)")?

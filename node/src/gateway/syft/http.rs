@@ -361,12 +361,13 @@ async fn admitted(gateway: &SyftGateway, claims: &Claims) -> Result<Admitted, Re
     let invalid_user = || Refusal::unauthorized("Invalid user");
     let name = claims.user_id.parse().map_err(|_| invalid_user())?;
     let token = claims.id().ok_or_else(|| invalid(TokenError::Foreign))?;
+    if gateway.revoked.has(token).await? {
+        return Err(Refusal::unauthorized(
+            "Invalid token: the token was revoked",
+        ));
+    }
     let key = claims.key.clone();
-    match gateway
-        .node
-        .ask_gateway(Ask::Admit { name, key, token })
-        .await
-    {
+    match gateway.node.ask_gateway(Ask::Admit { name, key }).await {
         Ok(Told::Admitted(admitted)) => Ok(admitted),
         Ok(_) => Err(unexpected()),
         Err(failure) if failure.kind == FailureKind::NotFound => Err(invalid_user()),

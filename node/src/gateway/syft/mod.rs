@@ -22,6 +22,7 @@ mod forward;
 mod http;
 mod hub;
 mod rate;
+mod revoked;
 mod routes;
 pub mod server;
 mod session;
@@ -46,7 +47,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use self::{forward::Forwards, hub::Hub, server::Outgoing, tokens::Tokens};
+use self::{forward::Forwards, hub::Hub, revoked::Revoked, server::Outgoing, tokens::Tokens};
 use super::{
     Opened, Signals,
     kind::{Kind, Needs},
@@ -110,6 +111,7 @@ struct SyftGateway {
     /// What web pages may ask.
     policy: Policy,
     tokens: Tokens,
+    revoked: Revoked,
     challenges: std::sync::Mutex<Challenges>,
     hub: Arc<Hub>,
     forwards: Forwards,
@@ -208,6 +210,7 @@ async fn open(config: Syft, node: Context, signals: Signals) -> Result<Opened, S
     let hub = Arc::new(Hub::default());
     let gateway = Arc::new(SyftGateway {
         tokens,
+        revoked: Revoked::new(node.records(Gateway::Syft)),
         challenges: std::sync::Mutex::default(),
         hub: Arc::clone(&hub),
         forwards: Forwards::default(),
@@ -331,7 +334,7 @@ impl SyftGateway {
         self.started.elapsed()
     }
 
-    /// Calendar time in milliseconds since 1970, by the node's clock. The state forgets revoked tokens
+    /// Calendar time in milliseconds since 1970, by the node's clock. Records of revoked tokens end
     /// by the same one, so none of them is taken for good by another.
     fn unix_ms(&self) -> u64 {
         self.node.clock().now().unix_ms()

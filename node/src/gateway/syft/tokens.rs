@@ -1,8 +1,8 @@
 //! Tokens: JSON Web Tokens (HS256) with a secret of this node that outlives restarts.
 //!
 //! No old client ever logs in again by itself, so tokens stay good over restarts, and for `/ws`
-//! also for a while after their end (`proto-specs/syft.md`, section 9). Whether a token was revoked
-//! or its user has another key by now is known to the state.
+//! also for a while after their end (`proto-specs/syft.md`, section 9). Whether a token was revoked is
+//! in `revoked`; whether its user has another key by now is known to the state.
 
 use std::{io, path::Path, time::Duration};
 

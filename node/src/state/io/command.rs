@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{ClientId, Selection, SendVia};
+use super::{ClientId, Gateway, GatewayRecord, Keep, Selection, SendVia};
 use crate::{
     proto::{
         iid::{Iid, Index, Value},
@@ -109,6 +109,8 @@ pub enum Command {
     },
     /// Something about old P2SN clients and servers.
     P2sn(clients::Question),
+    /// Something about what a gateway keeps for itself.
+    Keep(Gateway, Keep),
     /// Delete messages from the history; those that wait in the outbox stay.
     DeleteHistory(Selection),
     /// Which messages wait?
@@ -233,6 +235,8 @@ pub enum Reply {
     OwnIndex(Index),
     /// To [`Command::Gateway`].
     Told(Told),
+    /// To [`Command::Keep`]: what was asked for; none to a change, which is on disk.
+    Kept(Vec<GatewayRecord>),
     /// To [`Command::Configure`] and [`Command::MeshKeyFile`].
     Configured,
 }

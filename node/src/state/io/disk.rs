@@ -3,12 +3,14 @@
 use libp2p_identity::PeerId;
 use serde::{Deserialize, Serialize};
 
-use super::{ClientName, Encoding, Party, Place, ServerId, Via};
+use super::{
+    ClientName, Encoding, Gateway, GatewayRecord, Party, Place, RecordChange, ServerId, Via,
+};
 use crate::{
     proto::{
         iid::Index,
         mesh::{Address, MessageId, ranges::Ranges, vouched::Vouched},
-        syft::{UserId, http::TokenId, letter::Fingerprint},
+        syft::{UserId, letter::Fingerprint},
     },
     state::post::{LetterRecord, UserRecord},
 };
@@ -165,18 +167,8 @@ pub enum Record {
         /// The member to which it was sent: only that one can say so.
         recipient: PeerId,
     },
-    /// A token of a gateway is not valid any longer.
-    Revoked {
-        /// The token.
-        token: TokenId,
-        /// When it would have ended in any case, Unix ms.
-        until_ms: u64,
-    },
-    /// Revoked tokens have ended in any case, or were revoked before too many others.
-    ForgetTokens {
-        /// The tokens.
-        tokens: Vec<TokenId>,
-    },
+    /// What a gateway keeps for itself has changed.
+    OfGateway(Gateway, RecordChange),
     /// This date is known to have come.
     Date {
         /// Unix ms.
@@ -443,6 +435,6 @@ pub struct Loaded {
     pub seen: Vec<Fingerprint>,
     /// The date that was known to have come when the node last ran, Unix ms.
     pub date_ms: Option<u64>,
-    /// Tokens that are good no more, and when each would have ended.
-    pub revoked_tokens: Vec<(TokenId, u64)>,
+    /// What gateways keep for themselves.
+    pub records: Vec<(Gateway, GatewayRecord)>,
 }

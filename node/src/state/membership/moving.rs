@@ -100,8 +100,9 @@ impl State {
             capacity: _,
             // What goes on whichever mesh it is: whoever asked is answered.
             changes: _,
-            // The node itself, and its clock.
+            // The node itself, its gateways, and its clock.
             own: _,
+            records: _,
             settings: _,
             calendar: _,
             started: _,

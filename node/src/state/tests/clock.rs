@@ -2,13 +2,9 @@
 
 use super::{io::Outcome, *};
 use crate::{
-    proto::{
-        mesh::sync::Response as SyncResponse,
-        syft::http::{TokenId, key_name},
-    },
-    state::{
-        io::{Outgoing, OutgoingKind},
-        post::Ask,
+    proto::mesh::sync::Response as SyncResponse,
+    state::io::{
+        Gateway, GatewayRecord, Keep, Outgoing, OutgoingKind, RecordChange, RecordKey, RecordValue,
     },
 };
 
@@ -296,51 +292,59 @@ fn a_message_whose_clock_leaps_while_it_is_written_keeps_its_time() {
     assert_eq!(state.messages.count(), 1);
 }
 
-/// A node with a user whose token was revoked, and ends an hour after [`NOW`].
-fn with_revoked_token(now: Now) -> State {
+/// A node with a record of a gateway that ends 25 hours after [`NOW`], and one without an end.
+fn with_records(now: Now) -> State {
     let mut state = restarted(now);
-    super::gateway::register(&mut state, "alice").expect("registered");
-    let revoke = Ask::Revoke {
-        token: TokenId([1; 16]),
-        until_ms: NOW.unix_ms() + 3_600_000,
+    let record = |name: &str, ends_ms| {
+        RecordChange::Put(GatewayRecord {
+            key: RecordKey::new(name).expect("short"),
+            value: RecordValue::default(),
+            ends_ms,
+        })
     };
-    super::gateway::done(&mut state, revoke).expect("revoked");
+    let ends = record("ends", Some(NOW.unix_ms() + 25 * 3_600_000));
+    let changes = Keep::Change(vec![ends, record("stays", None)]);
+    carried_out(&mut state, Command::Keep(Gateway::Syft, changes));
     state
 }
 
-fn is_admitted(state: &mut State) -> bool {
-    let name = super::gateway::id("alice");
-    let known = state.users.get(&name, peer_of_seed(1)).expect("a user");
-    let key = key_name(&known.record.key);
-    let token = TokenId([1; 16]);
-    super::gateway::done(state, Ask::Admit { name, key, token }).is_ok()
+fn kept(state: &mut State) -> usize {
+    let all = Keep::List(RecordKey::new("").expect("short"));
+    let outputs = carried_out(state, Command::Keep(Gateway::Syft, all));
+    let found = outputs.into_iter().find_map(|output| match output {
+        Output::Reply(_, Ok(Reply::Kept(found))) => Some(found.len()),
+        _ => None,
+    });
+    found.expect("an answer")
 }
 
-fn forgets_token(outputs: &[Output]) -> bool {
+fn deletes_record(outputs: &[Output]) -> bool {
+    let is_deletion =
+        |record: &Record| matches!(record, Record::OfGateway(_, RecordChange::Delete(_)));
     outputs.iter().any(|output| match output {
-        Output::Store(_, records) => records
-            .iter()
-            .any(|record| matches!(record, Record::ForgetTokens { .. })),
+        Output::Store(_, records) => records.iter().any(is_deletion),
         _ => false,
     })
 }
 
 #[test]
-fn a_revoked_token_is_forgotten_a_day_after_its_end_here_and_on_the_disk() {
-    let mut state = with_revoked_token(NOW);
+fn a_record_goes_at_its_end_here_and_on_the_disk() {
+    let mut state = with_records(NOW);
 
     let early = timeout(&mut state, later(DAY));
-    assert!(!forgets_token(&early) && !is_admitted(&mut state));
-    let late = timeout(&mut state, later(DAY + 2 * Duration::from_secs(3600)));
-    assert!(forgets_token(&late));
+    assert!(!deletes_record(&early));
+    assert_eq!(kept(&mut state), 2);
+    let late = timeout(&mut state, later(DAY + Duration::from_secs(2 * 3600)));
+    assert!(deletes_record(&late));
+    assert_eq!(kept(&mut state), 1);
 }
 
 #[test]
-fn no_revoked_token_comes_back_by_a_clock_that_leapt() {
-    let mut state = with_revoked_token(NOW);
+fn no_record_ends_by_a_clock_that_leapt() {
+    let mut state = with_records(NOW);
 
     let leapt = timeout(&mut state, ahead(DAY, YEARS));
 
-    assert!(!forgets_token(&leapt));
-    assert!(!is_admitted(&mut state), "also when the clock is back");
+    assert!(!deletes_record(&leapt));
+    assert_eq!(kept(&mut state), 2, "also when the clock is back");
 }

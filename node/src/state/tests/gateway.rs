@@ -478,7 +478,6 @@ fn admit(name: &str) -> Ask {
     Ask::Admit {
         name: id(name),
         key: syft::http::key_name(user_key(name).public()),
-        token: syft::http::TokenId([1; 16]),
     }
 }
 

@@ -75,10 +75,7 @@ impl Request {
         let claims = self.claims()?;
         let token = claims.id().ok_or_else(|| invalid(TokenError::Foreign))?;
         let until_ms = self.gateway.tokens.end_ms(&claims);
-        self.gateway
-            .node
-            .ask_gateway(Ask::Revoke { token, until_ms })
-            .await?;
+        self.gateway.revoked.add(token, until_ms).await?;
         self.gateway.hub.end_token(token);
         Ok("Logged out".into_response())
     }
