@@ -91,6 +91,20 @@ impl Agents {
         self.order(order, "made").await
     }
 
+    /// Makes a client that signs, verifies and introduces itself as the published ones in this
+    /// language do: `python`, `go` or `electron`; it registers, logs in and connects.
+    ///
+    /// # Errors
+    /// Fails if it cannot.
+    pub async fn enter_in(&mut self, language: &str, user: &str, url: &str) -> anyhow::Result<()> {
+        self.made += 1;
+        let seed = format!("{:02x}", self.made).repeat(32);
+        let order = json!({"do": "new", "as": user, "user": user, "url": url, "seed": seed,
+            "language": language});
+        self.order(order, "made").await?;
+        self.arrive(user).await
+    }
+
     /// Makes a client that believes this certificate and no other.
     ///
     /// # Errors

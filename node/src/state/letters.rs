@@ -461,7 +461,7 @@ impl State {
         now: Now,
     ) -> Result<Arrived, direct::Status> {
         use direct::Status;
-        let letter = Letter::decode(bytes).map_err(|_| Status::Malformed)?;
+        let mut letter = Letter::decode(bytes).map_err(|_| Status::Malformed)?;
         let from = self.sender_at(node, &letter.from)?;
         let key = self.key_of(&from).ok_or(Status::TryAgain)?;
         letter.check(&key).map_err(|_| Status::WrongSignature)?;

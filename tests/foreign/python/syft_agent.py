@@ -1,5 +1,6 @@
 """A Syft agent's client, written anew on the libraries of the original (aiohttp, websockets,
-cryptography, PyNaCl), for the tests of pimesh. It shares no code with pimesh.
+cryptography, PyNaCl), for the tests of pimesh. It shares no code with pimesh. With `language`, a client
+signs, verifies and introduces itself as the clients in Go or in JavaScript (Electron) do.
 
 It takes orders on stdin and tells what happens on stdout, in lines of JSON. An order names a
 client with `as`; one process plays as many clients as it is told to.
@@ -10,6 +11,7 @@ import base64
 import json
 import ssl
 import sys
+import time
 import urllib.parse
 from datetime import datetime, timezone
 
@@ -18,6 +20,7 @@ import nacl.bindings
 import nacl.public
 import nacl.utils
 import websockets
+import websockets.http11
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -37,9 +40,33 @@ def raw(text):
     return base64.b64decode(text)
 
 
-def nanos(time):
+def nanos(text):
     """What the Python client signs: a time that went through a float."""
-    return int(time.timestamp() * 1e9)
+    return int(datetime.fromisoformat(text).timestamp() * 1e9)
+
+
+def exact_nanos(text, digits):
+    """What the clients in Go (nine digits) and JavaScript (three, the others cut off) sign."""
+    seconds, _, rest = text.removesuffix("Z").removesuffix("+00:00").partition(".")
+    whole = int(datetime.fromisoformat(seconds).replace(tzinfo=timezone.utc).timestamp())
+    return whole * 10**9 + int(rest[:digits].ljust(9, "0") or 0)
+
+
+def exact_text(digits):
+    """What they write: Go without zeros at the end, JavaScript always three digits."""
+    now = time.time_ns()
+    text = datetime.fromtimestamp(now // 10**9, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.")
+    fraction = f"{now % 10**9:09}"[:digits]
+    return (text + (fraction.rstrip("0") if digits == 9 else fraction)).removesuffix(".") + "Z"
+
+
+# For each language: how a time is written, which number is signed, and how the program calls itself
+# (`None`: not at all).
+LANGUAGES = {
+    "python": (lambda: datetime.now(timezone.utc).isoformat(), nanos, websockets.http11.USER_AGENT),
+    "go": (lambda: exact_text(9), lambda text: exact_nanos(text, 9), "Go-http-client/1.1"),
+    "electron": (lambda: exact_text(3), lambda text: exact_nanos(text, 3), None),
+}
 
 
 def seal(text, public_key):
@@ -75,8 +102,9 @@ def unseal(content, seed, public_key):
 
 
 class Client:
-    def __init__(self, name, user, url, seed, http, insecure, trust=None):
+    def __init__(self, name, user, url, seed, http, insecure, trust=None, language="python"):
         self.name = name
+        self.written, self.signed, self.agent = LANGUAGES[language]
         self.user = user
         self.url = url
         self.http = http
@@ -132,7 +160,8 @@ class Client:
     async def connect(self, **options):
         url = self.url.replace("http", "ws", 1) + "/ws?token=" + (self.token or "")
         self.socket = await websockets.connect(
-            url, max_size=FRAME_BYTES_MAX, ping_interval=20, ping_timeout=10, ssl=self.ssl, **options
+            url, max_size=FRAME_BYTES_MAX, ping_interval=20, ping_timeout=10, ssl=self.ssl,
+            user_agent_header=self.agent, **options
         )
         self.reader = asyncio.create_task(self.read(self.socket))
 
@@ -197,8 +226,8 @@ class Client:
         await self.socket.send(json.dumps(frame))
 
     def verify(self, message, key):
-        time = datetime.fromisoformat(message["timestamp"])
-        text = f"{message['from']}|{message['to']}|{nanos(time)}|{message['content']}"
+        signed = self.signed(message["timestamp"])
+        text = f"{message['from']}|{message['to']}|{signed}|{message['content']}"
         try:
             Ed25519PublicKey.from_public_bytes(raw(key)).verify(
                 raw(message["signature"]), text.encode()
@@ -208,14 +237,14 @@ class Client:
             return "invalid_signature"
 
     def frame(self, to, content, changes):
-        time = datetime.now(timezone.utc)
-        text = f"{self.user}|{to}|{nanos(time)}|{content}"
+        written = self.written()
+        text = f"{self.user}|{to}|{self.signed(written)}|{content}"
         frame = {
             "from": self.user,
             "to": to,
             "content": content,
             "is_forward_message": False,
-            "timestamp": time.isoformat(),
+            "timestamp": written,
             "signature": b64(self.key.sign(text.encode())),
         }
         frame.update(changes)
@@ -254,10 +283,10 @@ class Agent:
                 tell("error", order=line.decode(), error=repr(error))
         await self.http.close()
 
-    async def do_new(self, user, url, seed, insecure=False, trust=None, **name):
+    async def do_new(self, user, url, seed, insecure=False, trust=None, language="python", **name):
         name = name.get("as", user)
         seed = bytes.fromhex(seed)
-        self.clients[name] = Client(name, user, url, seed, self.http, insecure, trust)
+        self.clients[name] = Client(name, user, url, seed, self.http, insecure, trust, language)
         tell("made", **{"as": name}, key=b64(self.clients[name].public))
 
     async def do_register(self, **name):

@@ -10,6 +10,9 @@ use pimesh_tests::{
 };
 use serde_json::{Value, json};
 
+/// Messages of which each has to be verified: three of a hundred would be by chance.
+const MESSAGES: usize = 10;
+
 /// Two nodes with a gateway each, in one mesh.
 async fn gateways(world: &World) -> anyhow::Result<([Pi; 2], [String; 2])> {
     let (one, first) = syft::start(world, "pi-1", "").await?;
@@ -70,6 +73,61 @@ async fn users_of_two_gateways_see_each_other_and_write_unopened() -> anyhow::Re
         text,
         "Registration error: `bob` is registered at the node `pi-2`\n"
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn clients_of_other_languages_verify_what_their_signatures_allow() -> anyhow::Result<()> {
+    let world = World::new()?;
+    let ([_one, two], [first, second]) = gateways(&world).await?;
+    let mut agents = Agents::start().await?;
+    let languages = ["python", "go", "electron"];
+    for language in languages {
+        for (place, url) in [("here", &first), ("there", &second)] {
+            let user = format!("{language}-{place}");
+            agents.enter_in(language, &user, url).await?;
+        }
+        wait_for_user(&two, &format!("{language}-here"), true).await?;
+    }
+    // Python's number is one that Go can be shown, but for Go's and JavaScript's there is seldom a
+    // time from which Python computes them; JavaScript reads whole milliseconds.
+    let always = [
+        ("python", "python"),
+        ("python", "go"),
+        ("go", "go"),
+        ("electron", "go"),
+        ("electron", "electron"),
+    ];
+
+    for (from, to) in always {
+        for place in ["here", "there"] {
+            let (from, to) = (format!("{from}-here"), format!("{to}-{place}"));
+            if from == to {
+                continue;
+            }
+            for number in 0..MESSAGES {
+                let text = format!("{number} from {from}");
+                agents.send(&from, &to, &text).await?;
+                assert_eq!(
+                    agents.text(&to).await?,
+                    (text, "verified".to_owned()),
+                    "{to}"
+                );
+            }
+        }
+    }
+    // A broadcast is one row for all, and each reader gets it in its form.
+    agents
+        .send("python-here", "broadcast", "all of you")
+        .await?;
+    for user in ["python-there", "go-here", "go-there"] {
+        let got = agents.text(user).await?;
+        assert_eq!(
+            got,
+            ("all of you".to_owned(), "verified".to_owned()),
+            "{user}"
+        );
+    }
     Ok(())
 }
 

@@ -42,6 +42,7 @@
 //! | the forward flag (8) | `forward`; `letter`: `a_broadcast_that_asks_agents_for_something_is_refused` |
 //! | answers and questions that do not belong together (8) | `gateway::syft::forward`: `a_late_answer_is_not_that_of_the_next_request` |
 //! | two candidates, 4 ms grid (3) | `message` and `time`: against the vectors |
+//! | a form that each reader verifies (3) | `clients_of_other_languages_verify_what_their_signatures_allow`; `message`: `messages_reach_each_client_in_a_form_that_it_verifies_…` |
 
 mod crowd;
 mod forward;

@@ -28,7 +28,7 @@ use self::refusal::{Answer, Refusal, invalid, too_many_failures, unexpected};
 use super::{Caller, SyftGateway, session, tokens::TokenError};
 use crate::{
     proto::syft::{
-        DESCRIPTIONS_BYTES_MAX, Descriptions, FRAME_BYTES_MAX, UserId, forward,
+        DESCRIPTIONS_BYTES_MAX, Descriptions, FRAME_BYTES_MAX, Reader, UserId, forward,
         http::{ActiveBody, BODY_BYTES_MAX, Claims, TokenId, UserBody},
     },
     state::{
@@ -264,10 +264,13 @@ impl Request {
         // Who is listed before the gateway closes is sent away with all others; who comes later enters
         // nothing.
         self.check_open()?;
+        let user_agent = self.parts.headers.get(header::USER_AGENT);
+        let user_agent = user_agent.and_then(|text| text.to_str().ok());
         let entry = session::Entry {
             name,
             token,
             user,
+            reader: Reader::from_user_agent(user_agent.unwrap_or_default()),
             visit,
             _caller: self.caller,
         };

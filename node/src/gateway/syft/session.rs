@@ -41,9 +41,9 @@ use crate::{
     gateway::visit::Visit,
     limits::{Bucket, Rate},
     proto::syft::{
-        Message as SyftMessage, UserId,
+        Message as SyftMessage, Reader, UserId,
         http::TokenId,
-        letter::{Letter, LetterError, numbered, system_frame},
+        letter::{Letter, LetterError, rendered, system_frame},
     },
     state::{
         io::{Failure, Reply},
@@ -87,6 +87,8 @@ pub(super) struct Entry {
     pub(super) name: UserId,
     pub(super) token: TokenId,
     pub(super) user: Admitted,
+    /// Which program it is.
+    pub(super) reader: Reader,
     /// Listed from before the upgrade, so that a gateway that closes meanwhile says goodbye to it.
     pub(super) visit: Visit,
     /// Its place is taken as long as the session lasts.
@@ -240,7 +242,7 @@ impl Session {
             }
             Err(_) => Err(LetterError::Malformed),
         };
-        let letter = match letter {
+        let mut letter = match letter {
             Ok(letter) => letter,
             Err(error) => {
                 self.gateway.count("frame", error.name());
@@ -331,7 +333,7 @@ impl Session {
                 look = batch.is_cut;
                 let count = batch.letters.len() as u64;
                 for (next, frame) in batch.letters {
-                    let frame = numbered(next, &frame);
+                    let frame = rendered(next, &frame, self.entry.reader);
                     if send(sink, Message::Text(frame.into())).await.is_err() {
                         return End::Refused(1008, "does_not_read");
                     }

@@ -205,14 +205,25 @@ fn a_letter_is_relayed_as_it_reads_and_nothing_else_is() {
             return false;
         };
         let message = Message::decode(bytes).expect("a message");
-        let relayed = letter::numbered(1, &letter.encode());
-        assert!(relayed.len() <= FRAME_BYTES_MAX);
-        let relayed = Message::decode(relayed.as_bytes()).expect("a message");
-        assert_eq!(relayed.content, message.content);
-        assert_eq!(relayed.timestamp, message.timestamp);
-        assert_eq!((relayed.from, relayed.to), (message.from, message.to));
-        assert_eq!(relayed.status, None);
-        assert!(!relayed.is_forward_message);
+        let time = |message: &Message| Timestamp::from_text(message.timestamp.as_deref().unwrap());
+        let signed = time(&message).candidates().next();
+        for reader in [Reader::Python, Reader::Go, Reader::Unknown] {
+            let relayed = letter::rendered(1, &letter.encode(), reader);
+            assert!(relayed.len() <= FRAME_BYTES_MAX);
+            let relayed = Message::decode(relayed.as_bytes()).expect("a message");
+            assert!(
+                time(&relayed)
+                    .candidates()
+                    .any(|nanos| Some(nanos) == signed)
+            );
+            assert_eq!(relayed.content, message.content);
+            assert_eq!(
+                (relayed.from, relayed.to),
+                (message.from.clone(), message.to.clone())
+            );
+            assert_eq!(relayed.status, None);
+            assert!(!relayed.is_forward_message);
+        }
         assert_ne!(letter.from.as_str(), "system");
         true
     });

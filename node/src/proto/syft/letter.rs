@@ -1,9 +1,10 @@
 //! What a client sends through a gateway, and what the gateway makes of it (`proto-specs/syft.md`,
 //! sections 4, 6 and 7).
 //!
-//! A letter is parsed once. `timestamp`, `content` and `signature` stay the texts that the sender
-//! wrote, because they are what is signed; `id`, `status` and the two flags that a client may have
-//! written are left behind, because receivers would believe them.
+//! A letter is parsed once. `content` and `signature` stay the texts that the sender wrote, because
+//! they are what is signed; `id`, `status` and the two flags that a client may have written are left
+//! behind, because receivers would believe them. `timestamp` stays as well, but for a client that
+//! would compute another number from it than the one that was signed ([`rendered`]).
 
 use std::fmt::Write;
 
@@ -15,7 +16,7 @@ use super::{
     forward::is_request,
     identity::{PublicKey, WrongSignature},
     message::{FRAME_BYTES_MAX, Message},
-    time::Timestamp,
+    time::{Reader, Timestamp},
     user::UserId,
 };
 
@@ -28,7 +29,9 @@ const SIGNATURE_BYTES_MAX: usize = 88;
 /// Longest content that fits into a frame however it is escaped: at worst a byte becomes six.
 const SURE_CONTENT_BYTES: usize = (FRAME_BYTES_MAX - 4096) / 6;
 
-/// Bytes that a gateway adds to a frame at most: `"id":`, 16 digits and a comma.
+/// Bytes that a gateway adds to a frame at most: 22 for `"id":`, 16 digits and a comma, and 10 for
+/// another text of a time. The shortest text that has another one is `2025-05-16T12:00:00.1Z`, and
+/// the longest that is written for it has 32 bytes.
 pub const ID_BYTES_MAX: usize = 32;
 
 /// Whom a letter is for.
@@ -153,13 +156,14 @@ impl Letter {
         self.message.signature.is_some()
     }
 
-    /// Verifies the signature, if there is one. Clients show a letter without as `unsigned`.
+    /// Verifies the signature, if there is one. Clients show a letter without as `unsigned`. From
+    /// here on the text of the time says which number was signed.
     ///
     /// # Errors
     /// Returns [`WrongSignature`] if there is one and it is not this key's.
-    pub fn check(&self, key: &PublicKey) -> Result<(), WrongSignature> {
+    pub fn check(&mut self, key: &PublicKey) -> Result<(), WrongSignature> {
         if self.is_signed() {
-            self.message.verify(key)
+            self.message.tell_signed(key)
         } else {
             Ok(())
         }
@@ -210,14 +214,33 @@ impl std::fmt::Debug for Fingerprint {
     }
 }
 
-/// Puts the number that the old clients expect before a stored frame.
+/// Makes the frame for a client of a stored one: with the number that the old clients expect, and
+/// with a time from which this client computes the number that was signed, if there is one.
 #[must_use]
-pub fn numbered(row: u64, stored: &str) -> String {
+pub fn rendered(row: u64, stored: &str, reader: Reader) -> String {
     let mut frame = String::with_capacity(stored.len() + ID_BYTES_MAX);
     // JavaScript and Python's readers of JSON hold integers below 2^53 exactly.
     write!(frame, "{{\"id\":{},", row & ((1 << 53) - 1)).expect("writing to a string");
-    frame.push_str(stored.strip_prefix('{').unwrap_or(stored));
+    let rest = stored.strip_prefix('{').unwrap_or(stored);
+    match around_time(rest) {
+        None => frame.push_str(rest),
+        Some((before, time, after)) => {
+            frame.push_str(before);
+            frame.push_str(&Timestamp::from_text(time).text_for(reader));
+            frame.push_str(after);
+        }
+    }
     frame
+}
+
+/// Finds the text of the time in a stored frame. Inside of texts JSON has no quotes without a
+/// backslash before them, so this is the first member of that name, and a time has no escapes.
+fn around_time(frame: &str) -> Option<(&str, &str, &str)> {
+    const NAME: &str = ",\"timestamp\":\"";
+    let start = frame.find(NAME)? + NAME.len();
+    let (before, rest) = frame.split_at(start);
+    let (time, after) = rest.split_at(rest.find('"')?);
+    Some((before, time, after))
 }
 
 /// Makes the frame with which a gateway itself speaks to a user.
@@ -268,9 +291,9 @@ mod tests {
         claimed["is_forward_message"] = json!(true);
         claimed["is_broadcast"] = json!(true);
 
-        let letter = decode(&claimed).expect("a letter");
+        let mut letter = decode(&claimed).expect("a letter");
 
-        let relayed = numbered(5, &letter.encode());
+        let relayed = rendered(5, &letter.encode(), Reader::Go);
         let relayed: Value = serde_json::from_str(&relayed).expect("JSON");
         let mut expected = sent;
         expected["id"] = json!(5);
@@ -291,6 +314,26 @@ mod tests {
             let relayed: Value = serde_json::from_str(&letter.encode()).expect("JSON");
             assert_eq!(relayed["timestamp"], time);
             assert_eq!(relayed.get("signature"), None);
+        }
+    }
+
+    #[test]
+    fn the_time_is_rewritten_for_a_reader_and_nothing_else_is() {
+        let mut sent = frame();
+        sent["from"] = json!("a\",\"timestamp\":\"2025-05-16T12:00:00Z\\");
+        sent["timestamp"] = json!("2025-05-16T12:00:00.123457+00:00");
+        let message: Message = serde_json::from_value(sent.clone()).expect("a message");
+        let stored = String::from_utf8(message.encode()).expect("text");
+        for (reader, time) in [
+            (Reader::Python, "2025-05-16T12:00:00.123457+00:00"),
+            (Reader::Go, "2025-05-16T12:00:00.123457024Z"),
+        ] {
+            let frame = rendered(5, &stored, reader);
+            let frame: Value = serde_json::from_str(&frame).expect("JSON");
+            let mut expected = sent.clone();
+            expected["id"] = json!(5);
+            expected["timestamp"] = json!(time);
+            assert_eq!(frame, expected, "{reader:?}");
         }
     }
 
@@ -346,9 +389,15 @@ mod tests {
             sent["to"] = json!("broadcast");
             sent["signature"] = json!("");
             sent["content"] = json!("");
+            sent["timestamp"] = json!("2025-05-16T12:00:00.1Z");
             let around = decode(&sent).expect("a letter").encode().len();
             sent["content"] = json!("x".repeat(length - around));
-            decode(&sent).map(|letter| numbered(u64::MAX, &letter.encode()).len())
+            decode(&sent).map(|letter| {
+                let longest = "2025-05-16T12:00:00.100000+00:00";
+                let stored = letter.encode();
+                let stored = stored.replace("2025-05-16T12:00:00.1Z", longest);
+                rendered(u64::MAX, &stored, Reader::Python).len()
+            })
         };
         let longest = FRAME_BYTES_MAX - ID_BYTES_MAX;
         assert!(of(longest).expect("fits") <= FRAME_BYTES_MAX);
@@ -365,7 +414,7 @@ mod tests {
         sent["from"] = json!(user);
         let message = serde_json::from_value(sent).expect("a message");
         let letter = Letter::of(message).expect("a letter");
-        assert!(numbered(u64::MAX, &letter.encode()).len() <= FRAME_BYTES_MAX);
+        assert!(rendered(u64::MAX, &letter.encode(), Reader::Go).len() <= FRAME_BYTES_MAX);
     }
 
     #[test]
@@ -419,7 +468,8 @@ mod tests {
     #[test]
     fn the_number_of_a_frame_is_one_that_every_reader_holds() {
         let stored = r#"{"from":"a"}"#;
-        assert_eq!(numbered(7, stored), r#"{"id":7,"from":"a"}"#);
-        assert_eq!(numbered((1 << 53) + 1, stored), r#"{"id":1,"from":"a"}"#);
+        let number = |row| rendered(row, stored, Reader::Unknown);
+        assert_eq!(number(7), r#"{"id":7,"from":"a"}"#);
+        assert_eq!(number((1 << 53) + 1), r#"{"id":1,"from":"a"}"#);
     }
 }

@@ -87,19 +87,29 @@ impl Message {
     /// # Errors
     /// Returns [`WrongSignature`] if it is over neither.
     pub fn verify(&self, key: &PublicKey) -> Result<(), WrongSignature> {
+        self.signed_nanos(key).map(drop)
+    }
+
+    /// Verifies the signature, and has the text of the time say which of the two numbers it is over
+    /// ([`Timestamp::with_signed`]).
+    pub(super) fn tell_signed(&mut self, key: &PublicKey) -> Result<(), WrongSignature> {
+        let signed = self.signed_nanos(key)?;
+        let time = Timestamp::from_text(self.timestamp.take().unwrap_or_default());
+        self.timestamp = Some(time.with_signed(signed).as_str().to_owned());
+        Ok(())
+    }
+
+    /// Verifies the signature, and returns which of the two numbers it is over.
+    fn signed_nanos(&self, key: &PublicKey) -> Result<i128, WrongSignature> {
         let signature = self.signature.as_deref().ok_or(WrongSignature)?;
         let signature = STANDARD.decode(signature).map_err(|_| WrongSignature)?;
         let signature: [u8; 64] = signature.try_into().map_err(|_| WrongSignature)?;
         let time = Timestamp::from_text(self.timestamp.as_deref().ok_or(WrongSignature)?);
-        let holds = |nanos| {
-            let text = signed_text(&self.from, &self.to, nanos, &self.content);
+        let holds = |nanos: &i128| {
+            let text = signed_text(&self.from, &self.to, *nanos, &self.content);
             key.verify(text.as_bytes(), &signature).is_ok()
         };
-        if time.candidates().any(holds) {
-            Ok(())
-        } else {
-            Err(WrongSignature)
-        }
+        time.candidates().find(holds).ok_or(WrongSignature)
     }
 
     fn is_signed(&self) -> bool {
@@ -237,7 +247,10 @@ mod vectors {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::vectors::{bytes, checked, load};
+    use crate::{
+        proto::syft::{Reader, letter::rendered},
+        vectors::{bytes, checked, load},
+    };
 
     #[derive(Deserialize)]
     struct Signatures {
@@ -247,9 +260,84 @@ mod vectors {
     #[derive(Deserialize)]
     struct SignatureCase {
         name: String,
+        producer: String,
         signer_public: String,
         message: Message,
         expect: String,
+        go_verifies: bool,
+        python_verifies: bool,
+        electron_verifies: bool,
+    }
+
+    impl SignatureCase {
+        /// The same message as a reader gets it from a gateway.
+        fn as_read_by(&self, reader: Reader) -> Message {
+            let key = PublicKey::from_bytes(&bytes(&self.signer_public)).expect("a key");
+            let mut message = Message {
+                id: None,
+                ..self.message.clone()
+            };
+            message.tell_signed(&key).expect("a right signature");
+            let stored = String::from_utf8(message.encode()).expect("text");
+            let frame = rendered(7, &stored, reader);
+            Message::decode(frame.as_bytes()).expect("a message")
+        }
+
+        /// Says whether a client would verify this message: Go, Python, and Electron.
+        fn verify(&self, message: &Message) -> [bool; 3] {
+            let key = PublicKey::from_bytes(&bytes(&self.signer_public)).expect("a key");
+            let signature = STANDARD.decode(message.signature.as_deref().expect("signed"));
+            let signature: [u8; 64] = signature.expect("base64").try_into().expect("64 bytes");
+            let time = Timestamp::from_text(message.timestamp.as_deref().expect("a time"));
+            let exact = i128::from(time.exact_nanos().expect("a time"));
+            let python = time.python_nanos().expect("a time");
+            [exact, python, exact - exact % 1_000_000].map(|nanos| {
+                let (from, to) = (&message.from, &message.to);
+                let text = signed_text(from, to, nanos, &message.content);
+                key.verify(text.as_bytes(), &signature).is_ok()
+            })
+        }
+    }
+
+    #[test]
+    fn messages_reach_each_client_in_a_form_that_it_verifies_where_the_signature_allows() {
+        let mut file: Signatures = load("syft/signature.json");
+        file.cases.retain(|case| case.expect == "verified");
+        let mut counts = BTreeMap::<_, [[usize; 2]; 3]>::new();
+
+        for case in &file.cases {
+            let known = [
+                case.go_verifies,
+                case.python_verifies,
+                case.electron_verifies,
+            ];
+            assert_eq!(case.verify(&case.message), known, "{}", case.name);
+            let [go, _, electron] = case.verify(&case.as_read_by(Reader::Go));
+            let [_, python, _] = case.verify(&case.as_read_by(Reader::Python));
+            let unknown = case.verify(&case.as_read_by(Reader::Unknown));
+            for (after, before) in [go, python, electron].into_iter().zip(known) {
+                assert!(after || !before, "{}: it verified before", case.name);
+            }
+            for (after, before) in unknown.into_iter().zip(known) {
+                assert!(after || !before, "{}: it verified before", case.name);
+            }
+            let count = counts.entry(case.producer.as_str()).or_default();
+            let all = [go, python, unknown[2]];
+            for (count, verify) in count.iter_mut().zip(known.into_iter().zip(all)) {
+                *count = [
+                    count[0] + usize::from(verify.0),
+                    count[1] + usize::from(verify.1),
+                ];
+            }
+        }
+
+        // How many verified as they were sent, and how many do here: in Go, Python and Electron.
+        let expected = [
+            ("electron", [[8, 8], [2, 2], [8, 8]]),
+            ("go", [[13, 13], [1, 1], [2, 2]]),
+            ("python", [[10, 53], [53, 53], [6, 6]]),
+        ];
+        assert_eq!(counts, BTreeMap::from(expected));
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub use self::{
     identity::{KeyError, PublicKey, SigningKey, WrongSignature},
     key_file::{KEY_FILE_BYTES_MAX, KeyFileError},
     message::{FRAME_BYTES_MAX, FrameError, Message, Received, Trust, receive},
-    time::Timestamp,
+    time::{Reader, Timestamp},
     user::{
         DESCRIPTIONS_BYTES_MAX, DESCRIPTIONS_MAX, Descriptions, DescriptionsError, TITLE_BYTES_MAX,
         USER_ID_BYTES_MAX, UserId, UserIdError,

@@ -1,11 +1,12 @@
 //! Times as texts, and the two numbers that may have been signed (`proto-specs/syft.md`,
 //! section 3).
 //!
-//! The text is what travels and is passed on to the letter. Signatures are over nanoseconds that
-//! each side computes from it: the exact ones, or Python's, which went through two roundings of a
-//! 64-bit float.
+//! The text is what travels. Signatures are over nanoseconds that each side computes from it: the
+//! exact ones, or Python's, which went through two roundings of a 64-bit float. A reader that
+//! computes another number than the signer gets another text, from which it computes the signed one
+//! ([`Timestamp::text_for`]), if there is such a text.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use jiff::civil;
 
@@ -15,6 +16,32 @@ pub struct Timestamp {
     text: String,
     exact: Option<i64>,
     python: Option<i128>,
+}
+
+/// A program that receives messages: how it computes the number that it verifies a signature over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    /// The Python client: [`Timestamp::python_nanos`].
+    Python,
+    /// The Go client: [`Timestamp::exact_nanos`].
+    Go,
+    /// Not known. The Electron client, which computes the exact number of a text cut to
+    /// milliseconds, does not say what it is.
+    Unknown,
+}
+
+impl Reader {
+    /// Tells a program by the `User-Agent` of its request.
+    #[must_use]
+    pub fn from_user_agent(text: &str) -> Self {
+        if text.starts_with("Python/") {
+            Self::Python
+        } else if text.starts_with("Go-http-client/") {
+            Self::Go
+        } else {
+            Self::Unknown
+        }
+    }
 }
 
 /// From this Unix second on, a multiple of 4 ms is not exact in Python's arithmetic any more
@@ -90,6 +117,71 @@ impl Timestamp {
         let second = second.filter(|_| second != first);
         first.into_iter().chain(second)
     }
+
+    /// Returns this time with a text that says which number was signed: the first of its
+    /// [`candidates`](Self::candidates) is `signed`. The published clients write such texts.
+    #[must_use]
+    pub fn with_signed(self, signed: i128) -> Self {
+        if self.candidates().next() == Some(signed) {
+            return self;
+        }
+        let text = if self.python == Some(signed) {
+            python_text(signed)
+        } else {
+            exact_text(signed)
+        };
+        text.map_or(self, Self::from_text)
+    }
+
+    /// Returns a text from which a reader computes the number that was signed, which is the first of
+    /// the [`candidates`](Self::candidates). This is the text as it is if the reader does so anyway,
+    /// and also if there is no text from which it would.
+    #[must_use]
+    pub fn text_for(&self, reader: Reader) -> Cow<'_, str> {
+        let as_it_is = Cow::Borrowed(self.text.as_str());
+        let Some(signed) = self.candidates().next() else {
+            return as_it_is;
+        };
+        let exact = || self.exact.map(i128::from) == Some(signed);
+        let other = match reader {
+            Reader::Python if self.python != Some(signed) => python_text(signed),
+            Reader::Go if !exact() => exact_text(signed),
+            // A text that suits both kinds of reader, if there is one.
+            Reader::Unknown if !exact() => exact_text(signed)
+                .filter(|text| Self::from_text(text.as_str()).python == Some(signed)),
+            Reader::Python | Reader::Go | Reader::Unknown => None,
+        };
+        other.map_or(as_it_is, Cow::Owned)
+    }
+}
+
+/// Writes a time as Go does, with all nine digits.
+fn exact_text(nanos: i128) -> Option<String> {
+    let time = jiff::Timestamp::from_nanosecond(nanos).ok()?;
+    Some(format!("{time:.9}"))
+}
+
+/// Writes a time as Python does, such that Python computes this number from it. There is a text for
+/// a few numbers only: two roundings lead to multiples of 256, and not to all of them.
+fn python_text(nanos: i128) -> Option<String> {
+    let below = i64::try_from(nanos.div_euclid(1000)).ok()?;
+    let micros = [below, below.checked_add(1)?]
+        .into_iter()
+        .find(|micros| python_nanos(*micros) == nanos)?;
+    let time = jiff::Timestamp::from_microsecond(micros).ok()?;
+    let digits = if micros % 1_000_000 == 0 { 0 } else { 6 };
+    let text = format!("{time:.digits$}");
+    Some(format!("{}+00:00", text.strip_suffix('Z')?))
+}
+
+/// Does what `int(datetime.timestamp() * 1e9)` does with the microseconds of a time.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    reason = "the two roundings are the point"
+)]
+fn python_nanos(micros: i64) -> i128 {
+    ((micros as f64 / 1e6) * 1e9) as i128
 }
 
 impl fmt::Display for Timestamp {
@@ -152,15 +244,8 @@ impl Reading {
             .checked_add(i64::from(self.nanos))
     }
 
-    /// Does what `int(datetime.timestamp() * 1e9)` does.
-    #[expect(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_truncation,
-        reason = "the two roundings are the point"
-    )]
     fn python_nanos(&self) -> i128 {
-        let micros = self.seconds * 1_000_000 + i64::from(self.nanos / 1000);
-        ((micros as f64 / 1e6) * 1e9) as i128
+        python_nanos(self.seconds * 1_000_000 + i64::from(self.nanos / 1000))
     }
 }
 
@@ -244,6 +329,80 @@ mod tests {
         ] {
             let candidates: Vec<i128> = Timestamp::from_text(text).candidates().collect();
             assert_eq!(candidates, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_reader_gets_a_text_from_which_it_computes_the_signed_number_if_there_is_one() {
+        use Reader::{Go, Python, Unknown};
+        // Python's number of the first text ends in 457024, and of the second one in 122999808.
+        let above = "2025-05-16T12:00:00.123457+00:00";
+        let below = "2025-05-16T12:00:00.123000+00:00";
+        let exact = "2025-05-16T12:00:00.123457024Z";
+        for (text, reader, expected) in [
+            (above, Python, above),
+            (above, Go, exact),
+            (above, Unknown, exact),
+            (below, Python, below),
+            (below, Go, "2025-05-16T12:00:00.122999808Z"),
+            // From that one Python would compute something else.
+            (below, Unknown, below),
+            // Signed by Go: a number that Python reaches, and one that it does not.
+            (exact, Python, exact),
+            ("2025-05-16T12:00:00.122999808Z", Python, below),
+            (
+                "2025-05-16T12:00:00.123456789Z",
+                Python,
+                "2025-05-16T12:00:00.123456789Z",
+            ),
+            (
+                "2025-05-16T14:00:00.5+02:00",
+                Go,
+                "2025-05-16T14:00:00.5+02:00",
+            ),
+            ("yesterday", Go, "yesterday"),
+        ] {
+            let time = Timestamp::from_text(text);
+            assert_eq!(time.text_for(reader), expected, "{text} {reader:?}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_does_not_say_which_number_was_signed_is_written_so_that_it_does() {
+        const EXACT: i128 = 1_747_396_800_123_000_000;
+        const PYTHON: i128 = 1_747_396_800_122_999_808;
+        let as_python = "2025-05-16T12:00:00.123000+00:00";
+        for (text, signed, expected) in [
+            (as_python, PYTHON, as_python),
+            (as_python, EXACT, "2025-05-16T12:00:00.123000000Z"),
+            ("2025-05-16T12:00:00.123Z", PYTHON, as_python),
+            (
+                "2025-05-16T12:00:00.123Z",
+                EXACT,
+                "2025-05-16T12:00:00.123Z",
+            ),
+            // Both numbers are one, and the text stays.
+            (
+                "2025-05-16T12:00:00.500000+00:00",
+                1_747_396_800_500_000_000,
+                "2025-05-16T12:00:00.500000+00:00",
+            ),
+        ] {
+            let time = Timestamp::from_text(text).with_signed(signed);
+            assert_eq!(time.as_str(), expected, "{text} {signed}");
+            assert_eq!(time.candidates().next(), Some(signed));
+        }
+    }
+
+    #[test]
+    fn programs_are_told_by_what_they_call_themselves() {
+        for (text, expected) in [
+            ("Python/3.11 websockets/17.4", Reader::Python),
+            ("Go-http-client/1.1", Reader::Go),
+            ("Mozilla/5.0 (X11) Electron/30.0", Reader::Unknown),
+            ("", Reader::Unknown),
+        ] {
+            assert_eq!(Reader::from_user_agent(text), expected, "{text}");
         }
     }
 

@@ -8,9 +8,9 @@ use crate::{
             users::{Request as UsersRequest, ToldUser},
         },
         syft::{
-            UserId,
+            Reader, UserId,
             http::NewUser,
-            letter::{Letter, numbered},
+            letter::{Letter, rendered},
         },
     },
     state::{
@@ -443,7 +443,7 @@ fn when_a_connection_is_lost_the_users_behind_it_are_offline() {
 #[test]
 fn the_numbers_of_frames_are_rows() {
     let letter = letter_of("alice", "bob", 1, "alice");
-    assert!(numbered(3, &letter.encode()).starts_with(r#"{"id":3,"from":"alice""#));
+    assert!(rendered(3, &letter.encode(), Reader::Go).starts_with(r#"{"id":3,"from":"alice""#));
 }
 
 #[test]
