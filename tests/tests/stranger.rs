@@ -11,11 +11,18 @@ use libp2p::{
     swarm::{NetworkBehaviour, SwarmEvent},
     tcp, yamux,
 };
-use pimesh_node::proto::{
-    iid::native::TOPIC,
-    mesh::member::{Refusal, Request, Response},
+use pimesh_node::{
+    control::api::NewInvite,
+    proto::{
+        iid::native::TOPIC,
+        mesh::{
+            Address,
+            member::{Refusal, Request, Response},
+            ticket::Ticket,
+        },
+    },
 };
-use pimesh_tests::{Pi, World};
+use pimesh_tests::{Pi, World, pimesh};
 
 /// What the stranger speaks: everything.
 #[derive(NetworkBehaviour)]
@@ -184,5 +191,37 @@ async fn garbage_and_readiness_without_hello_end_the_connection() -> anyhow::Res
     assert_eq!(ask_member(&a, &[0; 100_000]).await?, None);
 
     assert_eq!(a.client.status().await?.node.connected, 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_node_with_other_versions_of_the_protocols_is_said_to_be_one() -> anyhow::Result<()> {
+    let world = World::new()?;
+    let a = world.start("a").await?;
+    let keypair = Keypair::generate_ed25519();
+    // It has everything but `/pimesh/member/1`, as a node will that has a second version of that.
+    let mut swarm = stranger(&keypair)?;
+    swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse()?)?;
+    let address = loop {
+        if let Some(SwarmEvent::NewListenAddr { address, .. }) = swarm.next().await {
+            break address;
+        }
+    };
+    let ticket = a.client.invite(&NewInvite::default()).await?.ticket;
+    let ticket = Ticket::from_text(&ticket)?;
+    let ticket = Ticket {
+        inviter: keypair.public().to_peer_id(),
+        addresses: Address::new(address.to_string()).into_iter().collect(),
+        ..ticket
+    };
+    let b = world.start("b").await?;
+    let events = tokio::spawn(async move { while swarm.next().await.is_some() {} });
+
+    let (code, _, said) = pimesh(&b.home, &["join", &ticket.to_text()]).await?;
+
+    events.abort();
+    assert_ne!(code, 0);
+    assert!(said.contains("does not speak `/pimesh/member/1`"), "{said}");
+    assert!(said.contains("hint: "), "{said}");
     Ok(())
 }

@@ -408,12 +408,17 @@ impl ConnectionHandler for Handler {
                 error,
             }) => {
                 let reason = match error {
-                    StreamUpgradeError::NegotiationFailed => "the peer is no pimesh node",
-                    StreamUpgradeError::Timeout => "timed out",
-                    StreamUpgradeError::Apply(_) | StreamUpgradeError::Io(_) => "the stream broke",
+                    StreamUpgradeError::NegotiationFailed => format!(
+                        "it does not speak `{}`: it is no pimesh node, or one of the two \
+                         needs a newer pimesh",
+                        self.terms.protocol
+                    ),
+                    StreamUpgradeError::Timeout => "timed out".to_owned(),
+                    StreamUpgradeError::Apply(_) | StreamUpgradeError::Io(_) => {
+                        "the stream broke".to_owned()
+                    }
                 };
-                self.told
-                    .push_back(Told::Response(id, Err(reason.to_owned())));
+                self.told.push_back(Told::Response(id, Err(reason)));
             }
             _ => {}
         }

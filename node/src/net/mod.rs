@@ -309,7 +309,7 @@ impl Net {
                     .dial(&mut self.swarm, peer, (others, own), fresh)
             }
             NetOutput::Close { connection, reason } => {
-                self.connections.close(&mut self.swarm, connection, reason)
+                self.connections.close(&mut self.swarm, connection, &reason)
             }
             NetOutput::Open {
                 connection,

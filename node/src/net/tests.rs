@@ -366,7 +366,7 @@ async fn a_question_on_a_connection_that_closes_is_answered_with_an_error() {
     let id = pis[1].ask_member(connection, "hello");
     let result = drive(pis, |pis, event| match event {
         Some((0, NetInput::MemberRequest { connection, .. })) => {
-            let reason = "the test says so";
+            let reason = "the test says so".into();
             pis[0].net.act(NetOutput::Close { connection, reason });
             None
         }
@@ -439,7 +439,7 @@ async fn answers_arrive_on_the_connection_that_asked_and_one_of_two_may_close() 
     .await;
     pis[1].net.act(NetOutput::Close {
         connection: one,
-        reason: "one of two",
+        reason: "one of two".into(),
     });
     drive(pis, |_, event| {
         matches!(event, Some((0, NetInput::Disconnected { .. }))).then_some(())
@@ -476,7 +476,7 @@ async fn a_connection_in_its_handshake_outlives_the_one_it_replaces() {
     for (at, connection) in [(0, old_a), (1, old_b)] {
         pis[at].net.act(NetOutput::Close {
             connection,
-            reason: "replaced",
+            reason: "replaced".into(),
         });
     }
     let mut gone = 0;

@@ -8,6 +8,7 @@
 mod handshake;
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
@@ -355,7 +356,8 @@ impl State {
         self.transmit(peer, now);
     }
 
-    pub(super) fn close(&mut self, connection: Connection, reason: &'static str) {
+    pub(super) fn close(&mut self, connection: Connection, reason: impl Into<Cow<'static, str>>) {
+        let reason = reason.into();
         self.effects.net(NetOutput::Close { connection, reason });
     }
 

@@ -1,6 +1,6 @@
 //! What comes from the network, and what it is asked to do.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use libp2p_identity::PeerId;
 use serde::{Deserialize, Serialize};
@@ -222,8 +222,8 @@ pub enum NetOutput {
     Close {
         /// The connection.
         connection: Connection,
-        /// Why, for the log.
-        reason: &'static str,
+        /// Why, for the log and for `last error`.
+        reason: Cow<'static, str>,
     },
     /// Open this connection to the protocols for members.
     Open {

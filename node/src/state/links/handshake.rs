@@ -157,8 +157,9 @@ impl State {
         let Some(peer) = self.links.peer(connection) else {
             return;
         };
-        let Ok(bytes) = result else {
-            return self.close(connection, "no answer to hello");
+        let bytes = match result {
+            Ok(bytes) => bytes,
+            Err(reason) => return self.close(connection, reason),
         };
         match Response::decode(&bytes) {
             Ok(Response::Hello(_)) if self.links.is_healthy(&peer) => {
@@ -206,11 +207,10 @@ impl State {
         result: Result<Vec<u8>, String>,
         now: Now,
     ) {
-        let ok = result.is_ok_and(|bytes| Response::decode(&bytes) == Ok(Response::Ok));
-        if ok {
-            self.opened(connection, now);
-        } else {
-            self.close(connection, "no answer to ready");
+        match result.map(|bytes| Response::decode(&bytes)) {
+            Ok(Ok(Response::Ok)) => self.opened(connection, now),
+            Ok(_) => self.close(connection, "no answer to ready"),
+            Err(reason) => self.close(connection, reason),
         }
     }
 

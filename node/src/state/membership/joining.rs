@@ -282,17 +282,14 @@ impl State {
         let Some(joining) = self
             .under_way
             .joining
-            .as_mut()
+            .as_ref()
             .filter(|j| j.ticket.inviter == peer)
         else {
             return;
         };
         let bytes = match result {
             Ok(bytes) => bytes,
-            Err(reason) => {
-                joining.last_error = Some(reason);
-                return self.close(connection, "join failed");
-            }
+            Err(reason) => return self.close(connection, reason),
         };
         let (request, ticket) = (joining.request, joining.ticket.clone());
         match self.check_welcome(&bytes, &ticket) {
