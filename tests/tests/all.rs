@@ -22,4 +22,5 @@ mod p2sn;
 mod stranger;
 mod syft;
 mod terminal;
+mod update;
 mod vouching;

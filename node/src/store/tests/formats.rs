@@ -14,7 +14,8 @@ use crate::{
     state::io::{Gateway, GatewayRecord, OutgoingKind, RecordKey, RecordValue},
 };
 
-/// A store of each earlier format.
+/// A store of each earlier format. The values are a test's, so that each column has some that stand
+/// out.
 const FORMATS: [&str; 7] = [
     include_str!("../formats/1.sql"),
     include_str!("../formats/2.sql"),
@@ -24,6 +25,19 @@ const FORMATS: [&str; 7] = [
     include_str!("../formats/6.sql"),
     include_str!("../formats/7.sql"),
 ];
+
+/// Stores that programs of the first four formats wrote while they ran (tests/homes/README.md).
+const MADE: [&str; 4] = [
+    include_str!("../formats/made/1.sql"),
+    include_str!("../formats/made/2.sql"),
+    include_str!("../formats/made/3.sql"),
+    include_str!("../formats/made/4.sql"),
+];
+
+/// Both kinds, with their formats.
+fn all() -> impl Iterator<Item = (usize, &'static str)> {
+    (1..).zip(FORMATS).chain((1..).zip(MADE))
+}
 
 fn home_with(sql: &str) -> tempfile::TempDir {
     let home = tempfile::tempdir().expect("a folder");
@@ -256,7 +270,7 @@ fn tables(connection: &Connection, known: Option<&Tables>) -> Tables {
 
 #[test]
 fn every_row_of_every_table_of_an_earlier_format_is_there_after_the_update() {
-    for (format, sql) in (1..).zip(FORMATS) {
+    for (format, sql) in all() {
         let home = home_with(sql);
         let path = home.path().join("pimesh.db");
         let mut before = tables(&Connection::open(&path).expect("a database"), None);
@@ -282,6 +296,23 @@ fn every_row_of_every_table_of_an_earlier_format_is_there_after_the_update() {
         let counted: rusqlite::Result<Vec<String>> = counted.collect();
         assert_eq!(totals, counted.expect("texts"), "format {format}");
         drop(store);
+    }
+}
+
+#[test]
+fn the_tables_of_the_examples_are_those_that_the_programs_made() {
+    let schema = |sql: &str| {
+        let connection = Connection::open_in_memory().expect("a database");
+        connection.execute_batch(sql).expect("a store");
+        let sql = "SELECT type || ' ' || name || ' ' || coalesce(sql, '') FROM sqlite_schema \
+                   ORDER BY 1";
+        let mut statement = connection.prepare(sql).expect("a statement");
+        let rows = statement.query_map([], |row| row.get(0)).expect("rows");
+        rows.collect::<rusqlite::Result<Vec<String>>>()
+            .expect("texts")
+    };
+    for (example, made) in FORMATS.into_iter().zip(MADE) {
+        assert_eq!(schema(example), schema(made));
     }
 }
 
