@@ -12,108 +12,59 @@ use crate::state::io::{Event, Outcome};
 
 type Labelled = Family<Vec<(&'static str, &'static str)>, Counter>;
 
-/// Everything that is counted.
-pub struct Metrics {
-    registry: Registry,
+/// Defines [`Metrics`]: the name of a field is the name that Prometheus reads, and its comment the help.
+macro_rules! metrics {
+    ($($(#[doc = $help:literal])+ $name:ident: $Kind:ty,)+) => {
+        /// Everything that is counted.
+        pub struct Metrics {
+            registry: Registry,
+            $($(#[doc = $help])+ $name: $Kind,)+
+        }
+
+        impl Default for Metrics {
+            fn default() -> Self {
+                let mut registry = Registry::with_prefix("pimesh");
+                $(
+                    let $name = <$Kind>::default();
+                    let help = concat!($($help),+).trim();
+                    registry.register(stringify!($name), help, $name.clone());
+                )+
+                Self { registry, $($name,)+ }
+            }
+        }
+    };
+}
+
+metrics! {
+    /// What came from outside and was refused
     refused: Labelled,
-    counted: Labelled,
-    sent: Labelled,
-    received: Counter,
+    /// What was dropped or repeated at a limit
+    limits: Labelled,
+    /// Messages that left the outbox
+    messages_sent: Labelled,
+    /// Messages that came
+    messages_received: Counter,
+    /// Integers that came from other nodes
     integers_received: Counter,
+    /// Integers that were sent from here
     integers_sent: Counter,
-    connects: Counter,
+    /// Members that connected
+    peers_connects: Counter,
+    /// Groups of records that could not be written
     store_failures: Counter,
-    connected: Gauge,
-    clients: Family<Vec<(&'static str, &'static str)>, Gauge>,
-    sign_ins: Labelled,
-    kicks: Labelled,
+    /// Members that are connected
+    peers_connected: Gauge,
+    /// Clients that are signed in
+    gateway_clients: Family<Vec<(&'static str, &'static str)>, Gauge>,
+    /// Clients that signed in
+    gateway_sign_ins: Labelled,
+    /// Clients that were sent away
+    gateway_kicks: Labelled,
 }
 
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Metrics(..)")
-    }
-}
-
-impl Default for Metrics {
-    fn default() -> Self {
-        let mut metrics = Self {
-            registry: Registry::with_prefix("pimesh"),
-            refused: Family::default(),
-            counted: Family::default(),
-            sent: Family::default(),
-            received: Counter::default(),
-            integers_received: Counter::default(),
-            integers_sent: Counter::default(),
-            connects: Counter::default(),
-            store_failures: Counter::default(),
-            connected: Gauge::default(),
-            clients: Family::default(),
-            sign_ins: Family::default(),
-            kicks: Family::default(),
-        };
-        let registry = &mut metrics.registry;
-        registry.register(
-            "refused",
-            "What came from outside and was refused",
-            metrics.refused.clone(),
-        );
-        registry.register(
-            "limits",
-            "What was dropped or repeated at a limit",
-            metrics.counted.clone(),
-        );
-        registry.register(
-            "messages_sent",
-            "Messages that left the outbox",
-            metrics.sent.clone(),
-        );
-        registry.register(
-            "messages_received",
-            "Messages that came",
-            metrics.received.clone(),
-        );
-        registry.register(
-            "integers_received",
-            "Integers that came from other nodes",
-            metrics.integers_received.clone(),
-        );
-        registry.register(
-            "integers_sent",
-            "Integers that were sent from here",
-            metrics.integers_sent.clone(),
-        );
-        registry.register(
-            "peers_connects",
-            "Members that connected",
-            metrics.connects.clone(),
-        );
-        registry.register(
-            "store_failures",
-            "Groups of records that could not be written",
-            metrics.store_failures.clone(),
-        );
-        registry.register(
-            "peers_connected",
-            "Members that are connected",
-            metrics.connected.clone(),
-        );
-        registry.register(
-            "gateway_clients",
-            "Clients that are signed in",
-            metrics.clients.clone(),
-        );
-        registry.register(
-            "gateway_sign_ins",
-            "Clients that signed in",
-            metrics.sign_ins.clone(),
-        );
-        registry.register(
-            "gateway_kicks",
-            "Clients that were sent away",
-            metrics.kicks.clone(),
-        );
-        metrics
     }
 }
 
@@ -127,7 +78,7 @@ impl Metrics {
                     .inc();
             }
             Event::Counted { what, times } => {
-                self.counted
+                self.limits
                     .get_or_create(&vec![("what", *what)])
                     .inc_by(*times);
             }
@@ -137,10 +88,12 @@ impl Metrics {
                     Outcome::Expired => "expired",
                     Outcome::Refused(_) => "refused",
                 };
-                self.sent.get_or_create(&vec![("outcome", outcome)]).inc();
+                self.messages_sent
+                    .get_or_create(&vec![("outcome", outcome)])
+                    .inc();
             }
             Event::Received(_) => {
-                self.received.inc();
+                self.messages_received.inc();
             }
             Event::Integers(integers) => {
                 let count = integers.iids.len() as u64;
@@ -151,27 +104,27 @@ impl Metrics {
                 }
             }
             Event::PeerUp { .. } => {
-                self.connects.inc();
-                self.connected.inc();
+                self.peers_connects.inc();
+                self.peers_connected.inc();
             }
             Event::PeerDown { .. } => {
-                self.connected.dec();
+                self.peers_connected.dec();
             }
             Event::StoreFailed { .. } => {
                 self.store_failures.inc();
             }
             Event::ClientSignedIn { gateway, .. } => {
                 let labels = vec![("gateway", gateway.name())];
-                self.sign_ins.get_or_create(&labels).inc();
-                self.clients.get_or_create(&labels).inc();
+                self.gateway_sign_ins.get_or_create(&labels).inc();
+                self.gateway_clients.get_or_create(&labels).inc();
             }
             Event::ClientLeft { gateway, .. } => {
                 let labels = vec![("gateway", gateway.name())];
-                self.clients.get_or_create(&labels).dec();
+                self.gateway_clients.get_or_create(&labels).dec();
             }
             Event::ClientKicked { gateway, why, .. } => {
                 let labels = vec![("gateway", gateway.name()), ("why", *why)];
-                self.kicks.get_or_create(&labels).inc();
+                self.gateway_kicks.get_or_create(&labels).inc();
             }
             Event::MemberAdded { .. }
             | Event::MemberRemoved { .. }
@@ -207,5 +160,47 @@ impl Metrics {
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("writing to a string cannot fail");
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The names are part of the interface: dashboards and alarms have them.
+    #[test]
+    fn what_prometheus_reads_has_the_names_that_it_had() {
+        // What has labels is shown once it has counted.
+        let m = Metrics::default();
+        for labelled in [
+            &m.refused,
+            &m.limits,
+            &m.messages_sent,
+            &m.gateway_sign_ins,
+            &m.gateway_kicks,
+        ] {
+            drop(labelled.get_or_create(&Vec::new()));
+        }
+        drop(m.gateway_clients.get_or_create(&Vec::new()));
+        let text = m.encode();
+        let lines = text.lines().filter(|line| line.starts_with("# HELP "));
+        let lines: Vec<_> = lines
+            .map(|line| line.trim_start_matches("# HELP pimesh_"))
+            .collect();
+        let expected = [
+            "refused What came from outside and was refused.",
+            "limits What was dropped or repeated at a limit.",
+            "messages_sent Messages that left the outbox.",
+            "messages_received Messages that came.",
+            "integers_received Integers that came from other nodes.",
+            "integers_sent Integers that were sent from here.",
+            "peers_connects Members that connected.",
+            "store_failures Groups of records that could not be written.",
+            "peers_connected Members that are connected.",
+            "gateway_clients Clients that are signed in.",
+            "gateway_sign_ins Clients that signed in.",
+            "gateway_kicks Clients that were sent away.",
+        ];
+        assert_eq!(lines, expected);
     }
 }
