@@ -71,25 +71,22 @@ type Kind = (&'static str, &'static str, String);
 
 /// Returns the kind of a line that can come many times in a moment.
 fn provoked(event: &Event) -> Option<Kind> {
-    match event {
+    let of = match event {
         Event::Refused { peer, what, why } => {
             let peer = peer.map(|peer| peer.to_string());
-            Some((what, why, peer.unwrap_or_default()))
+            return Some((what, why, peer.unwrap_or_default()));
         }
-        Event::KeyChanged { name, .. } => Some(("key_changed", "", name.clone())),
-        Event::Copied { name, .. } => Some(("copied", "", name.clone())),
-        Event::KeyExchanged { name, .. } => Some(("key_exchanged", "", name.clone())),
-        Event::ClientKeyChanged { address, .. } => {
-            Some(("client_key_changed", "", address.clone()))
-        }
-        Event::NameConflict { name, .. } => Some(("name_conflict", "", name.to_string())),
-        Event::UserKeyChanged { name, .. } => Some(("user_key_changed", "", name.clone())),
         Event::ClientKicked { address, why, .. } => {
-            let source = address.ip().to_string();
-            Some(("client_kicked", why, source))
+            return Some((event.kind(), why, address.ip().to_string()));
         }
+        Event::KeyChanged { name, .. }
+        | Event::Copied { name, .. }
+        | Event::KeyExchanged { name, .. }
+        | Event::UserKeyChanged { name, .. } => name.clone(),
+        Event::ClientKeyChanged { address, .. } => address.clone(),
+        Event::NameConflict { name, .. } => name.to_string(),
         // A disk that fails does so for each record.
-        Event::StoreFailed { .. } => Some(("store_failed", "", String::new())),
+        Event::StoreFailed { .. } => String::new(),
         Event::PeerUp { .. }
         | Event::PeerDown { .. }
         | Event::MemberAdded { .. }
@@ -116,8 +113,10 @@ fn provoked(event: &Event) -> Option<Kind> {
         | Event::ClockBelieved
         | Event::DiskSpace { .. }
         | Event::ClientSignedIn { .. }
-        | Event::ClientLeft { .. } => None,
-    }
+        | Event::ClientLeft { .. }
+        | Event::Lagged { .. } => return None,
+    };
+    Some((event.kind(), "", of))
 }
 
 /// Writes the line that a person would want to read. Bodies of messages are never in it. `more` is
@@ -195,7 +194,7 @@ fn log(event: &Event, more: Option<u64>) {
             tracing::info!(peer = %name, bits, more, "P2SN keys exchanged");
         }
         Event::Presence { name, online } => tracing::debug!(user = %name, online, "presence"),
-        Event::LetterWaits { .. } | Event::TellUser { .. } => {}
+        Event::LetterWaits { .. } | Event::TellUser { .. } | Event::Lagged { .. } => {}
         Event::Letter(news) => {
             tracing::debug!(from = %news.from, to = %news.to, stage = ?news.stage, "letter");
         }

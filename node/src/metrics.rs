@@ -150,7 +150,8 @@ impl Metrics {
             | Event::ClockDoubted { .. }
             | Event::ClockBelieved
             | Event::UserKeyChanged { .. }
-            | Event::DiskSpace { .. } => {}
+            | Event::DiskSpace { .. }
+            | Event::Lagged { .. } => {}
         }
     }
 

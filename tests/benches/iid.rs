@@ -164,9 +164,9 @@ async fn across(from: &Pi, to: &Pi) -> anyhow::Result<Vec<f64>> {
         };
         from.client.publish(&integers).await?;
         Pi::wait_for_event(&mut events, |event| match event {
-            EventBody::Integers { integers } => {
+            EventBody::Integers(heard) => {
                 let is_it = |i: &Integer| i.index.0 < 1000 && i.value == Value(value);
-                integers.iter().any(is_it).then_some(())
+                heard.singles().iter().any(is_it).then_some(())
             }
             _ => None,
         })

@@ -48,7 +48,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::events::{EventBody, EventQuery, KINDS, kind, singles};
+pub use self::events::{EventBody, EventQuery};
 pub use crate::handle::{Counted, Deleted, Deletion, HISTORY_DEFAULT, HistoryQuery, HistoryRow};
 pub use crate::state::io::Way;
 use crate::{

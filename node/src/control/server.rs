@@ -38,8 +38,8 @@ use zeroize::Zeroizing;
 use super::{
     Control,
     api::{
-        EventBody, EventQuery, GiveIndices, Join, Lost, NewIntegers, NewInvite, NewMessage,
-        NewTrust, StreamQuery, Streamed, Vouch, kind, singles,
+        EventQuery, GiveIndices, Join, Lost, NewIntegers, NewInvite, NewMessage, NewTrust, StreamQuery,
+        Streamed, Vouch,
     },
     history,
     limit::{Limited, Streams},
@@ -411,17 +411,17 @@ async fn events(
     let wanted = query.wanted()?;
     let place = streams.take()?;
     let is_wanted = move |event: &Event| match &wanted {
-        Some(kinds) => kinds.contains(&kind(event)),
+        Some(kinds) => kinds.contains(&event.kind()),
         None => true,
     };
     let events = BroadcastStream::new(node.events()).filter_map(move |event| {
         // Held as long as the stream lasts.
         let _: &OwnedSemaphorePermit = &place;
-        let body = match event {
-            Ok(event) => is_wanted(&event).then(|| EventBody::from(&*event)),
-            Err(BroadcastStreamRecvError::Lagged(lost)) => Some(EventBody::Lagged { lost }),
+        let event = match event {
+            Ok(event) => is_wanted(&event).then_some(event),
+            Err(BroadcastStreamRecvError::Lagged(lost)) => Some(Arc::new(Event::Lagged { lost })),
         };
-        let event = body.map(|body| SseEvent::default().json_data(&body).unwrap_or_default());
+        let event = event.map(|event| SseEvent::default().json_data(&*event).unwrap_or_default());
         std::future::ready(event.map(Ok))
     });
     // The first word says that from here on nothing is missed.
@@ -437,7 +437,7 @@ async fn integer_stream(
     let lines = BroadcastStream::new(node.events()).filter_map(|event| async move {
         match event {
             Ok(event) => match &*event {
-                Event::Integers(integers) => Some(lines(singles(integers))),
+                Event::Integers(integers) => Some(lines(integers.singles())),
                 _ => None,
             },
             Err(BroadcastStreamRecvError::Lagged(lost)) => Some(lines([Lost { lost }])),

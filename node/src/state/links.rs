@@ -18,6 +18,7 @@ use libp2p_identity::PeerId;
 use super::{
     Asked, State,
     io::{Connection, Direction, Event, NetOutput, Now, Transport},
+    millis,
     work::look,
 };
 use crate::proto::mesh::{Address, member::Request};
@@ -347,7 +348,7 @@ impl State {
                 address,
                 transport,
                 direction,
-                away,
+                away_ms: away.map(millis),
             });
         }
         self.tell_everything(peer, now);

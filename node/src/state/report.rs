@@ -448,8 +448,9 @@ pub struct Sent {
     pub warning: Option<String>,
 }
 
-/// Integers of one node that arrived together.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Integers of one node that arrived together. As JSON each has all that is known of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "Singles", try_from = "Singles")]
 #[non_exhaustive]
 pub struct Integers {
     /// The node that speaks.
@@ -472,6 +473,66 @@ pub struct Integers {
     pub last_known: bool,
     /// The integers, in the sender's order.
     pub iids: Vec<crate::proto::iid::Iid>,
+}
+
+impl Integers {
+    /// Takes them apart.
+    #[must_use]
+    pub fn singles(&self) -> Vec<Integer> {
+        let one = |iid: &crate::proto::iid::Iid| Integer {
+            index: iid.index,
+            value: iid.value,
+            date: iid.date,
+            from: self.name.clone(),
+            peer_id: self.source,
+            sent_ms: self.sent_ms,
+            received_us: self.received_us,
+            clock_offset_us: self.clock_offset_us,
+            held: self.held,
+            bridged: self.bridged,
+            last_known: self.last_known,
+        };
+        self.iids.iter().map(one).collect()
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Singles {
+    integers: Vec<Integer>,
+}
+
+impl From<Integers> for Singles {
+    fn from(integers: Integers) -> Self {
+        Self {
+            integers: integers.singles(),
+        }
+    }
+}
+
+impl TryFrom<Singles> for Integers {
+    type Error = &'static str;
+
+    fn try_from(Singles { integers }: Singles) -> Result<Self, Self::Error> {
+        let iid = |one: &Integer| crate::proto::iid::Iid {
+            index: one.index,
+            value: one.value,
+            date: one.date,
+        };
+        let iids = integers.iter().map(iid).collect();
+        let first = integers.into_iter().next().ok_or("there is no integer")?;
+        Ok(Self {
+            source: first.peer_id,
+            name: first.from,
+            sent_ms: first.sent_ms,
+            received_us: first.received_us,
+            clock_offset_us: first.clock_offset_us,
+            held: first.held,
+            bridged: first.bridged,
+            client: None,
+            last_known: first.last_known,
+            iids,
+        })
+    }
 }
 
 /// One integer, as `pimesh int --listen --json` prints it.

@@ -129,7 +129,8 @@ async fn strangers_and_floods_at_the_gateway_harm_nobody_else() -> anyhow::Resul
     assert_eq!(good.integer().await?.value, Value(6));
     pi_1.publish([1234]).await?;
     Pi::wait_for_event(&mut events, |event| match event {
-        EventBody::Integers { integers } => integers
+        EventBody::Integers(heard) => heard
+            .iids
             .iter()
             .any(|i| i.value == Value(1234))
             .then_some(()),

@@ -51,12 +51,12 @@ async fn heard(
     wanted: Iid,
 ) -> anyhow::Result<()> {
     Pi::wait_for_event(events, |event| {
-        let EventBody::Integers { integers } = event else {
+        let EventBody::Integers(heard) = event else {
             return None;
         };
         let is_it =
             |i: &Integer| (i.index, i.value, i.date) == (wanted.index, wanted.value, wanted.date);
-        integers.iter().any(is_it).then_some(())
+        heard.singles().iter().any(is_it).then_some(())
     })
     .await
 }

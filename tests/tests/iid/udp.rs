@@ -53,7 +53,7 @@ async fn iid42_speaks_with_the_gateway_over_udp_in_all_lengths() -> anyhow::Resu
     let mut values = Vec::new();
     while values.len() < 3 {
         let new = Pi::wait_for_event(&mut events, |event| match event {
-            EventBody::Integers { integers } => Some(integers),
+            EventBody::Integers(heard) => Some(heard.singles()),
             _ => None,
         });
         values.extend(new.await?.iter().map(|i| (i.index.0, i.value.0)));
@@ -126,9 +126,10 @@ async fn udp_of_two_nodes_that_meet_runs_in_no_circle() -> anyhow::Result<()> {
     socket.send_to(&second, ("127.0.0.1", ports[0])).await?;
     let mut circled = Vec::new();
     Pi::wait_for_event(&mut events, |event| {
-        let EventBody::Integers { integers } = event else {
+        let EventBody::Integers(heard) = event else {
             return None;
         };
+        let integers = heard.singles();
         circled.extend(
             integers
                 .iter()
@@ -207,7 +208,7 @@ async fn equal_integers_with_equal_dates_all_arrive() -> anyhow::Result<()> {
     let mut heard = [0, 0];
     while heard != [6, 6] {
         let new = Pi::wait_for_event(&mut events, |event| match event {
-            EventBody::Integers { integers } => Some(integers),
+            EventBody::Integers(heard) => Some(heard.singles()),
             _ => None,
         });
         for integer in new.await? {

@@ -32,7 +32,7 @@ impl Client {
         self.follow("/v1/events").await
     }
 
-    /// Follows events of these [`KINDS`](crate::control::api::KINDS); [`EventBody::Lagged`] comes in any
+    /// Follows events of these [`KINDS`](EventBody::KINDS); [`EventBody::Lagged`] comes in any
     /// case. Once this returns, nothing is missed.
     ///
     /// # Errors

@@ -1,8 +1,10 @@
 //! What happened, for people, logs, counters and programs that follow the node.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
 use libp2p_identity::PeerId;
+use serde::{Deserialize, Serialize};
+use strum::{IntoStaticStr, VariantNames};
 
 use super::{ClientId, Direction, Gateway, Transport};
 use crate::{
@@ -16,12 +18,18 @@ use crate::{
 };
 
 /// Something that happened, for people, logs, counters and programs that follow the node.
-#[derive(Clone, Debug)]
+///
+/// Its JSON is what `GET /v1/events` tells: the names of variants and fields are part of the
+/// interface. `W` is a short constant, which goes into a counter; who reads the JSON has a `String`.
+#[derive(Clone, Debug, Serialize, Deserialize, IntoStaticStr, VariantNames)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 #[non_exhaustive]
-pub enum Event {
+pub enum Event<W = &'static str> {
     /// A member is connected and verified.
     PeerUp {
         /// The member.
+        #[serde(rename = "peer_id")]
         peer: PeerId,
         /// Its name.
         name: String,
@@ -31,12 +39,13 @@ pub enum Event {
         transport: Transport,
         /// Who dialled.
         direction: Direction,
-        /// How long it had been away, if it was here before in this run.
-        away: Option<Duration>,
+        /// How long it had been away, in milliseconds, if it was here before in this run.
+        away_ms: Option<u64>,
     },
     /// The last connection to a member is gone.
     PeerDown {
         /// The member.
+        #[serde(rename = "peer_id")]
         peer: PeerId,
         /// Its name.
         name: String,
@@ -46,6 +55,7 @@ pub enum Event {
     /// A member is known that was not before.
     MemberAdded {
         /// The member.
+        #[serde(rename = "peer_id")]
         peer: PeerId,
         /// Its name.
         name: String,
@@ -55,6 +65,7 @@ pub enum Event {
     /// A member, or this node itself, has another name from here on.
     MemberRenamed {
         /// The member.
+        #[serde(rename = "peer_id")]
         peer: PeerId,
         /// What it was called.
         was: String,
@@ -64,6 +75,7 @@ pub enum Event {
     /// A member was taken out of the mesh.
     MemberRemoved {
         /// The member.
+        #[serde(rename = "peer_id")]
         peer: PeerId,
         /// Its name.
         name: String,
@@ -85,6 +97,7 @@ pub enum Event {
     /// A member has left the mesh.
     MemberLeft {
         /// The member.
+        #[serde(rename = "peer_id")]
         peer: PeerId,
         /// Its name.
         name: String,
@@ -97,6 +110,7 @@ pub enum Event {
     /// A member gave this node the mesh key, and it is on disk.
     MeshKeyReceived {
         /// The member.
+        #[serde(rename = "peer_id")]
         peer: PeerId,
         /// Its name.
         name: String,
@@ -113,6 +127,7 @@ pub enum Event {
     /// Two machines have the identity of one member at the same time.
     Copied {
         /// The member.
+        #[serde(rename = "peer_id")]
         peer: PeerId,
         /// Its name.
         name: String,
@@ -124,6 +139,7 @@ pub enum Event {
     /// Two machines with the identity of one member were not seen for a while.
     CopyGone {
         /// The member.
+        #[serde(rename = "peer_id")]
         peer: PeerId,
         /// Its name.
         name: String,
@@ -137,6 +153,7 @@ pub enum Event {
     /// A member showed another RSA key than the pinned one.
     KeyChanged {
         /// The member.
+        #[serde(rename = "peer_id")]
         peer: PeerId,
         /// Its name.
         name: String,
@@ -157,6 +174,7 @@ pub enum Event {
     /// A P2SN key exchange with a member is complete.
     KeyExchanged {
         /// The member.
+        #[serde(rename = "peer_id")]
         peer: PeerId,
         /// Its name.
         name: String,
@@ -213,16 +231,17 @@ pub enum Event {
     /// Something from outside was refused.
     Refused {
         /// Who sent it, if that is known.
+        #[serde(rename = "peer_id")]
         peer: Option<PeerId>,
         /// What it was; a short constant for the counter, for example `certificate`.
-        what: &'static str,
+        what: W,
         /// Why; a short constant for the counter, for example `expired`.
-        why: &'static str,
+        why: W,
     },
     /// Something was dropped or repeated at a limit or for lack of a peer.
     Counted {
         /// What happened; a short constant for the counter, for example `message_resent`.
-        what: &'static str,
+        what: W,
         /// How often.
         times: u64,
     },
@@ -268,7 +287,7 @@ pub enum Event {
         /// Who it was.
         name: String,
         /// Why; a short constant.
-        reason: &'static str,
+        reason: W,
     },
     /// A client was sent away: before it signed in, or for what it did.
     ClientKicked {
@@ -281,6 +300,22 @@ pub enum Event {
         /// From where.
         address: SocketAddr,
         /// Why; a short constant for the counter.
-        why: &'static str,
+        why: W,
     },
+    /// Whoever follows the events was too slow: so many were lost.
+    Lagged {
+        /// How many.
+        lost: u64,
+    },
+}
+
+impl<W> Event<W> {
+    /// What the field `event` of the JSON says, for each kind of event.
+    pub const KINDS: &'static [&'static str] = <Self as VariantNames>::VARIANTS;
+
+    /// Returns which of the [`KINDS`](Self::KINDS) this is.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        self.into()
+    }
 }

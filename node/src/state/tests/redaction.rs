@@ -132,7 +132,7 @@ fn events_and_what_servers_bring_print_no_text() {
         text: hidden(),
         encoding: Encoding::Utf8,
     };
-    assert!(printed(&Event::Received(received)).contains("text: 7 bytes"));
+    assert!(printed(&Event::<&str>::Received(received)).contains("text: 7 bytes"));
     let server: NodeName = "work".parse().expect("a name");
     printed(&ToServer::Received {
         server,
