@@ -1,13 +1,14 @@
 //! `pimesh.toml` becomes a [`Config`], every value legal.
 //!
-//! Nothing else reads the file. Every key has a default that suits two Pis on a kitchen table, and
-//! [`EXAMPLE`] shows all of them.
+//! Nothing else reads the file. Every key has a default that suits two Pis on a kitchen table. It is
+//! defined in one place ([`section`]), and [`example`] shows all of them.
 
 pub mod certificate;
 #[cfg(test)]
 mod fuzz;
 pub mod gateway;
 mod keys;
+mod section;
 #[cfg(test)]
 mod tests;
 pub mod unencrypted;
@@ -23,16 +24,17 @@ use serde::{Deserialize, Serialize};
 
 use self::{
     keys::check_keys,
+    section::section,
     units::{Size, Span},
 };
-pub use self::{keys::keys, units::parse_duration};
+pub use self::{
+    keys::{example, keys},
+    units::parse_duration,
+};
 use crate::{
     proto::mesh::{Address, NodeName, parse_peer},
     state::{Expiry, Settings},
 };
-
-/// Every key with its default and what it means.
-pub const EXAMPLE: &str = include_str!("pimesh.example.toml");
 
 /// Longest configuration file, in bytes.
 pub const FILE_BYTES_MAX: u64 = 64 * 1024;
@@ -230,132 +232,100 @@ struct File {
     log: LogSection,
 }
 
-#[derive(Default, Serialize, Deserialize)]
-#[serde(default)]
-struct NodeSection {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<String>,
+section! {
+    struct NodeSection {
+        /// The name this node would like to have in the mesh. Default: the host name.
+        name: Option<String> = None, r#""pi-1""#;
+    }
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(default)]
-struct NetworkSection {
-    listen: Vec<String>,
-    announce: Vec<String>,
-    peers: Vec<String>,
-    mdns: bool,
-    connections_max: u32,
-    memory_max: Size,
-}
-
-impl Default for NetworkSection {
-    fn default() -> Self {
-        let listen = [
+section! {
+    struct NetworkSection {
+        /// Where to listen, as multiaddrs. Port 0 takes any free port.
+        listen: Vec<String> = [
             "/ip4/0.0.0.0/udp/4630/quic-v1",
             "/ip4/0.0.0.0/tcp/4630",
             "/ip6/::/udp/4630/quic-v1",
             "/ip6/::/tcp/4630",
-        ];
-        Self {
-            listen: listen.map(str::to_owned).to_vec(),
-            announce: Vec::new(),
-            peers: Vec::new(),
-            mdns: true,
-            connections_max: 512,
-            memory_max: Size(256 << 20),
-        }
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        /// Further addresses to tell the others, before those of the interfaces; for example of a
+        /// forwarded port.
+        announce: Vec<String> = Vec::new();
+        /// Addresses of peers outside the LAN; each ends in `/p2p/` and the peer id.
+        peers: Vec<String> = Vec::new();
+        /// Whether to look for peers on the LAN.
+        mdns: bool = true;
+        /// Most open connections with peers. Those without a handshake have a limit of their own.
+        connections_max: u32 = 512;
+        /// Memory in use at which connections of strangers are refused. Members are never refused
+        /// for it.
+        memory_max: Size = Size(256 << 20);
     }
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(default)]
-struct MessagesSection {
-    expiry: Span,
-    outbox_count_max: usize,
-    outbox_size_max: Size,
-    history_age_max: Span,
-    history_size_max: Size,
-}
-
-impl Default for MessagesSection {
-    fn default() -> Self {
-        let settings = Settings::default();
-        Self {
-            expiry: Span(settings.expiry.time()),
-            outbox_count_max: settings.outbox_count_max,
-            outbox_size_max: Size(settings.outbox_bytes_max as u64),
-            history_age_max: Span(settings.history_age_max),
-            history_size_max: Size(settings.history_bytes_max),
-        }
+section! {
+    struct MessagesSection {
+        /// How long a message is kept trying: 1min to 30d.
+        expiry: Span = Span(Settings::default().expiry.time());
+        /// Most messages in the outbox, and their most bytes of text.
+        outbox_count_max: usize = Settings::default().outbox_count_max;
+        outbox_size_max: Size = Size(Settings::default().outbox_bytes_max as u64);
+        /// How long, and how much, history is kept: texts, and 256 bytes for each message; at most
+        /// half of the disk. Beyond it the oldest messages of the sender that has most go first.
+        /// What waits in the outbox is kept in any case. One sender may bring a quarter of it in a
+        /// day; more is refused as `mailbox_full`.
+        history_age_max: Span = Span(Settings::default().history_age_max);
+        history_size_max: Size = Size(Settings::default().history_bytes_max);
     }
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(default)]
-struct IntegersSection {
-    ttl: Span,
-    budget_per_second: u32,
-    budget_burst: u32,
-}
-
-impl Default for IntegersSection {
-    fn default() -> Self {
-        let settings = Settings::default();
-        Self {
-            ttl: Span(settings.integer_ttl),
-            budget_per_second: settings.budget_per_second,
-            budget_burst: settings.budget_burst,
-        }
+section! {
+    struct IntegersSection {
+        /// How long an integer is worth delivering: 1ms to 10min.
+        ttl: Span = Span(Settings::default().integer_ttl);
+        /// Integers that one sender may send in a second, steadily (0: no limit), and at once.
+        budget_per_second: u32 = Settings::default().budget_per_second;
+        budget_burst: u32 = Settings::default().budget_burst;
     }
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(default)]
-struct IdentitySection {
-    rsa_bits: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    passphrase_file: Option<PathBuf>,
-}
-
-impl Default for IdentitySection {
-    fn default() -> Self {
-        Self {
-            rsa_bits: 3072,
-            passphrase_file: None,
-        }
+section! {
+    struct IdentitySection {
+        /// Size of a new RSA key (P2SN): 2048, 3072 or 4096 bits.
+        rsa_bits: usize = 3072;
+        /// A file with the passphrase of the key files, readable by its owner only.
+        passphrase_file: Option<PathBuf> = None, r#""/etc/pimesh/passphrase""#;
     }
 }
 
-#[derive(Default, Serialize, Deserialize)]
-#[serde(default)]
-struct ControlSection {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    socket: Option<PathBuf>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    socket_group: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tcp: Option<String>,
+section! {
+    struct ControlSection {
+        /// The unix socket of the commands. Default: `control.sock` in the home folder.
+        socket: Option<PathBuf> = None, r#""/run/pimesh/control.sock""#;
+        /// A group whose members may use the socket, too. The folder of the socket has to let them
+        /// in; the home folder does not.
+        socket_group: Option<String> = None, r#""pimesh""#;
+        /// Serve the same on loopback, with the bearer token in `control.token` in the home folder.
+        tcp: Option<String> = None, r#""127.0.0.1:4631""#;
+    }
 }
 
-#[derive(Default, Serialize, Deserialize)]
-#[serde(default)]
-struct ClockSection {
-    ntp: Vec<String>,
+section! {
+    struct ClockSection {
+        /// NTP servers, such as ["pool.ntp.org", "pi-1.local:123"]: the dates that this node makes
+        /// follow them; the system's clock is not set. Without any, the system's clock is right.
+        ntp: Vec<String> = Vec::new();
+    }
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(default)]
-struct LogSection {
-    level: String,
-    format: LogFormat,
-}
-
-impl Default for LogSection {
-    fn default() -> Self {
-        Self {
-            level: "info".to_owned(),
-            format: LogFormat::Text,
-        }
+section! {
+    struct LogSection {
+        /// error, warn, info, debug or trace; or a filter such as "info,pimesh_node=debug".
+        level: String = "info".to_owned();
+        /// text or json.
+        format: LogFormat = LogFormat::Text;
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use pimesh_node::config::{Config as NodeConfig, EXAMPLE, FILE_NAME, in_force, read_file};
+use pimesh_node::config::{Config as NodeConfig, FILE_NAME, example, in_force, read_file};
 
 use super::Global;
 use crate::output;
@@ -38,7 +38,7 @@ enum Action {
 impl Config {
     pub(super) fn run(self, global: &Global) -> anyhow::Result<()> {
         match self.action {
-            Action::Example => output::generated(EXAMPLE),
+            Action::Example => output::generated(&example()),
             Action::Path => {
                 let path = global.home()?.join(FILE_NAME);
                 if global.json {

@@ -5,7 +5,7 @@ use crate::fuzz::{bytes_of, fuzz};
 
 #[test]
 fn a_configuration_is_legal_or_an_error_that_says_something() {
-    let shown = EXAMPLE.replace("\n# ", "\n");
+    let shown = example().replace("\n# ", "\n");
     let corpus = bytes_of([
         &shown,
         "[network]\nlissten = []",

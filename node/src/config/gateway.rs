@@ -18,7 +18,7 @@ use self::{
     p2sn::{P2sn, P2snSection},
     syft::{Syft, SyftSection, SyftServer},
 };
-use super::{ConfigError, Size, Span, unencrypted::Unencrypted, value};
+use super::{ConfigError, Size, Span, section::Key, unencrypted::Unencrypted, value};
 use crate::proto::server::{KeyOf, ServerUrl, share_a_key};
 
 /// The gateways.
@@ -60,6 +60,9 @@ pub struct TlsFiles {
     /// Its private key.
     pub key: PathBuf,
 }
+
+/// The sections of each gateway, in the order of the example.
+pub(super) const SECTIONS: [&[(&str, &[Key])]; 3] = [iid::SECTIONS, p2sn::SECTIONS, syft::SECTIONS];
 
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default)]

@@ -1,25 +1,71 @@
 //! Which keys there are, and what is said of one that there is not.
 
-use super::{ConfigError, EXAMPLE};
+use std::fmt::Write;
 
-/// Returns every key with its section, as the example names them.
+use super::{
+    ClockSection, ConfigError, ControlSection, File, IdentitySection, IntegersSection, LogSection,
+    MessagesSection, NetworkSection, NodeSection, gateway, section::Key,
+};
+
+/// Returns the sections, in the order of the example.
+fn sections() -> impl Iterator<Item = (&'static str, &'static [Key])> {
+    const FIRST: [(&str, &[Key]); 6] = [
+        ("node", NodeSection::KEYS),
+        ("network", NetworkSection::KEYS),
+        ("messages", MessagesSection::KEYS),
+        ("integers", IntegersSection::KEYS),
+        ("identity", IdentitySection::KEYS),
+        ("control", ControlSection::KEYS),
+    ];
+    const LAST: [(&str, &[Key]); 2] = [("clock", ClockSection::KEYS), ("log", LogSection::KEYS)];
+    let gateways = gateway::SECTIONS.into_iter().flatten().copied();
+    FIRST.into_iter().chain(gateways).chain(LAST)
+}
+
+/// What stands above the sections in the example.
+const HEAD: &str = "\
+## Every key of `pimesh.toml` with its default. Lines that begin with `# ` are settings that are
+## not used as long as they stand there; take the `# ` away to use them.
+";
+
+/// Returns a configuration with every key, its default and what it means.
 #[must_use]
-pub fn keys() -> Vec<String> {
-    let mut section = String::new();
-    let mut keys = Vec::new();
-    for line in EXAMPLE.lines() {
-        let line = line.trim_start_matches("# ").trim();
-        if let Some(name) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
-            name.clone_into(&mut section);
-        } else if let Some((key, _)) = line.split_once(" = ")
-            && key
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
-        {
-            keys.push(format!("{section}.{key}"));
+pub fn example() -> String {
+    let mut text = HEAD.to_owned();
+    let defaults = toml::Value::try_from(File::default());
+    let defaults = defaults.expect("the defaults are TOML, as a test shows");
+    for (section, keys) in sections() {
+        let within = |table: Option<toml::Value>, name: &str| table?.get(name).cloned();
+        let defaults = section.split('.').fold(Some(defaults.clone()), within);
+        write!(text, "\n[{section}]\n").expect("writing to a string");
+        for key in keys {
+            let default = defaults.as_ref().and_then(|table| table.get(key.name));
+            if let Some(toml::Value::Table(_)) = default {
+                // A section of its own.
+                continue;
+            }
+            for line in key.meaning {
+                writeln!(text, "##{line}").expect("writing to a string");
+            }
+            match default {
+                Some(value) => writeln!(text, "{} = {value}", key.name),
+                None => writeln!(text, "# {} = {}", key.name, key.example),
+            }
+            .expect("writing to a string");
         }
     }
-    keys
+    text
+}
+
+/// Returns every key with its section.
+#[must_use]
+pub fn keys() -> Vec<String> {
+    let of = |(section, keys): (&str, &'static [Key])| {
+        let section = section.to_owned();
+        keys.iter()
+            .map(move |key| format!("{section}.{}", key.name))
+    };
+    sections().flat_map(of).collect()
 }
 
 /// Refuses keys that do not exist, with their line and the nearest one that does.

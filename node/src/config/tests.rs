@@ -2,9 +2,24 @@
 
 use super::*;
 
+/// The example, for those who read it where the code is.
+const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/pimesh.example.toml");
+
+#[test]
+fn the_example_file_is_what_the_keys_say() {
+    if std::env::var_os("UPDATE_EXAMPLE").is_some() {
+        std::fs::write(FILE, example()).expect("written");
+    }
+    let file = std::fs::read_to_string(FILE).expect("a file");
+    assert!(
+        file == example(),
+        "run this test with UPDATE_EXAMPLE=1 in the environment"
+    );
+}
+
 #[test]
 fn the_example_shows_every_key_with_its_default() {
-    let shown: String = EXAMPLE
+    let shown: String = example()
         .lines()
         .filter(|line| !line.starts_with("## "))
         .map(|line| format!("{}\n", line.strip_prefix("# ").unwrap_or(line)))

@@ -38,8 +38,8 @@ use zeroize::Zeroizing;
 use super::{
     Control,
     api::{
-        EventQuery, GiveIndices, Join, Lost, NewIntegers, NewInvite, NewMessage, NewTrust, StreamQuery,
-        Streamed, Vouch,
+        EventQuery, GiveIndices, Join, Lost, NewIntegers, NewInvite, NewMessage, NewTrust,
+        StreamQuery, Streamed, Vouch,
     },
     history,
     limit::{Limited, Streams},

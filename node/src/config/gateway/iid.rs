@@ -6,7 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{ConfigError, Span, TlsFiles, check_keys, loopback, tls_files, value};
 use crate::{
-    config::unencrypted::Unencrypted,
+    config::{
+        section::{Key, section},
+        unencrypted::Unencrypted,
+    },
     proto::{
         iid::{Index, budget::Limits},
         server::{KeyOf, ServerUrl, key_of},
@@ -115,85 +118,67 @@ pub struct IidLimits {
     pub budget: Limits,
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(default)]
-pub(super) struct IidSection {
-    enabled: bool,
-    listen: SocketAddr,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    listen_only: Option<SocketAddr>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    claims: Option<PathBuf>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rsa_keys: Option<PathBuf>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    password_sha256: Option<PathBuf>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    letters: Option<PathBuf>,
-    rsa_bits_min: usize,
-    guests: bool,
-    all_indices: bool,
-    origins: Vec<String>,
-    udp_out: Vec<SocketAddr>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    udp_in: Option<SocketAddr>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    udp_in_index: Option<i32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tls_certificate: Option<PathBuf>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tls_key: Option<PathBuf>,
-    servers: Vec<IidServer>,
-    limits: IidLimitsSection,
-}
+/// Its sections of `pimesh.toml`.
+pub(super) const SECTIONS: &[(&str, &[Key])] = &[
+    ("gateway.iid", IidSection::KEYS),
+    ("gateway.iid.limits", IidLimitsSection::KEYS),
+];
 
-impl Default for IidSection {
-    fn default() -> Self {
-        Self {
-            enabled: false,
-            listen: loopback(4615),
-            listen_only: None,
-            claims: None,
-            rsa_keys: None,
-            password_sha256: None,
-            letters: None,
-            rsa_bits_min: 1024,
-            guests: false,
-            all_indices: false,
-            origins: vec!["*".to_owned()],
-            udp_out: vec![loopback(3615), loopback(4625)],
-            udp_in: None,
-            udp_in_index: None,
-            tls_certificate: None,
-            tls_key: None,
-            servers: Vec::new(),
-            limits: IidLimitsSection::default(),
-        }
+section! {
+    pub(super) struct IidSection {
+        /// The gateway for IID and APIntIO clients: `pimesh gateway enable iid`.
+        enabled: bool = false;
+        /// Where clients sign in and push, and where listeners connect if that is served apart.
+        listen: SocketAddr = loopback(4615);
+        listen_only: Option<SocketAddr> = None, r#""127.0.0.1:4616""#;
+        /// The allow list, one `index:address` a line; a folder with a folder for each index is
+        /// good too. Paths are relative to the home folder. Default: iid/claims.txt.
+        claims: Option<PathBuf> = None, r#""iid/claims.txt""#;
+        /// Further lists: RSA addresses, and SHA-256 hashes of passwords (a hash is as good as the
+        /// password, and crosses the wire in clear).
+        rsa_keys: Option<PathBuf> = None, r#""iid/rsa.txt""#;
+        password_sha256: Option<PathBuf> = None, r#""iid/passwords.txt""#;
+        /// The letters that are good, one `master>coaster` a line. Without it any letter is, unless
+        /// revoked.
+        letters: Option<PathBuf> = None, r#""iid/letters.txt""#;
+        /// Least size of an RSA key. Published clients have 1024 bits, which is weak.
+        rsa_bits_min: usize = 1024;
+        /// Whether guests (negative indices) may sign in.
+        guests: bool = false;
+        /// Whether each client hears every index, and not its own alone.
+        all_indices: bool = false;
+        /// Web pages that may connect, such as ["https://play.example.org"]. They sign in like any
+        /// client, so all may by default.
+        origins: Vec<String> = vec!["*".to_owned()];
+        /// Integers are also sent here, 16 bytes in a datagram each.
+        udp_out: Vec<SocketAddr> = vec![loopback(3615), loopback(4625)];
+        /// Datagrams of 4, 8, 12 or 16 bytes are taken here, and get this index (default: the
+        /// node's own).
+        udp_in: Option<SocketAddr> = None, r#""127.0.0.1:3617""#;
+        udp_in_index: Option<i32> = None, "7";
+        /// Certificate chain and key, both PEM; read again when they change.
+        tls_certificate: Option<PathBuf> = None, r#""iid/cert.pem""#;
+        tls_key: Option<PathBuf> = None, r#""iid/key.pem""#;
+        /// APIntIO servers that this node is a client of, whether or not the gateway is open; each
+        /// is { url = "ws://…", key = "ethereum" } or "rsa". `pimesh gateway iid connect` writes
+        /// this. With `key_of = "ws://…"` the node has the key that it had when the server was at
+        /// that URL; with `key_of = "shared"` the one of earlier versions, for one server at most.
+        /// With `receive_only = true` nothing is sent there.
+        servers: Vec<IidServer> = Vec::new();
+        limits: IidLimitsSection = IidLimitsSection::default();
     }
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(default)]
-pub(super) struct IidLimitsSection {
-    sign_in_time: Span,
-    connections_max: usize,
-    bytes_per_minute: u64,
-    bytes_per_hour: u64,
-    bytes_per_day: u64,
-    bytes_per_month: u64,
-}
-
-impl Default for IidLimitsSection {
-    fn default() -> Self {
-        let budget = Limits::default();
-        Self {
-            sign_in_time: Span(Duration::from_secs(120)),
-            connections_max: 4096,
-            bytes_per_minute: budget.minute,
-            bytes_per_hour: budget.hour,
-            bytes_per_day: budget.day,
-            bytes_per_month: budget.month,
-        }
+section! {
+    struct IidLimitsSection {
+        /// How long signing in may take: 1s to 1h.
+        sign_in_time: Span = Span(Duration::from_secs(120));
+        connections_max: usize = 4096;
+        /// Bytes of integers that one index may send; 0 for no limit.
+        bytes_per_minute: u64 = Limits::default().minute;
+        bytes_per_hour: u64 = Limits::default().hour;
+        bytes_per_day: u64 = Limits::default().day;
+        bytes_per_month: u64 = Limits::default().month;
     }
 }
 

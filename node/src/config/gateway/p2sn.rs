@@ -2,10 +2,11 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use serde::{Deserialize, Serialize};
-
 use super::{ConfigError, Span, loopback, value};
-use crate::proto::p2sn::KeyPolicy;
+use crate::{
+    config::section::{Key, section},
+    proto::p2sn::KeyPolicy,
+};
 
 /// The gateway for P2SN peers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,34 +32,27 @@ pub struct P2sn {
     pub connections_per_address_max: usize,
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(default)]
-pub(super) struct P2snSection {
-    enabled: bool,
-    listen: SocketAddr,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    deliver_to: Option<String>,
-    min_key_bits: usize,
-    pin_clients: bool,
-    exchange_time: Span,
-    idle_time: Span,
-    connections_max: usize,
-    connections_per_address_max: usize,
-}
+/// Its sections of `pimesh.toml`.
+pub(super) const SECTIONS: &[(&str, &[Key])] = &[("gateway.p2sn", P2snSection::KEYS)];
 
-impl Default for P2snSection {
-    fn default() -> Self {
-        Self {
-            enabled: false,
-            listen: loopback(5050),
-            deliver_to: None,
-            min_key_bits: KeyPolicy::default().bits_min,
-            pin_clients: true,
-            exchange_time: Span(Duration::from_secs(10)),
-            idle_time: Span(Duration::from_secs(300)),
-            connections_max: 256,
-            connections_per_address_max: 32,
-        }
+section! {
+    pub(super) struct P2snSection {
+        /// The gateway for P2SN peers: `pimesh gateway enable p2sn`.
+        enabled: bool = false;
+        listen: SocketAddr = loopback(5050);
+        /// The member that gets the messages. Default: this node.
+        deliver_to: Option<String> = None, r#""pi-2""#;
+        /// Least size of a peer's RSA key, 1024 to 8192 bits. Old peers have 1024, which is weak.
+        min_key_bits: usize = KeyPolicy::default().bits_min;
+        /// Whether a client is refused whose key is not the one that was first seen at its address.
+        /// Programs that make a new key at each start need `false`.
+        pin_clients: bool = true;
+        /// How long a key exchange may take, and how long a client may be silent between messages.
+        exchange_time: Span = Span(Duration::from_secs(10));
+        idle_time: Span = Span(Duration::from_secs(300));
+        /// Most connections, in all and from one address.
+        connections_max: usize = 256;
+        connections_per_address_max: usize = 32;
     }
 }
 

@@ -6,7 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{ConfigError, Size, Span, TlsFiles, check_keys, loopback, tls_files, value};
 use crate::{
-    config::certificate::CertificateSha256,
+    config::{
+        certificate::CertificateSha256,
+        section::{Key, section},
+    },
     proto::{
         mesh::NodeName,
         server::{KeyOf, ServerUrl, key_of},
@@ -14,6 +17,8 @@ use crate::{
     },
     state::LetterLimits,
 };
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The gateway for Syft agents.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,71 +100,54 @@ pub enum Tls {
     Files(TlsFiles),
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(default)]
-pub(super) struct SyftSection {
-    enabled: bool,
-    listen: SocketAddr,
-    tls: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tls_certificate: Option<PathBuf>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tls_key: Option<PathBuf>,
-    open_registration: bool,
-    cors_origins: Vec<String>,
-    hosts: Vec<String>,
-    servers: Vec<SyftServer>,
-    limits: SyftLimitsSection,
-}
+/// Its sections of `pimesh.toml`.
+pub(super) const SECTIONS: &[(&str, &[Key])] = &[
+    ("gateway.syft", SyftSection::KEYS),
+    ("gateway.syft.limits", SyftLimitsSection::KEYS),
+];
 
-#[derive(Serialize, Deserialize)]
-#[serde(default)]
-pub(super) struct SyftLimitsSection {
-    connections_max: usize,
-    connections_per_address_max: usize,
-    frames_per_second: u32,
-    frames_burst: u32,
-    registrations_burst: u32,
-    token_lifetime: Span,
-    token_grace: Span,
-    queue_count_max: usize,
-    queue_size_max: Size,
-    queue_age_max: Span,
-}
-
-impl Default for SyftLimitsSection {
-    fn default() -> Self {
-        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-        let letters = LetterLimits::default();
-        Self {
-            connections_max: 4096,
-            connections_per_address_max: 2048,
-            frames_per_second: 50,
-            frames_burst: 100,
-            registrations_burst: 64,
-            token_lifetime: Span(DAY),
-            token_grace: Span(30 * DAY),
-            queue_count_max: letters.count_max,
-            queue_size_max: Size(letters.bytes_max as u64),
-            queue_age_max: Span(letters.age_max),
-        }
+section! {
+    pub(super) struct SyftSection {
+        /// The gateway for Syft agents: `pimesh gateway enable syft`.
+        enabled: bool = false;
+        listen: SocketAddr = loopback(8765);
+        /// "off" (on loopback only), "self-signed", or "files" with the two below.
+        tls: String = "off".to_owned();
+        tls_certificate: Option<PathBuf> = None, r#""syft/cert.pem""#;
+        tls_key: Option<PathBuf> = None, r#""syft/key.pem""#;
+        /// Whether anybody may register. If not: `pimesh gateway syft add`.
+        open_registration: bool = true;
+        /// Web pages that may call the gateway, such as ["https://app.example.org"]; ["*"] for all.
+        cors_origins: Vec<String> = Vec::new();
+        /// Further names under which clients look for this gateway, such as ["pi.example.org"],
+        /// where a proxy stands before it. Others are refused as long as `tls` is "off": a
+        /// stranger's name may lead here.
+        hosts: Vec<String> = Vec::new();
+        /// Syft servers that this node is a client of: `pimesh gateway syft connect` writes
+        /// { url = "https://…", user = "kitchen", name = "hub" }, and as they are asked for
+        /// `fingerprint`, `broadcasts = true` (take messages to all) and `key_of`, as for APIntIO
+        /// servers.
+        servers: Vec<SyftServer> = Vec::new();
+        limits: SyftLimitsSection = SyftLimitsSection::default();
     }
 }
 
-impl Default for SyftSection {
-    fn default() -> Self {
-        Self {
-            enabled: false,
-            listen: loopback(8765),
-            tls: "off".to_owned(),
-            tls_certificate: None,
-            tls_key: None,
-            open_registration: true,
-            cors_origins: Vec::new(),
-            hosts: Vec::new(),
-            servers: Vec::new(),
-            limits: SyftLimitsSection::default(),
-        }
+section! {
+    struct SyftLimitsSection {
+        connections_max: usize = 4096;
+        connections_per_address_max: usize = 2048;
+        /// Frames that one connection may send in a second, steadily, and at once. 256 more wait.
+        frames_per_second: u32 = 50;
+        frames_burst: u32 = 100;
+        /// Registrations from one address at once; after that, four a minute.
+        registrations_burst: u32 = 64;
+        /// How long a token is good, and how much longer for `/ws`: old clients never log in again.
+        token_lifetime: Span = Span(DAY);
+        token_grace: Span = Span(30 * DAY);
+        /// What is kept for each user who is away: messages, their bytes, and how long.
+        queue_count_max: usize = LetterLimits::default().count_max;
+        queue_size_max: Size = Size(LetterLimits::default().bytes_max as u64);
+        queue_age_max: Span = Span(LetterLimits::default().age_max);
     }
 }
 
@@ -220,7 +208,6 @@ impl SyftSection {
 
 impl SyftLimitsSection {
     fn into_limits(self) -> Result<SyftLimits, ConfigError> {
-        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
         let within = |key, (least, most): (usize, usize), found: usize| {
             if (least..=most).contains(&found) {
                 Ok(())
