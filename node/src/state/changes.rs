@@ -239,7 +239,7 @@ impl State {
                 Waiting::Command(request, command) => self.carry_out(request, command, now),
                 // One whose connection has gone asks anew.
                 Waiting::Join(connection, inbound, peer, join) => {
-                    if self.links.peer(connection) == Some(peer) {
+                    if self.links.is_new(connection) && self.links.peer(connection) == Some(peer) {
                         self.join_requested(connection, inbound, peer, &join, now);
                     }
                 }

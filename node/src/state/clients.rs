@@ -15,6 +15,8 @@ use std::{
     time::Duration,
 };
 
+use libp2p_identity::PeerId;
+
 pub(super) use self::{
     messages::{Bringing, NotForClient, encoding_of},
     pins::Pinning,
@@ -27,10 +29,17 @@ use super::{
     report,
     work::look,
 };
-use crate::proto::{
-    mesh::MessageId,
-    p2sn::{Fingerprint, PORT, PinAddress},
+use crate::{
+    limits::Source,
+    proto::{
+        mesh::{MessageId, users::CLIENTS_PER_NODE_MAX},
+        p2sn::{Fingerprint, PORT, PinAddress},
+    },
 };
+
+/// Most clients of one IPv4 address, or one IPv6 network of 64 bits, of which other nodes are told: a
+/// machine with that many programs is rare, and 16 such networks fill what another node remembers.
+const TOLD_PER_NETWORK_MAX: usize = 64;
 
 /// What is asked about clients.
 #[derive(Clone, derive_more::Debug)]
@@ -50,7 +59,7 @@ pub enum Question {
     Deliver {
         /// The client.
         client: ClientName,
-        /// The member that gets it; this node's inbox if `None`.
+        /// The member, user or client that gets it; this node's inbox if `None`.
         to: Option<String>,
         /// The message.
         #[debug("{} bytes", bytes.len())]
@@ -113,6 +122,8 @@ struct Waiting {
     is_from_disk: bool,
     /// Until when it is with somebody who hands it over.
     leased: Duration,
+    /// The member that brought it, as far as this run of the node knows.
+    brought_by: Option<PeerId>,
 }
 
 /// What is known of clients.
@@ -122,8 +133,8 @@ pub(super) struct Clients {
     pins: BTreeMap<PinAddress, Vec<Pin>>,
     refused: BTreeMap<PinAddress, Pin>,
     waiting: BTreeMap<ClientName, VecDeque<Waiting>>,
-    /// Messages that wait, and those on their way to the disk.
-    count: usize,
+    /// Messages on their way to the disk: for whom, and which member brought it.
+    reserved: BTreeMap<MessageId, (ClientName, Option<PeerId>)>,
     /// No message is to be given up before.
     earliest: Option<Duration>,
 }
@@ -144,7 +155,6 @@ impl Clients {
                 });
             }
         }
-        clients.count = waiting.len();
         for message in waiting {
             clients.push(message, now);
         }
@@ -179,8 +189,24 @@ impl Clients {
         self.earliest = deadlines.min();
     }
 
-    pub(super) const fn count(&self) -> usize {
-        self.count
+    /// Returns how many messages wait, with those on their way to the disk.
+    pub(super) fn count(&self) -> usize {
+        self.reserved.len() + self.waiting.values().map(VecDeque::len).sum::<usize>()
+    }
+
+    fn count_for(&self, client: &ClientName) -> usize {
+        let reserved = self.reserved.values().filter(|(to, _)| to == client);
+        reserved.count() + self.waiting.get(client).map_or(0, VecDeque::len)
+    }
+
+    /// Returns how many of them members brought, and this one.
+    fn count_of_members(&self, peer: PeerId) -> (usize, usize) {
+        let reserved = self.reserved.values().filter_map(|(_, by)| *by);
+        let waiting = self.waiting.values().flatten();
+        let brought = reserved.chain(waiting.filter_map(|waiting| waiting.brought_by));
+        brought.fold((0, 0), |(all, its), by| {
+            (all + 1, its + usize::from(by == peer))
+        })
     }
 
     /// Returns what messages that wait weigh in the history.
@@ -208,8 +234,10 @@ impl Clients {
             self.earliest
                 .map_or(deadline, |earliest| earliest.min(deadline)),
         );
+        let reserved = self.reserved.remove(&message.id);
         let queue = self.waiting.entry(message.client.clone()).or_default();
         queue.push_back(Waiting {
+            brought_by: reserved.and_then(|(_, by)| by),
             message,
             deadline,
             is_from_disk: false,
@@ -217,22 +245,31 @@ impl Clients {
         });
     }
 
-    /// Takes room for messages, before they go to the disk.
-    pub(super) const fn reserve(&mut self, count: usize) {
-        self.count += count;
+    /// Gives back the room of a message that did not come to the disk.
+    pub(super) fn release(&mut self, message: &ForClient) {
+        self.reserved.remove(&message.id);
     }
 
-    pub(super) const fn release(&mut self, count: usize) {
-        self.count -= count;
-    }
-
-    /// Returns the names of all clients.
-    pub(super) fn names(&self) -> impl Iterator<Item = ClientName> {
-        let pins = self.pins.iter();
-        pins.flat_map(|(address, pins)| {
-            let name = |pin: &Pin| ClientName::new(address.client_name(&pin.fingerprint)?);
-            pins.iter().filter_map(name)
+    /// Returns the names of the clients that other nodes are told of: each network of clients has a share,
+    /// so that one stranger with many addresses keeps nobody else out.
+    pub(super) fn told(&self) -> impl Iterator<Item = ClientName> {
+        let mut of_networks = BTreeMap::<Source, usize>::new();
+        let pins = self
+            .pins
+            .iter()
+            .filter_map(|(address, pins)| match address {
+                PinAddress::Client(ip) => Some((Source::from(*ip), address, pins)),
+                PinAddress::Server { .. } => None,
+            });
+        let keys = pins
+            .flat_map(|(source, address, pins)| pins.iter().map(move |pin| (source, address, pin)));
+        keys.filter(move |(source, ..)| {
+            let told = of_networks.entry(*source).or_default();
+            *told += 1;
+            *told <= TOLD_PER_NETWORK_MAX
         })
+        .filter_map(|(_, address, pin)| ClientName::new(address.client_name(&pin.fingerprint)?))
+        .take(CLIENTS_PER_NODE_MAX)
     }
 
     pub(super) fn has(&self, name: &ClientName) -> bool {

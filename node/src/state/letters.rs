@@ -464,6 +464,13 @@ impl State {
         let mut letter = Letter::decode(bytes).map_err(|_| Status::Malformed)?;
         let from = self.sender_at(node, &letter.from)?;
         let key = self.key_of(&from).ok_or(Status::TryAgain)?;
+        // What a node says under its own name needs no signature, unless a user here has that name.
+        if matches!(from, Endpoint::Node(_))
+            && !letter.is_signed()
+            && matches!(self.meant(&letter.from), Some(Endpoint::User(..)))
+        {
+            return Err(Status::WrongSender);
+        }
         letter.check(&key).map_err(|_| Status::WrongSignature)?;
         if self.letters.seen.contains(&letter.fingerprint()) {
             return Ok(Arrived::Repeated);

@@ -160,7 +160,7 @@ impl Links {
     }
 
     /// Says whether a peer dialled this connection and has not been answered on it.
-    fn is_new(&self, connection: Connection) -> bool {
+    pub(super) fn is_new(&self, connection: Connection) -> bool {
         self.links.get(&connection).is_some_and(|link| {
             link.direction == Direction::Accepted && link.phase == Phase::Waiting
         })
@@ -205,7 +205,10 @@ impl Links {
 
     /// This node said `Hello`, or let a node in, on a connection that the peer dialled.
     pub(super) fn answered(&mut self, connection: Connection) {
-        self.advance(connection, Phase::Answered);
+        // An open link stays open, whatever is answered on it.
+        if self.is_new(connection) {
+            self.advance(connection, Phase::Answered);
+        }
     }
 
     /// Both sides have verified each other on a connection; returns it.

@@ -519,7 +519,7 @@ impl State {
                 self.server_user_not_pinned(*pinning, Failure::not_stored(&reason));
             }
             Some(After::ClientPinned(request, pinning)) => {
-                self.client_not_pinned(request, *pinning, Failure::not_stored(&reason));
+                self.client_not_pinned(request, *pinning, Failure::not_stored(&reason), now);
             }
             Some(After::Pruned) => self.not_pruned(now),
             None => {}

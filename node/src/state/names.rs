@@ -119,6 +119,12 @@ impl State {
         }
         let (client, node) = text.rsplit_once('@')?;
         let client = ClientName::new(client)?;
+        let own_user = text
+            .parse()
+            .is_ok_and(|id| self.users.get(&id, self.own.peer).is_some());
+        if own_user {
+            return None;
+        }
         let has = |node: &PeerId| {
             self.users.has_client(node, &client)
                 || (*node == self.own.peer && self.clients.has(&client))

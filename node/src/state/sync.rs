@@ -251,7 +251,7 @@ impl State {
         };
         if self.under_way.is_leaving() {
             // What it tells would be dropped. Without an answer it is told again, should this node stay.
-            return;
+            return self.effects.net(NetOutput::Refuse { id });
         }
         let answer = Response {
             received_us: now.unix_us,

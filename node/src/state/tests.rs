@@ -5,7 +5,7 @@ mod capacity;
 mod changes;
 mod clock;
 mod extremes;
-mod gateway;
+pub(super) mod gateway;
 mod indices;
 mod integers;
 mod joining;

@@ -2,6 +2,8 @@
 
 use std::{collections::VecDeque, time::Duration};
 
+use libp2p_identity::PeerId;
+
 use super::{Answer, Waiting};
 use crate::{
     proto::mesh::MessageId,
@@ -20,6 +22,12 @@ const WAITING_PER_CLIENT_MAX: usize = 64;
 
 /// Most messages that wait for clients, at a kilobyte each.
 const WAITING_MAX: usize = 1024;
+
+/// Most of them that members brought, so that the owner of this node can write at any time.
+const OF_MEMBERS_MAX: usize = 768;
+
+/// Most of them that one member brought: two requests of it.
+const OF_MEMBER_MAX: usize = 256;
 
 /// How long a message that was taken for a client is kept from others who ask: as long as one write
 /// to it may take, and some.
@@ -110,13 +118,15 @@ impl State {
             .fail(bringing.request, Failure::not_stored(reason));
     }
 
-    /// Makes a message that waits for a client: rule P2SN-ANSWER-WAITS.
+    /// Makes a message that waits for a client: rule P2SN-ANSWER-WAITS. Its room is taken; a member may
+    /// have brought it.
     pub(in crate::state) fn for_client(
         &mut self,
         client: &str,
         encoding: Encoding,
         text: String,
         expiry: Expiry,
+        brought_by: Option<PeerId>,
         now: Now,
     ) -> Result<ForClient, NotForClient> {
         let (client, pin) = self.clients.find(client).ok_or(NotForClient::Unknown)?;
@@ -125,18 +135,26 @@ impl State {
         if got > max {
             return Err(NotForClient::TooLong { max, got });
         }
-        let waiting = self.clients.waiting.get(&client).map_or(0, VecDeque::len);
-        if waiting >= WAITING_PER_CLIENT_MAX || self.clients.count >= WAITING_MAX {
+        let waiting = self.clients.count_for(&client);
+        let is_over_share = brought_by.is_some_and(|peer| {
+            let (of_members, of_peer) = self.clients.count_of_members(peer);
+            of_members >= OF_MEMBERS_MAX || of_peer >= OF_MEMBER_MAX
+        });
+        if waiting >= WAITING_PER_CLIENT_MAX || self.clients.count() >= WAITING_MAX || is_over_share
+        {
             return Err(NotForClient::Full { waiting });
         }
-        Ok(ForClient {
+        let message = ForClient {
             id: MessageId(self.effects.random()),
             client,
             created_ms: now.unix_ms(),
             expires_ms: expiry.end_ms(now),
             text,
             encoding,
-        })
+        };
+        let reserved = (message.client.clone(), brought_by);
+        self.clients.reserved.insert(message.id, reserved);
+        Ok(message)
     }
 
     pub(in crate::state) fn report_accepted_for_client(
@@ -160,15 +178,18 @@ impl State {
     }
 
     /// Finds what a member's message says to a client: rule P2SN-ANSWER-MARK.
-    pub(in crate::state) fn answer_in(&mut self, text: &str, now: Now) -> Option<ForClient> {
+    pub(in crate::state) fn answer_in(
+        &mut self,
+        text: &str,
+        peer: PeerId,
+        now: Now,
+    ) -> Option<ForClient> {
         let (client, text) = text.strip_prefix('[')?.split_once("] ")?;
         let (client, encoding) = encoding_of(client);
         let expiry = self.settings.expiry;
-        match self.for_client(client, encoding, text.to_owned(), expiry, now) {
-            Ok(message) => {
-                self.clients.reserve(1);
-                Some(message)
-            }
+        let text = text.to_owned();
+        match self.for_client(client, encoding, text, expiry, Some(peer), now) {
+            Ok(message) => Some(message),
             // What is in brackets may be anything, and most often it is no client.
             Err(NotForClient::Unknown) => None,
             Err(_) => {
@@ -226,7 +247,6 @@ impl State {
             *queue = rest;
             let over: VecDeque<Waiting> = over;
             for Waiting { message, .. } in over {
-                self.clients.count -= 1;
                 let at_ms = now.unix_ms();
                 records.push(Record::Outcome {
                     id: message.id,

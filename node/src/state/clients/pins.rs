@@ -1,5 +1,7 @@
 //! Keys of old clients and servers: pinned when they are first shown, and refused when they change.
 
+use std::collections::BTreeSet;
+
 use super::{Answer, Clients, Pin};
 use crate::{
     limits::Source,
@@ -104,9 +106,20 @@ impl State {
         now: Now,
     ) {
         let names = keys.iter().filter_map(|key| address.client_name(key));
-        for name in names.filter_map(ClientName::new) {
-            self.tell_of_client(&name, now);
-        }
+        let (there, gone): (Vec<_>, Vec<_>) = names
+            .filter_map(ClientName::new)
+            .partition(|name| self.clients.has(name));
+        let told: BTreeSet<ClientName> = self.clients.told().collect();
+        // Where one goes, one that had no place among those that are told has it from here on.
+        let to_tell: Vec<ClientName> = if gone.is_empty() {
+            there
+                .into_iter()
+                .filter(|name| told.contains(name))
+                .collect()
+        } else {
+            told.into_iter().chain(gone).collect()
+        };
+        self.tell_of_clients(&to_tell, now);
     }
 
     pub(in crate::state) fn client_not_pinned(
@@ -114,8 +127,11 @@ impl State {
         request: RequestId,
         pinning: Pinning,
         failure: Failure,
+        now: Now,
     ) {
-        self.clients.not_pinned(pinning);
+        self.clients.not_pinned(pinning.clone());
+        // A connection may have opened meanwhile, on which all were told.
+        self.tell_of_pinning(&pinning, now);
         self.effects.fail(request, failure);
     }
 

@@ -250,9 +250,12 @@ impl State {
             let failure = joining.failure(now);
             return self.end_joining(failure);
         }
-        if joining.redial <= now.mono {
+        let is_due = joining.redial <= now.mono;
+        if is_due {
             joining.redial = now.mono + JOIN_REDIAL;
-            self.effects.timers().set(Timer::Join, joining.deadline());
+        }
+        self.effects.timers().set(Timer::Join, joining.deadline());
+        if is_due {
             let (peer, addresses) = (joining.ticket.inviter, joining.ticket.addresses.clone());
             if !self.links.any_with(&peer) {
                 self.effects.net(NetOutput::Dial {

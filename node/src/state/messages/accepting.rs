@@ -49,11 +49,15 @@ impl State {
             Err(failure) => return self.effects.fail(request, failure),
         };
         if via == SendVia::P2sn {
-            let (Endpoint::Node(peer), _) = recipients[0] else {
-                let text = "P2SN goes to members only, not to users of a gateway";
-                return self.effects.fail(request, Failure::bad_request(text));
-            };
-            return self.send_p2sn(request, peer, text);
+            match recipients[0].0 {
+                Endpoint::Node(peer) => return self.send_p2sn(request, peer, text),
+                // A script of this node gets it over P2SN in any case.
+                Endpoint::Client(_, node) if node == self.own.peer => {}
+                Endpoint::User(..) | Endpoint::Client(..) => {
+                    let text = "P2SN goes to members only, not to those behind their gateways";
+                    return self.effects.fail(request, Failure::bad_request(text));
+                }
+            }
         }
         let expiry = expiry.unwrap_or(self.settings.expiry);
         let mut messages = Vec::with_capacity(recipients.len());
@@ -62,11 +66,12 @@ impl State {
             let name = self.full_name_of(&recipient);
             let (place, kind) = match recipient {
                 Endpoint::Client(client, node) if node == self.own.peer => {
-                    let made =
-                        self.for_client(client.as_str(), encoding, text.clone(), expiry, now);
+                    let text = text.clone();
+                    let made = self.for_client(client.as_str(), encoding, text, expiry, None, now);
                     match made {
                         Ok(message) => for_clients.push(message),
                         Err(why) => {
+                            self.release_clients(&for_clients);
                             return self.effects.fail(request, why.failure(client.as_str()));
                         }
                     }
@@ -84,7 +89,10 @@ impl State {
                     let user = user.clone();
                     match self.own_letter(&message, &user, now) {
                         Ok(letter) => here.push((message, letter)),
-                        Err(failure) => return self.effects.fail(request, failure),
+                        Err(failure) => {
+                            self.release_clients(&for_clients);
+                            return self.effects.fail(request, failure);
+                        }
                     }
                 }
                 _ => messages.push(message),
@@ -110,7 +118,6 @@ impl State {
                 at_ms: now.unix_ms(),
             });
         }
-        self.clients.reserve(for_clients.len());
         records.extend(for_clients.iter().cloned().map(Record::ForClient));
         let accepting = Accepting {
             request,
@@ -129,10 +136,6 @@ impl State {
         text: &str,
         via: SendVia,
     ) -> Result<Vec<(Endpoint, Encoding)>, Failure> {
-        if self.membership.is_revoked() {
-            return Err(Failure::conflict("this node was removed from its mesh")
-                .with_hint("`pimesh join TICKET` enters a mesh again"));
-        }
         if text.len() > TEXT_BYTES_MAX {
             let text = format!(
                 "a message has at most {TEXT_BYTES_MAX} bytes (1 MiB), got {}",
@@ -183,11 +186,16 @@ impl State {
                 "a P2SN message goes to one peer at a time",
             ));
         }
-        if via == SendVia::Direct {
-            self.check_room(
-                recipients.len(),
-                recipients.len().saturating_mul(text.len()),
-            )?;
+        // Clients of this node have room of their own, and need no mesh.
+        let is_own =
+            |to: &Endpoint| matches!(to, Endpoint::Client(_, node) if *node == self.own.peer);
+        let others = recipients.iter().filter(|(to, _)| !is_own(to)).count();
+        if others > 0 && self.membership.is_revoked() {
+            return Err(Failure::conflict("this node was removed from its mesh")
+                .with_hint("`pimesh join TICKET` enters a mesh again"));
+        }
+        if others > 0 && via == SendVia::Direct {
+            self.check_room(others, others.saturating_mul(text.len()))?;
         }
         Ok(recipients)
     }
@@ -310,9 +318,15 @@ impl State {
         ))
     }
 
+    fn release_clients(&mut self, messages: &[ForClient]) {
+        for message in messages {
+            self.clients.release(message);
+        }
+    }
+
     pub(in crate::state) fn messages_not_accepted(&mut self, accepted: Accepting, reason: &str) {
         self.messages.release(&accepted.messages);
-        self.clients.release(accepted.for_clients.len());
+        self.release_clients(&accepted.for_clients);
         for (_, letter) in &accepted.here {
             self.release_letter(letter);
         }

@@ -95,10 +95,8 @@ impl State {
             let judged = self.judge_message(&peer, signed, &messages, &mut opener, now);
             let status = match judged.and_then(|message| self.within_share(message, now)) {
                 Ok(message) => {
-                    match &message.arrived {
-                        Arrived::Kept(letter) => self.reserve_letter(letter),
-                        Arrived::ForClient(..) => self.clients.reserve(1),
-                        Arrived::Opened(_) | Arrived::Repeated => {}
+                    if let Arrived::Kept(letter) = &message.arrived {
+                        self.reserve_letter(letter);
                     }
                     messages.push(message);
                     Status::Stored
@@ -125,7 +123,7 @@ impl State {
             if let Arrived::Opened(message) = &message.arrived
                 && message.user.is_none()
             {
-                answers.extend(self.answer_in(&message.text, now));
+                answers.extend(self.answer_in(&message.text, peer, now));
             }
         }
         records.extend(answers.iter().cloned().map(Record::ForClient));
@@ -141,15 +139,19 @@ impl State {
     }
 
     /// Takes room on the disk for a message that is good.
-    fn within_share(&self, message: Judged, now: Now) -> Result<Judged, Status> {
+    fn within_share(&mut self, message: Judged, now: Now) -> Result<Judged, Status> {
         let Some((sender, bytes)) = message.arrived.share() else {
             return Ok(message);
         };
-        match self.take_share(&sender, bytes, now) {
-            Ok(()) => Ok(message),
-            Err(NoRoom::Share) => Err(Status::MailboxFull),
-            Err(NoRoom::Disk) => Err(Status::TryAgain),
+        let status = match self.take_share(&sender, bytes, now) {
+            Ok(()) => return Ok(message),
+            Err(NoRoom::Share) => Status::MailboxFull,
+            Err(NoRoom::Disk) => Status::TryAgain,
+        };
+        if let Arrived::ForClient(message, _) = &message.arrived {
+            self.clients.release(message);
         }
+        Err(status)
     }
 
     fn judge_message(
@@ -235,6 +237,7 @@ impl State {
                 Encoding::Utf8,
                 text.to_owned(),
                 expiry,
+                Some(peer),
                 now,
             )
             .map_err(|refused| match refused {
@@ -299,11 +302,13 @@ impl State {
             }
             match &message.arrived {
                 Arrived::Kept(letter) => self.release_letter(letter),
-                Arrived::ForClient(..) => self.clients.release(1),
+                Arrived::ForClient(message, _) => self.clients.release(message),
                 Arrived::Opened(_) | Arrived::Repeated => {}
             }
         }
-        self.clients.release(answers.len());
+        for answer in &answers {
+            self.clients.release(answer);
+        }
         self.messages.storing.remove(&sender);
         self.answer(inbound, vec![Status::TryAgain; statuses.len()]);
     }

@@ -134,13 +134,22 @@ pub(super) fn gateway() -> State {
     gateway_with(Settings::default())
 }
 
-pub(super) fn gateway_with(settings: Settings) -> State {
+pub(in crate::state) fn gateway_with(settings: Settings) -> State {
     let mut state = state(settings);
-    open(&mut state);
+    open_and_hear(&mut state);
     for name in ["alice", "bob"] {
         assert_eq!(register(&mut state, name), Ok(Told::Registered));
     }
     state
+}
+
+/// Opens the connection of the member with seed 2, and lets it hear what it is told at once.
+fn open_and_hear(state: &mut State) {
+    let opened = open(state);
+    for (id, _) in requests(&opened) {
+        let result = Ok(Vec::new());
+        feed(state, Input::Net(NetInput::Response { id, result }));
+    }
 }
 
 pub(super) fn told_user(name: &str, registered_ms: u64) -> ToldUser {
@@ -370,7 +379,7 @@ fn a_letter_that_two_gateways_bring_is_kept_once_and_its_mark_moves() {
 #[test]
 fn members_are_told_of_users_one_request_at_a_time() {
     let mut state = state(Settings::default());
-    open(&mut state);
+    open_and_hear(&mut state);
     let mut all = Vec::new();
     for name in ["alice", "bob", "carol"] {
         all.extend(registered(&mut state, name));
@@ -392,7 +401,7 @@ fn members_are_told_of_users_one_request_at_a_time() {
 #[test]
 fn that_a_letter_was_read_is_noted_where_it_is_from() {
     let mut state = state(Settings::default());
-    open(&mut state);
+    open_and_hear(&mut state);
     let under_way = requests(&registered(&mut state, "alice"))[0].0;
     registered(&mut state, "bob");
     hear(&mut state, vec![told_user("carol", NOW.unix_ms())]);

@@ -54,9 +54,8 @@ pub(in crate::state) struct Telling {
 pub(in crate::state) struct Hearing {
     node: PeerId,
     inbound: InboundId,
-    /// Users who were not known before.
-    new: Vec<UserId>,
-    changed: Vec<UserId>,
+    /// Whose records are written.
+    users: Vec<UserId>,
 }
 
 #[derive(Debug)]
@@ -78,7 +77,7 @@ impl State {
             .filter(|entry| entry.record.stays)
             .map(|entry| entry.record.id.clone())
             .collect();
-        let clients = self.clients.names().take(CLIENTS_PER_NODE_MAX).collect();
+        let clients = self.clients.told().collect();
         let telling = self.users.telling.entry(peer).or_default();
         telling.users = users;
         telling.clients = clients;
@@ -130,12 +129,12 @@ impl State {
         }
     }
 
-    /// A client of this node is new, or gone.
-    pub(in crate::state) fn tell_of_client(&mut self, client: &ClientName, now: Now) {
+    /// Clients of this node are new, or gone.
+    pub(in crate::state) fn tell_of_clients(&mut self, clients: &[ClientName], now: Now) {
         let peers: Vec<PeerId> = self.links.open_peers().collect();
         for peer in peers {
             let telling = self.users.telling.entry(peer).or_default();
-            telling.clients.insert(client.clone());
+            telling.clients.extend(clients.iter().cloned());
             self.tell_users(peer, now);
         }
     }
@@ -160,8 +159,10 @@ impl State {
             return;
         };
         let waits = telling.again_at.is_some_and(|at| at > now.mono);
-        let nothing =
-            telling.users.is_empty() && telling.read.is_empty() && telling.clients.is_empty();
+        let nothing = telling.users.is_empty()
+            && telling.read.is_empty()
+            && telling.clients.is_empty()
+            && !telling.begins;
         if telling.under_way.is_some() || waits || nothing {
             return;
         }
@@ -264,22 +265,18 @@ impl State {
         let mut hearing = Hearing {
             node: peer,
             inbound: id,
-            new: Vec::new(),
-            changed: Vec::new(),
+            users: Vec::new(),
         };
         self.hear_of_clients(peer, request.begins, request.clients);
         let mut records = Vec::new();
         for user in request.users {
             let name = user.id.clone();
-            let is_new = self.users.get(&name, peer).is_none();
             if let Some(record) = self.hear_of_user(peer, user, now) {
                 records.push(record);
-                let heard = if is_new {
-                    &mut hearing.new
-                } else {
-                    &mut hearing.changed
-                };
-                heard.push(name);
+                if let Some(entry) = self.users.get_mut(&name, peer) {
+                    entry.is_unsaved = true;
+                }
+                hearing.users.push(name);
             }
         }
         if records.is_empty() {
@@ -320,20 +317,25 @@ impl State {
 
     /// What a member told of its users is on the disk, and only then heard.
     pub(in crate::state) fn users_heard(&mut self, hearing: &Hearing) {
+        for user in &hearing.users {
+            if let Some(entry) = self.users.get_mut(user, hearing.node) {
+                entry.is_unsaved = false;
+            }
+        }
         let (id, bytes) = (hearing.inbound, Vec::new());
         self.effects.net(NetOutput::Respond { id, bytes });
     }
 
-    /// What a member told of its users is not on the disk. It gets no answer, and so tells it again.
+    /// What a member told of its users is not on the disk. It is refused, and so told again. Until then
+    /// the users are known as they were told: others may have heard of them, and messages wait for them.
     pub(in crate::state) fn users_not_heard(&mut self, hearing: &Hearing) {
-        for user in &hearing.new {
-            self.users.remove(user, hearing.node);
-        }
-        for user in &hearing.changed {
+        for user in &hearing.users {
             if let Some(entry) = self.users.get_mut(user, hearing.node) {
                 entry.is_unsaved = true;
             }
         }
+        let id = hearing.inbound;
+        self.effects.net(NetOutput::Refuse { id });
     }
 
     /// Takes what a gateway says of a user; returns what is new enough for the disk.
@@ -387,7 +389,7 @@ impl State {
         let before = entry.record.clone();
         if entry.record.key != told.key {
             let is_news = entry.record.shown != Some(told.key);
-            let is_unsaved = std::mem::take(&mut entry.is_unsaved);
+            let is_unsaved = entry.is_unsaved;
             entry.record.shown = Some(told.key);
             entry.clients = 0;
             let record =
@@ -407,7 +409,7 @@ impl State {
         entry.record.descriptions = told.descriptions;
         let was_online = entry.clients > 0;
         entry.clients = u32::from(told.online);
-        let changed = std::mem::take(&mut entry.is_unsaved) || entry.record != before;
+        let changed = entry.is_unsaved || entry.record != before;
         let record = changed.then(|| Record::User(Box::new(entry.record.clone())));
         if was_online != told.online {
             entry.since_ms = Some(now.unix_ms());

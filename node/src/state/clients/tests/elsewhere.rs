@@ -3,13 +3,13 @@
 use super::*;
 use crate::{
     proto::mesh::{
-        direct::{Frame, Kind, Request as DirectRequest, Status},
+        direct::{Frame, Kind, Request as DirectRequest, Response as DirectResponse, Status},
         peer_of_seed,
         users::{Request as UsersRequest, ToldClient},
     },
     state::{
-        io::{InboundId, NetInput, NetOutput, OutboundId, Protocol},
-        tests::{answer_of, frame_saying, signed_by},
+        io::{Endpoint, InboundId, NetInput, NetOutput, OutboundId, Protocol},
+        tests::{answer_of, frame_saying, gateway::gateway_with, signed_by},
     },
 };
 
@@ -81,7 +81,8 @@ fn a_member_is_told_of_each_client_once_its_key_is_on_disk_and_when_it_is_forgot
     let address = "10.0.0.8".to_owned();
     let outputs = ask(&mut state, Question::Forget { address });
     let forgotten = stored(&mut state, &outputs);
-    let request = told(&[(&new, true)], false);
+    // One that had no place among those that are told would be told here, too.
+    let request = told(&[(&client(1), false), (&new, true)], false);
     assert_eq!(heard(&mut state, &forgotten), Some(request));
 }
 
@@ -238,4 +239,143 @@ fn one_text_goes_to_a_client_and_a_node_at_once() {
     };
     assert_eq!(accepted.len(), 2);
     assert_eq!(take_at(&mut state, NOW).expect("a message").1, "all");
+}
+
+#[test]
+fn a_node_without_clients_says_so_and_those_that_were_known_go() {
+    let mut state = state(Settings::default());
+    let opened = open(&mut state);
+    assert_eq!(heard(&mut state, &opened), Some(told(&[], true)));
+
+    let again = later(Duration::from_secs(60));
+    state.handle_timeout(again);
+    let outputs = outputs(&mut state);
+    assert_eq!(heard(&mut state, &outputs), None, "once on a connection");
+}
+
+/// Has the member with seed 2 bring one text for each of these clients, in one request.
+fn bring_all(state: &mut State, to: &[ClientName], first: u64) -> Vec<Status> {
+    let frames = to.iter().zip(first..).map(|(client, sequence)| {
+        let mut frame = frame_saying("on", 2, 1, 2, sequence);
+        frame.kind = Kind::Client(client.clone());
+        signed_by(frame, 2).messages.remove(0)
+    });
+    let request = DirectRequest {
+        messages: frames.collect(),
+    };
+    let brought = NetInput::Request {
+        peer: peer_of_seed(2),
+        protocol: Protocol::Direct,
+        id: InboundId(9),
+        bytes: request.encode(),
+    };
+    let mut outputs = feed(state, Input::Net(brought));
+    if ticket(&outputs).is_some() {
+        outputs = stored(state, &outputs);
+    }
+    let answer = outputs.iter().find_map(|output| match output {
+        Output::Net(NetOutput::Respond { bytes, .. }) => DirectResponse::decode(bytes).ok(),
+        _ => None,
+    });
+    answer.expect("an answer").0
+}
+
+#[test]
+fn the_limit_of_a_client_holds_within_one_request() {
+    let mut state = state_with_client();
+    open(&mut state);
+
+    let statuses = bring_all(&mut state, &vec![client(1); 100], 1);
+
+    let taken = statuses.iter().filter(|status| **status == Status::Stored);
+    assert_eq!(taken.count(), 64);
+    assert_eq!(statuses[64], Status::MailboxFull);
+}
+
+#[test]
+fn a_member_leaves_room_for_the_owner_of_the_node() {
+    let mut state = state_with_client();
+    for key in 2..=9 {
+        assert_eq!(show(&mut state, "10.0.0.7", key, false), Some(true));
+    }
+    open(&mut state);
+    let mut stored = 0;
+    for (key, first) in (1..=8).zip((0u64..).step_by(100)) {
+        let statuses = bring_all(&mut state, &vec![client(key); 64], first + 1);
+        stored += statuses.iter().filter(|s| **s == Status::Stored).count();
+    }
+    assert_eq!(stored, 256, "the share of one member");
+
+    let outputs = send(&mut state, client(9).as_str(), "from the owner");
+    assert!(ticket(&outputs).is_some(), "{outputs:?}");
+}
+
+#[test]
+fn one_stranger_with_many_keys_keeps_no_other_client_from_being_told() {
+    let mut state = state(Settings::default());
+    for number in 0..80u8 {
+        let address = format!("2001:db8::{number:x}");
+        assert_eq!(show(&mut state, &address, number, true), Some(true));
+    }
+    assert_eq!(show(&mut state, "192.168.1.7", 1, true), Some(true));
+
+    let told: Vec<String> = state.clients.told().map(|name| name.to_string()).collect();
+
+    assert_eq!(told.len(), 65);
+    assert!(
+        told.iter()
+            .any(|name| name.starts_with("p2sn:192.168.1.7/"))
+    );
+}
+
+#[test]
+fn a_key_that_could_not_be_written_is_told_as_gone() {
+    let mut state = state(Settings::default());
+    let shown = ask(&mut state, shown("10.0.0.7", 1, true));
+    let opened = open(&mut state);
+    assert_eq!(
+        heard(&mut state, &opened),
+        Some(told(&[(&client(1), false)], true))
+    );
+
+    let ticket = ticket(&shown).expect("something to store");
+    let outputs = feed(&mut state, Input::StoreFailed(ticket, "full".to_owned()));
+
+    assert_eq!(
+        heard(&mut state, &outputs),
+        Some(told(&[(&client(1), true)], false))
+    );
+}
+
+#[test]
+fn a_node_that_was_removed_or_whose_outbox_is_full_answers_its_own_clients() {
+    let full = Settings {
+        outbox_count_max: 0,
+        ..Settings::default()
+    };
+    let mut state = state(full);
+    assert_eq!(show(&mut state, "10.0.0.7", 1, true), Some(true));
+
+    let outputs = send(&mut state, client(1).as_str(), "on");
+    assert!(ticket(&outputs).is_some(), "{outputs:?}");
+    let refused = send(&mut state, "pi-2", "on");
+    assert_eq!(failure(&refused).kind, FailureKind::Unavailable);
+}
+
+#[test]
+fn an_own_user_is_not_shadowed_by_a_client_of_another_node() {
+    let mut state = gateway_with(Settings::default());
+    open(&mut state);
+    let id = "mailto:bob@pi-2";
+    let record = state
+        .users
+        .get(&"bob".parse().expect("an id"), peer_of_seed(1));
+    let mut record = record.expect("known").record.clone();
+    record.id = id.parse().expect("an id");
+    state.users.insert(record);
+    let client = ClientName::new("mailto:bob").expect("a name");
+    hear(&mut state, &[(&client, false)], true);
+
+    let user = Endpoint::user(id.parse().expect("an id"), peer_of_seed(1));
+    assert_eq!(state.recipient(id), Ok(user));
 }
