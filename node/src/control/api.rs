@@ -32,7 +32,7 @@
 //! | `GET /v1/servers` | | list of [`ServerStatus`](crate::gateway::ServerStatus): foreign servers that the node is a client of |
 //! | `GET /v1/clients` | | list of [`ClientReport`](crate::gateway::visit::ClientReport) |
 //! | `DELETE /v1/clients/{client}` | | the same, of those who were sent away: a number, or a name |
-//! | `GET /v1/users` | | list of [`User`](crate::state::post::User): everybody who can be written to |
+//! | `GET /v1/users` | | list of [`User`](crate::state::post::User): the members, and the users of their Syft gateways |
 //! | `POST /v1/reload` | | `null`, once `pimesh.toml` was read again |
 //! | `GET /v1/events` | [`EventQuery`] as the query | server-sent events, each an [`EventBody`] |
 //! | `GET /metrics` | | counters as Prometheus reads them |

@@ -79,8 +79,12 @@ impl Control {
         let config = Config::load(self.node.home()).map_err(|e| illegal(&e))?;
         let settings = Box::new(config.settings);
         self.node.ask(Command::Configure(settings)).await?;
-        self.gateways.apply(&config.gateways).await;
-        Ok(())
+        // In a task of its own: whoever asked may hang up, and what is half applied would stay so.
+        let gateways = Arc::clone(&self.gateways);
+        let applying = tokio::spawn(async move { gateways.apply(&config.gateways).await });
+        applying.await.map_err(|_| {
+            Failure::unavailable("the gateways could not be opened and closed as configured")
+        })
     }
 
     fn status(&self, node: report::Status) -> api::Status {

@@ -87,8 +87,9 @@ impl<S: Ord + Clone, R: Clone> Servers<S, R> {
         });
         for server in wanted {
             match running.get(server) {
-                Some(at_it) => at_it.standing.retry_now(),
-                None => {
+                Some(at_it) if !at_it.task.is_finished() => at_it.standing.retry_now(),
+                // New, or its task has panicked.
+                _ => {
                     running.insert(server.clone(), start(server.clone()));
                 }
             }

@@ -205,7 +205,7 @@ impl NodeHandle {
         }
     }
 
-    /// Returns everybody who can be written to: users of all gateways, and the members themselves.
+    /// Returns the members, and the users of their Syft gateways.
     pub(crate) async fn users(&self) -> Result<Vec<User>, Failure> {
         match self.ask_gateway(Ask::Everybody).await? {
             Told::Everybody(users) => Ok(users),

@@ -151,11 +151,16 @@ pub struct Sending {
     outcome: Option<Outcome>,
     /// Whether the event that tells the outcome may be lost.
     is_unsure: bool,
+    /// How often the outcome was looked for since the message left the outbox.
+    looks: u32,
 }
 
 /// How long is waited for an outcome that was told and is not on the disk yet: its record waits for
 /// others, at most so long, and for the disk.
 const OUTCOME_TIME: Duration = Duration::from_millis(100);
+
+/// How often it is looked for. An outcome is written at once or, on a full disk, not at all.
+const OUTCOME_LOOKS_MAX: u32 = 100;
 
 impl Sending {
     pub(super) const fn new(node: NodeHandle, events: Events, accepted: report::Accepted) -> Self {
@@ -165,6 +170,7 @@ impl Sending {
             accepted,
             outcome: None,
             is_unsure: false,
+            looks: 0,
         }
     }
 
@@ -210,6 +216,11 @@ impl Sending {
                 // While it waits, the event is still to come. If it does not, and has no outcome, that
                 // one is on its way to the disk.
                 if self.outcome.is_none() && !waits.iter().any(|m| m.id == self.accepted.id) {
+                    self.looks += 1;
+                    if self.looks > OUTCOME_LOOKS_MAX {
+                        let text = "the message has ended, and its outcome could not be written";
+                        return Err(Failure::unavailable(text));
+                    }
                     tokio::time::sleep(OUTCOME_TIME).await;
                 } else {
                     self.is_unsure = false;

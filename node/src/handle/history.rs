@@ -113,7 +113,7 @@ pub struct HistoryRow {
     pub created_ms: u64,
     /// When it came, or when its outcome was known.
     pub at_ms: u64,
-    /// The protocol: `direct` or `p2sn`.
+    /// The protocol: `direct`, `p2sn` or `syft`.
     pub via: String,
     /// How sending ended; empty while it waits, and for received ones.
     pub outcome: String,

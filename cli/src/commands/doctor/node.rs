@@ -76,7 +76,14 @@ pub(super) async fn checks(global: &Global, config: &Config) -> anyhow::Result<V
         checks.push(silent());
         return Ok(checks);
     };
-    checks.extend(more?);
+    match more {
+        Ok(more) => checks.extend(more),
+        Err(error) => checks.push(Check::fail(
+            "node",
+            format!("it does not answer as this command expects: {error:#}"),
+            "restart it, so that it has the version of this command",
+        )),
+    }
     Ok(checks)
 }
 
@@ -214,8 +221,8 @@ fn servers_like_nodes(who: &[Who]) -> Vec<Check> {
         .map(|server| {
             let found =
                 format!("`{server}` is a node and also a server that this node is a client of");
-            let todo =
-                "connect to the server under another name: `pimesh gateway syft connect --name`";
+            let todo = "`pimesh gateway syft disconnect` it, then connect under another name: \
+                        `pimesh gateway syft connect --name`";
             Check::fail("names", found, todo)
         })
         .collect()

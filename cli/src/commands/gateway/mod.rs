@@ -14,7 +14,7 @@ use clap::{
 use pimesh_node::{
     Config,
     config::unencrypted::Unencrypted,
-    control::client::{Client, ClientError},
+    control::client::Client,
     gateway::{GatewayReport, visit::ClientReport},
     state::io::Gateway as Name,
 };
@@ -144,11 +144,11 @@ fn said(global: &Global, text: impl Into<String>) -> anyhow::Result<()> {
 async fn reload(client: &Client) -> anyhow::Result<bool> {
     match client.reload().await {
         Ok(()) => Ok(true),
-        Err(error @ ClientError::Failure(_)) => Err(error.into()),
-        Err(_) => {
+        Err(error) if error.is_not_running() => {
             output::note("the node is not running; it reads this when it starts");
             Ok(false)
         }
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -157,7 +157,12 @@ impl Syft {
                     None => host_of(&url)?,
                 };
                 let client = global.client()?;
-                let peers = client.peers().await?;
+                let peers = match client.peers().await {
+                    Ok(peers) => peers,
+                    // Without a running node it is read at the next start, and `doctor` checks names.
+                    Err(error) if error.is_not_running() => Vec::new(),
+                    Err(error) => return Err(error.into()),
+                };
                 if peers.iter().any(|peer| peer.name == name.as_str()) {
                     return Err(output::wrong(
                         format!("`{name}` is a node of the mesh, and USER@{name} one of its users"),

@@ -26,6 +26,9 @@ use crate::{
 /// How long is waited for an outcome that was told and is not on the disk yet.
 const OUTCOME_TIME: Duration = Duration::from_millis(100);
 
+/// How often it is looked for. An outcome is written at once or, on a full disk, not at all.
+const OUTCOME_LOOKS_MAX: u32 = 100;
+
 /// Follows what becomes of messages.
 pub(super) struct Waiting<'a> {
     client: &'a Client,
@@ -108,6 +111,7 @@ impl<'a> Waiting<'a> {
                 limit: Some(1),
                 ..HistoryQuery::default()
             };
+            let mut looks = 0;
             let (rows, outcome) = loop {
                 let Some(rows) = retry.answer(self.client.history(&query).await)? else {
                     return Ok(());
@@ -116,6 +120,10 @@ impl<'a> Waiting<'a> {
                 // It has ended, was told so, and that is not on the disk yet.
                 if outcome != Some(None) {
                     break (rows, outcome);
+                }
+                looks += 1;
+                if looks > OUTCOME_LOOKS_MAX {
+                    anyhow::bail!("a message has ended, and its outcome could not be written");
                 }
                 tokio::time::sleep(OUTCOME_TIME).await;
             };

@@ -15,7 +15,7 @@ pub struct P2sn {
     pub enabled: bool,
     /// Where it listens.
     pub listen: SocketAddr,
-    /// The member that gets the messages; this node if `None`.
+    /// Who gets the messages: a member, user or client; this node if `None`.
     pub deliver_to: Option<String>,
     /// Least size of a peer's RSA key, in bits.
     pub min_key_bits: usize,

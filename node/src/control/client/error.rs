@@ -50,6 +50,12 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// Returns true if no node runs in this home folder.
+    #[must_use]
+    pub const fn is_not_running(&self) -> bool {
+        matches!(self, Self::NoSocket(_) | Self::Dead(_))
+    }
+
     /// Returns what to try.
     #[must_use]
     pub fn hint(&self) -> Option<String> {

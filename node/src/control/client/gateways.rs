@@ -45,7 +45,7 @@ impl Client {
         self.get("/v1/servers").await
     }
 
-    /// Returns everybody who can be written to: users of all gateways, and the members themselves.
+    /// Returns the members, and the users of their Syft gateways.
     ///
     /// # Errors
     /// See [`Self::status`].
