@@ -100,15 +100,19 @@ struct Loop {
     servers: Servers,
 }
 
-/// Tasks that serve the node. They end with it, also if it does not come to its start.
-#[derive(Default)]
-struct Servers(Vec<tokio::task::JoinHandle<()>>);
+/// What serves the node in tasks of its own. They end with it, also if it does not come to its start,
+/// or if its loop panics.
+struct Servers {
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+    gateways: Arc<Gateways>,
+}
 
 impl Servers {
     fn abort(&self) {
-        for task in &self.0 {
+        for task in &self.tasks {
             task.abort();
         }
+        self.gateways.close();
     }
 }
 
@@ -235,18 +239,21 @@ impl Loop {
             replies: HashMap::new(),
             next_request: 0,
             handle,
+            servers: Servers {
+                tasks: Vec::new(),
+                gateways: Arc::clone(&gateways),
+            },
             gateways,
             rsa: Some(rsa),
             rsa_made,
             home,
             socket,
-            servers: Servers::default(),
         };
         node.drain();
         node.wait_for_listeners(config.network.listen.len()).await;
         node.serve(&config)?;
-        node.servers.0.extend(node.clock.follow(config.ntp));
-        node.servers.0.push(node.clock.watch());
+        node.servers.tasks.extend(node.clock.follow(config.ntp));
+        node.servers.tasks.push(node.clock.watch());
         Ok(node)
     }
 
@@ -392,7 +399,7 @@ impl Loop {
         let failed = |path: String| move |source| StartError::Control { path, source };
         let unix = server::serve_unix(&path, self.control())
             .map_err(failed(path.display().to_string()))?;
-        self.servers.0.push(tokio::spawn(unix));
+        self.servers.tasks.push(tokio::spawn(unix));
         if let Some(group) = &config.control.socket_group {
             share(&path, group).map_err(failed(path.display().to_string()))?;
         }
@@ -400,14 +407,13 @@ impl Loop {
             let token = self.home.join("control.token");
             let tcp = server::serve_tcp(address, &token, self.control())
                 .map_err(failed(address.to_string()))?;
-            self.servers.0.push(tokio::spawn(tcp));
+            self.servers.tasks.push(tokio::spawn(tcp));
         }
         Ok(())
     }
 
     async fn stop(mut self) {
         self.servers.abort();
-        self.gateways.close();
         self.gateways.emptied().await;
         // The next start replaces a socket that could not be removed.
         drop(std::fs::remove_file(&self.socket));

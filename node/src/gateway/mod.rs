@@ -97,7 +97,7 @@ pub struct Gateways {
     closed: AtomicBool,
 }
 
-/// A gateway of the registry.
+/// One of the gateways.
 type Kind = &'static dyn Registered;
 
 /// A gateway, as `pimesh gateway list` shows it.
