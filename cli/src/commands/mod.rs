@@ -46,6 +46,10 @@ use pimesh_node::{config::parse_duration, control::client::Client};
                   pi-2$ pimesh send pi-1 \"door open\"\n  \
                   pi-1$ pimesh inbox --follow\n  \
                   pi-1$ pimesh int 42\n\n\
+                  Older systems, whose programs go on unchanged (`pimesh gateway --help`):\n  \
+                  IID   integers of numbered devices, with dates; over WebSocket and UDP\n  \
+                  P2SN  short messages between two programs, sealed with their RSA keys\n  \
+                  Syft  agents that send each other signed and sealed messages over WebSocket\n\n\
                   Exit codes:\n  \
                   0  done\n  \
                   1  could not be done\n  \
@@ -63,8 +67,9 @@ pub(crate) struct Cli {
     command: Command,
 }
 
-/// Options of every command.
+/// Options of every command; in the help of a command they stand behind its own.
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
     /// Folder with keys, `pimesh.toml`, store and control socket
     #[arg(long, global = true, env = "PIMESH_HOME", value_name = "DIR")]
@@ -255,6 +260,26 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_own_options_of_a_command_stand_before_those_of_all() {
+        fn check(command: &mut clap::Command) {
+            let help = command.render_help().to_string();
+            let global = help.find("\nOptions of every command:\n");
+            let global = global.expect("has a heading of its own");
+            assert!(help[global..].contains("--home <DIR>"), "{help}");
+            for own in command.get_arguments().filter(|arg| !arg.is_global_set()) {
+                let Some(name) = own.get_long() else { continue };
+                let at = help.find(&format!("--{name}"));
+                assert!(at.is_some_and(|at| at < global), "{name}: {help}");
+            }
+            let below = command.get_subcommands_mut();
+            below.filter(|c| c.get_name() != "help").for_each(check);
+        }
+        let mut cli = Cli::command();
+        cli.build();
+        check(&mut cli);
     }
 
     #[test]

@@ -30,7 +30,10 @@ use crate::output;
 /// `pimesh.toml`, section `[gateway.NAME]` (`pimesh config example` shows them all).
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  pimesh gateway enable iid --listen 0.0.0.0:4615\n  \
+    after_help = "IID:  integers of numbered devices, with dates; over WebSocket and UDP\n\
+                  P2SN: short messages between two programs, sealed with their RSA keys\n\
+                  Syft: agents that send each other signed and sealed messages over WebSocket\n\n\
+                  Example:\n  pimesh gateway enable iid --listen 0.0.0.0:4615\n  \
                         pimesh gateway list\n  pimesh gateway clients"
 )]
 pub(super) struct Gateway {
