@@ -1,7 +1,7 @@
 //! `pimesh.toml` becomes a [`Config`], every value legal.
 //!
 //! Nothing else reads the file. Every key has a default that suits two Pis on a kitchen table. It is
-//! defined in one place ([`section`]), and [`example`] shows all of them.
+//! defined in one place (`section.rs`), and [`example`] shows all of them.
 
 pub mod certificate;
 #[cfg(test)]
