@@ -40,7 +40,7 @@ section! {
         /// The gateway for P2SN peers: `pimesh gateway enable p2sn`.
         enabled: bool = false;
         listen: SocketAddr = loopback(5050);
-        /// The member that gets the messages. Default: this node.
+        /// Who gets the messages: a member, user or client. Default: this node.
         deliver_to: Option<String> = None, r#""pi-2""#;
         /// Least size of a peer's RSA key, 1024 to 8192 bits. Old peers have 1024, which is weak.
         min_key_bits: usize = KeyPolicy::default().bits_min;
