@@ -1,5 +1,5 @@
-//! What the routes of the control socket share, whoever serves them: `control` those of the node, and
-//! each gateway its own. How a body and a query are read, and how an answer or a failure is given.
+//! Helpers for the HTTP routes of the control socket, which `control` and each gateway define: reading
+//! bodies and queries, writing answers and failures.
 
 use std::time::Duration;
 

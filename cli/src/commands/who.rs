@@ -64,7 +64,7 @@ pub(super) fn note(who: &report::Who) -> Option<String> {
     if who.offered_key.is_some() {
         return Some(format!("KEY CHANGED: pimesh trust {}", who.name));
     }
-    // A client without a key has its full name alone, and nobody can give it another.
+    // A client without a key has only its full name.
     if who.has_short_name || !who.sealed {
         return None;
     }

@@ -79,7 +79,7 @@ impl Control {
         let config = Config::load(self.node.home()).map_err(|e| illegal(&e))?;
         let settings = Box::new(config.settings);
         self.node.ask(Command::Configure(settings)).await?;
-        // In a task of its own: whoever asked may hang up, and what is half applied would stay so.
+        // Runs in its own task, so that it completes even if the caller disconnects.
         let gateways = Arc::clone(&self.gateways);
         let applying = tokio::spawn(async move { gateways.apply(&config.gateways).await });
         applying.await.map_err(|_| {

@@ -52,7 +52,7 @@ pub(super) trait Kind {
         signals: Signals,
     ) -> impl Future<Output = Result<Opened, Self::Error>> + Send + 'static;
 
-    /// What it does as a client of servers of its kind; `()` if it is none.
+    /// Its connections to foreign servers; `()` if it has none.
     type Outbound: Outbound;
 
     /// Returns it, before anything is configured.

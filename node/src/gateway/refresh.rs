@@ -39,7 +39,7 @@ impl Refresh {
         std::mem::take(&mut *self.waiting())
     }
 
-    /// Says that the gateway has stopped: nobody waits for it.
+    /// The gateway has stopped: requests to refresh it end.
     pub(crate) fn ended(&self) {
         self.is_heard.store(false, Ordering::Relaxed);
         self.waiting().clear();

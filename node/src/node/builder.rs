@@ -77,7 +77,7 @@ impl NodeBuilder {
             stop,
             running: tokio::spawn(started.run(async move { drop(stopped.await) })),
         };
-        // The loop runs: a gateway that opens slowly holds up whoever waits for this, and no other.
+        // The loop runs already, so a gateway that opens slowly delays only the return of this function.
         gateways.apply(&of_gateways).await;
         Ok(node)
     }

@@ -37,8 +37,8 @@ use crate::{
     },
 };
 
-/// Most clients of one IPv4 address, or one IPv6 network of 64 bits, of which other nodes are told: a
-/// machine with that many programs is rare, and 16 such networks fill what another node remembers.
+/// Most clients of one source (an IPv4 address, or an IPv6 /64) that are told to other nodes. A machine
+/// with that many programs is rare, and it takes 16 sources to fill `CLIENTS_PER_NODE_MAX`.
 const TOLD_PER_NETWORK_MAX: usize = 64;
 
 /// What is asked about clients.
@@ -250,8 +250,8 @@ impl Clients {
         self.reserved.remove(&message.id);
     }
 
-    /// Returns the names of the clients that other nodes are told of: each network of clients has a share,
-    /// so that one stranger with many addresses keeps nobody else out.
+    /// Returns the names of the clients that are told to other nodes. Each source has a share, so that one
+    /// machine with many addresses does not keep others out.
     pub(super) fn told(&self) -> impl Iterator<Item = ClientName> {
         let mut of_networks = BTreeMap::<Source, usize>::new();
         let pins = self

@@ -271,7 +271,7 @@ impl Copies {
         copied.collect()
     }
 
-    /// Forgets the starts of a member that is none any more.
+    /// Forgets the starts of a former member.
     pub(super) fn forget(&mut self, peer: &PeerId) {
         self.peers.remove(peer);
     }

@@ -226,8 +226,8 @@ impl State {
         named.find_map(holder)
     }
 
-    /// Finds the former member whose user a bare name means. Nobody else gets the name, so that old
-    /// senders do not reach a stranger.
+    /// Finds the former member whose user a bare name means. The name stays reserved, so that old senders
+    /// do not reach somebody else.
     pub(super) fn holder_gone(&self, name: &UserId) -> Option<PeerId> {
         let holder = self
             .users

@@ -195,8 +195,8 @@ impl Peers {
         });
     }
 
-    /// Takes what a member says of where another one is. Whoever was known nowhere may be about to
-    /// dial this node, and is not dialled for a moment.
+    /// Takes a member's word on the addresses of another one. A peer without known addresses may be about
+    /// to dial this node, so it is dialled a moment later.
     pub(super) fn hinted(
         &mut self,
         teller: PeerId,
@@ -400,7 +400,7 @@ impl State {
         }
     }
 
-    /// Dials a member that is due. A node that was removed dials nobody any more.
+    /// Dials a member that is due, unless this node was removed from the mesh.
     pub(super) fn dial(&mut self, peer: &PeerId, now: Now) {
         if !self.membership.is_revoked() {
             // A connection of the peer's own may be in the middle of its handshake.

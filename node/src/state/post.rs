@@ -238,7 +238,7 @@ pub struct User {
 pub struct UserRecord {
     /// His id at his gateway.
     pub id: UserId,
-    /// Where he is: at a node's gateway, or at a foreign server.
+    /// The user's place: a node's gateway, or a foreign server.
     pub place: Place,
     /// His name for people.
     pub title: String,

@@ -93,8 +93,8 @@ impl Timers {
         self.in_order.first().map(|(at, _)| *at)
     }
 
-    /// Takes out those that are due. One that is set anew meanwhile, even in the past, comes up the
-    /// next time, so whoever does what is due comes to an end.
+    /// Takes out those that are due. A timer that is set again meanwhile, even in the past, comes up at
+    /// the next call, so that the caller's loop ends.
     pub(super) fn take_due(
         &mut self,
         now: Duration,

@@ -141,7 +141,7 @@ impl Users {
         }
         for entry in entries.values_mut() {
             entry.told_conflict = false;
-            // Of users elsewhere nobody knows any more whether they are there.
+            // Presence of users elsewhere is unknown from here on.
             if entry.record.place != own {
                 entry.clients = 0;
             }
@@ -243,7 +243,7 @@ impl State {
                 descriptions: Descriptions::default(),
                 here: None,
             },
-            // Who has no key is nobody to a Syft client.
+            // A Syft client can only write to somebody with a key.
             Endpoint::Client(..) => return None,
             Endpoint::User(user, place) => {
                 let record = &self.users.get(user, *place)?.record;

@@ -77,7 +77,7 @@ pub struct SyftLimits {
     pub connections_per_address_max: usize,
     /// Frames that a user may send in a second, steadily.
     pub frames_per_second: u32,
-    /// Frames that he may send at once.
+    /// Frames that a user may send at once.
     pub frames_burst: u32,
     /// Registrations from one address that are let through at once.
     pub registrations_burst: u32,

@@ -56,7 +56,7 @@ async fn servers(State(outbound): State<Arc<Outgoing>>) -> Json<Vec<ServerReport
     Json(outbound.reports())
 }
 
-/// Registers a user as he would do it himself, also at a gateway that lets nobody register.
+/// Registers a user for the operator, also where `open_registration` is off.
 async fn add(
     State(node): State<Context>,
     Posted(registration): Posted<Registration>,
@@ -73,7 +73,7 @@ async fn add(
             username: found.title,
             public_key: found.key.to_base64(),
         })),
-        // Somebody took him out at the same time.
+        // Another request removed the user at the same time.
         Told::Found(None) => Err(Failure::not_found(format!("`{name}` was taken out")).into()),
         _ => Err(does_not_fit().into()),
     }

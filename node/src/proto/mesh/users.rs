@@ -60,12 +60,12 @@ impl ToldUser {
     }
 }
 
-/// A client of the node that tells it. It has no key, so it is told without a pin, and may go again.
+/// A client of the sending node. It has no key, so the receiver pins nothing for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ToldClient {
     /// Its name at that node.
     pub name: ClientName,
-    /// Whether it is there no more.
+    /// True if it was removed.
     pub is_gone: bool,
 }
 
@@ -78,8 +78,8 @@ pub struct Request {
     pub read: Vec<MessageId>,
     /// Clients that are new or gone.
     pub clients: Vec<ToldClient>,
-    /// Whether the clients that were told earlier count no more: this is the first request on a
-    /// connection, and all that are there follow.
+    /// True in the first request on a connection: the receiver forgets the clients that it was told
+    /// earlier. All that exist follow.
     pub begins: bool,
 }
 

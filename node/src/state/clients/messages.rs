@@ -43,7 +43,7 @@ pub(in crate::state) enum NotForClient {
     Unknown,
     /// Its text is to be hexadecimal digits, and is not.
     NoHex,
-    /// One block of its key takes no more.
+    /// It is longer than one RSA block of the client's key.
     TooLong { max: usize, got: usize },
     /// So many wait already.
     Full { waiting: usize },

@@ -45,7 +45,7 @@ impl From<Refusal> for NotTaken {
             Refusal::Ignore(Ignored::Future { .. } | Ignored::Expired { .. }) => {
                 Self::OtherTime(why)
             }
-            // Who owns an index may be news that is on its way; whoever passed it on did no wrong.
+            // News of the index's owner may be on its way, so the peer that passed it on is not blamed.
             Refusal::Ignore(_) | Refusal::Reject(Rejected::Index(_)) => {
                 Self::Refused(Verdict::Ignore, why)
             }
@@ -212,8 +212,8 @@ impl State {
         Ok(())
     }
 
-    /// Takes the last values of its own that a member hands over, where this node has heard no later
-    /// one. What it says of others is not believed: nobody but the source can know, or has signed it.
+    /// Takes over a member's own last values if they are newer. Its values of other sources are ignored:
+    /// they are not signed.
     pub(in crate::state) fn learn_last_values(
         &mut self,
         teller: PeerId,
@@ -232,7 +232,8 @@ impl State {
                 let is_ahead = known.source != source && known.sent_ms > now.unix_ms();
                 known.sent_ms < sent_ms || is_ahead
             });
-            // Nobody says how it entered the mesh; what is not its own came through a gateway.
+            // The message does not say how the integer entered the mesh. If the index is not the
+            // member's own, it came through the member's gateway.
             let may_speak = |bridged| self.membership.may_speak(&source, iid.index, bridged);
             let bridged = !may_speak(false);
             if !is_news || source != teller || (bridged && !may_speak(true)) {

@@ -302,7 +302,7 @@ pub enum Event<W = &'static str> {
         /// Why; a short constant for the counter.
         why: W,
     },
-    /// Whoever follows the events was too slow: so many were lost.
+    /// The follower was too slow, and events were lost.
     Lagged {
         /// How many.
         lost: u64,

@@ -202,7 +202,7 @@ pub enum NetInput {
 /// What the network is asked to do.
 #[derive(derive_more::Debug)]
 pub enum NetOutput {
-    /// This peer is a member from here on, or is none any more.
+    /// A peer became a member, or stopped being one.
     Member {
         /// The peer.
         peer: PeerId,

@@ -124,7 +124,7 @@ impl Membership {
         Ok(Self::alone(key.mesh(), Some(key), certificate))
     }
 
-    /// Knows nobody but this node.
+    /// A mesh with this node as its only member.
     pub(super) const fn alone(mesh: MeshId, key: Option<MeshKey>, own: Certificate) -> Self {
         Self {
             mesh,

@@ -124,7 +124,7 @@ fn integers_cost_the_same_beside_two_hundred_connections_as_beside_none() {
     assert_eq!(cost(200), cost(0));
 }
 
-/// A node with so many members that nobody reaches.
+/// A node with so many members, none of them reachable.
 fn with_members(count: u16) -> State {
     let peer = |number: u16| {
         let mut seed = [3; 32];

@@ -24,7 +24,7 @@ const LOGIN_TIME: Duration = Duration::from_secs(24 * 60 * 60);
 pub(in crate::state) struct Registering {
     request: RequestId,
     user: UserId,
-    /// The one who gave way, with what waited for him.
+    /// The user that gave way, and its mailbox.
     made_room: Option<(Entry, Mailbox)>,
 }
 
@@ -189,13 +189,13 @@ impl State {
             .map(|entry| &entry.record);
         let is_it =
             known.is_some_and(|k| (k.registered_ms, k.key) == (user.registered_ms, user.key));
-        // The one who registered since then was written behind that.
+        // A later registration of the same name is on disk behind this change.
         if !is_it {
             return;
         }
         self.give_up_messages_of(&id, now);
         self.users.remove(&id, self.own.peer);
-        // What came for him meanwhile was written behind that.
+        // Messages that came meanwhile are on disk behind this change.
         let rows = self.letters.end(&id);
         if !rows.is_empty() {
             self.effects.store(vec![Record::LettersGone { rows }], None);
@@ -212,7 +212,7 @@ impl State {
             .store(vec![Record::ForgetUser { id, node }], None);
     }
 
-    /// Takes out the one who has not logged in for the longest time since he registered.
+    /// Removes the user that registered longest ago and never logged in.
     fn make_room(&mut self) -> Option<(Entry, Mailbox)> {
         let of_gateway = self.users.of_place(self.own.peer);
         let waiting = of_gateway.filter(|entry| !entry.record.stays);

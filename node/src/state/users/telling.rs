@@ -352,7 +352,7 @@ impl State {
             }
             let holds_name = self.is_name_free(&told.id);
             if !holds_name && told.id.at(&self.name_of_any(&node)).is_err() {
-                // Nobody could write to him.
+                // The full name would be too long to write to.
                 self.effects.refused(Some(node), "user", "name_too_long");
                 return None;
             }
